@@ -1,0 +1,1 @@
+//! A bounded, leased queue that outlives the actor reading it.

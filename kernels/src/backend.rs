@@ -1,0 +1,208 @@
+//! The trait that a device implements: memory, then one method per operation.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::ops::*;
+
+/// A value that can live in device memory.
+pub trait Element: bytemuck::Pod + Send + Sync + Default + std::fmt::Debug {}
+impl Element for f32 {}
+impl Element for half::bf16 {}
+impl Element for u32 {}
+impl Element for i32 {}
+
+/// A floating-point [`Element`]: logits may be `f32` or `bf16`; arithmetic is always `f32`.
+pub trait Float: Element {
+    /// Widens to `f32`, exactly.
+    fn to_f32(self) -> f32;
+    /// Rounds to nearest, ties to even.
+    fn from_f32(value: f32) -> Self;
+}
+impl Float for f32 {
+    fn to_f32(self) -> f32 {
+        self
+    }
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+impl Float for half::bf16 {
+    fn to_f32(self) -> f32 {
+        half::bf16::to_f32(self)
+    }
+    fn from_f32(value: f32) -> Self {
+        half::bf16::from_f32(value)
+    }
+}
+
+/// A device: its memory and its operations.
+///
+/// On the CPU a buffer is a `Vec` and a view a slice; on CUDA they are device memory and ranges of it, ordered
+/// by the backend's stream. Every operation may return before the device has finished it; [`Backend::download`]
+/// waits. Matrices are row-major; shapes are in each operation's argument struct.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// Owned device memory.
+    type Buffer<T: Element>: Send + Sync;
+    /// A shared range of a buffer.
+    type View<'a, T: Element>: Copy + Send + Sync;
+    /// An exclusive range of a buffer.
+    type ViewMut<'a, T: Element>: Send;
+
+    /// Runs `work` where this backend's operations are cheapest to issue (the CPU's thread pool).
+    fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;
+
+    /// `len` zeroed elements.
+    fn zeros<T: Element>(&self, len: usize) -> Result<Self::Buffer<T>>;
+    /// A copy of host memory.
+    fn upload<T: Element>(&self, host: &[T]) -> Result<Self::Buffer<T>>;
+    /// A copy on the host; waits for the device.
+    fn download<T: Element>(&self, view: Self::View<'_, T>) -> Result<Vec<T>>;
+    /// Copies host memory over `target`.
+    fn write<T: Element>(&self, target: Self::ViewMut<'_, T>, host: &[T]) -> Result<()>;
+    /// Copies `source` over `target`.
+    fn copy<T: Element>(&self, target: Self::ViewMut<'_, T>, source: Self::View<'_, T>) -> Result<()>;
+    /// Sets every element.
+    fn fill<T: Element>(&self, target: Self::ViewMut<'_, T>, value: T) -> Result<()>;
+    /// Number of elements.
+    fn len<T: Element>(&self, buffer: &Self::Buffer<T>) -> usize;
+    /// A shared range. Panics when it is out of bounds.
+    fn view<'a, T: Element>(&self, buffer: &'a Self::Buffer<T>, range: Range<usize>) -> Self::View<'a, T>;
+    /// An exclusive range. Panics when it is out of bounds.
+    fn view_mut<'a, T: Element>(&self, buffer: &'a mut Self::Buffer<T>, range: Range<usize>)
+    -> Self::ViewMut<'a, T>;
+
+    /// `c = a b` or `c += a b`; see [`Matmul`].
+    fn matmul(
+        &self,
+        shape: Matmul,
+        a: Self::View<'_, f32>,
+        b: Self::View<'_, f32>,
+        c: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Gathers rows of `table [vocab, width]` for `ids [tokens]` into `out [tokens, width]`.
+    fn embedding(
+        &self,
+        width: usize,
+        ids: Self::View<'_, u32>,
+        table: Self::View<'_, f32>,
+        out: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Adds `d_out [tokens, width]` to the rows of `d_table` named by `ids`, in token order.
+    fn embedding_backward(
+        &self,
+        width: usize,
+        ids: Self::View<'_, u32>,
+        d_out: Self::View<'_, f32>,
+        d_table: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// `out = x / rms(x) * weight` for every row of `weight.len()` elements.
+    fn rms_norm(
+        &self,
+        eps: f32,
+        x: Self::View<'_, f32>,
+        weight: Self::View<'_, f32>,
+        out: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Adds the gradient of [`Backend::rms_norm`] to `d_x` and `d_weight`.
+    fn rms_norm_backward(
+        &self,
+        eps: f32,
+        x: Self::View<'_, f32>,
+        weight: Self::View<'_, f32>,
+        d_out: Self::View<'_, f32>,
+        d_x: Self::ViewMut<'_, f32>,
+        d_weight: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Per-head RMS norm and rotary embedding of the query and key part of `qkv`; see [`QkvShape`].
+    #[allow(clippy::too_many_arguments)]
+    fn qk_norm_rope(
+        &self,
+        shape: QkvShape,
+        qkv: Self::View<'_, f32>,
+        positions: Self::View<'_, u32>,
+        rope: RopeTable<Self::View<'_, f32>>,
+        q_weight: Self::View<'_, f32>,
+        k_weight: Self::View<'_, f32>,
+        qk: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Writes the query and key part of `d_qkv` from `d_qk`; adds to both weight gradients.
+    #[allow(clippy::too_many_arguments)]
+    fn qk_norm_rope_backward(
+        &self,
+        shape: QkvShape,
+        qkv: Self::View<'_, f32>,
+        positions: Self::View<'_, u32>,
+        rope: RopeTable<Self::View<'_, f32>>,
+        q_weight: Self::View<'_, f32>,
+        k_weight: Self::View<'_, f32>,
+        d_qk: Self::View<'_, f32>,
+        d_qkv: Self::ViewMut<'_, f32>,
+        d_q_weight: Self::ViewMut<'_, f32>,
+        d_k_weight: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Causal attention inside each sequence of a ragged batch; also returns log-sum-exp per (token, head).
+    fn attention(
+        &self,
+        shape: QkvShape,
+        sequences: &[Range<usize>],
+        qk: Self::View<'_, f32>,
+        qkv: Self::View<'_, f32>,
+        out: Self::ViewMut<'_, f32>,
+        lse: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Writes `d_qk` and the value part of `d_qkv`, recomputing probabilities from `lse`.
+    #[allow(clippy::too_many_arguments)]
+    fn attention_backward(
+        &self,
+        shape: QkvShape,
+        sequences: &[Range<usize>],
+        qk: Self::View<'_, f32>,
+        qkv: Self::View<'_, f32>,
+        out: Self::View<'_, f32>,
+        lse: Self::View<'_, f32>,
+        d_out: Self::View<'_, f32>,
+        d_qk: Self::ViewMut<'_, f32>,
+        d_qkv: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Stores each token's key and value in its slot of a paged pool; see [`PagedShape`].
+    fn paged_store(
+        &self,
+        shape: PagedShape,
+        slots: Self::View<'_, u32>,
+        qk: Self::View<'_, f32>,
+        qkv: Self::View<'_, f32>,
+        pool: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Attention of new tokens over their sequence's pages, their own keys included.
+    fn paged_attention(
+        &self,
+        shape: PagedShape,
+        segments: &[PagedSegment],
+        block_tables: Self::View<'_, u32>,
+        qk: Self::View<'_, f32>,
+        pool: Self::View<'_, f32>,
+        out: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// `out = silu(gate) * up` where a row of `gate_up` is `[gate | up]`, each `width` long.
+    fn swiglu(&self, width: usize, gate_up: Self::View<'_, f32>, out: Self::ViewMut<'_, f32>) -> Result<()>;
+    /// Gradient of [`Backend::swiglu`] to `gate_up`.
+    fn swiglu_backward(
+        &self,
+        width: usize,
+        gate_up: Self::View<'_, f32>,
+        d_out: Self::View<'_, f32>,
+        d_gate_up: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// One AdamW step over a flat parameter range; see [`AdamW`].
+    fn adamw(
+        &self,
+        step: AdamW,
+        params: Self::ViewMut<'_, f32>,
+        grads: Self::View<'_, f32>,
+        first: Self::ViewMut<'_, f32>,
+        second: Self::ViewMut<'_, f32>,
+    ) -> Result<()>;
+    /// Sum of squares, in `f64`, in a fixed order.
+    fn sum_squares(&self, x: Self::View<'_, f32>) -> Result<f64>;
+}

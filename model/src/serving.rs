@@ -1,0 +1,121 @@
+//! What a serving engine is asked and what it answers.
+
+/// How tokens are drawn. `temperature` 0 is greedy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits before the softmax; 0 takes the largest logit.
+    pub temperature: f32,
+    /// Keeps the smallest set of tokens whose probability reaches this, in (0, 1].
+    pub top_p: f32,
+    /// Keeps the k most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Drops tokens less likely than this share of the most likely one, in [0, 1).
+    pub min_p: f32,
+    /// Makes the draw repeatable: same seed, prompt and weights give the same tokens.
+    pub seed: Option<u64>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: None }
+    }
+}
+
+/// Asks for one response.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    /// Token ids of the rendered prompt; at least one.
+    pub prompt_ids: Vec<u32>,
+    /// How to draw.
+    pub sampling: SamplingParams,
+    /// Most tokens to draw, the end token included; at least one.
+    pub max_new_tokens: usize,
+    /// The response ends before the first of these strings.
+    pub stop: Vec<String>,
+    /// How many alternatives to report per token.
+    pub top_logprobs: usize,
+}
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model drew an end token, or a stop string was reached.
+    Stop,
+    /// `max_new_tokens` or the context was reached.
+    Length,
+    /// The receiver went away.
+    Cancelled,
+}
+
+/// One drawn token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// Log-probability under exactly the distribution it was drawn from (temperature, top-p, top-k, min-p).
+    pub logprob: f32,
+    /// Log-probability under the untempered softmax.
+    pub raw_logprob: f32,
+    /// The most likely tokens under the untempered softmax, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// What a generation reports, in order: any number of `Token`, then one `Finished` or `Failed`.
+#[derive(Clone, Debug)]
+pub enum GenerateEvent {
+    /// One more token and the text that became certain with it (complete UTF-8, no part of a stop string,
+    /// no special end token; may be empty).
+    Token {
+        /// The token.
+        token: TokenLogprob,
+        /// Text to append.
+        text: String,
+    },
+    /// The end.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// Text held back until now.
+        text: String,
+        /// The version of the weights that drew every token of this response.
+        policy_version: u64,
+        /// Prompt tokens found in the prefix cache.
+        cached_tokens: usize,
+    },
+    /// The engine could not go on.
+    Failed {
+        /// Why, for the log and the client.
+        error: String,
+    },
+}
+
+/// Asks for the log-probabilities of given ids.
+#[derive(Clone, Debug, Default)]
+pub struct ScoreRequest {
+    /// The whole sequence.
+    pub ids: Vec<u32>,
+    /// Scores positions `start..ids.len()`; position 0 has no log-probability, so `start >= 1`.
+    pub start: usize,
+    /// Divides the logits; the sampling temperature of the response. 0 reads as 1.
+    pub temperature: f32,
+    /// How many of the most likely ids to report per position.
+    pub top_k: usize,
+    /// Ids whose log-probability is wanted per position: empty, or one list per scored position.
+    pub candidates: Vec<Vec<u32>>,
+}
+
+/// Log-probabilities of `ids[start..]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scored {
+    /// One per scored position: log p(ids\[i\] | ids\[..i\]).
+    pub logprobs: Vec<f32>,
+    /// Entropy of the distribution at each scored position, in nats.
+    pub entropy: Vec<f32>,
+    /// The `top_k` most likely ids per scored position, best first.
+    pub top: Vec<Vec<(u32, f32)>>,
+    /// Log-probabilities of the request's `candidates`.
+    pub candidates: Vec<Vec<f32>>,
+    /// Version of the weights that scored.
+    pub policy_version: u64,
+}

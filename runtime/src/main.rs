@@ -1,0 +1,2 @@
+//! The `openclaw-rl` binary.
+fn main() {}
