@@ -1,6 +1,8 @@
 //! The roles of the loop and what they say to each other.
 
 pub mod engine;
+pub mod gateway;
 pub mod inbox;
 pub mod prompts;
+pub mod sessions;
 pub mod turn;

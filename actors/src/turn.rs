@@ -105,6 +105,15 @@ pub struct NextState {
     pub is_error: bool,
 }
 
+/// Asks the pipeline to judge a turn whose next state is known.
+#[derive(Clone, Debug)]
+pub struct Evaluate {
+    /// The main turn.
+    pub turn: Arc<Turn>,
+    /// What followed it.
+    pub next_state: NextState,
+}
+
 /// One sample of the judge: +1, -1 or 0, or none when it could not be read.
 pub type Vote = Option<i8>;
 
