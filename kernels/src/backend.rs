@@ -69,8 +69,11 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// A shared range. Panics when it is out of bounds.
     fn view<'a, T: Element>(&self, buffer: &'a Self::Buffer<T>, range: Range<usize>) -> Self::View<'a, T>;
     /// An exclusive range. Panics when it is out of bounds.
-    fn view_mut<'a, T: Element>(&self, buffer: &'a mut Self::Buffer<T>, range: Range<usize>)
-    -> Self::ViewMut<'a, T>;
+    fn view_mut<'a, T: Element>(
+        &self,
+        buffer: &'a mut Self::Buffer<T>,
+        range: Range<usize>,
+    ) -> Self::ViewMut<'a, T>;
 
     /// `c = a b` or `c += a b`; see [`Matmul`].
     fn matmul(

@@ -1,0 +1,227 @@
+//! Matrix products: the `gemm` crate, and a dot-product form for the few rows of a decoding step.
+#![allow(unsafe_code)]
+
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use super::{
+    Shared,
+    simd::{dot, madd, multiversion},
+};
+use crate::error::{KernelError, Result};
+use crate::ops::{Matmul, MatrixLayout};
+
+/// Up to this many rows, reading the weights once per row beats packing them.
+const FEW_ROWS: usize = 8;
+
+pub(super) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<()> {
+    let Matmul { m, n, k, .. } = shape;
+    let last = |rows: usize, cols: usize, l: MatrixLayout| match (rows, cols) {
+        (0, _) | (_, 0) => 0,
+        _ => (rows - 1) * l.row + (cols - 1) * l.col + 1,
+    };
+    for (what, found, expected) in [
+        ("a", a.len(), last(m, k, shape.a)),
+        ("b", b.len(), last(k, n, shape.b)),
+        ("c", c.len(), last(m, n, MatrixLayout::rows(shape.c_row))),
+    ] {
+        if found < expected {
+            return Err(KernelError::Shape { op: "matmul", what, found, expected });
+        }
+    }
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    if m <= FEW_ROWS && shape.a.col == 1 && shape.b.row == 1 {
+        few_rows(shape, a, b, c);
+        return Ok(());
+    }
+    let threads = rayon::current_num_threads();
+    let parallelism =
+        if threads > 1 && m * n * k > 1 << 18 { Parallelism::Rayon(0) } else { Parallelism::None };
+    strided(shape, a, b, c, parallelism);
+    Ok(())
+}
+
+/// Any layout, on this thread or on the pool. Lengths are the caller's promise, as `matmul` checks them.
+pub(super) fn strided(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32], parallelism: Parallelism) {
+    let Matmul { m, n, k, .. } = shape;
+    debug_assert!(c.len() > (m - 1) * shape.c_row + n - 1);
+    // SAFETY: `matmul` (or the caller) checked that every index the strides can reach is in bounds; `c` is
+    // exclusive, so it aliases neither `a` nor `b`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            shape.c_row as isize,
+            shape.accumulate,
+            a.as_ptr(),
+            shape.a.col as isize,
+            shape.a.row as isize,
+            b.as_ptr(),
+            shape.b.col as isize,
+            shape.b.row as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+fn few_rows(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) {
+    let n = shape.n;
+    let shared = Shared::new(c);
+    let threads = rayon::current_num_threads();
+    if threads == 1 || shape.m * n * shape.k < 1 << 16 {
+        columns(shape, a, b, shared, 0, n);
+        return;
+    }
+    let width = n.div_ceil(threads);
+    (0..threads).into_par_iter().for_each(|t| {
+        columns(shape, a, b, shared, (t * width).min(n), ((t + 1) * width).min(n));
+    });
+}
+
+/// Columns `from..to` of `c`. Each element is one dot product in one order, whatever `m` is.
+fn columns(shape: Matmul, a: &[f32], b: &[f32], c: Shared, from: usize, to: usize) {
+    let Matmul { m, k, c_row, .. } = shape;
+    for j in from..to {
+        let weights = &b[j * shape.b.col..][..k];
+        let mut i = 0;
+        let mut sums = [0f32; FEW_ROWS];
+        while i + 4 <= m {
+            let row = |r: usize| &a[(i + r) * shape.a.row..][..k];
+            let four = dot4(weights, row(0), row(1), row(2), row(3));
+            sums[i..i + 4].copy_from_slice(&four);
+            i += 4;
+        }
+        while i < m {
+            sums[i] = dot(weights, &a[i * shape.a.row..][..k]);
+            i += 1;
+        }
+        for (i, sum) in sums[..m].iter().enumerate() {
+            // SAFETY: tasks own disjoint columns, and this range is dropped before the next one is made.
+            let element = unsafe { c.range(i * c_row + j, 1) };
+            element[0] = if shape.accumulate { element[0] + sum } else { *sum };
+        }
+    }
+}
+
+multiversion! {
+    /// Four dot products with one read of `w`, each summed in the order of [`dot`].
+    fn dot4(w: &[f32], a: &[f32], b: &[f32], c: &[f32], d: &[f32]) -> [f32; 4] {
+        let n = w.len();
+        let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
+        let mut sums = [[0f32; 32]; 4];
+        let whole = n / 32 * 32;
+        let mut at = 0;
+        while at < whole {
+            let (x, a, b) = (&w[at..at + 32], &a[at..at + 32], &b[at..at + 32]);
+            let (c, d) = (&c[at..at + 32], &d[at..at + 32]);
+            for i in 0..32 {
+                sums[0][i] = madd::<FMA>(x[i], a[i], sums[0][i]);
+                sums[1][i] = madd::<FMA>(x[i], b[i], sums[1][i]);
+                sums[2][i] = madd::<FMA>(x[i], c[i], sums[2][i]);
+                sums[3][i] = madd::<FMA>(x[i], d[i], sums[3][i]);
+            }
+            at += 32;
+        }
+        let mut out = [0f32; 4];
+        for (row, rest) in [a, b, c, d].iter().enumerate() {
+            let mut sum = 0f32;
+            for i in 0..16 {
+                sum += sums[row][i] + sums[row][i + 16];
+            }
+            for i in whole..n {
+                sum = madd::<FMA>(w[i], rest[i], sum);
+            }
+            out[row] = sum;
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: f32) -> Vec<f32> {
+        (0..n).map(|i| ((i as f32 + seed) * 0.7123).sin()).collect()
+    }
+
+    #[test]
+    fn every_layout_agrees_with_the_definition() {
+        for (m, n, k) in [(1, 5, 33), (4, 7, 32), (7, 40, 64), (8, 3, 100), (9, 8, 65), (33, 17, 40)] {
+            for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
+                for accumulate in [false, true] {
+                    let (a, b) = (values(m * k, 0.1), values(k * n, 0.5));
+                    let layout = |t: bool, rows: usize, cols: usize| {
+                        if t { MatrixLayout::transposed(rows) } else { MatrixLayout::rows(cols) }
+                    };
+                    let (la, lb) = (layout(a_t, m, k), layout(b_t, k, n));
+                    let c_row = n + 3;
+                    let mut c = values(m * c_row, 0.9);
+                    let before = c.clone();
+                    let shape = Matmul { m, n, k, a: la, b: lb, c_row, accumulate };
+                    matmul(shape, &a, &b, &mut c).unwrap();
+                    for i in 0..m {
+                        for j in 0..c_row {
+                            let at = i * c_row + j;
+                            let mut expected = if accumulate || j >= n { before[at] as f64 } else { 0.0 };
+                            if j < n {
+                                for x in 0..k {
+                                    let (p, q) = (a[i * la.row + x * la.col], b[x * lb.row + j * lb.col]);
+                                    expected += p as f64 * q as f64;
+                                }
+                            }
+                            assert!((c[at] as f64 - expected).abs() < 1e-4, "{m} {n} {k} {a_t} {b_t}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_decoding_step_does_not_depend_on_its_neighbours() {
+        let (n, k) = (50, 96);
+        let (a, b) = (values(8 * k, 0.2), values(n * k, 0.3));
+        let shape = |m| Matmul {
+            m,
+            n,
+            k,
+            a: MatrixLayout::rows(k),
+            b: MatrixLayout::transposed(k),
+            c_row: n,
+            accumulate: false,
+        };
+        let mut together = vec![0.0; 8 * n];
+        matmul(shape(8), &a, &b, &mut together).unwrap();
+        for i in 0..8 {
+            let mut alone = vec![0.0; n];
+            matmul(shape(1), &a[i * k..(i + 1) * k], &b, &mut alone).unwrap();
+            assert_eq!(alone, together[i * n..(i + 1) * n]);
+        }
+    }
+
+    #[test]
+    fn a_short_argument_is_an_error() {
+        let shape = Matmul {
+            m: 2,
+            n: 2,
+            k: 2,
+            a: MatrixLayout::rows(2),
+            b: MatrixLayout::rows(2),
+            c_row: 2,
+            accumulate: false,
+        };
+        let error = matmul(shape, &[0.0; 4], &[0.0; 3], &mut [0.0; 4]).unwrap_err();
+        assert_eq!(error.to_string(), "matmul: b has 3 elements, expected 4");
+    }
+}

@@ -1,0 +1,165 @@
+//! Per-head RMS norm of queries and keys (Qwen3), then rotary position embedding (Su et al. 2021, half-split).
+
+use rayon::prelude::*;
+
+use super::simd::{dot_body, multiversion};
+use crate::error::{KernelError, Result, expect_len};
+use crate::ops::{QkvShape, RopeTable};
+
+fn check(
+    op: &'static str,
+    shape: QkvShape,
+    qkv: &[f32],
+    positions: &[u32],
+    rope: &RopeTable<&[f32]>,
+    qk: &[f32],
+) -> Result<()> {
+    expect_len(op, "qkv", qkv.len(), positions.len() * shape.qkv_width())?;
+    expect_len(op, "qk", qk.len(), positions.len() * shape.qk_width())?;
+    let known = rope.cos.len() / (shape.head_dim / 2);
+    match positions.iter().find(|p| **p as usize >= known) {
+        Some(p) => {
+            Err(KernelError::Argument { op, what: format!("position {p} is beyond the {known} tabled") })
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn forward(
+    shape: QkvShape,
+    qkv: &[f32],
+    positions: &[u32],
+    rope: RopeTable<&[f32]>,
+    q_weight: &[f32],
+    k_weight: &[f32],
+    qk: &mut [f32],
+) -> Result<()> {
+    check("qk_norm_rope", shape, qkv, positions, &rope, qk)?;
+    let task = |qk: &mut [f32], qkv: &[f32], positions: &[u32]| {
+        for ((qk, qkv), position) in
+            qk.chunks_exact_mut(shape.qk_width()).zip(qkv.chunks_exact(shape.qkv_width())).zip(positions)
+        {
+            row(shape, qkv, *position as usize, rope.cos, rope.sin, q_weight, k_weight, qk);
+        }
+    };
+    let rows = super::norm::rows_per_task(shape.qkv_width());
+    if positions.len() <= rows {
+        task(qk, qkv, positions);
+    } else {
+        qk.par_chunks_mut(rows * shape.qk_width())
+            .zip(qkv.par_chunks(rows * shape.qkv_width()))
+            .zip(positions.par_chunks(rows))
+            .for_each(|((qk, qkv), positions)| task(qk, qkv, positions));
+    }
+    Ok(())
+}
+
+multiversion! {
+    fn row(
+        shape: QkvShape,
+        qkv: &[f32],
+        position: usize,
+        cos: &[f32],
+        sin: &[f32],
+        q_weight: &[f32],
+        k_weight: &[f32],
+        qk: &mut [f32],
+    ) {
+        let (dim, half) = (shape.head_dim, shape.head_dim / 2);
+        let (cos, sin) = (&cos[position * half..][..half], &sin[position * half..][..half]);
+        for head in 0..shape.heads + shape.kv_heads {
+            let weight = if head < shape.heads { q_weight } else { k_weight };
+            let (x, out) = (&qkv[head * dim..][..dim], &mut qk[head * dim..][..dim]);
+            let scale = 1.0 / (dot_body::<FMA>(x, x) / dim as f32 + shape.eps).sqrt();
+            for i in 0..half {
+                let (a, b) = (x[i] * scale * weight[i], x[i + half] * scale * weight[i + half]);
+                out[i] = a * cos[i] - b * sin[i];
+                out[i + half] = b * cos[i] + a * sin[i];
+            }
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn backward(
+    shape: QkvShape,
+    qkv: &[f32],
+    positions: &[u32],
+    rope: RopeTable<&[f32]>,
+    (q_weight, k_weight): (&[f32], &[f32]),
+    d_qk: &[f32],
+    d_qkv: &mut [f32],
+    (d_q_weight, d_k_weight): (&mut [f32], &mut [f32]),
+) -> Result<()> {
+    check("qk_norm_rope_backward", shape, qkv, positions, &rope, d_qk)?;
+    expect_len("qk_norm_rope_backward", "d_qkv", d_qkv.len(), qkv.len())?;
+    let rows = super::norm::rows_per_task(shape.qkv_width());
+    let partial: Vec<[Vec<f32>; 2]> = d_qkv
+        .par_chunks_mut(rows * shape.qkv_width())
+        .zip(qkv.par_chunks(rows * shape.qkv_width()))
+        .zip(d_qk.par_chunks(rows * shape.qk_width()))
+        .zip(positions.par_chunks(rows))
+        .map(|(((d_qkv, qkv), d_qk), positions)| {
+            let mut d_weights = [vec![0f32; shape.head_dim], vec![0f32; shape.head_dim]];
+            let rows = d_qkv.chunks_exact_mut(shape.qkv_width()).zip(qkv.chunks_exact(shape.qkv_width()));
+            for ((d_qkv, qkv), (d_qk, position)) in
+                rows.zip(d_qk.chunks_exact(shape.qk_width()).zip(positions))
+            {
+                let [dq, dk] = &mut d_weights;
+                let at = *position as usize;
+                row_backward(shape, qkv, at, rope.cos, rope.sin, q_weight, k_weight, d_qk, d_qkv, dq, dk);
+            }
+            d_weights
+        })
+        .collect();
+    for [q, k] in partial {
+        for (d, p) in d_q_weight.iter_mut().zip(q) {
+            *d += p;
+        }
+        for (d, p) in d_k_weight.iter_mut().zip(k) {
+            *d += p;
+        }
+    }
+    Ok(())
+}
+
+multiversion! {
+    fn row_backward(
+        shape: QkvShape,
+        qkv: &[f32],
+        position: usize,
+        cos: &[f32],
+        sin: &[f32],
+        q_weight: &[f32],
+        k_weight: &[f32],
+        d_qk: &[f32],
+        d_qkv: &mut [f32],
+        d_q_weight: &mut [f32],
+        d_k_weight: &mut [f32],
+    ) {
+        let (dim, half) = (shape.head_dim, shape.head_dim / 2);
+        let (cos, sin) = (&cos[position * half..][..half], &sin[position * half..][..half]);
+        for head in 0..shape.heads + shape.kv_heads {
+            let (weight, d_weight) = if head < shape.heads {
+                (q_weight, &mut *d_q_weight)
+            } else {
+                (k_weight, &mut *d_k_weight)
+            };
+            let (x, d) = (&qkv[head * dim..][..dim], &mut d_qkv[head * dim..][..dim]);
+            let g = &d_qk[head * dim..][..dim];
+            let scale = 1.0 / (dot_body::<FMA>(x, x) / dim as f32 + shape.eps).sqrt();
+            for i in 0..half {
+                d[i] = g[i] * cos[i] + g[i + half] * sin[i];
+                d[i + half] = g[i + half] * cos[i] - g[i] * sin[i];
+            }
+            for i in 0..dim {
+                d_weight[i] += d[i] * x[i] * scale;
+                d[i] *= weight[i];
+            }
+            let along = dot_body::<FMA>(d, x) * scale * scale * scale / dim as f32;
+            for i in 0..dim {
+                d[i] = d[i] * scale - x[i] * along;
+            }
+        }
+    }
+}
