@@ -6,3 +6,4 @@ pub mod inbox;
 pub mod prompts;
 pub mod sessions;
 pub mod turn;
+pub mod worker;
