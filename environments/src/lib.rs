@@ -1,1 +1,3 @@
-//! (skeleton)
+//! What an agent acts in. It knows no actor: text goes in, text comes out.
+pub mod dice;
+pub mod persona;
