@@ -280,8 +280,10 @@ impl Engine {
     async fn send(&self, mut command: Command) {
         let mut link = self.shared.link.subscribe();
         loop {
-            let commands = link.wait_for(Option::is_some).await.expect("`self` holds the sender");
-            let commands = commands.as_ref().expect("just waited for").clone();
+            let commands = {
+                let up = link.wait_for(Option::is_some).await.expect("`self` holds the sender");
+                up.as_ref().expect("just waited for").clone()
+            };
             match commands.send(command) {
                 Ok(()) => return,
                 Err(mpsc::error::SendError(back)) => command = back,
