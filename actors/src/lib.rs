@@ -3,7 +3,6 @@
 pub mod engine;
 pub mod gateway;
 pub mod inbox;
-pub mod methods;
 pub mod prompts;
 pub mod sessions;
 pub mod turn;

@@ -1,0 +1,273 @@
+//! Hugging Face checkpoint folders: one or several safetensors files to and from one flat buffer.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
+use serde::Deserialize;
+
+use crate::{
+    config::{ConfigError, ModelConfig},
+    params::{Parameter, ParameterLayout},
+};
+
+/// Why a checkpoint folder cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Its configuration is unusable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file cannot be read or written.
+    #[error("cannot access {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The folder has neither `model.safetensors` nor an index.
+    #[error("{dir} has neither model.safetensors nor model.safetensors.index.json")]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The index is not JSON of the expected form.
+    #[error("{path} is not a safetensors index")]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file is truncated or not safetensors.
+    #[error("{path} is truncated or not a safetensors file")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: SafeTensorError,
+    },
+    /// A tensor is missing.
+    #[error("{path} has no tensor `{tensor}`")]
+    Missing {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor has another shape than the configuration asks for.
+    #[error("{path}: tensor `{tensor}` has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
+    },
+    /// A tensor's element type is not supported.
+    #[error("{path}: tensor `{tensor}` has dtype {dtype:?}, expected F32, BF16 or F16")]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: Dtype,
+    },
+}
+
+/// Element type of saved weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightDtype {
+    /// 32-bit.
+    #[default]
+    F32,
+    /// 16-bit brain float.
+    Bf16,
+}
+
+impl WeightDtype {
+    /// The name that Hugging Face configurations use.
+    pub fn hf_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Reads a checkpoint folder's configuration and weights; every supported element type is widened to `f32`.
+pub fn load(dir: &Path) -> Result<(ModelConfig, Vec<f32>), CheckpointError> {
+    let config = ModelConfig::from_dir(dir)?;
+    let layout = ParameterLayout::new(&config);
+    let mut weights = vec![0f32; layout.len()];
+    for (file, parameters) in files(dir, &layout)? {
+        let bytes = fs::read(&file).map_err(|source| CheckpointError::Io { path: file.clone(), source })?;
+        let tensors = SafeTensors::deserialize(&bytes)
+            .map_err(|source| CheckpointError::Format { path: file.clone(), source })?;
+        for parameter in parameters {
+            let tensor = tensors.tensor(&parameter.name).map_err(|_| CheckpointError::Missing {
+                path: file.clone(),
+                tensor: parameter.name.clone(),
+            })?;
+            read(&file, parameter, &tensor, &mut weights[parameter.range.clone()])?;
+        }
+    }
+    Ok((config, weights))
+}
+
+/// Which file holds which parameters.
+fn files<'a>(
+    dir: &Path,
+    layout: &'a ParameterLayout,
+) -> Result<Vec<(PathBuf, Vec<&'a Parameter>)>, CheckpointError> {
+    let index = dir.join("model.safetensors.index.json");
+    if !index.exists() {
+        let single = dir.join("model.safetensors");
+        if !single.exists() {
+            return Err(CheckpointError::NoWeights { dir: dir.into() });
+        }
+        return Ok(vec![(single, layout.parameters.iter().collect())]);
+    }
+    let text = fs::read(&index).map_err(|source| CheckpointError::Io { path: index.clone(), source })?;
+    let map: Index = serde_json::from_slice(&text)
+        .map_err(|source| CheckpointError::Index { path: index.clone(), source })?;
+    let mut by_file: BTreeMap<PathBuf, Vec<&Parameter>> = BTreeMap::new();
+    for parameter in &layout.parameters {
+        let file = map.weight_map.get(&parameter.name).ok_or_else(|| CheckpointError::Missing {
+            path: index.clone(),
+            tensor: parameter.name.clone(),
+        })?;
+        by_file.entry(dir.join(file)).or_default().push(parameter);
+    }
+    Ok(by_file.into_iter().collect())
+}
+
+fn read(
+    path: &Path,
+    parameter: &Parameter,
+    tensor: &TensorView<'_>,
+    out: &mut [f32],
+) -> Result<(), CheckpointError> {
+    if tensor.shape() != parameter.shape {
+        return Err(CheckpointError::Shape {
+            path: path.into(),
+            tensor: parameter.name.clone(),
+            found: tensor.shape().to_vec(),
+            expected: parameter.shape.clone(),
+        });
+    }
+    let data = tensor.data();
+    match tensor.dtype() {
+        Dtype::F32 => {
+            for (o, b) in out.iter_mut().zip(data.chunks_exact(4)) {
+                *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            }
+        }
+        Dtype::BF16 => {
+            for (o, b) in out.iter_mut().zip(data.chunks_exact(2)) {
+                *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
+            }
+        }
+        Dtype::F16 => {
+            for (o, b) in out.iter_mut().zip(data.chunks_exact(2)) {
+                *o = f16::from_le_bytes([b[0], b[1]]).to_f32();
+            }
+        }
+        dtype => {
+            return Err(CheckpointError::Dtype { path: path.into(), tensor: parameter.name.clone(), dtype });
+        }
+    }
+    Ok(())
+}
+
+/// The files of a folder that are not weights: a published version takes them along.
+const COMPANIONS: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "special_tokens_map.json",
+];
+
+/// Writes a complete checkpoint folder. `template`, when given, is the folder whose tokenizer and
+/// configuration are copied; otherwise `config.json` is written from `config`.
+///
+/// The folder appears whole or not at all: it is written beside its place and renamed.
+pub fn save(
+    dir: &Path,
+    config: &ModelConfig,
+    weights: &[f32],
+    dtype: WeightDtype,
+    end_ids: &[u32],
+    template: Option<&Path>,
+) -> Result<(), CheckpointError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CheckpointError::Io { path, source }
+    };
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let partial = parent.join(format!(".{name}.partial"));
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(io(&partial))?;
+    }
+    fs::create_dir_all(&partial).map_err(io(&partial))?;
+    let layout = ParameterLayout::new(config);
+    let bytes: Vec<Vec<u8>> = layout
+        .parameters
+        .iter()
+        .map(|p| {
+            let values = &weights[p.range.clone()];
+            match dtype {
+                WeightDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                WeightDtype::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+            }
+        })
+        .collect();
+    let kind = match dtype {
+        WeightDtype::F32 => Dtype::F32,
+        WeightDtype::Bf16 => Dtype::BF16,
+    };
+    let views = layout.parameters.iter().zip(&bytes).map(|(p, data)| {
+        let view = TensorView::new(kind, p.shape.clone(), data).expect("the data has the shape's length");
+        (p.name.clone(), view)
+    });
+    let file = partial.join("model.safetensors");
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(metadata), &file)
+        .map_err(|source| CheckpointError::Format { path: file.clone(), source })?;
+    let json = config.to_json(end_ids, dtype.hf_name());
+    let text = serde_json::to_string_pretty(&json).expect("a JSON value always serialises");
+    let path = partial.join("config.json");
+    fs::write(&path, text + "\n").map_err(io(&path))?;
+    if let Some(template) = template {
+        for name in COMPANIONS {
+            let from = template.join(name);
+            if from.exists() {
+                fs::copy(&from, partial.join(name)).map_err(io(&from))?;
+            }
+        }
+    }
+    if dir.exists() {
+        fs::remove_dir_all(dir).map_err(io(dir))?;
+    }
+    // Rename last: whoever opens the folder finds all of it or none.
+    fs::rename(&partial, dir).map_err(io(dir))
+}

@@ -1,0 +1,101 @@
+//! Where each named parameter lies in the one flat buffer that holds a version of the weights.
+
+use std::ops::Range;
+
+use crate::config::ModelConfig;
+
+/// One named parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Its Hugging Face name.
+    pub name: String,
+    /// Its shape; a matrix is `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Its place in the flat buffer.
+    pub range: Range<usize>,
+}
+
+/// A layer's parameters. Query, key and value projections are one matrix, gate and up another.
+#[derive(Clone, Debug)]
+pub struct LayerRanges {
+    pub(crate) input_norm: Range<usize>,
+    pub(crate) qkv: Range<usize>,
+    pub(crate) q_norm: Range<usize>,
+    pub(crate) k_norm: Range<usize>,
+    pub(crate) output: Range<usize>,
+    pub(crate) post_norm: Range<usize>,
+    pub(crate) gate_up: Range<usize>,
+    pub(crate) down: Range<usize>,
+}
+
+/// The whole model's parameters, in the order of the flat buffer.
+#[derive(Clone, Debug)]
+pub struct ParameterLayout {
+    /// Every parameter once.
+    pub parameters: Vec<Parameter>,
+    pub(crate) layers: Vec<LayerRanges>,
+    pub(crate) embedding: Range<usize>,
+    pub(crate) norm: Range<usize>,
+    /// The embedding again when the model is tied.
+    pub(crate) head: Range<usize>,
+}
+
+impl ParameterLayout {
+    /// The layout for a configuration.
+    pub fn new(config: &ModelConfig) -> Self {
+        let mut parameters: Vec<Parameter> = Vec::new();
+        let mut push = |name: String, shape: &[usize]| {
+            let start = parameters.last().map_or(0, |p| p.range.end);
+            let range = start..start + shape.iter().product::<usize>();
+            parameters.push(Parameter { name, shape: shape.to_vec(), range: range.clone() });
+            range
+        };
+        let (hidden, ff) = (config.hidden_size, config.intermediate_size);
+        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let embedding = push("model.embed_tokens.weight".into(), &[config.vocab_size, hidden]);
+        let layers = (0..config.layers)
+            .map(|i| {
+                let mut layer =
+                    |part: &str, shape: &[usize]| push(format!("model.layers.{i}.{part}.weight"), shape);
+                let input_norm = layer("input_layernorm", &[hidden]);
+                let query = layer("self_attn.q_proj", &[q, hidden]);
+                layer("self_attn.k_proj", &[kv, hidden]);
+                let value = layer("self_attn.v_proj", &[kv, hidden]);
+                let q_norm = layer("self_attn.q_norm", &[config.head_dim]);
+                let k_norm = layer("self_attn.k_norm", &[config.head_dim]);
+                let output = layer("self_attn.o_proj", &[hidden, q]);
+                let post_norm = layer("post_attention_layernorm", &[hidden]);
+                let gate = layer("mlp.gate_proj", &[ff, hidden]);
+                let up = layer("mlp.up_proj", &[ff, hidden]);
+                let down = layer("mlp.down_proj", &[hidden, ff]);
+                LayerRanges {
+                    input_norm,
+                    qkv: query.start..value.end,
+                    q_norm,
+                    k_norm,
+                    output,
+                    post_norm,
+                    gate_up: gate.start..up.end,
+                    down,
+                }
+            })
+            .collect();
+        let norm = push("model.norm.weight".into(), &[hidden]);
+        let head = if config.tied {
+            embedding.clone()
+        } else {
+            push("lm_head.weight".into(), &[config.vocab_size, hidden])
+        };
+        Self { parameters, layers, embedding, norm, head }
+    }
+
+    /// Length of the flat buffer.
+    pub fn len(&self) -> usize {
+        self.parameters.last().map_or(0, |p| p.range.end)
+    }
+
+    /// Whether there is no parameter.
+    pub fn is_empty(&self) -> bool {
+        self.parameters.is_empty()
+    }
+}

@@ -1,0 +1,420 @@
+//! The Qwen3 decoder: forward passes for training, scoring and serving over one set of kernels.
+
+use std::{ops::Range, sync::Arc};
+
+use openclaw_kernels::{
+    Backend, KernelError,
+    ops::{Matmul, MatrixLayout, PagedSegment, PagedShape, QkvShape, RopeTable},
+};
+use rand::{RngExt, SeedableRng};
+
+use crate::{
+    config::ModelConfig,
+    params::{LayerRanges, ParameterLayout},
+};
+
+type Result<T> = std::result::Result<T, KernelError>;
+
+/// Immutable weights of one version, in one flat buffer.
+pub struct Weights<B: Backend> {
+    pub(crate) flat: B::Buffer<f32>,
+}
+
+/// A model's shape on a device. Cheap to clone; holds no weights.
+#[derive(Clone)]
+pub struct Transformer<B: Backend> {
+    /// The shape.
+    pub config: ModelConfig,
+    /// Where every parameter lies.
+    pub layout: Arc<ParameterLayout>,
+    /// The device.
+    pub backend: B,
+    rope: Arc<RopeTable<B::Buffer<f32>>>,
+}
+
+/// Keys and values of every layer, in blocks.
+pub struct KvPool<B: Backend> {
+    buffer: B::Buffer<f32>,
+    blocks: usize,
+    block_size: usize,
+}
+
+impl<B: Backend> KvPool<B> {
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+    /// Tokens of a block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+}
+
+/// New tokens of several sequences over a paged pool.
+#[derive(Clone, Debug, Default)]
+pub struct PagedStep {
+    /// The tokens, sequence by sequence.
+    pub ids: Vec<u32>,
+    /// Position of each in its sequence.
+    pub positions: Vec<u32>,
+    /// Where each token's key and value go: `block * block_size + offset`.
+    pub slots: Vec<u32>,
+    /// The sequences.
+    pub segments: Vec<PagedSegment>,
+    /// Block numbers of the sequences, one after another.
+    pub block_tables: Vec<u32>,
+    /// Rows whose logits are wanted.
+    pub logit_rows: Vec<u32>,
+}
+
+/// What a layer's forward leaves for its backward.
+pub(crate) struct LayerTrace<B: Backend> {
+    pub normed: B::Buffer<f32>,
+    pub qkv: B::Buffer<f32>,
+    pub qk: B::Buffer<f32>,
+    pub attended: B::Buffer<f32>,
+    pub lse: B::Buffer<f32>,
+    pub middle: B::Buffer<f32>,
+    pub middle_normed: B::Buffer<f32>,
+    pub gate_up: B::Buffer<f32>,
+    pub activated: B::Buffer<f32>,
+}
+
+/// A ragged batch on the device.
+pub(crate) struct Ragged<B: Backend> {
+    pub ids: B::Buffer<u32>,
+    pub positions: B::Buffer<u32>,
+    pub sequences: Vec<Range<usize>>,
+    pub tokens: usize,
+}
+
+impl<B: Backend> Weights<B> {
+    /// Weights from the host, in the order of [`ParameterLayout`].
+    pub fn from_host(transformer: &Transformer<B>, flat: &[f32]) -> Result<Self> {
+        let expected = transformer.layout.len();
+        if flat.len() != expected {
+            return Err(KernelError::Shape { op: "weights", what: "flat", found: flat.len(), expected });
+        }
+        Ok(Self { flat: transformer.backend.upload(flat)? })
+    }
+
+    /// A copy on the host.
+    pub fn to_host(&self, transformer: &Transformer<B>) -> Result<Vec<f32>> {
+        transformer.backend.download(transformer.all(&self.flat))
+    }
+}
+
+/// Fresh weights: norms 1, matrices normal with deviation 0.02, those that write to the residual stream
+/// smaller by the root of twice the number of layers (GPT-2's rule).
+pub fn random_weights(config: &ModelConfig, seed: u64) -> Vec<f32> {
+    let layout = ParameterLayout::new(config);
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut flat = vec![1f32; layout.len()];
+    for parameter in layout.parameters.iter().filter(|p| p.shape.len() == 2) {
+        let residual =
+            parameter.name.ends_with("o_proj.weight") || parameter.name.ends_with("down_proj.weight");
+        let deviation = if residual { 0.02 / ((2 * config.layers) as f32).sqrt() } else { 0.02 };
+        for value in &mut flat[parameter.range.clone()] {
+            // Box-Muller; 1 - u keeps the logarithm finite.
+            let (u, v): (f32, f32) = (rng.random(), rng.random());
+            *value = deviation * (-2.0 * (1.0 - u).ln()).sqrt() * (std::f32::consts::TAU * v).cos();
+        }
+    }
+    flat
+}
+
+impl<B: Backend> Transformer<B> {
+    /// Prepares a model's tables on a device.
+    pub fn new(config: ModelConfig, backend: B) -> Result<Self> {
+        let half = config.head_dim / 2;
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| 1.0 / config.rope_theta.powf((2 * i) as f64 / config.head_dim as f64) as f32)
+            .collect();
+        for position in 0..config.max_positions {
+            for frequency in &frequencies {
+                // The angle is rounded to f32 first, as transformers does.
+                let angle = position as f32 * frequency;
+                cos.push(angle.cos());
+                sin.push(angle.sin());
+            }
+        }
+        let rope = RopeTable { cos: backend.upload(&cos)?, sin: backend.upload(&sin)? };
+        let layout = Arc::new(ParameterLayout::new(&config));
+        Ok(Self { config, layout, backend, rope: Arc::new(rope) })
+    }
+
+    pub(crate) fn all<'a>(&self, buffer: &'a B::Buffer<f32>) -> B::View<'a, f32> {
+        self.backend.view(buffer, 0..self.backend.len(buffer))
+    }
+
+    pub(crate) fn all_mut<'a>(&self, buffer: &'a mut B::Buffer<f32>) -> B::ViewMut<'a, f32> {
+        let len = self.backend.len(buffer);
+        self.backend.view_mut(buffer, 0..len)
+    }
+
+    fn ids<'a>(&self, buffer: &'a B::Buffer<u32>) -> B::View<'a, u32> {
+        self.backend.view(buffer, 0..self.backend.len(buffer))
+    }
+
+    pub(crate) fn shape(&self) -> QkvShape {
+        QkvShape {
+            heads: self.config.heads,
+            kv_heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+            eps: self.config.rms_norm_eps,
+        }
+    }
+
+    pub(crate) fn rope(&self) -> RopeTable<B::View<'_, f32>> {
+        RopeTable { cos: self.all(&self.rope.cos), sin: self.all(&self.rope.sin) }
+    }
+
+    /// `y [rows, out] (+)= x [rows, in] w [out, in]^T`.
+    pub(crate) fn linear(
+        &self,
+        x: B::View<'_, f32>,
+        weight: B::View<'_, f32>,
+        y: B::ViewMut<'_, f32>,
+        (rows, output, input): (usize, usize, usize),
+        accumulate: bool,
+    ) -> Result<()> {
+        let shape = Matmul {
+            m: rows,
+            n: output,
+            k: input,
+            a: MatrixLayout::rows(input),
+            b: MatrixLayout::transposed(input),
+            c_row: output,
+            accumulate,
+        };
+        self.backend.matmul(shape, x, weight, y)
+    }
+
+    /// Puts sequences on the device, one after another; positions start at 0 in each.
+    pub(crate) fn ragged<'a>(&self, sequences: impl Iterator<Item = &'a [u32]>) -> Result<Ragged<B>> {
+        let (mut ids, mut positions, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+        for sequence in sequences {
+            let start = ids.len();
+            ids.extend_from_slice(sequence);
+            positions.extend(0..sequence.len() as u32);
+            ranges.push(start..ids.len());
+        }
+        if let Some(long) = ranges.iter().find(|r| r.len() > self.config.max_positions) {
+            let what = format!("{} tokens in a context of {}", long.len(), self.config.max_positions);
+            return Err(KernelError::Argument { op: "forward", what });
+        }
+        Ok(Ragged {
+            tokens: ids.len(),
+            ids: self.backend.upload(&ids)?,
+            positions: self.backend.upload(&positions)?,
+            sequences: ranges,
+        })
+    }
+
+    pub(crate) fn embed(&self, weights: &B::Buffer<f32>, ids: &B::Buffer<u32>) -> Result<B::Buffer<f32>> {
+        let b = &self.backend;
+        let hidden = self.config.hidden_size;
+        let mut x = b.zeros(b.len(ids) * hidden)?;
+        let table = b.view(weights, self.layout.embedding.clone());
+        b.embedding(hidden, self.ids(ids), table, self.all_mut(&mut x))?;
+        Ok(x)
+    }
+
+    pub(crate) fn norm(
+        &self,
+        weights: &B::Buffer<f32>,
+        range: &Range<usize>,
+        x: &B::Buffer<f32>,
+    ) -> Result<B::Buffer<f32>> {
+        let b = &self.backend;
+        let mut out = b.zeros(b.len(x))?;
+        let weight = b.view(weights, range.clone());
+        b.rms_norm(self.config.rms_norm_eps, self.all(x), weight, self.all_mut(&mut out))?;
+        Ok(out)
+    }
+
+    /// Projects to queries, keys and values and rotates: `(normed, qkv, qk)`.
+    #[allow(clippy::type_complexity)]
+    fn project(
+        &self,
+        weights: &B::Buffer<f32>,
+        layer: &LayerRanges,
+        x: &B::Buffer<f32>,
+        positions: &B::Buffer<u32>,
+        tokens: usize,
+    ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
+        let (b, shape) = (&self.backend, self.shape());
+        let normed = self.norm(weights, &layer.input_norm, x)?;
+        let mut qkv = b.zeros(tokens * shape.qkv_width())?;
+        let weight = b.view(weights, layer.qkv.clone());
+        let dims = (tokens, shape.qkv_width(), self.config.hidden_size);
+        self.linear(self.all(&normed), weight, self.all_mut(&mut qkv), dims, false)?;
+        let mut qk = b.zeros(tokens * shape.qk_width())?;
+        b.qk_norm_rope(
+            shape,
+            self.all(&qkv),
+            self.ids(positions),
+            self.rope(),
+            b.view(weights, layer.q_norm.clone()),
+            b.view(weights, layer.k_norm.clone()),
+            self.all_mut(&mut qk),
+        )?;
+        Ok((normed, qkv, qk))
+    }
+
+    /// Everything after attention: `(middle, middle_normed, gate_up, activated, output)`.
+    #[allow(clippy::type_complexity)]
+    fn finish_layer(
+        &self,
+        weights: &B::Buffer<f32>,
+        layer: &LayerRanges,
+        x: &B::Buffer<f32>,
+        attended: &B::Buffer<f32>,
+        tokens: usize,
+    ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
+        let b = &self.backend;
+        let (hidden, ff) = (self.config.hidden_size, self.config.intermediate_size);
+        let mut middle = b.zeros(tokens * hidden)?;
+        b.copy(self.all_mut(&mut middle), self.all(x))?;
+        let weight = b.view(weights, layer.output.clone());
+        let dims = (tokens, hidden, self.shape().out_width());
+        self.linear(self.all(attended), weight, self.all_mut(&mut middle), dims, true)?;
+        let middle_normed = self.norm(weights, &layer.post_norm, &middle)?;
+        let mut gate_up = b.zeros(tokens * 2 * ff)?;
+        let weight = b.view(weights, layer.gate_up.clone());
+        let dims = (tokens, 2 * ff, hidden);
+        self.linear(self.all(&middle_normed), weight, self.all_mut(&mut gate_up), dims, false)?;
+        let mut activated = b.zeros(tokens * ff)?;
+        b.swiglu(ff, self.all(&gate_up), self.all_mut(&mut activated))?;
+        let mut output = b.zeros(tokens * hidden)?;
+        b.copy(self.all_mut(&mut output), self.all(&middle))?;
+        let weight = b.view(weights, layer.down.clone());
+        self.linear(self.all(&activated), weight, self.all_mut(&mut output), (tokens, hidden, ff), true)?;
+        Ok((middle, middle_normed, gate_up, activated, output))
+    }
+
+    /// One layer over a ragged batch.
+    pub(crate) fn layer_forward(
+        &self,
+        weights: &B::Buffer<f32>,
+        index: usize,
+        x: &B::Buffer<f32>,
+        batch: &Ragged<B>,
+    ) -> Result<(B::Buffer<f32>, LayerTrace<B>)> {
+        let (b, shape, layer) = (&self.backend, self.shape(), &self.layout.layers[index]);
+        let (normed, qkv, qk) = self.project(weights, layer, x, &batch.positions, batch.tokens)?;
+        let mut attended = b.zeros(batch.tokens * shape.out_width())?;
+        let mut lse = b.zeros(batch.tokens * shape.heads)?;
+        b.attention(
+            shape,
+            &batch.sequences,
+            self.all(&qk),
+            self.all(&qkv),
+            self.all_mut(&mut attended),
+            self.all_mut(&mut lse),
+        )?;
+        let (middle, middle_normed, gate_up, activated, output) =
+            self.finish_layer(weights, layer, x, &attended, batch.tokens)?;
+        let trace = LayerTrace { normed, qkv, qk, attended, lse, middle, middle_normed, gate_up, activated };
+        Ok((output, trace))
+    }
+
+    /// Final normed hidden states `[tokens, hidden]` of a ragged batch; nothing is kept for a backward.
+    pub(crate) fn hidden_states(
+        &self,
+        weights: &B::Buffer<f32>,
+        batch: &Ragged<B>,
+    ) -> Result<B::Buffer<f32>> {
+        let mut x = self.embed(weights, &batch.ids)?;
+        for index in 0..self.config.layers {
+            x = self.layer_forward(weights, index, &x, batch)?.0;
+        }
+        self.norm(weights, &self.layout.norm, &x)
+    }
+
+    /// Logits `[tokens, vocab]` of whole sequences. For tests and small models: nothing is chunked.
+    pub fn logits(&self, weights: &Weights<B>, sequences: &[&[u32]]) -> Result<Vec<f32>> {
+        self.backend.scope(|| {
+            let batch = self.ragged(sequences.iter().copied())?;
+            let hidden = self.hidden_states(&weights.flat, &batch)?;
+            self.head(&weights.flat, self.all(&hidden), batch.tokens)
+        })
+    }
+
+    fn head(&self, weights: &B::Buffer<f32>, hidden: B::View<'_, f32>, rows: usize) -> Result<Vec<f32>> {
+        let b = &self.backend;
+        let mut logits = b.zeros(rows * self.config.vocab_size)?;
+        let weight = b.view(weights, self.layout.head.clone());
+        let dims = (rows, self.config.vocab_size, self.config.hidden_size);
+        self.linear(hidden, weight, self.all_mut(&mut logits), dims, false)?;
+        b.download(self.all(&logits))
+    }
+
+    /// Gathers `rows` of a `[tokens, hidden]` buffer.
+    pub(crate) fn gather(&self, x: &B::Buffer<f32>, rows: &B::Buffer<u32>) -> Result<B::Buffer<f32>> {
+        let b = &self.backend;
+        let hidden = self.config.hidden_size;
+        let mut out = b.zeros(b.len(rows) * hidden)?;
+        b.embedding(hidden, self.ids(rows), self.all(x), self.all_mut(&mut out))?;
+        Ok(out)
+    }
+
+    /// Device memory for keys and values: `blocks` blocks of `block_size` tokens in every layer.
+    pub fn kv_pool(&self, blocks: usize, block_size: usize) -> Result<KvPool<B>> {
+        let shape = PagedShape { qkv: self.shape(), block_size };
+        let buffer = self.backend.zeros(self.config.layers * blocks * shape.block_len())?;
+        Ok(KvPool { buffer, blocks, block_size })
+    }
+
+    /// Runs new tokens over the pool, storing their keys and values; returns logits
+    /// `[logit_rows.len(), vocab]` on the host.
+    pub fn forward_paged(
+        &self,
+        weights: &Weights<B>,
+        pool: &mut KvPool<B>,
+        step: &PagedStep,
+    ) -> Result<Vec<f32>> {
+        self.backend.scope(|| self.forward_paged_here(&weights.flat, pool, step))
+    }
+
+    fn forward_paged_here(
+        &self,
+        weights: &B::Buffer<f32>,
+        pool: &mut KvPool<B>,
+        step: &PagedStep,
+    ) -> Result<Vec<f32>> {
+        let b = &self.backend;
+        let shape = PagedShape { qkv: self.shape(), block_size: pool.block_size };
+        let layer_len = pool.blocks * shape.block_len();
+        let tokens = step.ids.len();
+        let ids = b.upload(&step.ids)?;
+        let positions = b.upload(&step.positions)?;
+        let slots = b.upload(&step.slots)?;
+        let tables = b.upload(&step.block_tables)?;
+        let mut x = self.embed(weights, &ids)?;
+        for (index, layer) in self.layout.layers.iter().enumerate() {
+            let (_, qkv, qk) = self.project(weights, layer, &x, &positions, tokens)?;
+            let range = index * layer_len..(index + 1) * layer_len;
+            let target = b.view_mut(&mut pool.buffer, range.clone());
+            b.paged_store(shape, self.ids(&slots), self.all(&qk), self.all(&qkv), target)?;
+            let mut attended = b.zeros(tokens * shape.qkv.out_width())?;
+            b.paged_attention(
+                shape,
+                &step.segments,
+                self.ids(&tables),
+                self.all(&qk),
+                b.view(&pool.buffer, range),
+                self.all_mut(&mut attended),
+            )?;
+            x = self.finish_layer(weights, layer, &x, &attended, tokens)?.4;
+        }
+        if step.logit_rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = b.upload(&step.logit_rows)?;
+        let wanted = self.gather(&x, &rows)?;
+        let normed = self.norm(weights, &self.layout.norm, &wanted)?;
+        self.head(weights, self.all(&normed), step.logit_rows.len())
+    }
+}

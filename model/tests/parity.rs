@@ -1,0 +1,116 @@
+//! The engine against `transformers` on randomly initialised checkpoints of several shapes.
+//! `tests/reference/make_fixtures.py` makes the reference arrays.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use openclaw_kernels::Cpu;
+use openclaw_model::{CheckpointError, Transformer, Weights, checkpoint};
+use safetensors::SafeTensors;
+
+const VARIANTS: [&str; 8] =
+    ["mha", "gqa4", "wide_head", "untied", "sharded", "bf16", "rope_parameters", "rope_top_level"];
+
+fn folder(variant: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/qwen3").join(variant)
+}
+
+struct Reference {
+    sequences: Vec<Vec<u32>>,
+    arrays: HashMap<String, Vec<f32>>,
+}
+
+fn reference(variant: &str) -> Reference {
+    let bytes = std::fs::read(folder(variant).join("reference.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let integers = |name: &str| -> Vec<u32> {
+        let data = tensors.tensor(name).unwrap().data().to_vec();
+        data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
+    };
+    let ids = integers("ids");
+    let mut sequences = Vec::new();
+    let mut start = 0;
+    for length in integers("lengths") {
+        sequences.push(ids[start..start + length as usize].to_vec());
+        start += length as usize;
+    }
+    let arrays = tensors
+        .names()
+        .into_iter()
+        .filter(|n| !["ids", "lengths"].contains(n))
+        .map(|n| {
+            let data = tensors.tensor(n).unwrap().data().to_vec();
+            let values = data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            (n.to_owned(), values)
+        })
+        .collect();
+    Reference { sequences, arrays }
+}
+
+fn open(variant: &str) -> (Transformer<Cpu>, Weights<Cpu>) {
+    let (config, flat) = checkpoint::load(&folder(variant)).unwrap();
+    let transformer = Transformer::new(config, Cpu::new("parity", 2).unwrap()).unwrap();
+    let weights = Weights::from_host(&transformer, &flat).unwrap();
+    (transformer, weights)
+}
+
+fn worst(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn logits_agree_with_transformers() {
+    for variant in VARIANTS {
+        let (transformer, weights) = open(variant);
+        let reference = reference(variant);
+        let sequences: Vec<&[u32]> = reference.sequences.iter().map(Vec::as_slice).collect();
+        let logits = transformer.logits(&weights, &sequences).unwrap();
+        let error = worst(&logits, &reference.arrays["logits"]);
+        assert!(error < 1e-4, "{variant}: logits differ by {error:e}");
+    }
+}
+
+#[test]
+fn a_broken_checkpoint_is_an_error_that_names_file_and_tensor() {
+    let scratch = tempfile::tempdir().unwrap();
+    let fresh = |name: &str| {
+        let dir = scratch.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        for file in std::fs::read_dir(folder("mha")).unwrap() {
+            let file = file.unwrap().path();
+            std::fs::copy(&file, dir.join(file.file_name().unwrap())).unwrap();
+        }
+        dir
+    };
+    let dir = fresh("no_weights");
+    std::fs::remove_file(dir.join("model.safetensors")).unwrap();
+    assert!(matches!(checkpoint::load(&dir), Err(CheckpointError::NoWeights { .. })));
+
+    let dir = fresh("truncated");
+    let file = dir.join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let error = checkpoint::load(&dir).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors is truncated"), "{error}");
+
+    let dir = fresh("wrong_shape");
+    let path = dir.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["intermediate_size"] = 40.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let error = checkpoint::load(&dir).unwrap_err().to_string();
+    assert!(error.contains("model.layers.0.mlp.gate_proj.weight") && error.contains("40"), "{error}");
+
+    let dir = fresh("no_config");
+    std::fs::remove_file(dir.join("config.json")).unwrap();
+    assert!(checkpoint::load(&dir).unwrap_err().to_string().contains("config.json"));
+
+    let dir = fresh("one_layer_more");
+    let path = dir.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let layers = config["num_hidden_layers"].as_u64().unwrap();
+    config["num_hidden_layers"] = (layers + 1).into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let error = checkpoint::load(&dir).unwrap_err().to_string();
+    assert!(error.contains(&format!("model.layers.{layers}.input_layernorm.weight")), "{error}");
+}
