@@ -1,1 +1,15 @@
 //! Which conversation a request belongs to, whether it may be trained on, and what its arrival says of the turn before.
+
+mod classify;
+mod conversations;
+mod identify;
+mod next_state;
+mod recency;
+mod transcript;
+
+pub use classify::DefaultTurnType;
+pub use conversations::{
+    Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, Fingerprint, SessionsConfig,
+    TurnCompleted,
+};
+pub use identify::RequestMarks;
