@@ -208,4 +208,76 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> Result<()>;
     /// Sum of squares, in `f64`, in a fixed order.
     fn sum_squares(&self, x: Self::View<'_, f32>) -> Result<f64>;
+
+    /// Log-probs, log-sum-exps and more of `logits` in one read; see [`Score`] and [`ScoreOut`].
+    fn logprob<T: Float>(
+        &self,
+        shape: LogitsShape,
+        logits: Self::View<'_, T>,
+        score: Score<Self::View<'_, i32>>,
+        out: ScoreOut<Self::ViewMut<'_, f32>, Self::ViewMut<'_, i32>>,
+    ) -> Result<()>;
+    /// Gradient of log-probs and entropies to the logits, over `d_logits`, whose padding is left alone. Without
+    /// `logits` it works in place: `d_logits` holds them. A row with a negative target gets 0.
+    fn logprob_backward<T: Float>(
+        &self,
+        shape: LogitsShape,
+        logits: Option<Self::View<'_, T>>,
+        targets: Self::View<'_, i32>,
+        d_logprobs: Self::View<'_, f32>,
+        d_entropy: Option<Self::View<'_, f32>>,
+        d_logits: Self::ViewMut<'_, T>,
+    ) -> Result<()>;
+    /// Teacher minus student log-prob of the taken tokens; rows with a negative target are not read and give 0.
+    fn logprob_gap<T: Float>(
+        &self,
+        shape: LogitsShape,
+        student: Self::View<'_, T>,
+        teacher: Self::View<'_, T>,
+        targets: Self::View<'_, i32>,
+        out: GapOut<Self::ViewMut<'_, f32>>,
+    ) -> Result<()>;
+    /// Gradient of [`Backend::logprob_gap`] to one side's logits, in place without `logits`.
+    fn logprob_gap_backward<T: Float>(
+        &self,
+        shape: LogitsShape,
+        side: GapSide,
+        logits: Option<Self::View<'_, T>>,
+        targets: Self::View<'_, i32>,
+        d_gap: Self::View<'_, f32>,
+        d_logits: Self::ViewMut<'_, T>,
+    ) -> Result<()>;
+    /// Replaces `logits` by the gradient of [`RowLoss`] and reports each row; padding is left alone. Every loss
+    /// is a choice of terms: clipped policy, cross-entropy, top-k distillation, per-vocabulary policy.
+    fn row_loss<T: Float>(
+        &self,
+        shape: LogitsShape,
+        loss: RowLoss<Self::View<'_, f32>, Self::View<'_, i32>>,
+        logits: Self::ViewMut<'_, T>,
+        stats: Self::ViewMut<'_, RowStat>,
+    ) -> Result<()>;
+    /// [`Backend::row_loss`] of `hidden weight^T` without storing all logits: overwrites `d_hidden`, adds to
+    /// `d_weight`. Rows without a gradient are skipped.
+    #[allow(clippy::too_many_arguments)]
+    fn linear_loss(
+        &self,
+        shape: LinearShape,
+        loss: RowLoss<Self::View<'_, f32>, Self::View<'_, i32>>,
+        hidden: Self::View<'_, f32>,
+        weight: Self::View<'_, f32>,
+        scratch: Self::ViewMut<'_, f32>,
+        d_hidden: Self::ViewMut<'_, f32>,
+        d_weight: Self::ViewMut<'_, f32>,
+        stats: Self::ViewMut<'_, RowStat>,
+    ) -> Result<()>;
+    /// [`Backend::logprob`] of `hidden weight^T` without storing all logits.
+    fn linear_logprob(
+        &self,
+        shape: LinearShape,
+        score: Score<Self::View<'_, i32>>,
+        hidden: Self::View<'_, f32>,
+        weight: Self::View<'_, f32>,
+        scratch: Self::ViewMut<'_, f32>,
+        out: ScoreOut<Self::ViewMut<'_, f32>, Self::ViewMut<'_, i32>>,
+    ) -> Result<()>;
 }

@@ -3,6 +3,7 @@
 mod adamw;
 mod attention;
 mod embedding;
+mod loss;
 mod matmul;
 mod norm;
 mod paged;
@@ -12,7 +13,7 @@ mod swiglu;
 
 use std::{ops::Range, sync::Arc};
 
-use crate::backend::{Backend, Element};
+use crate::backend::{Backend, Element, Float};
 use crate::error::{KernelError, Result, expect_len};
 use crate::ops::*;
 
@@ -236,5 +237,80 @@ impl Backend for Cpu {
     }
     fn sum_squares(&self, x: &[f32]) -> Result<f64> {
         Ok(adamw::sum_squares(x))
+    }
+
+    fn logprob<T: Float>(
+        &self,
+        shape: LogitsShape,
+        logits: &[T],
+        score: Score<&[i32]>,
+        out: ScoreOut<&mut [f32], &mut [i32]>,
+    ) -> Result<()> {
+        loss::logprob(shape, logits, score, out)
+    }
+    fn logprob_backward<T: Float>(
+        &self,
+        shape: LogitsShape,
+        logits: Option<&[T]>,
+        targets: &[i32],
+        d_logprobs: &[f32],
+        d_entropy: Option<&[f32]>,
+        d_logits: &mut [T],
+    ) -> Result<()> {
+        loss::logprob_backward(shape, logits, targets, d_logprobs, d_entropy, d_logits)
+    }
+    fn logprob_gap<T: Float>(
+        &self,
+        shape: LogitsShape,
+        student: &[T],
+        teacher: &[T],
+        targets: &[i32],
+        out: GapOut<&mut [f32]>,
+    ) -> Result<()> {
+        loss::logprob_gap(shape, student, teacher, targets, out)
+    }
+    fn logprob_gap_backward<T: Float>(
+        &self,
+        shape: LogitsShape,
+        side: GapSide,
+        logits: Option<&[T]>,
+        targets: &[i32],
+        d_gap: &[f32],
+        d_logits: &mut [T],
+    ) -> Result<()> {
+        loss::logprob_gap_backward(shape, side, logits, targets, d_gap, d_logits)
+    }
+    fn row_loss<T: Float>(
+        &self,
+        shape: LogitsShape,
+        loss: RowLoss<&[f32], &[i32]>,
+        logits: &mut [T],
+        stats: &mut [RowStat],
+    ) -> Result<()> {
+        loss::row_loss(shape, loss, logits, stats)
+    }
+    fn linear_loss(
+        &self,
+        shape: LinearShape,
+        loss: RowLoss<&[f32], &[i32]>,
+        hidden: &[f32],
+        weight: &[f32],
+        scratch: &mut [f32],
+        d_hidden: &mut [f32],
+        d_weight: &mut [f32],
+        stats: &mut [RowStat],
+    ) -> Result<()> {
+        loss::linear_loss(shape, loss, hidden, weight, scratch, d_hidden, d_weight, stats)
+    }
+    fn linear_logprob(
+        &self,
+        shape: LinearShape,
+        score: Score<&[i32]>,
+        hidden: &[f32],
+        weight: &[f32],
+        scratch: &mut [f32],
+        out: ScoreOut<&mut [f32], &mut [i32]>,
+    ) -> Result<()> {
+        loss::linear_logprob(shape, score, hidden, weight, scratch, out)
     }
 }

@@ -1,5 +1,11 @@
 //! Shapes and options of the operations, shared by every backend.
 
+mod loss;
 mod transformer;
 
+pub use loss::{
+    CandidateLoss, CandidateTerm, Candidates, ClipRange, Clipped, GapOut, GapSide, KlKind, KlTerm,
+    LinearShape, LogitsShape, PolicyTerm, RowLoss, RowStat, Score, ScoreOut, TokenTerm, TopK,
+    sample_mean_weights, token_mean_weights,
+};
 pub use transformer::{AdamW, Matmul, MatrixLayout, PagedSegment, PagedShape, QkvShape, RopeTable};

@@ -1,0 +1,143 @@
+//! The loops over logits, on blocks of a row that fit the first-level cache.
+
+use half::bf16;
+
+use crate::cpu::simd::{madd, multiversion};
+
+/// Logits per block. Partial sums are `f32` inside a block and `f64` across blocks, so results depend on the
+/// vocabulary and on nothing else.
+pub(super) const BLOCK: usize = 1024;
+const LANES: usize = 32;
+
+/// `2^t` for `t <= 0`, relative error 3e-7; 0 below -126.5. NaN stays NaN.
+#[inline(always)]
+fn exp2<const FMA: bool>(t: f32) -> f32 {
+    // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum.
+    let shifted = t + 12_582_912.0;
+    let f = t - (shifted - 12_582_912.0);
+    let p = madd::<FMA>(1.339_887_4e-3, f, 9.618_437e-3);
+    let p = madd::<FMA>(p, f, 5.550_332e-2);
+    let p = madd::<FMA>(p, f, 2.402_264_8e-1);
+    let p = madd::<FMA>(p, f, 6.931_472e-1);
+    let p = madd::<FMA>(p, f, 1.0);
+    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
+}
+
+/// Distance from the maximum in powers of two. The floor keeps `t * 2^t` finite for a logit of `-inf`, and its
+/// power is exactly 0. The comparison is written so that NaN passes.
+#[inline(always)]
+fn exponent(x: f32, max: f32, scale: f32) -> f32 {
+    let t = (x - max) * scale;
+    if t < -127.0 { -127.0 } else { t }
+}
+
+multiversion! {
+    /// The largest element; NaN is passed over.
+    pub(super) fn maximum(x: &[f32]) -> f32 {
+        let mut maxima = [f32::NEG_INFINITY; LANES];
+        let mut chunks = x.chunks_exact(LANES);
+        for chunk in &mut chunks {
+            for i in 0..LANES {
+                maxima[i] = if chunk[i] > maxima[i] { chunk[i] } else { maxima[i] };
+            }
+        }
+        let mut max = f32::NEG_INFINITY;
+        for v in maxima.iter().chain(chunks.remainder()) {
+            max = if *v > max { *v } else { max };
+        }
+        max
+    }
+}
+
+multiversion! {
+    /// `sum 2^t` and `sum t 2^t` with `t = (x - max) * scale`.
+    pub(super) fn sums(x: &[f32], max: f32, scale: f32) -> (f32, f32) {
+        let (mut plain, mut weighted) = ([0f32; LANES], [0f32; LANES]);
+        let mut chunks = x.chunks_exact(LANES);
+        for chunk in &mut chunks {
+            for i in 0..LANES {
+                let t = exponent(chunk[i], max, scale);
+                let e = exp2::<FMA>(t);
+                plain[i] += e;
+                weighted[i] = madd::<FMA>(e, t, weighted[i]);
+            }
+        }
+        let rest = chunks.remainder();
+        for i in 0..rest.len() {
+            let t = exponent(rest[i], max, scale);
+            let e = exp2::<FMA>(t);
+            plain[i] += e;
+            weighted[i] = madd::<FMA>(e, t, weighted[i]);
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                plain[i] += plain[i + width];
+                weighted[i] += weighted[i + width];
+            }
+            width /= 2;
+        }
+        (plain[0], weighted[0])
+    }
+}
+
+multiversion! {
+    /// `x = 2^t (a + b t)` with `t = (x - max) * scale`.
+    pub(super) fn gradient(x: &mut [f32], max: f32, scale: f32, a: f32, b: f32) {
+        let mut chunks = x.chunks_exact_mut(LANES);
+        for chunk in &mut chunks {
+            for v in chunk {
+                let t = exponent(*v, max, scale);
+                *v = exp2::<FMA>(t) * madd::<FMA>(b, t, a);
+            }
+        }
+        for v in chunks.into_remainder() {
+            let t = exponent(*v, max, scale);
+            *v = exp2::<FMA>(t) * madd::<FMA>(b, t, a);
+        }
+    }
+}
+
+multiversion! {
+    /// Index of the first element at or after `from` that exceeds `threshold`, or the length.
+    pub(super) fn first_above(x: &[f32], from: usize, threshold: f32) -> usize {
+        let mut at = from;
+        for chunk in x[from..].chunks(LANES) {
+            let mut any = false;
+            for v in chunk {
+                any |= *v > threshold;
+            }
+            if any {
+                for v in chunk {
+                    if *v > threshold {
+                        return at;
+                    }
+                    at += 1;
+                }
+            }
+            at += chunk.len();
+        }
+        x.len()
+    }
+}
+
+multiversion! {
+    pub(super) fn widen(from: &[bf16], to: &mut [f32]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+        }
+    }
+}
+
+multiversion! {
+    /// Rounds to nearest, ties to even.
+    pub(super) fn narrow(from: &[f32], to: &mut [bf16]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            let bits = from.to_bits();
+            let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
+            // Rounding could carry a NaN's payload into the sign; keep it a NaN.
+            let nan = (bits >> 16) as u16 | 0x40;
+            *to = bf16::from_bits(if from.is_nan() { nan } else { rounded });
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Operation 4: the language-model head, the row loss and both gradients, a chunk of rows at a time.
+
+use rayon::prelude::*;
+
+use super::row_loss::{Args, check_row_loss, is_active, row};
+use super::softmax::Scale;
+use super::{check_linear, min_rows};
+use crate::cpu::matmul::matmul;
+use crate::error::{Result, expect_len};
+use crate::ops::{LinearShape, Matmul, MatrixLayout, RowStat};
+
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn linear_loss(
+    shape: LinearShape,
+    loss: Args<'_>,
+    hidden: &[f32],
+    weight: &[f32],
+    scratch: &mut [f32],
+    d_hidden: &mut [f32],
+    d_weight: &mut [f32],
+    stats: &mut [RowStat],
+) -> Result<()> {
+    const OP: &str = "linear_loss";
+    check_linear(OP, &shape, hidden, weight, scratch)?;
+    check_row_loss(OP, shape.rows, shape.vocab, &loss)?;
+    expect_len(OP, "d_hidden", d_hidden.len(), hidden.len())?;
+    expect_len(OP, "d_weight", d_weight.len(), weight.len())?;
+    expect_len(OP, "stats", stats.len(), shape.rows)?;
+
+    let LinearShape { width, vocab, .. } = shape;
+    let scale = Scale::new(shape.temperature);
+    let (logits, gathered) = scratch.split_at_mut(shape.chunk_rows * vocab);
+    d_hidden.fill(0.0);
+    stats.fill(RowStat::default());
+    let active: Vec<usize> = (0..shape.rows).filter(|i| is_active(&loss, *i)).collect();
+    for chunk in active.chunks(shape.chunk_rows) {
+        for (slot, i) in chunk.iter().enumerate() {
+            gathered[slot * width..][..width].copy_from_slice(&hidden[i * width..][..width]);
+        }
+        head_logits(chunk.len(), &shape, gathered, weight, logits)?;
+        let rows = logits.par_chunks_mut(vocab).zip(chunk).with_min_len(min_rows(vocab));
+        let results: Vec<(RowStat, bool)> =
+            rows.map_init(Vec::new, |entries, (logits, i)| row(&loss, *i, logits, scale, entries)).collect();
+
+        // Rows whose gradient is exactly 0 (clipped, no advantage) cost nothing further.
+        let mut live = Vec::with_capacity(chunk.len());
+        for (slot, (i, (stat, has_gradient))) in chunk.iter().zip(results).enumerate() {
+            stats[*i] = stat;
+            if has_gradient {
+                let to = live.len();
+                if to != slot {
+                    logits.copy_within(slot * vocab..(slot + 1) * vocab, to * vocab);
+                    gathered.copy_within(slot * width..(slot + 1) * width, to * width);
+                }
+                live.push(*i);
+            }
+        }
+        if live.is_empty() {
+            continue;
+        }
+        let rows = live.len();
+        let to_weight = Matmul {
+            m: vocab,
+            n: width,
+            k: rows,
+            a: MatrixLayout::transposed(vocab),
+            b: MatrixLayout::rows(width),
+            c_row: width,
+            accumulate: true,
+        };
+        matmul(to_weight, logits, gathered, d_weight)?;
+        let to_hidden = Matmul {
+            m: rows,
+            n: width,
+            k: vocab,
+            a: MatrixLayout::rows(vocab),
+            b: MatrixLayout::rows(width),
+            c_row: width,
+            accumulate: false,
+        };
+        // The gathered hidden states are used up: their place takes the gradient.
+        matmul(to_hidden, logits, weight, gathered)?;
+        for (slot, i) in live.iter().enumerate() {
+            d_hidden[i * width..][..width].copy_from_slice(&gathered[slot * width..][..width]);
+        }
+    }
+    Ok(())
+}
+
+/// `logits [rows, vocab] = hidden [rows, width] weight^T`.
+pub(super) fn head_logits(
+    rows: usize,
+    shape: &LinearShape,
+    hidden: &[f32],
+    weight: &[f32],
+    logits: &mut [f32],
+) -> Result<()> {
+    let LinearShape { width, vocab, .. } = *shape;
+    let product = Matmul {
+        m: rows,
+        n: vocab,
+        k: width,
+        a: MatrixLayout::rows(width),
+        b: MatrixLayout::transposed(width),
+        c_row: vocab,
+        accumulate: false,
+    };
+    matmul(product, hidden, weight, logits)
+}

@@ -1,0 +1,164 @@
+//! Operation 3: the row loss and its gradient, one reading and one writing pass, in place.
+
+use rayon::prelude::*;
+
+use super::candidates::{Entry, candidate_loss, slots};
+use super::softmax::{Scale, Softmax};
+use super::token::{clipped_policy, kl_estimate};
+use super::{check_ids, check_logits, min_rows};
+use crate::backend::Float;
+use crate::error::{Result, expect_len};
+use crate::ops::{CandidateLoss, Clipped, LogitsShape, RowLoss, RowStat, TokenTerm};
+
+/// The arguments as the CPU sees them.
+pub(super) type Args<'a> = RowLoss<&'a [f32], &'a [i32]>;
+
+pub(crate) fn row_loss<T: Float>(
+    shape: LogitsShape,
+    loss: Args<'_>,
+    logits: &mut [T],
+    stats: &mut [RowStat],
+) -> Result<()> {
+    check_logits("row_loss", "logits", shape, logits.len())?;
+    check_row_loss("row_loss", shape.rows, shape.vocab, &loss)?;
+    expect_len("row_loss", "stats", stats.len(), shape.rows)?;
+    let scale = Scale::new(shape.temperature);
+    let rows = logits.par_chunks_mut(shape.stride).with_min_len(min_rows(shape.vocab));
+    rows.zip(stats).enumerate().for_each_init(Vec::new, |entries, (i, (logits, stat))| {
+        let logits = &mut logits[..shape.vocab];
+        *stat = if is_active(&loss, i) {
+            row(&loss, i, logits, scale, entries).0
+        } else {
+            logits.fill(T::default());
+            RowStat::default()
+        };
+    });
+    Ok(())
+}
+
+/// Whether a row takes part in the loss at all.
+pub(super) fn is_active(loss: &Args<'_>, i: usize) -> bool {
+    loss.weights[i] != 0.0 && loss.targets[i] >= 0
+}
+
+pub(super) fn check_row_loss(op: &'static str, rows: usize, vocab: usize, loss: &Args<'_>) -> Result<()> {
+    expect_len(op, "weights", loss.weights.len(), rows)?;
+    expect_len(op, "targets", loss.targets.len(), rows)?;
+    if let TokenTerm::Policy(policy) = &loss.token {
+        expect_len(op, "advantages", policy.advantages.len(), rows)?;
+        expect_len(op, "old log-probs", policy.old_logprobs.len(), rows)?;
+        if let Some(importance) = policy.importance {
+            expect_len(op, "importance weights", importance.len(), rows)?;
+        }
+    }
+    if let Some(kl) = &loss.kl {
+        expect_len(op, "reference log-probs", kl.reference.len(), rows)?;
+    }
+    if let Some(candidates) = &loss.candidates {
+        let len = rows * candidates.k;
+        expect_len(op, "candidate ids", candidates.ids.len(), len)?;
+        match &candidates.loss {
+            CandidateLoss::ReverseKl { teacher_logprobs, .. } => {
+                expect_len(op, "teacher log-probs", teacher_logprobs.len(), len)?;
+            }
+            CandidateLoss::Policy { advantages, weights, old_logprobs, .. } => {
+                expect_len(op, "candidate advantages", advantages.len(), len)?;
+                expect_len(op, "candidate weights", weights.len(), len)?;
+                expect_len(op, "candidate old log-probs", old_logprobs.len(), len)?;
+            }
+        }
+    }
+    for i in (0..rows).filter(|i| is_active(loss, *i)) {
+        check_ids(op, "targets", &loss.targets[i..=i], vocab)?;
+        if let Some(candidates) = &loss.candidates {
+            check_ids(op, "candidates", &candidates.ids[i * candidates.k..][..candidates.k], vocab)?;
+        }
+    }
+    Ok(())
+}
+
+/// Loss of row `i`; its logits become their gradient. The flag tells whether any of it differs from 0.
+pub(super) fn row<T: Float>(
+    loss: &Args<'_>,
+    i: usize,
+    logits: &mut [T],
+    scale: Scale,
+    entries: &mut Vec<Entry>,
+) -> (RowStat, bool) {
+    let taken = take_entries(loss, i, logits, entries);
+    let rest = Softmax::of(logits, scale);
+    let mut softmax = rest;
+    entries.iter().for_each(|entry| softmax.add(entry.logit));
+    entries.iter_mut().for_each(|entry| entry.logprob = softmax.logprob(entry.logit));
+
+    let logprob = entries[taken].logprob;
+    let entropy = softmax.entropy();
+    let mut stat = RowStat { logprob: logprob as f32, entropy: entropy as f32, ..RowStat::default() };
+    let mut total = -f64::from(loss.entropy_coef) * entropy;
+
+    if let Some(term) = &loss.candidates {
+        let taken_is_extra = entries[taken].slot.is_none();
+        let extra = if taken_is_extra { softmax.probability(entries[taken].logit) } else { 0.0 };
+        let (value, beside) = candidate_loss(term, entries, softmax.share(&rest) + extra);
+        stat.candidates = value as f32;
+        total += f64::from(term.coef) * value + beside;
+    }
+    let (value, derivative, clipped) = taken_token(loss, i, logprob);
+    stat.clip = clipped as u32;
+    total += value;
+    entries[taken].derivative += derivative;
+    if let Some(kl) = &loss.kl {
+        let (value, derivative) = kl_estimate(kl.kind, logprob, f64::from(kl.reference[i]));
+        stat.kl = value as f32;
+        total += f64::from(kl.coef) * value;
+        entries[taken].derivative += f64::from(kl.coef) * derivative;
+    }
+    stat.loss = total as f32;
+
+    let weight = f64::from(loss.weights[i]);
+    let entropy_weight = weight * f64::from(loss.entropy_coef);
+    if entropy_weight == 0.0 && entries.iter().all(|entry| entry.derivative == 0.0) {
+        logits.fill(T::default());
+        return (stat, false);
+    }
+    let sum = weight * entries.iter().map(|entry| entry.derivative).sum::<f64>();
+    softmax.write_gradient(None, logits, sum, entropy_weight);
+    for entry in entries {
+        let own = weight * entry.derivative;
+        let gradient = softmax.gradient_at(entry.logit, own, sum, entropy_weight);
+        logits[entry.id] = T::from_f32(gradient as f32);
+    }
+    (stat, true)
+}
+
+/// Moves the logits that the loss names out of the row, leaving `-inf`: what remains sums to the tail without
+/// cancellation, and the gradient's writing pass leaves 0 in their places. Returns the taken token's index.
+fn take_entries<T: Float>(loss: &Args<'_>, i: usize, logits: &mut [T], entries: &mut Vec<Entry>) -> usize {
+    entries.clear();
+    let mut take = |id: usize, slot: Option<usize>| match entries.iter().position(|entry| entry.id == id) {
+        Some(index) => index,
+        None => {
+            let logit = std::mem::replace(&mut logits[id], T::from_f32(f32::NEG_INFINITY)).to_f32();
+            entries.push(Entry { id, logit, logprob: 0.0, derivative: 0.0, slot });
+            entries.len() - 1
+        }
+    };
+    for (slot, id) in loss.candidates.iter().flat_map(|term| slots(term, i)) {
+        take(id, Some(slot));
+    }
+    take(loss.targets[i] as usize, None)
+}
+
+/// Value and derivative of the taken token's term.
+fn taken_token(loss: &Args<'_>, i: usize, logprob: f64) -> (f64, f64, Clipped) {
+    match &loss.token {
+        TokenTerm::None => (0.0, 0.0, Clipped::No),
+        TokenTerm::CrossEntropy => (-logprob, -1.0, Clipped::No),
+        TokenTerm::Policy(policy) => {
+            let (old, advantage) = (f64::from(policy.old_logprobs[i]), f64::from(policy.advantages[i]));
+            let term = clipped_policy(logprob, old, advantage, policy.clip);
+            let importance = policy.importance.map_or(1.0, |weights| f64::from(weights[i]));
+            (importance * term.value, importance * term.derivative, term.clipped)
+        }
+    }
+}
