@@ -1,1 +1,3 @@
-//! (skeleton)
+//! The binary `openclaw-rl`: topology, supervisor, wiring, CLI, telemetry.
+
+pub mod topology;

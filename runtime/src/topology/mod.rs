@@ -1,0 +1,79 @@
+//! The topology file: what runs, where, on which model, and how it learns. One TOML file, read strictly: unknown
+//! keys are errors, and every problem is told at once with its key and line.
+//!
+//! `sections` is the reference of keys and defaults; `check` says what must hold between them; `preflight` looks
+//! at the machine: files and environment variables.
+
+mod check;
+mod method;
+mod overrides;
+mod preflight;
+mod problems;
+mod read;
+mod sections;
+mod source;
+
+use std::path::{Path, PathBuf};
+
+pub use method::{Kl, KlKind, Method, MethodKind, Reduction, VocabularyWeight};
+pub use overrides::Override;
+pub use problems::{Origin, Problem, TopologyError};
+pub use sections::{
+    Actors, AdamW, Device, Dtype, Engine, EngineKind, Environment, Gateway, Judge, Model, Node, Persona,
+    Policy, Prompt, Rollout, Run, Sessions, Teacher, Topology, Trainer, TurnType,
+};
+
+use problems::Problems;
+use read::FromToml;
+
+impl Topology {
+    /// Reads and checks a file, without a look at the rest of the machine.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, TopologyError> {
+        Self::parse(&read_file(path)?, path, overrides)
+    }
+
+    /// [`Self::load`], and checks that the files and environment variables it names are there: what `check`
+    /// and `launch` do.
+    pub fn load_for_launch(path: &Path, overrides: &[Override]) -> Result<Self, TopologyError> {
+        let text = read_file(path)?;
+        Self::build(&text, path, overrides, preflight::check)
+    }
+
+    /// Reads and checks the text of a file; `path` is for messages.
+    pub fn parse(text: &str, path: &Path, overrides: &[Override]) -> Result<Self, TopologyError> {
+        Self::build(text, path, overrides, |_, _| ())
+    }
+
+    fn build(
+        text: &str,
+        path: &Path,
+        overrides: &[Override],
+        look: impl FnOnce(&Self, &mut Problems),
+    ) -> Result<Self, TopologyError> {
+        let invalid = |problems| TopologyError::Invalid { path: path.to_owned(), problems };
+        let (table, mut problems) = source::parse(text, overrides).map_err(invalid)?;
+        let topology = Self::from_toml(&toml::Value::Table(table), "", &mut problems);
+        check::check(&topology, &mut problems);
+        look(&topology, &mut problems);
+        let problems = problems.into_sorted();
+        if problems.is_empty() { Ok(topology) } else { Err(invalid(problems)) }
+    }
+
+    /// The topology with every default written out, as a file that reads back to the same. It names
+    /// environment variables and never holds what is in them.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("every key is a string and every value a TOML value")
+    }
+
+    /// Writes the resolved copy into the run's folder, and says where.
+    pub fn write_resolved(&self) -> std::io::Result<PathBuf> {
+        std::fs::create_dir_all(&self.run.dir)?;
+        let path = self.run.dir.join("topology.toml");
+        std::fs::write(&path, self.to_toml())?;
+        Ok(path)
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, TopologyError> {
+    std::fs::read_to_string(path).map_err(|source| TopologyError::Read { path: path.to_owned(), source })
+}

@@ -1,0 +1,371 @@
+//! The tables of the topology file, key by key: its reference. A default is what `= ..` says.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use openclaw_actors::prompts::PromptStyle;
+use toml::Value;
+
+use super::{
+    method::Method,
+    problems::Problems,
+    read::{FromToml, section, word, words},
+};
+
+section! {
+    /// A whole topology: what runs, where, on which model, and how it learns.
+    pub struct Topology {
+        /// The run.
+        run: Run,
+        /// The processes, by name.
+        nodes: BTreeMap<String, Node>,
+        /// The checkpoints, by name.
+        models: BTreeMap<String, Model>,
+        /// How signals become a loss.
+        method: Method,
+        /// How the loss becomes a step.
+        optimizer: AdamW,
+        /// The roles.
+        actors: Actors,
+    }
+}
+
+section! {
+    /// `[run]`.
+    pub struct Run {
+        /// Shown in logs and dashboards.
+        name: String,
+        /// Holds everything the run writes: checkpoints, versions, the resolved topology.
+        dir: PathBuf,
+        /// Every random choice derives from it.
+        seed: u64,
+    }
+}
+
+section! {
+    /// `[nodes.NAME]`: one process.
+    pub struct Node {
+        /// Where Prometheus scrapes; port 0 picks a free one.
+        metrics: SocketAddr,
+        /// A loopback port for the operator's verbs.
+        admin: Option<SocketAddr> = None,
+        /// Where tensors live.
+        device: Device = Device::Auto,
+        /// Threads that serve.
+        serve_threads: usize = half_the_cores(),
+        /// Threads that train.
+        train_threads: usize = half_the_cores(),
+    }
+}
+
+section! {
+    /// `[models.NAME]`: a Hugging Face checkpoint folder.
+    pub struct Model {
+        /// The folder.
+        path: PathBuf,
+        /// What its parameters are computed in.
+        dtype: Dtype,
+    }
+}
+
+section! {
+    /// `[optimizer]`: AdamW.
+    pub struct AdamW {
+        /// The step size; 0 keeps the weights as they are.
+        learning_rate: f64,
+        /// Decay of the two moments.
+        betas: [f64; 2],
+        /// Decoupled weight decay.
+        weight_decay: f64,
+        /// The gradient's norm is scaled down to this.
+        grad_clip: f64,
+        /// Keeps the division by the second moment finite.
+        epsilon: f64 = 1e-8,
+    }
+}
+
+section! {
+    /// `[actors]`.
+    pub struct Actors {
+        /// The HTTP API.
+        gateway: Gateway,
+        /// The model being trained, as it serves.
+        policy: Policy,
+        /// Pairs turns with what follows them.
+        sessions: Sessions,
+        /// Rates turns and writes hints.
+        judge: Judge,
+        /// Scores responses under a hint; needed by every method but `binary_rl`.
+        teacher: Option<Teacher> = None,
+        /// Takes the steps.
+        optimizer: Trainer,
+        /// Simulated users.
+        rollout: Vec<Rollout> = Vec::new(),
+    }
+}
+
+section! {
+    /// `[actors.gateway]`.
+    pub struct Gateway {
+        /// Where clients connect; port 0 picks a free one.
+        listen: SocketAddr,
+        /// The model's name in the API.
+        served_model: String,
+        /// Further names it answers to.
+        aliases: Vec<String> = Vec::new(),
+        /// The environment variable that holds the key clients must send. Without it there is no
+        /// authentication, and `listen` must be a loopback address.
+        api_key_env: Option<String> = None,
+        /// Requests answered at once.
+        max_in_flight: usize,
+        /// Requests that may wait for a place.
+        queue_depth: usize = 256,
+        /// How long a request waits before it is told to come back.
+        queue_timeout_secs: u64 = 30,
+        /// The largest request body.
+        max_body_bytes: usize = 8 << 20,
+    }
+}
+
+section! {
+    /// `[actors.policy]`.
+    pub struct Policy {
+        /// Its name under `[models]`.
+        model: String,
+        /// Engines that serve it.
+        replicas: usize,
+        /// Most tokens in one forward pass.
+        max_batch_tokens: usize,
+        /// Sampling temperature of a request that names none.
+        temperature: f64 = 1.0,
+        /// Most tokens of a response whose request names no limit.
+        max_new_tokens: usize = 1024,
+        /// Tokens that the paged key-value cache holds.
+        kv_tokens: usize = 65536,
+    }
+}
+
+section! {
+    /// `[actors.sessions]`.
+    pub struct Sessions {
+        /// A session without a request for this long ends.
+        idle_timeout_secs: u64,
+        /// What a turn is whose request does not say.
+        default_turn_type: TurnType,
+        /// Sessions remembered at once; the idlest ends to make room.
+        max_sessions: usize = 4096,
+    }
+}
+
+section! {
+    /// `[actors.judge]`: `model` or `engine`, not both.
+    pub struct Judge {
+        /// Its name under `[models]`.
+        model: Option<String> = None,
+        /// A chat endpoint in its place.
+        engine: Option<Engine> = None,
+        /// Judges that work side by side.
+        replicas: usize = 1,
+        /// Samples per turn; the majority decides.
+        votes: usize,
+        /// Sampling temperature of a vote.
+        temperature: f64,
+        /// Most tokens of a vote.
+        max_new_tokens: usize,
+        /// A vote that takes longer does not count.
+        deadline_secs: u64,
+        /// The wording: `compact` for the embedded model, `full` for others.
+        prompt: Prompt = Prompt(PromptStyle::Compact),
+    }
+}
+
+section! {
+    /// An engine outside this process.
+    pub struct Engine {
+        /// What it speaks.
+        kind: EngineKind,
+        /// Its base address, such as `https://host/v1`.
+        url: String,
+        /// The model's name there.
+        model: String,
+        /// The environment variable that holds its key.
+        api_key_env: Option<String> = None,
+    }
+}
+
+section! {
+    /// `[actors.teacher]`.
+    pub struct Teacher {
+        /// Its name under `[models]`.
+        model: String,
+        /// Engines that score.
+        replicas: usize = 1,
+        /// Takes the policy's weights at every so many versions; never, unless given.
+        refresh_every: Option<u64> = None,
+    }
+}
+
+section! {
+    /// `[actors.optimizer]`.
+    pub struct Trainer {
+        /// Samples of a full batch.
+        batch_samples: usize,
+        /// Samples drawn more versions ago than this are dropped.
+        max_staleness: u64,
+        /// The oldest sample waits no longer than this for a full batch.
+        max_wait_secs: u64,
+        /// Steps between checkpoints.
+        checkpoint_every_steps: u64,
+        /// Version folders kept.
+        keep_versions: usize,
+        /// Most tokens in one forward and backward pass.
+        micro_batch_tokens: usize = 4096,
+    }
+}
+
+section! {
+    /// `[[actors.rollout]]`: one group of workers.
+    pub struct Rollout {
+        /// What they act in.
+        environment: Environment,
+        /// Who they play.
+        personas: Vec<Persona>,
+        /// Workers in the group.
+        workers: usize,
+        /// Sessions per persona before it gives up.
+        max_sessions: usize = 72,
+        /// Seeds the group's choices; `run.seed`, unless given.
+        seed: Option<u64> = None,
+    }
+}
+
+words! {
+    /// What parameters are computed in.
+    pub enum Dtype {
+        /// 32-bit floats.
+        F32 = "f32",
+        /// bfloat16.
+        Bf16 = "bf16",
+    }
+}
+
+words! {
+    /// What a turn is whose request does not say.
+    pub enum TurnType {
+        /// The classifier decides.
+        Auto = "auto",
+        /// Trainable.
+        Main = "main",
+        /// Never trained on.
+        Side = "side",
+    }
+}
+
+words! {
+    /// What an engine outside this process speaks.
+    pub enum EngineKind {
+        /// OpenAI's chat completions.
+        Openai = "openai",
+    }
+}
+
+words! {
+    /// What rollout workers act in.
+    pub enum Environment {
+        /// A scripted person in conversation.
+        Persona = "persona",
+    }
+}
+
+words! {
+    /// A scripted person.
+    pub enum Persona {
+        /// Wants homework answers that do not look machine-written.
+        Student = "student",
+        /// Wants thorough answers.
+        Ta = "ta",
+        /// Wants grading comments with a warm phrase.
+        Teacher = "teacher",
+    }
+}
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU, if there is a usable one; else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU with this number.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_prefix("cuda:").map(str::parse);
+        match (text, number) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            (_, Some(Ok(number))) => Ok(Self::Cuda(number)),
+            _ => Err(format!("\"{text}\" is not one of auto, cpu, cuda:0, cuda:1, ..")),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl serde::Serialize for Device {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl FromToml for Device {
+    fn from_toml(value: &Value, key: &str, problems: &mut Problems) -> Self {
+        super::read::parsed(value, key, problems)
+    }
+
+    fn placeholder() -> Self {
+        Self::Auto
+    }
+}
+
+/// The judge's wording, as the topology file spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Prompt(pub PromptStyle);
+
+impl FromStr for Prompt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = |style| match style {
+            PromptStyle::Compact => "compact",
+            PromptStyle::Full => "full",
+        };
+        word(text, &[PromptStyle::Compact, PromptStyle::Full], name).map(Self)
+    }
+}
+
+impl FromToml for Prompt {
+    fn from_toml(value: &Value, key: &str, problems: &mut Problems) -> Self {
+        super::read::parsed(value, key, problems)
+    }
+
+    fn placeholder() -> Self {
+        Self(PromptStyle::Compact)
+    }
+}
+
+fn half_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+}
