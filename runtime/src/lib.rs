@@ -1,3 +1,5 @@
 //! The binary `openclaw-rl`: topology, supervisor, wiring, CLI, telemetry.
 
+pub mod stop;
+pub mod supervisor;
 pub mod topology;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, ops::RangeInclusive};
 
 use super::{
-    method::{self, out_of_range},
+    method,
     problems::{Problems, did_you_mean},
     sections::{Actors, Engine, Gateway, Judge, Topology},
 };
@@ -188,7 +188,7 @@ impl Checks<'_> {
     }
 
     fn teacher(&mut self, actors: &Actors) {
-        let kind = self.topology.method.kind;
+        let method = &self.topology.method;
         match &actors.teacher {
             Some(teacher) => {
                 self.model("actors.teacher.model", &teacher.model);
@@ -197,8 +197,9 @@ impl Checks<'_> {
                     self.problems.add("actors.teacher.refresh_every", "is 0: leave it out to never refresh");
                 }
             }
-            None if kind.has_teacher() => {
-                self.problems.add("actors.teacher", format!("missing: {kind} learns from a teacher"));
+            None if method.needs_hints() => {
+                let message = format!("missing: {} learns from a teacher", method::name(method.kind));
+                self.problems.add("actors.teacher", message);
             }
             None => {}
         }
@@ -230,6 +231,10 @@ impl Checks<'_> {
             self.count(&format!("{key}.max_sessions"), rollout.max_sessions, 1..=MANY);
         }
     }
+}
+
+fn out_of_range(value: f64, range: &RangeInclusive<f64>) -> String {
+    format!("{value} is not from {} to {}", range.start(), range.end())
 }
 
 /// Whether two listeners want the same port. Port 0 is any free one.

@@ -12,15 +12,17 @@ mod problems;
 mod read;
 mod sections;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use method::{Kl, KlKind, Method, MethodKind, Reduction, VocabularyWeight};
 pub use overrides::Override;
+pub(crate) use problems::did_you_mean;
 pub use problems::{Origin, Problem, TopologyError};
 pub use sections::{
     Actors, AdamW, Device, Dtype, Engine, EngineKind, Environment, Gateway, Judge, Model, Node, Persona,
-    Policy, Prompt, Rollout, Run, Sessions, Teacher, Topology, Trainer, TurnType,
+    Policy, Rollout, Run, Sessions, Teacher, Topology, Trainer, TurnType,
 };
 
 use problems::Problems;

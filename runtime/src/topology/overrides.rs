@@ -84,7 +84,7 @@ impl<'t> Place<'t> {
         match self {
             Self::Table(table) | Self::Value(Value::Table(table)) => Ok(Inner::Table(table)),
             Self::Value(Value::Array(array)) => Ok(Inner::Array(array)),
-            Self::Value(other) => Err(format!("a {} has no keys", other.type_str())),
+            Self::Value(other) => Err(format!("the {} there has no keys", other.type_str())),
         }
     }
 }

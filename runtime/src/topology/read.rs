@@ -53,8 +53,9 @@ impl<'t> Keys<'t> {
         self.read(name).unwrap_or_else(default)
     }
 
-    /// Refuses a key that exists elsewhere.
-    pub fn foreign(&mut self, name: &'static str, message: &str) {
+    /// Refuses a key that is known and has no use here.
+    pub fn unused(&mut self, name: &'static str, message: &str) {
+        self.known.push(name);
         if self.table.contains_key(name) {
             self.problems.add(&join(self.key, name), message);
         }
@@ -164,13 +165,51 @@ macro_rules! words {
         }
     };
 }
-pub(crate) use {section, words};
+
+/// Reads a word set that another crate declares, by its serde names; `$placeholder` is one of its values.
+macro_rules! foreign_words {
+    ($type:ident, $placeholder:ident, $words:expr) => {
+        impl $crate::topology::read::FromToml for $type {
+            fn from_toml(
+                value: &toml::Value,
+                key: &str,
+                problems: &mut $crate::topology::problems::Problems,
+            ) -> Self {
+                $crate::topology::read::foreign_word(value, key, problems, &$words)
+            }
+
+            fn placeholder() -> Self {
+                Self::$placeholder
+            }
+        }
+    };
+}
+pub(crate) use {foreign_words, section, words};
 
 /// The value of a set of words that is written `word`.
 pub fn word<T: Copy>(word: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
     all.iter().copied().find(|known| name(*known) == word).ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|known| name(*known)).collect();
         format!("\"{word}\" is not one of {}{}", names.join(", "), did_you_mean(word, &names))
+    })
+}
+
+/// Reads one of `words` as serde does.
+pub fn foreign_word<T: FromToml + serde::de::DeserializeOwned>(
+    value: &Value,
+    key: &str,
+    problems: &mut Problems,
+    words: &[&'static str],
+) -> T {
+    let known = match value.as_str() {
+        Some(text) => word(text, words, |known| known),
+        None => Err(expected("a string", value)),
+    };
+    let read =
+        known.and_then(|_| value.clone().try_into().map_err(|error: toml::de::Error| error.to_string()));
+    read.unwrap_or_else(|message| {
+        problems.add(key, message);
+        T::placeholder()
     })
 }
 
@@ -228,6 +267,10 @@ scalar!(u64, "a whole number from 0", 1, |value| value.as_integer().and_then(|n|
 scalar!(f64, "a finite number", 1.0, |value| {
     let number = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
     number.filter(|n| n.is_finite())
+});
+scalar!(f32, "a finite number", 1.0, |value| {
+    let number = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
+    number.map(|n| n as f32).filter(|n| n.is_finite())
 });
 scalar!(
     SocketAddr,

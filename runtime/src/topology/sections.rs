@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use openclaw_actors::prompts::PromptStyle;
+use openclaw_actors::{methods::MethodConfig, prompts::PromptStyle};
 use toml::Value;
 
 use super::{
-    method::Method,
+    method,
     problems::Problems,
-    read::{FromToml, section, word, words},
+    read::{FromToml, foreign_words, section, words},
 };
 
 section! {
@@ -21,7 +21,8 @@ section! {
         /// The checkpoints, by name.
         models: BTreeMap<String, Model>,
         /// How signals become a loss.
-        method: Method,
+        #[serde(serialize_with = "method::write_used")]
+        method: MethodConfig,
         /// How the loss becomes a step.
         optimizer: AdamW,
         /// The roles.
@@ -174,7 +175,7 @@ section! {
         /// A vote that takes longer does not count.
         deadline_secs: u64,
         /// The wording: `compact` for the embedded model, `full` for others.
-        prompt: Prompt = Prompt(PromptStyle::Compact),
+        prompt: PromptStyle = PromptStyle::Compact,
     }
 }
 
@@ -237,6 +238,8 @@ section! {
         seed: Option<u64> = None,
     }
 }
+
+foreign_words!(PromptStyle, Compact, ["compact", "full"]);
 
 words! {
     /// What parameters are computed in.
@@ -336,33 +339,6 @@ impl FromToml for Device {
 
     fn placeholder() -> Self {
         Self::Auto
-    }
-}
-
-/// The judge's wording, as the topology file spells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(transparent)]
-pub struct Prompt(pub PromptStyle);
-
-impl FromStr for Prompt {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let name = |style| match style {
-            PromptStyle::Compact => "compact",
-            PromptStyle::Full => "full",
-        };
-        word(text, &[PromptStyle::Compact, PromptStyle::Full], name).map(Self)
-    }
-}
-
-impl FromToml for Prompt {
-    fn from_toml(value: &Value, key: &str, problems: &mut Problems) -> Self {
-        super::read::parsed(value, key, problems)
-    }
-
-    fn placeholder() -> Self {
-        Self(PromptStyle::Compact)
     }
 }
 

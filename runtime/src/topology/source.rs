@@ -24,14 +24,14 @@ pub fn parse(text: &str, overrides: &[Override]) -> Result<(Table, Problems), Ve
 
     let mut refused = Vec::new();
     for set in overrides {
-        match overrides::apply(&mut table, set) {
-            Ok(()) => record_override(&set.key, &mut origins),
-            Err(message) => refused.push((set.key.clone(), message)),
+        record_override(&set.key, &mut origins);
+        if let Err(message) = overrides::apply(&mut table, set) {
+            refused.push((&set.key, message));
         }
     }
     let mut problems = Problems::new(origins);
     for (key, message) in refused {
-        problems.add(&key, format!("cannot be set: {message}"));
+        problems.add(key, format!("cannot be set: {message}"));
     }
     Ok((table, problems))
 }
