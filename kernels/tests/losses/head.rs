@@ -1,0 +1,151 @@
+//! The head with its loss, a chunk at a time.
+
+use openclaw_kernels::Backend;
+use openclaw_kernels::ops::*;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use crate::cases::{Inputs, Loss, cpu};
+use crate::definition;
+
+struct Head {
+    inputs: Inputs,
+    width: usize,
+    hidden: Vec<f32>,
+    weight: Vec<f32>,
+}
+
+impl Head {
+    fn new(seed: u64, rows: usize, vocab: usize, width: usize) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut uniform = |n: usize| (0..n).map(|_| rng.random_range(-1.0..1.0f32)).collect::<Vec<f32>>();
+        let (hidden, weight) = (uniform(rows * width), uniform(vocab * width));
+        let logit = |at: usize| {
+            let (i, j) = (at / vocab, at % vocab);
+            let products = hidden[i * width..][..width].iter().zip(&weight[j * width..][..width]);
+            products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
+        };
+        let inputs = Inputs::around(seed, vocab, 0.9, (0..rows * vocab).map(logit).collect());
+        Self { inputs, width, hidden, weight }
+    }
+
+    fn shape(&self, chunk_rows: usize) -> LinearShape {
+        let shape = LinearShape::new(self.inputs.rows, self.width, self.inputs.vocab);
+        LinearShape { chunk_rows, temperature: self.inputs.temperature, ..shape }
+    }
+
+    fn run(&self, loss: Loss<'_>, chunk_rows: usize) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
+        let shape = self.shape(chunk_rows);
+        let mut scratch = vec![f32::NAN; shape.scratch_len()];
+        let (mut d_hidden, mut d_weight) = (vec![f32::NAN; self.hidden.len()], vec![0.0; self.weight.len()]);
+        let mut stats = vec![RowStat::default(); shape.rows];
+        cpu()
+            .linear_loss(
+                shape,
+                loss,
+                &self.hidden,
+                &self.weight,
+                &mut scratch,
+                &mut d_hidden,
+                &mut d_weight,
+                &mut stats,
+            )
+            .expect("valid arguments");
+        (d_hidden, d_weight, stats)
+    }
+}
+
+#[test]
+fn gradients_through_the_head_agree_with_their_definition() {
+    for (rows, vocab, width) in [(7, 33, 5), (13, 127, 16), (3, 1000, 8)] {
+        let head = Head::new(21, rows, vocab, width);
+        for (name, loss) in head.inputs.losses() {
+            let (mut d_hidden, mut d_weight) = (vec![0f64; rows * width], vec![0f64; vocab * width]);
+            for i in 0..rows {
+                let row =
+                    definition::row(&loss, i, &head.inputs.row_logits(i), f64::from(head.inputs.temperature));
+                for (j, g) in row.gradient.iter().enumerate() {
+                    let g = g * f64::from(head.inputs.weights[i]);
+                    for c in 0..width {
+                        d_hidden[i * width + c] += g * f64::from(head.weight[j * width + c]);
+                        d_weight[j * width + c] += g * f64::from(head.hidden[i * width + c]);
+                    }
+                }
+            }
+            for chunk_rows in [1, 4, 64] {
+                let (found_hidden, found_weight, _) = head.run(loss, chunk_rows);
+                for (found, expected) in [(&found_hidden, &d_hidden), (&found_weight, &d_weight)] {
+                    for (f, e) in found.iter().zip(expected) {
+                        let error = (f64::from(*f) - e).abs();
+                        assert!(error <= 5e-6 + 2e-5 * e.abs(), "{name}, chunks of {chunk_rows}: {f} {e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_without_a_gradient_change_nothing_but_their_statistics() {
+    let mut head = Head::new(22, 9, 65, 12);
+    for i in [0, 4, 5] {
+        head.inputs.advantages[i] = 0.0;
+    }
+    head.inputs.weights[7] = 0.0;
+    head.hidden[7 * 12..][..12].fill(f32::NAN);
+    let loss = RowLoss { token: head.inputs.policy(None), ..head.inputs.losses()[0].1 };
+    let (d_hidden, d_weight, stats) = head.run(loss, 4);
+    for i in [0, 4, 5, 7] {
+        assert_eq!(d_hidden[i * 12..][..12], [0.0; 12]);
+    }
+    assert!(stats[0].logprob < 0.0 && stats[0].loss == 0.0 && stats[7] == RowStat::default());
+    assert!(d_weight.iter().all(|d| d.is_finite()) && d_weight.iter().any(|d| *d != 0.0));
+
+    head.inputs.advantages.fill(0.0);
+    let loss = RowLoss { token: head.inputs.policy(None), ..head.inputs.losses()[0].1 };
+    let (d_hidden, d_weight, _) = head.run(loss, 4);
+    assert!(d_hidden.iter().chain(&d_weight).all(|d| *d == 0.0));
+}
+
+#[test]
+fn scores_through_the_head_equal_scores_of_its_logits() {
+    let head = Head::new(23, 11, 129, 16);
+    let (rows, k, top_k) = (11, head.inputs.k, 5);
+    for chunk_rows in [1, 4, 11, 64] {
+        let shape = head.shape(chunk_rows);
+        let mut scratch = vec![f32::NAN; shape.scratch_len()];
+        let (mut logprobs, mut lse, mut entropy) = (vec![9.0; rows], vec![9.0; rows], vec![9.0; rows]);
+        let (mut candidates, mut ids, mut top) =
+            (vec![9.0; rows * k], vec![9; rows * top_k], vec![9.0; rows * top_k]);
+        let score = Score {
+            targets: &head.inputs.targets[..],
+            candidates: Some(Candidates { k, ids: &head.inputs.ids[..] }),
+        };
+        let out = ScoreOut {
+            logprobs: &mut logprobs[..],
+            lse: &mut lse,
+            entropy: Some(&mut entropy),
+            candidates: Some(&mut candidates),
+            top: Some(TopK { k: top_k, ids: &mut ids[..], logprobs: &mut top }),
+        };
+        cpu()
+            .linear_logprob(shape, score, &head.hidden, &head.weight, &mut scratch, out)
+            .expect("valid arguments");
+        for i in 0..rows {
+            let l = definition::logprobs(&head.inputs.row_logits(i), f64::from(head.inputs.temperature));
+            let close = |found: f32, expected: f64| {
+                assert!((f64::from(found) - expected).abs() < 1e-5, "row {i}: {found} {expected}");
+            };
+            close(logprobs[i], l[head.inputs.targets[i] as usize]);
+            close(entropy[i], definition::entropy(&l));
+            for (found, id) in candidates.iter().zip(&head.inputs.ids).skip(i * k).take(k) {
+                close(*found, if *id < 0 { 0.0 } else { l[*id as usize] });
+            }
+            let mut order: Vec<usize> = (0..l.len()).collect();
+            order.sort_by(|a, b| l[*b].total_cmp(&l[*a]));
+            for slot in 0..top_k {
+                assert_eq!(ids[i * top_k + slot], order[slot] as i32);
+                close(top[i * top_k + slot], l[order[slot]]);
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The loss operations against definitions in float64, on random shapes, and what must hold of them exactly.
+
+mod cases;
+mod definition;
+mod exactness;
+mod gradients;
+mod head;
+mod scores;

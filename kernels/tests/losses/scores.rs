@@ -1,0 +1,142 @@
+//! Log-probs, entropies, candidates and top-k of rows of logits.
+
+use half::bf16;
+use openclaw_kernels::ops::*;
+use openclaw_kernels::{Backend, Float};
+
+use crate::cases::{Inputs, VOCABS, cpu};
+use crate::definition;
+
+/// Owned results of one scoring call.
+struct Scored {
+    logprobs: Vec<f32>,
+    lse: Vec<f32>,
+    entropy: Vec<f32>,
+    candidates: Vec<f32>,
+    top_ids: Vec<i32>,
+    top_logprobs: Vec<f32>,
+}
+
+fn score<T: Float>(shape: LogitsShape, logits: &[T], inputs: &Inputs, top_k: usize) -> Scored {
+    let rows = shape.rows;
+    let mut s = Scored {
+        logprobs: vec![9.0; rows],
+        lse: vec![9.0; rows],
+        entropy: vec![9.0; rows],
+        candidates: vec![9.0; rows * inputs.k],
+        top_ids: vec![9; rows * top_k],
+        top_logprobs: vec![9.0; rows * top_k],
+    };
+    let candidates = Some(Candidates { k: inputs.k, ids: &inputs.ids[..] });
+    let out = ScoreOut {
+        logprobs: &mut s.logprobs[..],
+        lse: &mut s.lse,
+        entropy: Some(&mut s.entropy),
+        candidates: Some(&mut s.candidates),
+        top: Some(TopK { k: top_k, ids: &mut s.top_ids[..], logprobs: &mut s.top_logprobs }),
+    };
+    cpu()
+        .logprob(shape, logits, Score { targets: &inputs.targets[..], candidates }, out)
+        .expect("valid arguments");
+    s
+}
+
+#[test]
+fn scores_agree_with_their_definition() {
+    for vocab in VOCABS {
+        let inputs = Inputs::new(300 + vocab as u64, 4, vocab, 0.7);
+        for top_k in [1, 3, 20] {
+            check(&inputs, &score(inputs.shape(), &inputs.logits, &inputs, top_k), top_k);
+            check(&inputs, &score(inputs.shape(), &inputs.logits_as::<bf16>(), &inputs, top_k), top_k);
+        }
+    }
+}
+
+fn check(inputs: &Inputs, found: &Scored, top_k: usize) {
+    for i in 0..inputs.rows {
+        let l = definition::logprobs(&inputs.row_logits(i), f64::from(inputs.temperature));
+        let close = |what: &str, found: f32, expected: f64| {
+            let error = (f64::from(found) - expected).abs();
+            assert!(
+                error < 2e-6 * (1.0 + expected.abs()),
+                "V {}, row {i}: {what} {found} {expected}",
+                inputs.vocab
+            );
+        };
+        let taken = inputs.targets[i] as usize;
+        close("logprob", found.logprobs[i], l[taken]);
+        close("lse", found.lse[i], inputs.row_logits(i)[taken] / f64::from(inputs.temperature) - l[taken]);
+        close("entropy", found.entropy[i], definition::entropy(&l));
+        assert!(found.entropy[i] >= 0.0 && f64::from(found.entropy[i]) <= (l.len() as f64).ln() + 1e-6);
+        for slot in i * inputs.k..(i + 1) * inputs.k {
+            let id = inputs.ids[slot];
+            close("candidate", found.candidates[slot], if id < 0 { 0.0 } else { l[id as usize] });
+        }
+        let mut order: Vec<usize> = (0..l.len()).collect();
+        order.sort_by(|a, b| l[*b].total_cmp(&l[*a]).then(a.cmp(b)));
+        for slot in 0..top_k {
+            let (id, logprob) = (found.top_ids[i * top_k + slot], found.top_logprobs[i * top_k + slot]);
+            match order.get(slot) {
+                Some(expected) => {
+                    assert_eq!(id, *expected as i32, "V {}, row {i}, place {slot}", inputs.vocab);
+                    close("top", logprob, l[*expected]);
+                }
+                None => assert_eq!((id, logprob), (-1, f32::NEG_INFINITY)),
+            }
+        }
+    }
+}
+
+#[test]
+fn rising_and_equal_logits_are_ranked_too() {
+    let vocab = 3000;
+    let mut inputs = Inputs::new(1, 3, vocab, 1.0);
+    for j in 0..vocab {
+        inputs.logits[j] = (j as f32) / 100.0;
+        inputs.logits[vocab + j] = 2.0;
+        inputs.logits[2 * vocab + j] = if j == 2999 { 0.5 } else { f32::NEG_INFINITY };
+    }
+    inputs.targets = vec![5, 5, 2999];
+    let found = score(inputs.shape(), &inputs.logits, &inputs, 3);
+    assert_eq!(found.top_ids, [2999, 2998, 2997, 0, 1, 2, 2999, -1, -1]);
+    assert_eq!(found.top_logprobs[6..], [0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+    assert_eq!((found.logprobs[2], found.entropy[2]), (0.0, 0.0));
+}
+
+#[test]
+fn padding_is_no_logit_and_a_peak_in_the_last_column_counts() {
+    let (vocab, stride) = (1000, 1024);
+    let mut inputs = Inputs::new(2, 3, vocab, 1.0);
+    for i in 0..3 {
+        inputs.logits[i * vocab + vocab - 1] = 40.0;
+        inputs.targets[i] = vocab as i32 - 1;
+    }
+    let mut padded = vec![f32::NAN; 3 * stride];
+    for i in 0..3 {
+        padded[i * stride..][..vocab].copy_from_slice(&inputs.logits[i * vocab..][..vocab]);
+    }
+    let dense = score(inputs.shape(), &inputs.logits, &inputs, 2);
+    let found = score(LogitsShape { stride, ..inputs.shape() }, &padded, &inputs, 2);
+    assert_eq!((&found.logprobs, &found.top_ids), (&dense.logprobs, &dense.top_ids));
+    assert!(found.logprobs.iter().all(|l| *l > -1e-6) && found.top_ids[0] == 999);
+}
+
+#[test]
+fn bad_arguments_are_named() {
+    let inputs = Inputs::new(3, 2, 10, 1.0);
+    let run = |shape: LogitsShape, targets: &[i32]| {
+        let mut logits = inputs.logits.clone();
+        let mut stats = vec![RowStat::default(); 2];
+        let loss = RowLoss::cross_entropy(&inputs.weights[..], targets);
+        let result = cpu().row_loss(shape, loss, &mut logits, &mut stats);
+        result.expect_err("the arguments are bad").to_string()
+    };
+    assert!(run(inputs.shape(), &[1, 10]).contains("id 10, the vocabulary has 10"));
+    assert!(run(inputs.shape(), &[1]).contains("targets has 1 elements, expected 2"));
+    assert!(run(LogitsShape { stride: 9, ..inputs.shape() }, &[1, 2]).contains("stride of 9"));
+    assert!(run(LogitsShape { temperature: 0.0, ..inputs.shape() }, &[1, 2]).contains("temperature 0"));
+    assert!(
+        run(LogitsShape { rows: 3, ..inputs.shape() }, &[1, 2])
+            .contains("logits has 20 elements, expected 30")
+    );
+}
