@@ -1,5 +1,6 @@
 //! The binary `openclaw-rl`: topology, supervisor, wiring, CLI, telemetry.
 
+pub mod pretrain;
 pub mod stop;
 pub mod supervisor;
 pub mod topology;
