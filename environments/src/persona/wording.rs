@@ -82,7 +82,9 @@ impl Wordings {
 
     fn build() -> Self {
         let groups: Vec<Vec<String>> = Intent::ALL.iter().map(|intent| expand(intent.phrases())).collect();
-        let around = [complaints::BEFORE, complaints::AFTER].concat();
+        // Replies say these themselves.
+        let verdicts = ["the answer is correct", "the answer is wrong", "this is correct", "this is wrong"];
+        let around = [complaints::BEFORE, complaints::AFTER, &verdicts[..]].concat();
         let mut lists = HashMap::new();
         for (intent, [train, held_out]) in Intent::ALL.into_iter().zip(split_by_wording(&groups, &around)) {
             lists.insert((intent, Split::Train), train);

@@ -30,7 +30,7 @@ const KINDS: [HintKind; 7] = [
 /// Words that give a kind away, those that decide first at the top.
 const MARKS: [(HintKind, &[&str]); 7] = [
     (HintKind::Tool, &["tool", "path", "file", "argument", "command"]),
-    (HintKind::Result, &["calculat", "arithmetic", "result"]),
+    (HintKind::Result, &["calculat", "arithmetic"]),
     (
         HintKind::Style(Style::Warm),
         &["warm", "friendl", "kind", "prais", "encourag", "nice", "motivat", "heart"],
@@ -38,9 +38,11 @@ const MARKS: [(HintKind, &[&str]); 7] = [
     (
         HintKind::Style(Style::Plain),
         &[
-            "plain",
+            "plain text",
+            "plain sent",
+            "plain word",
             "natural",
-            "without bold",
+            "without",
             "no bold",
             "not use",
             "avoid",
@@ -96,7 +98,7 @@ impl HintKind {
                 "Explain every step in detail.",
                 "Write a long answer with the full reasoning.",
                 "Add more explanation and detail to each step.",
-                "Be thorough and expand every step.",
+                "Be thorough and show the full reasoning.",
                 "Write a detailed and complete explanation for the class.",
             ],
             Self::Style(Style::Warm) => &[
@@ -108,7 +110,7 @@ impl HintKind {
                 "Sound warm and praise the effort.",
             ],
             Self::Style(Style::Short) => {
-                &["Keep it short.", "Give only the answer.", "Be brief, only the result counts."]
+                &["Keep it short.", "Give only the answer.", "Only the answer counts, keep it short."]
             }
             Self::Style(Style::Machine) => &[
                 "Use a numbered list and a box.",

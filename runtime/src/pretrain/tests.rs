@@ -52,9 +52,8 @@ fn held_out_wordings_never_occur_in_pretraining_text() {
             pretraining.push('\n');
         }
     }
-    for wording in held_out {
-        assert!(!contains_words(&pretraining, &wording), "{wording}");
-    }
+    held_out.retain(|wording| contains_words(&pretraining, wording));
+    assert_eq!(held_out, Vec::<String>::new());
 }
 
 #[test]
