@@ -1,15 +1,34 @@
 //! A Qwen3-family transformer that can speak, score and learn. Knows no actor and no tokio.
 
+pub mod bpe;
+pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
+pub mod detokenizer;
+pub mod generation_config;
+pub mod messages;
+pub mod output_parser;
 pub mod params;
+pub mod python_json;
 pub mod serving;
+mod strftime;
+pub mod text_error;
+pub mod tokenizer;
 pub mod transformer;
 
+pub use bpe::train_bpe;
+pub use chat_template::{ChatTemplate, NANO_TEMPLATE};
 pub use checkpoint::{CheckpointError, WeightDtype};
 pub use config::{ConfigError, ModelConfig};
+pub use detokenizer::{IncrementalDetokenizer, StopMatcher, StopStep};
+pub use generation_config::GenerationConfig;
+pub use messages::normalize_messages;
+pub use output_parser::{OutputDelta, OutputParser, ParserConfig};
 pub use params::{Parameter, ParameterLayout};
+pub use python_json::PythonJson;
 pub use serving::{
     FinishReason, GenerateEvent, GenerateRequest, SamplingParams, ScoreRequest, Scored, TokenLogprob,
 };
+pub use text_error::TextError;
+pub use tokenizer::{NamedTokens, Tokenizer};
 pub use transformer::{KvPool, PagedStep, Transformer, Weights, random_weights};

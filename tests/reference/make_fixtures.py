@@ -14,17 +14,22 @@ Run it again when a case is added or when a newer transformers should be the yar
              grad.<name>      f32     d loss / d <name>; a tied embedding has one gradient, the sum of both uses
 `templates`  templates/cases.json: conversations and what `apply_chat_template` renders for each template beside it
 `tokenizer`  tokenizer/: texts and their ids. tokenizer.json comes from our own trainer:
-             cargo test -p openclaw-model --test tokenizer -- --ignored writes_the_fixture_tokenizer
+             BLESS=1 cargo test -p openclaw-model --test tokenizer
 
 Everything is seeded: the same versions of torch and transformers write the same bytes.
 """
 
 import json
+import random
 import shutil
 import sys
 from pathlib import Path
 
-FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+sys.dont_write_bytecode = True  # the folder is under version control
+from conversations import CASES
+
+TESTS = Path(__file__).resolve().parent.parent
+FIXTURES = TESTS / "fixtures"
 SEQUENCE_LENGTHS = [37, 11]  # the longer one spans several KV pages of 16 and ends inside one
 
 SMALL = dict(
@@ -132,6 +137,98 @@ def reference_run(model, seed, folder):
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "reference.safetensors")
 
 
+def make_templates():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE()), bos_token="<|begin|>", eos_token="<|im_end|>"
+    )
+    folder = FIXTURES / "templates"
+    sources = {path.stem: path.read_text() for path in sorted(folder.glob("*.jinja"))}
+    sources["nano"] = (TESTS.parent / "model" / "src" / "nano_template.jinja").read_text()
+    rendered = []
+    for case in CASES:
+        for template in case["templates"]:
+            text = tokenizer.apply_chat_template(
+                case["messages"],
+                tools=case.get("tools"),
+                chat_template=sources[template],
+                add_generation_prompt=case.get("add_generation_prompt", True),
+                tokenize=False,
+                **case.get("kwargs", {}),
+            )
+            rendered.append({**case, "templates": None, "template": template, "expected": text})
+    for case in rendered:
+        del case["templates"]
+    write_json(folder / "cases.json", rendered)
+    print("templates", len(rendered), "cases")
+
+
+def make_tokenizer():
+    from transformers import PreTrainedTokenizerFast
+
+    folder = FIXTURES / "tokenizer"
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    cases = []
+    for text in tokenizer_texts():
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        cases.append(
+            {
+                "text": text,
+                "ids": ids,
+                "decoded": tokenizer.decode(ids),
+                "decoded_without_special": tokenizer.decode(ids, skip_special_tokens=True),
+            }
+        )
+    # Ids that were never encoded: halves of characters, and every id once.
+    draw = random.Random(5)
+    for ids in [list(range(len(tokenizer)))] + [draw.choices(range(len(tokenizer)), k=40) for _ in range(8)]:
+        cases.append(
+            {
+                "ids": ids,
+                "decoded": tokenizer.decode(ids),
+                "decoded_without_special": tokenizer.decode(ids, skip_special_tokens=True),
+            }
+        )
+    summary = {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "cases": cases,
+    }
+    write_json(folder / "cases.json", summary)
+    print("tokenizer", len(cases), "cases")
+
+
+def tokenizer_texts():
+    texts = [
+        "",
+        " ",
+        "Seven apples cost 3.50 each.",
+        "1234567890 007 3,141.59",
+        "  two  spaces\n\n\n\tand\r\ntabs  \n ",
+        "I'm you're we'll THEY'VE it's he'd",
+        "na\u0308ive and na\u00efve, \u212b and \u00c5",  # NFC joins the first of each pair
+        "\u4f60\u597d\uff0c\u4e16\u754c \u0645\u0631\u062d\u0628\u0627 \u043f\u0440\u0438\u0432\u0435\u0442 \u0939\u093f",
+        "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1fa\U0001f1f3 \U0001f600!",
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\nhm\n</think>\n\nhello<|im_end|>\n",
+        "<|im_start|><|im_start|> <|im_end |> <|endoftext|>x<tool_call>{\"name\": \"f\"}</tool_call>",
+        "def f(x):\n    return {'a': [x, -1.5e-3]}  # <>&\u00a0\u00ad\ufeff",
+        "\x00\x01\x7f\x80",
+    ]
+    draw = random.Random(4)
+    alphabet = " \n\t.,'!?<|>0123456789abcdefgHIJK\u00e9\u00df\u0416\u4e2d\U0001f680\u0301\u3000"
+    texts += ["".join(draw.choices(alphabet, k=draw.randrange(1, 60))) for _ in range(25)]
+    for case in CASES:
+        texts += [message["content"] for message in case["messages"] if isinstance(message.get("content"), str)]
+    return list(dict.fromkeys(texts))
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
 def quiet_progress_bars():
     from transformers.utils import logging
 
@@ -139,7 +236,7 @@ def quiet_progress_bars():
 
 
 def main():
-    parts = {"engine": make_engine}
+    parts = {"engine": make_engine, "templates": make_templates, "tokenizer": make_tokenizer}
     chosen = sys.argv[1:] or list(parts)
     quiet_progress_bars()
     for part in chosen:

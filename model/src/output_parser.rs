@@ -1,0 +1,317 @@
+//! Splits a response, as it streams, into reasoning, content and tool calls. Text that turns out not to be what its
+//! markers promised is content, to the letter.
+
+use rand::RngExt as _;
+use serde_json::Value;
+
+use crate::detokenizer::partial_match_len;
+
+const THINK: &str = "<think>";
+const THINK_END: &str = "</think>";
+const TOOL_CALL: &str = "<tool_call>";
+const TOOL_CALL_END: &str = "</tool_call>";
+
+/// What to look for in a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParserConfig {
+    /// `<tool_call>` begins a tool call; else it is content.
+    pub tools: bool,
+    /// `<think>` begins reasoning; else it is content.
+    pub thinking: bool,
+    /// The prompt ends inside `<think>`, so the response begins with reasoning.
+    pub starts_in_thinking: bool,
+}
+
+/// A piece of a parsed response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputDelta {
+    /// More of the reasoning.
+    Reasoning(String),
+    /// More of the answer.
+    Content(String),
+    /// A tool call begins.
+    ToolCallStart {
+        /// Which call of this response, from 0.
+        index: usize,
+        /// A new id: `call` and 24 hexadecimal digits.
+        id: String,
+        /// The tool's name.
+        name: String,
+    },
+    /// The arguments of a tool call.
+    ToolCallArguments {
+        /// Which call of this response.
+        index: usize,
+        /// JSON text to append.
+        arguments: String,
+    },
+}
+
+#[derive(Debug)]
+enum State {
+    Content,
+    Thinking,
+    /// After `<tool_call>`: how far its text has been read as JSON.
+    ToolCall(JsonScan),
+}
+
+#[derive(Debug, Default)]
+struct JsonScan {
+    position: usize,
+    begun: bool,
+    in_string: bool,
+    escaped: bool,
+}
+
+enum Scanned {
+    /// The text could still become a tool call.
+    Undecided,
+    /// `</tool_call>` begins here.
+    End(usize),
+    /// This is no JSON object.
+    NotJson,
+}
+
+/// A streaming parser of one response. The concatenated result does not depend on how the text is cut into pieces.
+///
+/// Newlines at the borders of `<think>…</think>` and of `<tool_call>…</tool_call>` belong to the markers.
+#[derive(Debug)]
+pub struct OutputParser {
+    config: ParserConfig,
+    state: State,
+    /// Text that is not decided yet.
+    buffer: String,
+    /// Newlines that are text only if text follows them.
+    newlines: usize,
+    /// Right after a marker: newlines belong to it.
+    after_marker: bool,
+    tool_calls: usize,
+}
+
+impl OutputParser {
+    /// For one response.
+    pub fn new(config: ParserConfig) -> Self {
+        Self {
+            config,
+            state: if config.starts_in_thinking { State::Thinking } else { State::Content },
+            buffer: String::new(),
+            newlines: 0,
+            after_marker: config.starts_in_thinking,
+            tool_calls: 0,
+        }
+    }
+
+    /// Takes more text; gives what has become certain.
+    pub fn push(&mut self, text: &str) -> Vec<OutputDelta> {
+        self.buffer.push_str(text);
+        let mut out = Vec::new();
+        while self.step(&mut out) {}
+        out
+    }
+
+    /// The response is complete: gives what was held back. A tool call whose JSON is complete counts without its
+    /// closing marker.
+    pub fn finish(&mut self) -> Vec<OutputDelta> {
+        let mut out = Vec::new();
+        loop {
+            while self.step(&mut out) {}
+            let rest = std::mem::take(&mut self.buffer);
+            if !matches!(self.state, State::ToolCall(_)) {
+                self.emit(&rest, &mut out);
+                break;
+            }
+            match ParsedCall::parse(&rest) {
+                Some(call) => self.emit_call(call, &mut out),
+                None => self.reject_call(rest, &mut out),
+            }
+        }
+        if matches!(self.state, State::Content) {
+            self.emit_newlines(&mut out);
+        }
+        out
+    }
+
+    /// Consumes one marker. False if more text is needed.
+    fn step(&mut self, out: &mut Vec<OutputDelta>) -> bool {
+        match &mut self.state {
+            State::Content => {
+                let mut markers = Vec::with_capacity(2);
+                if self.config.thinking {
+                    markers.push(THINK);
+                }
+                if self.config.tools {
+                    markers.push(TOOL_CALL);
+                }
+                let Some(marker) = self.emit_until(&markers, out) else { return false };
+                if marker == THINK {
+                    self.begin(State::Thinking);
+                } else {
+                    // Whether these newlines are the marker's is known when the call is.
+                    self.state = State::ToolCall(JsonScan::default());
+                }
+                true
+            }
+            State::Thinking => {
+                let ended = self.emit_until(&[THINK_END], out).is_some();
+                if ended {
+                    self.begin(State::Content);
+                }
+                ended
+            }
+            State::ToolCall(scan) => match scan.advance(&self.buffer) {
+                Scanned::Undecided => false,
+                Scanned::End(at) => {
+                    match ParsedCall::parse(&self.buffer[..at]) {
+                        Some(call) => {
+                            self.buffer.drain(..at + TOOL_CALL_END.len());
+                            self.emit_call(call, out);
+                        }
+                        None => {
+                            let text = std::mem::take(&mut self.buffer);
+                            self.reject_call(text, out);
+                        }
+                    }
+                    true
+                }
+                Scanned::NotJson => {
+                    let text = std::mem::take(&mut self.buffer);
+                    self.reject_call(text, out);
+                    true
+                }
+            },
+        }
+    }
+
+    /// Emits the text before the first of these markers and consumes it with the marker; without one, emits all but
+    /// what may be the beginning of one.
+    fn emit_until(&mut self, markers: &[&'static str], out: &mut Vec<OutputDelta>) -> Option<&'static str> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let first = markers.iter().filter_map(|marker| Some((buffer.find(marker)?, *marker))).min();
+        let Some((at, marker)) = first else {
+            let held = markers.iter().map(|marker| partial_match_len(&buffer, marker)).max().unwrap_or(0);
+            let (text, held) = buffer.split_at(buffer.len() - held);
+            self.emit(text, out);
+            self.buffer = held.to_owned();
+            return None;
+        };
+        self.emit(&buffer[..at], out);
+        self.buffer = buffer[at + marker.len()..].to_owned();
+        Some(marker)
+    }
+
+    fn begin(&mut self, state: State) {
+        self.state = state;
+        self.newlines = 0;
+        self.after_marker = true;
+    }
+
+    fn emit_call(&mut self, call: ParsedCall, out: &mut Vec<OutputDelta>) {
+        let index = self.tool_calls;
+        self.tool_calls += 1;
+        out.push(OutputDelta::ToolCallStart { index, id: new_call_id(), name: call.name });
+        out.push(OutputDelta::ToolCallArguments { index, arguments: call.arguments });
+        self.begin(State::Content);
+    }
+
+    /// What looked like a call is content; what follows its marker is read again, since it may hold a real one.
+    fn reject_call(&mut self, text: String, out: &mut Vec<OutputDelta>) {
+        self.state = State::Content;
+        self.emit(TOOL_CALL, out);
+        self.buffer = text;
+    }
+
+    fn emit(&mut self, text: &str, out: &mut Vec<OutputDelta>) {
+        let text = if self.after_marker { text.trim_start_matches('\n') } else { text };
+        let body = text.trim_end_matches('\n');
+        if !body.is_empty() {
+            self.after_marker = false;
+            self.emit_newlines(out);
+            self.append(body, out);
+        }
+        self.newlines += text.len() - body.len();
+    }
+
+    fn emit_newlines(&mut self, out: &mut Vec<OutputDelta>) {
+        let newlines = "\n".repeat(std::mem::take(&mut self.newlines));
+        self.append(&newlines, out);
+    }
+
+    fn append(&self, text: &str, out: &mut Vec<OutputDelta>) {
+        if text.is_empty() {
+            return;
+        }
+        match (&self.state, out.last_mut()) {
+            (State::Thinking, Some(OutputDelta::Reasoning(last))) => last.push_str(text),
+            (State::Thinking, _) => out.push(OutputDelta::Reasoning(text.to_owned())),
+            (_, Some(OutputDelta::Content(last))) => last.push_str(text),
+            (_, _) => out.push(OutputDelta::Content(text.to_owned())),
+        }
+    }
+}
+
+impl JsonScan {
+    /// Reads on, just closely enough to know a closing marker from the same letters inside a JSON string.
+    fn advance(&mut self, text: &str) -> Scanned {
+        let bytes = text.as_bytes();
+        while self.position < bytes.len() {
+            let byte = bytes[self.position];
+            if self.in_string {
+                if self.escaped {
+                    self.escaped = false;
+                } else if byte == b'\\' {
+                    self.escaped = true;
+                } else if byte == b'"' {
+                    self.in_string = false;
+                }
+            } else if byte == b'<' {
+                let rest = &text[self.position..];
+                if rest.starts_with(TOOL_CALL_END) {
+                    return Scanned::End(self.position);
+                }
+                return if TOOL_CALL_END.starts_with(rest) { Scanned::Undecided } else { Scanned::NotJson };
+            } else if byte == b'"' {
+                self.in_string = true;
+            }
+            if !self.begun && !byte.is_ascii_whitespace() {
+                if byte != b'{' {
+                    return Scanned::NotJson;
+                }
+                self.begun = true;
+            }
+            self.position += 1;
+        }
+        Scanned::Undecided
+    }
+}
+
+struct ParsedCall {
+    name: String,
+    arguments: String,
+}
+
+impl ParsedCall {
+    fn parse(text: &str) -> Option<Self> {
+        let Value::Object(mut call) = serde_json::from_str(text.trim()).ok()? else { return None };
+        let Some(Value::String(name)) = call.shift_remove("name") else { return None };
+        let arguments = match call.shift_remove("arguments") {
+            None | Some(Value::Null) => "{}".to_owned(),
+            Some(arguments @ Value::Object(_)) => arguments.to_string(),
+            // Some models write the arguments as text that holds the object.
+            Some(Value::String(text)) => match serde_json::from_str(&text) {
+                Ok(Value::Object(_)) => text,
+                _ => return None,
+            },
+            Some(_) => return None,
+        };
+        (!name.is_empty()).then_some(Self { name, arguments })
+    }
+}
+
+fn new_call_id() -> String {
+    let random: u128 = rand::rng().random();
+    format!("call{:024x}", random >> 32)
+}
+
+#[cfg(test)]
+#[path = "output_parser_tests.rs"]
+mod tests;

@@ -1,0 +1,217 @@
+//! Text to token ids and back, for byte-level BPE tokenizers in Hugging Face's format.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::text_error::{TextError, read_json_if_present, write_text};
+
+/// A byte-level BPE tokenizer. Cheap to clone.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    tokenizer: tokenizers::Tokenizer,
+    /// The exact bytes of each id; empty for an id that no token has.
+    bytes: Vec<Box<[u8]>>,
+    special: Vec<bool>,
+    vocab_size: usize,
+    named: NamedTokens,
+}
+
+/// The tokens that tokenizer_config.json gives a role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedTokens {
+    /// Begins a text.
+    pub bos: Option<String>,
+    /// Ends a response.
+    pub eos: Option<String>,
+    /// Fills a batch.
+    pub pad: Option<String>,
+    /// Stands for what has no token.
+    pub unk: Option<String>,
+}
+
+impl NamedTokens {
+    /// Reads `bos_token`, `eos_token`, `pad_token` and `unk_token` of tokenizer_config.json, each a string or an
+    /// object with `content`.
+    pub(crate) fn from_config(config: &Value) -> Self {
+        let token = |key: &str| {
+            let value = &config[key];
+            value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+        };
+        Self {
+            bos: token("bos_token"),
+            eos: token("eos_token"),
+            pad: token("pad_token"),
+            unk: token("unk_token"),
+        }
+    }
+
+    /// Each set token under the name that chat templates use.
+    pub(crate) fn template_variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("bos_token", &self.bos),
+            ("eos_token", &self.eos),
+            ("pad_token", &self.pad),
+            ("unk_token", &self.unk),
+        ]
+        .into_iter()
+        .filter_map(|(name, token)| Some((name, token.as_deref()?)))
+    }
+}
+
+impl Tokenizer {
+    /// Reads tokenizer.json, and tokenizer_config.json if there is one.
+    pub fn from_dir(dir: &Path) -> Result<Self, TextError> {
+        let path = dir.join("tokenizer.json");
+        let bytes =
+            std::fs::read(&path).map_err(|source| TextError::ReadFile { path: path.clone(), source })?;
+        let tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|source| TextError::LoadTokenizer { path: path.clone(), source })?;
+        let config = read_json_if_present(&dir.join("tokenizer_config.json"))?.unwrap_or(Value::Null);
+        Self::new(tokenizer, NamedTokens::from_config(&config))
+            .map_err(|source| TextError::LoadTokenizer { path, source })
+    }
+
+    pub(crate) fn new(
+        mut tokenizer: tokenizers::Tokenizer,
+        named: NamedTokens,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        // A decoder of another kind would need another way from token to bytes.
+        let decoder = serde_json::to_string(&tokenizer.get_decoder())?;
+        if !decoder.contains("\"ByteLevel\"") {
+            return Err(format!("its decoder is {decoder}, not ByteLevel").into());
+        }
+        // Files may carry the settings of some training run; a prompt is never cut or filled.
+        tokenizer.with_truncation(None)?;
+        tokenizer.with_padding(None);
+
+        let vocab_size = tokenizer.get_vocab_size(true);
+        let vocab = tokenizer.get_vocab(true);
+        let slots = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        let mut bytes: Vec<Box<[u8]>> = vec![Box::default(); slots];
+        let mut special = vec![false; slots];
+        let byte_of_char = byte_of_char();
+        for (token, id) in &vocab {
+            // A character outside the byte alphabet can only come from a token that was added as plain text.
+            let raw: Option<Vec<u8>> =
+                token.chars().map(|c| byte_of_char.get(c as usize).copied()?).collect();
+            bytes[*id as usize] = raw.unwrap_or_else(|| token.clone().into_bytes()).into();
+        }
+        for (id, token) in tokenizer.get_added_tokens_decoder() {
+            bytes[id as usize] = token.content.into_bytes().into();
+            special[id as usize] = token.special;
+        }
+        Ok(Self { inner: Arc::new(Inner { tokenizer, bytes, special, vocab_size, named }) })
+    }
+
+    /// Writes tokenizer.json and tokenizer_config.json, as `transformers` reads them.
+    pub fn save(&self, dir: &Path) -> Result<(), TextError> {
+        let path = dir.join("tokenizer.json");
+        let text = self.inner.tokenizer.to_string(true).map_err(|error| TextError::WriteFile {
+            path: path.clone(),
+            source: std::io::Error::other(error),
+        })?;
+        write_text(&path, &(text + "\n"))?;
+
+        let named = &self.inner.named;
+        let config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": named.bos,
+            "eos_token": named.eos,
+            "pad_token": named.pad,
+            "unk_token": named.unk,
+            "clean_up_tokenization_spaces": false,
+        });
+        write_text(&dir.join("tokenizer_config.json"), &format!("{config:#}\n"))
+    }
+
+    /// The ids of a text. Special tokens written in the text are recognised; none are added.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding = self
+            .inner
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|source| TextError::Encode { bytes: text.len(), source })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of ids; bytes that are not UTF-8 become U+FFFD. Ids that no token has give no text.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut bytes = Vec::new();
+        for &id in ids {
+            if !(skip_special && self.is_special(id)) {
+                bytes.extend_from_slice(self.bytes_of(id));
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The exact bytes of one token, which may be a part of a character. Empty for an id that no token has.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.bytes_of(id).to_vec()
+    }
+
+    /// One token as text; bytes that are not UTF-8 on their own become U+FFFD.
+    pub fn token_text(&self, id: u32) -> String {
+        String::from_utf8_lossy(self.bytes_of(id)).into_owned()
+    }
+
+    pub(crate) fn bytes_of(&self, id: u32) -> &[u8] {
+        self.inner.bytes.get(id as usize).map_or(&[], |bytes| bytes)
+    }
+
+    /// How many tokens there are, added ones included. A model's own vocabulary may be padded beyond it.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocab_size
+    }
+
+    /// The id of a token that is matched as a whole, such as `<|im_end|>` or `<think>`.
+    pub fn special_id(&self, token: &str) -> Option<u32> {
+        self.inner.tokenizer.get_added_vocabulary().get_vocab().get(token).copied()
+    }
+
+    /// Whether the tokenizer calls this token special: a control token, no part of the text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.special.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// The tokens that have a role.
+    pub fn named_tokens(&self) -> &NamedTokens {
+        &self.inner.named
+    }
+
+    /// The id of the token that ends a response.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.inner.tokenizer.token_to_id(self.inner.named.eos.as_deref()?)
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.inner.vocab_size).finish_non_exhaustive()
+    }
+}
+
+/// Byte-level BPE writes each byte as one printable character: printable Latin-1 bytes as themselves, the other 68 in
+/// order from U+0100 on.
+fn byte_of_char() -> Vec<Option<u8>> {
+    let mut table = vec![None; 0x100 + 68];
+    let mut moved = 0x100;
+    for byte in 0..=255u8 {
+        let code = match byte {
+            b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => byte as usize,
+            _ => {
+                moved += 1;
+                moved - 1
+            }
+        };
+        table[code] = Some(byte);
+    }
+    table
+}
