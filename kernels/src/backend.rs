@@ -258,25 +258,19 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> Result<()>;
     /// [`Backend::row_loss`] of `hidden weight^T` without storing all logits: overwrites `d_hidden`, adds to
     /// `d_weight`. Rows without a gradient are skipped.
-    #[allow(clippy::too_many_arguments)]
     fn linear_loss(
         &self,
         shape: LinearShape,
         loss: RowLoss<Self::View<'_, f32>, Self::View<'_, i32>>,
-        hidden: Self::View<'_, f32>,
-        weight: Self::View<'_, f32>,
-        scratch: Self::ViewMut<'_, f32>,
-        d_hidden: Self::ViewMut<'_, f32>,
-        d_weight: Self::ViewMut<'_, f32>,
-        stats: Self::ViewMut<'_, RowStat>,
+        head: Head<Self::View<'_, f32>>,
+        out: HeadGradients<Self::ViewMut<'_, f32>, Self::ViewMut<'_, RowStat>>,
     ) -> Result<()>;
     /// [`Backend::logprob`] of `hidden weight^T` without storing all logits.
     fn linear_logprob(
         &self,
         shape: LinearShape,
         score: Score<Self::View<'_, i32>>,
-        hidden: Self::View<'_, f32>,
-        weight: Self::View<'_, f32>,
+        head: Head<Self::View<'_, f32>>,
         scratch: Self::ViewMut<'_, f32>,
         out: ScoreOut<Self::ViewMut<'_, f32>, Self::ViewMut<'_, i32>>,
     ) -> Result<()>;

@@ -293,24 +293,19 @@ impl Backend for Cpu {
         &self,
         shape: LinearShape,
         loss: RowLoss<&[f32], &[i32]>,
-        hidden: &[f32],
-        weight: &[f32],
-        scratch: &mut [f32],
-        d_hidden: &mut [f32],
-        d_weight: &mut [f32],
-        stats: &mut [RowStat],
+        head: Head<&[f32]>,
+        out: HeadGradients<&mut [f32], &mut [RowStat]>,
     ) -> Result<()> {
-        loss::linear_loss(shape, loss, hidden, weight, scratch, d_hidden, d_weight, stats)
+        loss::linear_loss(shape, loss, head, out)
     }
     fn linear_logprob(
         &self,
         shape: LinearShape,
         score: Score<&[i32]>,
-        hidden: &[f32],
-        weight: &[f32],
+        head: Head<&[f32]>,
         scratch: &mut [f32],
         out: ScoreOut<&mut [f32], &mut [i32]>,
     ) -> Result<()> {
-        loss::linear_logprob(shape, score, hidden, weight, scratch, out)
+        loss::linear_logprob(shape, score, head, scratch, out)
     }
 }

@@ -4,8 +4,8 @@ mod loss;
 mod transformer;
 
 pub use loss::{
-    CandidateLoss, CandidateTerm, Candidates, ClipRange, Clipped, GapOut, GapSide, KlKind, KlTerm,
-    LinearShape, LogitsShape, PolicyTerm, RowLoss, RowStat, Score, ScoreOut, TokenTerm, TopK,
+    CandidateLoss, CandidateTerm, Candidates, ClipRange, Clipped, GapOut, GapSide, Head, HeadGradients,
+    KlKind, KlTerm, LinearShape, LogitsShape, PolicyTerm, RowLoss, RowStat, Score, ScoreOut, TokenTerm, TopK,
     sample_mean_weights, token_mean_weights,
 };
 pub use transformer::{AdamW, Matmul, MatrixLayout, PagedSegment, PagedShape, QkvShape, RopeTable};

@@ -123,7 +123,14 @@ fn logprob_gap_hidden() {
                 candidates: None,
                 top: None,
             };
-            cpu.linear_logprob(shape, score, &hidden, &weight, &mut scratch, out).expect("valid arguments");
+            cpu.linear_logprob(
+                shape,
+                score,
+                Head { hidden: &hidden[..], weight: &weight },
+                &mut scratch,
+                out,
+            )
+            .expect("valid arguments");
             let key = format!("out/{side}_logp");
             case.logprobs(&key, &logprobs, &unmasked(case, &key), &vec![10.0; rows]);
             (shape, hidden, weight, logprobs)
@@ -139,17 +146,14 @@ fn logprob_gap_hidden() {
         let mut scratch = vec![f32::NAN; shape.scratch_len()];
         let (mut d_hidden, mut d_weight) = (vec![9.0; hidden.len()], vec![0.0; weight.len()]);
         let mut stats = vec![RowStat::default(); rows];
-        cpu.linear_loss(
-            shape,
-            loss,
-            &hidden,
-            &weight,
-            &mut scratch,
-            &mut d_hidden,
-            &mut d_weight,
-            &mut stats,
-        )
-        .expect("valid arguments");
+        let out = HeadGradients {
+            scratch: &mut scratch[..],
+            d_hidden: &mut d_hidden,
+            d_weight: &mut d_weight,
+            stats: &mut stats[..],
+        };
+        cpu.linear_loss(shape, loss, Head { hidden: &hidden[..], weight: &weight }, out)
+            .expect("valid arguments");
         case.gradients("grad/student_hidden", &d_hidden, &case.get("grad/student_hidden"));
         case.gradients("grad/student_weight", &d_weight, &case.get("grad/student_weight"));
     });

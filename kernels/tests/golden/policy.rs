@@ -199,17 +199,14 @@ fn fused_linear_ppo() {
             let mut scratch = vec![f32::NAN; shape.scratch_len()];
             let (mut d_hidden, mut d_weight) = (vec![f32::NAN; hidden.len()], vec![0.5; weight.len()]);
             let mut stats = vec![RowStat::default(); rows];
+            let out = HeadGradients {
+                scratch: &mut scratch[..],
+                d_hidden: &mut d_hidden,
+                d_weight: &mut d_weight,
+                stats: &mut stats[..],
+            };
             cpu()
-                .linear_loss(
-                    shape,
-                    inputs.loss(),
-                    &hidden,
-                    &weight,
-                    &mut scratch,
-                    &mut d_hidden,
-                    &mut d_weight,
-                    &mut stats,
-                )
+                .linear_loss(shape, inputs.loss(), Head { hidden: &hidden[..], weight: &weight }, out)
                 .expect("valid arguments");
             check_stats(case, &inputs, &stats);
             case.gradients("grad/hidden", &d_hidden, &case.get("grad/hidden"));

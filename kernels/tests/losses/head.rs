@@ -7,14 +7,14 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use crate::cases::{Inputs, Loss, cpu};
 use crate::definition;
 
-struct Head {
+struct Case {
     inputs: Inputs,
     width: usize,
     hidden: Vec<f32>,
     weight: Vec<f32>,
 }
 
-impl Head {
+impl Case {
     fn new(seed: u64, rows: usize, vocab: usize, width: usize) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut uniform = |n: usize| (0..n).map(|_| rng.random_range(-1.0..1.0f32)).collect::<Vec<f32>>();
@@ -38,17 +38,14 @@ impl Head {
         let mut scratch = vec![f32::NAN; shape.scratch_len()];
         let (mut d_hidden, mut d_weight) = (vec![f32::NAN; self.hidden.len()], vec![0.0; self.weight.len()]);
         let mut stats = vec![RowStat::default(); shape.rows];
+        let out = HeadGradients {
+            scratch: &mut scratch[..],
+            d_hidden: &mut d_hidden,
+            d_weight: &mut d_weight,
+            stats: &mut stats[..],
+        };
         cpu()
-            .linear_loss(
-                shape,
-                loss,
-                &self.hidden,
-                &self.weight,
-                &mut scratch,
-                &mut d_hidden,
-                &mut d_weight,
-                &mut stats,
-            )
+            .linear_loss(shape, loss, Head { hidden: &self.hidden[..], weight: &self.weight }, out)
             .expect("valid arguments");
         (d_hidden, d_weight, stats)
     }
@@ -57,7 +54,7 @@ impl Head {
 #[test]
 fn gradients_through_the_head_agree_with_their_definition() {
     for (rows, vocab, width) in [(7, 33, 5), (13, 127, 16), (3, 1000, 8)] {
-        let head = Head::new(21, rows, vocab, width);
+        let head = Case::new(21, rows, vocab, width);
         for (name, loss) in head.inputs.losses() {
             let (mut d_hidden, mut d_weight) = (vec![0f64; rows * width], vec![0f64; vocab * width]);
             for i in 0..rows {
@@ -86,7 +83,7 @@ fn gradients_through_the_head_agree_with_their_definition() {
 
 #[test]
 fn rows_without_a_gradient_change_nothing_but_their_statistics() {
-    let mut head = Head::new(22, 9, 65, 12);
+    let mut head = Case::new(22, 9, 65, 12);
     for i in [0, 4, 5] {
         head.inputs.advantages[i] = 0.0;
     }
@@ -108,7 +105,7 @@ fn rows_without_a_gradient_change_nothing_but_their_statistics() {
 
 #[test]
 fn scores_through_the_head_equal_scores_of_its_logits() {
-    let head = Head::new(23, 11, 129, 16);
+    let head = Case::new(23, 11, 129, 16);
     let (rows, k, top_k) = (11, head.inputs.k, 5);
     for chunk_rows in [1, 4, 11, 64] {
         let shape = head.shape(chunk_rows);
@@ -128,7 +125,13 @@ fn scores_through_the_head_equal_scores_of_its_logits() {
             top: Some(TopK { k: top_k, ids: &mut ids[..], logprobs: &mut top }),
         };
         cpu()
-            .linear_logprob(shape, score, &head.hidden, &head.weight, &mut scratch, out)
+            .linear_logprob(
+                shape,
+                score,
+                Head { hidden: &head.hidden[..], weight: &head.weight },
+                &mut scratch,
+                out,
+            )
             .expect("valid arguments");
         for i in 0..rows {
             let l = definition::logprobs(&head.inputs.row_logits(i), f64::from(head.inputs.temperature));

@@ -7,25 +7,24 @@ use super::logprob::{check_score, split};
 use super::softmax::Scale;
 use super::{check_linear, min_rows};
 use crate::error::Result;
-use crate::ops::{LinearShape, Score, ScoreOut};
+use crate::ops::{Head, LinearShape, Score, ScoreOut};
 
 pub(crate) fn linear_logprob(
     shape: LinearShape,
     score: Score<&[i32]>,
-    hidden: &[f32],
-    weight: &[f32],
+    head: Head<&[f32]>,
     scratch: &mut [f32],
     out: ScoreOut<&mut [f32], &mut [i32]>,
 ) -> Result<()> {
-    check_linear("linear_logprob", &shape, hidden, weight, scratch)?;
+    check_linear("linear_logprob", &shape, &head, scratch)?;
     check_score("linear_logprob", shape.rows, shape.vocab, &score, &out)?;
     let LinearShape { width, vocab, chunk_rows, .. } = shape;
     let scale = Scale::new(shape.temperature);
     let logits = &mut scratch[..chunk_rows * vocab];
     let mut rows = split(shape.rows, score, out);
-    for hidden in hidden.chunks(chunk_rows * width) {
+    for hidden in head.hidden.chunks(chunk_rows * width) {
         let count = hidden.len() / width;
-        head_logits(count, &shape, hidden, weight, logits)?;
+        head_logits(count, &shape, hidden, head.weight, logits)?;
         let logits = logits.par_chunks(vocab).with_min_len(min_rows(vocab));
         let chunk: Vec<_> = rows.drain(..count).collect();
         logits.zip(chunk).for_each(|(logits, row)| row.read(logits, scale));

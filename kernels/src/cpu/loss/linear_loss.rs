@@ -7,21 +7,18 @@ use super::softmax::Scale;
 use super::{check_linear, min_rows};
 use crate::cpu::matmul::matmul;
 use crate::error::{Result, expect_len};
-use crate::ops::{LinearShape, Matmul, MatrixLayout, RowStat};
+use crate::ops::{Head, HeadGradients, LinearShape, Matmul, MatrixLayout, RowStat};
 
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn linear_loss(
     shape: LinearShape,
     loss: Args<'_>,
-    hidden: &[f32],
-    weight: &[f32],
-    scratch: &mut [f32],
-    d_hidden: &mut [f32],
-    d_weight: &mut [f32],
-    stats: &mut [RowStat],
+    head: Head<&[f32]>,
+    out: HeadGradients<&mut [f32], &mut [RowStat]>,
 ) -> Result<()> {
     const OP: &str = "linear_loss";
-    check_linear(OP, &shape, hidden, weight, scratch)?;
+    let Head { hidden, weight } = head;
+    let HeadGradients { scratch, d_hidden, d_weight, stats } = out;
+    check_linear(OP, &shape, &head, scratch)?;
     check_row_loss(OP, shape.rows, shape.vocab, &loss)?;
     expect_len(OP, "d_hidden", d_hidden.len(), hidden.len())?;
     expect_len(OP, "d_weight", d_weight.len(), weight.len())?;

@@ -18,7 +18,7 @@ pub(super) use logprob_gap::{logprob_gap, logprob_gap_backward};
 pub(super) use row_loss::row_loss;
 
 use crate::error::{KernelError, Result, expect_len};
-use crate::ops::{LinearShape, LogitsShape};
+use crate::ops::{Head, LinearShape, LogitsShape};
 
 /// Checks a shape and the length of its logits.
 fn check_logits(op: &'static str, what: &'static str, shape: LogitsShape, len: usize) -> Result<()> {
@@ -39,19 +39,13 @@ fn check_temperature(op: &'static str, temperature: f32) -> Result<()> {
 }
 
 /// Checks the arguments that every operation of the head shares.
-fn check_linear(
-    op: &'static str,
-    shape: &LinearShape,
-    hidden: &[f32],
-    weight: &[f32],
-    scratch: &[f32],
-) -> Result<()> {
+fn check_linear(op: &'static str, shape: &LinearShape, head: &Head<&[f32]>, scratch: &[f32]) -> Result<()> {
     if shape.chunk_rows == 0 || shape.vocab == 0 || shape.width == 0 {
         return Err(KernelError::Argument { op, what: format!("{shape:?} has an empty side") });
     }
     check_temperature(op, shape.temperature)?;
-    expect_len(op, "hidden", hidden.len(), shape.rows * shape.width)?;
-    expect_len(op, "weight", weight.len(), shape.vocab * shape.width)?;
+    expect_len(op, "hidden", head.hidden.len(), shape.rows * shape.width)?;
+    expect_len(op, "weight", head.weight.len(), shape.vocab * shape.width)?;
     expect_len(op, "scratch", scratch.len(), shape.scratch_len())
 }
 

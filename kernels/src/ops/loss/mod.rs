@@ -50,6 +50,28 @@ pub struct LinearShape {
     pub chunk_rows: usize,
 }
 
+/// What the head multiplies; views of `f32`.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<F> {
+    /// Hidden states, `[rows, width]`.
+    pub hidden: F,
+    /// The head's (or the tied embedding's) weight, `[vocab, width]`.
+    pub weight: F,
+}
+
+/// Where the results of the head's loss go; `F` and `S` are exclusive views of `f32` and [`RowStat`].
+#[derive(Debug)]
+pub struct HeadGradients<F, S> {
+    /// Working memory of [`LinearShape::scratch_len`] elements, whatever they hold.
+    pub scratch: F,
+    /// Overwritten by the gradient to the hidden states.
+    pub d_hidden: F,
+    /// The gradient to the weight is added to it.
+    pub d_weight: F,
+    /// What happened in each row.
+    pub stats: S,
+}
+
 impl LinearShape {
     /// Temperature 1, and chunks that keep the logits near 4 MiB without starving the matrix product of rows.
     pub fn new(rows: usize, width: usize, vocab: usize) -> Self {
