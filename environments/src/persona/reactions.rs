@@ -135,7 +135,7 @@ pub(super) const THANKS: Phrases = Phrases {
                 "That looks {}.",
                 "Yes, {}.",
                 "So {}!",
-                "A {} answer, thanks.",
+                "Your answer is {}.",
             ],
             &[
                 "great",
