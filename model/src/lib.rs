@@ -1,5 +1,6 @@
 //! A Qwen3-family transformer that can speak, score and learn. Knows no actor and no tokio.
 
+mod backward;
 pub mod bpe;
 pub mod chat_template;
 pub mod checkpoint;
@@ -10,10 +11,12 @@ pub mod messages;
 pub mod output_parser;
 pub mod params;
 pub mod python_json;
+mod scoring;
 pub mod serving;
 mod strftime;
 pub mod text_error;
 pub mod tokenizer;
+pub mod training;
 pub mod transformer;
 
 pub use bpe::train_bpe;
@@ -31,4 +34,8 @@ pub use serving::{
 };
 pub use text_error::TextError;
 pub use tokenizer::{NamedTokens, Tokenizer};
+pub use training::{
+    AdamWConfig, CandidateObjective, Objective, PolicyObjective, StepReport, TrainCandidate, TrainRow,
+    TrainSequence, Trainer,
+};
 pub use transformer::{KvPool, PagedStep, Transformer, Weights, random_weights};

@@ -2,5 +2,6 @@
 
 pub mod pretrain;
 pub mod stop;
+pub mod supervised;
 pub mod supervisor;
 pub mod topology;

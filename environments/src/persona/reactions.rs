@@ -135,7 +135,7 @@ pub(super) const THANKS: Phrases = Phrases {
                 "That looks {}.",
                 "Yes, {}.",
                 "So {}!",
-                "Your answer is {}.",
+                "A {} answer, thanks.",
             ],
             &[
                 "great",

@@ -1,8 +1,8 @@
 //! What satisfies whom: the yardstick of the experiment.
 use super::Persona;
 
-/// Fewest response tokens that the TA accepts. With a byte-level tokenizer of 1024 ids trained on the pretraining
-/// text, thorough replies have 76 to 128 tokens and all others at most 56; with 2048 ids, 68 to 116 and at most 53.
+/// Fewest response tokens that the TA accepts: more than a plain answer of the embedded model ever has, fewer
+/// than a thorough one always has.
 pub const TA_MIN_TOKENS: usize = 60;
 
 /// What the teacher counts as a warm phrase, in lower case.

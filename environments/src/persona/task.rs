@@ -223,10 +223,10 @@ mod tests {
             let task = Task::new(Persona::ALL[round % 3], &mut dice);
             for style in Style::ALL {
                 let text = reply(&task, style, &mut dice);
+                // The embedded tokenizer makes at least one token of every 4.5 characters of this text.
                 let student = Persona::Student.satisfied(&text, 0);
                 assert_eq!(student, !matches!(style, Style::Machine | Style::Short), "{style:?}: {text}");
                 assert_eq!(Persona::Teacher.satisfied(&text, 0), style == Style::Warm, "{style:?}: {text}");
-                // `TA_MIN_TOKENS` lies between: the embedded tokenizer makes a token of 3 to 4.5 characters.
                 let chars = text.chars().count();
                 assert!((chars >= 270) == (style == Style::Long), "{chars} {style:?}: {text}");
             }

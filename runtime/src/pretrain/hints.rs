@@ -222,8 +222,7 @@ static HINTS: LazyLock<Hints> = LazyLock::new(|| {
                 .flat_map(|pattern| fillers.iter().map(|filler| pattern.replace("{}", filler)));
             let all = kind.written().iter().map(|&hint| hint.to_owned()).chain(filled);
             // A hint is no way for a held-out complaint to get into the text.
-            all.filter(|hint| !held_out.iter().any(|said| contains_words(&hint.to_lowercase(), said)))
-                .collect()
+            all.filter(|hint| !held_out.iter().any(|said| contains_words(hint, said))).collect()
         })
         .collect();
     Hints { lists: KINDS.into_iter().zip(split_by_wording(&groups, &trained)).collect() }

@@ -48,7 +48,7 @@ fn held_out_wordings_never_occur_in_pretraining_text() {
     let mut pretraining = String::new();
     for document in DocumentGenerator::new(2).take(20_000) {
         for text in texts(&document.messages) {
-            pretraining.push_str(&text.to_lowercase());
+            pretraining.push_str(text);
             pretraining.push('\n');
         }
     }
