@@ -192,6 +192,26 @@ fn extreme_logits_keep_their_digits() {
 }
 
 #[test]
+fn no_rows_are_no_work() {
+    let empty = LogitsShape::dense(0, 100);
+    let loss = RowLoss::cross_entropy(&[][..], &[][..]);
+    let (gradient, stats) = run::<f32>(&cpu(), empty, loss, &[]);
+    assert!(gradient.is_empty() && stats.is_empty());
+    let shape = LinearShape { chunk_rows: 2, ..LinearShape::new(0, 3, 100) };
+    let (weight, mut scratch, mut d_weight) =
+        (vec![0.5; 300], vec![0.0; shape.scratch_len()], vec![1.0; 300]);
+    let out = HeadGradients {
+        scratch: &mut scratch[..],
+        d_hidden: &mut [],
+        d_weight: &mut d_weight,
+        stats: &mut [][..],
+    };
+    let head = Head { hidden: &[][..], weight: &weight[..] };
+    cpu().linear_loss(shape, loss, head, out).expect("valid arguments");
+    assert_eq!(d_weight, vec![1.0; 300]);
+}
+
+#[test]
 fn a_gap_between_equal_logits_is_zero() {
     let inputs = Inputs::new(14, 5, 1025, 0.6);
     let (mut student, mut teacher, mut gap) = (vec![9.0; 5], vec![9.0; 5], vec![9.0; 5]);
