@@ -1,6 +1,7 @@
 //! A Qwen3-family transformer that can speak, score and learn. Knows no actor and no tokio.
 
-mod backward;
+mod batcher;
+mod blocks;
 pub mod bpe;
 pub mod chat_template;
 pub mod checkpoint;
@@ -10,15 +11,18 @@ pub mod generation_config;
 pub mod messages;
 pub mod output_parser;
 pub mod params;
+mod prefix_cache;
 pub mod python_json;
-mod scoring;
+mod response;
+mod sampler;
+mod schedule;
 pub mod serving;
 mod strftime;
 pub mod text_error;
 pub mod tokenizer;
-pub mod training;
 pub mod transformer;
 
+pub use batcher::{Batcher, BatcherConfig, BatcherError, BatcherStats, SequenceId, SubmitError};
 pub use bpe::train_bpe;
 pub use chat_template::{ChatTemplate, NANO_TEMPLATE};
 pub use checkpoint::{CheckpointError, WeightDtype};
@@ -29,13 +33,10 @@ pub use messages::normalize_messages;
 pub use output_parser::{OutputDelta, OutputParser, ParserConfig};
 pub use params::{Parameter, ParameterLayout};
 pub use python_json::PythonJson;
+pub use sampler::{NotFinite, Sampler, SamplingError};
 pub use serving::{
     FinishReason, GenerateEvent, GenerateRequest, SamplingParams, ScoreRequest, Scored, TokenLogprob,
 };
 pub use text_error::TextError;
 pub use tokenizer::{NamedTokens, Tokenizer};
-pub use training::{
-    AdamWConfig, CandidateObjective, Objective, PolicyObjective, StepReport, TrainCandidate, TrainRow,
-    TrainSequence, Trainer,
-};
 pub use transformer::{KvPool, PagedStep, Transformer, Weights, random_weights};

@@ -1,6 +1,5 @@
 //! Which conversation a request belongs to, whether it may be trained on, and what its arrival says of the turn before.
 
-mod actor;
 mod classify;
 mod conversations;
 mod identify;
@@ -8,7 +7,6 @@ mod next_state;
 mod recency;
 mod transcript;
 
-pub use actor::{EvaluateSink, Sessions, SessionsAddress, SessionsArguments, SessionsMessage};
 pub use classify::DefaultTurnType;
 pub use conversations::{
     Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, Fingerprint, SessionsConfig,

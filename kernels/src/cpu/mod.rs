@@ -9,9 +9,12 @@ mod norm;
 mod paged;
 mod rope;
 pub(crate) mod simd;
+mod softmax_weights;
 mod swiglu;
 
 use std::{ops::Range, sync::Arc};
+
+pub use softmax_weights::{SoftmaxMass, softmax_weights};
 
 use crate::backend::{Backend, Element, Float};
 use crate::error::{KernelError, Result, expect_len};

@@ -1,7 +1,0 @@
-//! The HTTP API over real sockets, with a policy that says what a test scripts, through the real engine, tokenizer,
-//! chat template and sessions.
-
-mod house;
-mod requests;
-mod sessions;
-mod streams;

@@ -1,0 +1,395 @@
+//! Serves many requests at once over one paged pool: each step draws a token for every running response and
+//! computes a piece of the prompts that wait. New weights stand beside the old ones until their last response ends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use openclaw_kernels::ops::PagedSegment;
+use openclaw_kernels::{Backend, KernelError};
+use rayon::prelude::*;
+
+use crate::response::{Drawn, End, Response};
+use crate::sampler::SamplingError;
+use crate::schedule::{Chunk, Schedule, ScheduleLimits};
+use crate::serving::{FinishReason, GenerateEvent, GenerateRequest};
+use crate::tokenizer::Tokenizer;
+use crate::transformer::{KvPool, PagedStep, Transformer, Weights};
+
+/// Limits of a [`Batcher`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatcherConfig {
+    /// Most tokens computed in one step; at least `max_sequences`.
+    pub max_batch_tokens: usize,
+    /// Most requests that run at once.
+    pub max_sequences: usize,
+    /// Blocks of the key-value pool, shared by all requests and by the prefix cache.
+    pub kv_blocks: usize,
+    /// Tokens of a block.
+    pub block_size: usize,
+    /// Most requests that wait to run.
+    pub max_waiting: usize,
+}
+
+/// A [`Batcher`] that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BatcherError {
+    /// A limit out of range.
+    #[error("{key} is {value}, expected {expected}")]
+    Config {
+        /// Field of [`BatcherConfig`].
+        key: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it may be.
+        expected: String,
+    },
+    /// The device has no room for the pool.
+    #[error("cannot allocate the key-value pool")]
+    Pool(#[source] KernelError),
+}
+
+/// A request that cannot be served.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SubmitError {
+    /// Nothing to continue.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// No token may be drawn.
+    #[error("max_new_tokens is 0, expected at least 1")]
+    NoNewTokens,
+    /// The prompt leaves no room for a single token.
+    #[error("the prompt has {prompt_tokens} tokens, the context {context_tokens}")]
+    ContextLengthExceeded {
+        /// Length of the prompt.
+        prompt_tokens: usize,
+        /// Most tokens of prompt and response together.
+        context_tokens: usize,
+    },
+    /// An id that the model has no embedding for.
+    #[error("token id {id} is outside the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// Number of ids.
+        vocab_size: usize,
+    },
+    /// A sampling parameter out of range.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// Try again later.
+    #[error("{waiting} requests are waiting already")]
+    QueueFull {
+        /// How many.
+        waiting: usize,
+    },
+}
+
+/// Names a request inside one [`Batcher`]; later requests have larger numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(pub u64);
+
+/// What a [`Batcher`] has done so far, and what its pool holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatcherStats {
+    /// Tokens drawn.
+    pub generated_tokens: u64,
+    /// Tokens run through the model, drawn ones and recomputed ones included.
+    pub computed_tokens: u64,
+    /// Prompt tokens of the requests that have run.
+    pub prompt_tokens: u64,
+    /// Those of them that the prefix cache knew.
+    pub cached_tokens: u64,
+    /// Times a request lost its blocks to an older one and had to be computed again.
+    pub preemptions: u64,
+    /// Blocks that running requests hold.
+    pub kv_blocks_used: usize,
+    /// Blocks that only the prefix cache holds.
+    pub kv_blocks_cached: usize,
+    /// Blocks of the pool.
+    pub kv_blocks_total: usize,
+}
+
+/// One published set of weights.
+struct Live<B: Backend> {
+    version: u64,
+    weights: Arc<Weights<B>>,
+}
+
+/// Continuous batching on one device; see the module.
+pub struct Batcher<B: Backend> {
+    transformer: Transformer<B>,
+    tokenizer: Tokenizer,
+    end_ids: Vec<u32>,
+    config: BatcherConfig,
+    pool: KvPool<B>,
+    schedule: Schedule,
+    responses: HashMap<u64, Response>,
+    /// By epoch, the number of the load: a version that is loaded twice never meets its old keys and values.
+    live: BTreeMap<u64, Live<B>>,
+    epoch: u64,
+    next_id: u64,
+    events: Vec<(SequenceId, GenerateEvent)>,
+    stats: BatcherStats,
+}
+
+impl BatcherConfig {
+    fn validate(&self) -> Result<(), BatcherError> {
+        let slots = self.kv_blocks.saturating_mul(self.block_size);
+        let most_blocks = u32::MAX as usize / self.block_size.max(1);
+        let rules = [
+            ("max_sequences", self.max_sequences, self.max_sequences > 0, "at least 1".into()),
+            (
+                "max_batch_tokens",
+                self.max_batch_tokens,
+                self.max_batch_tokens >= self.max_sequences,
+                format!("at least max_sequences ({})", self.max_sequences),
+            ),
+            ("block_size", self.block_size, self.block_size > 0, "at least 1".into()),
+            ("kv_blocks", self.kv_blocks, slots >= 2, "room for two tokens".into()),
+            (
+                "kv_blocks",
+                self.kv_blocks,
+                self.kv_blocks <= most_blocks,
+                format!("at most {most_blocks} of {} tokens", self.block_size),
+            ),
+            ("max_waiting", self.max_waiting, self.max_waiting > 0, "at least 1".into()),
+        ];
+        for (key, value, valid, expected) in rules {
+            if !valid {
+                return Err(BatcherError::Config { key, value, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<B: Backend> Batcher<B> {
+    /// Allocates the pool. A response ends at any of `end_ids`.
+    pub fn new(
+        transformer: Transformer<B>,
+        tokenizer: Tokenizer,
+        end_ids: Vec<u32>,
+        config: BatcherConfig,
+        version: u64,
+        weights: Arc<Weights<B>>,
+    ) -> Result<Self, BatcherError> {
+        config.validate()?;
+        let pool = transformer.kv_pool(config.kv_blocks, config.block_size).map_err(BatcherError::Pool)?;
+        let schedule = Schedule::new(ScheduleLimits {
+            max_batch_tokens: config.max_batch_tokens,
+            max_sequences: config.max_sequences,
+            blocks: config.kv_blocks,
+            block_size: config.block_size,
+        });
+        Ok(Self {
+            transformer,
+            tokenizer,
+            end_ids,
+            config,
+            pool,
+            schedule,
+            responses: HashMap::new(),
+            live: BTreeMap::from([(0, Live { version, weights })]),
+            epoch: 0,
+            next_id: 0,
+            events: Vec::new(),
+            stats: BatcherStats::default(),
+        })
+    }
+
+    /// Queues a request.
+    pub fn submit(&mut self, request: GenerateRequest) -> Result<SequenceId, SubmitError> {
+        let (prompt_tokens, context_tokens) = (request.prompt_ids.len(), self.context_tokens());
+        if prompt_tokens == 0 {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        if request.max_new_tokens == 0 {
+            return Err(SubmitError::NoNewTokens);
+        }
+        if prompt_tokens >= context_tokens {
+            return Err(SubmitError::ContextLengthExceeded { prompt_tokens, context_tokens });
+        }
+        let vocab_size = self.transformer.config.vocab_size;
+        if let Some(&id) = request.prompt_ids.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(SubmitError::UnknownToken { id, vocab_size });
+        }
+        let response = Response::new(&request, context_tokens - prompt_tokens, self.tokenizer.clone())?;
+        if self.waiting() >= self.config.max_waiting {
+            return Err(SubmitError::QueueFull { waiting: self.waiting() });
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.schedule.add(id, request.prompt_ids);
+        self.responses.insert(id, response);
+        Ok(SequenceId(id))
+    }
+
+    /// Ends a request whose receiver has gone; the next step reports it as cancelled. One that has ended stays so.
+    pub fn cancel(&mut self, id: SequenceId) {
+        if self.responses.remove(&id.0).is_some() {
+            self.finish(id.0, End { reason: FinishReason::Cancelled, text: String::new() });
+            self.retire_weights();
+        }
+    }
+
+    /// Computes one step and returns what happened since the last. After an error nothing is lost: the next step
+    /// tries the same again.
+    pub fn step(&mut self) -> Result<Vec<(SequenceId, GenerateEvent)>, KernelError> {
+        let mut by_epoch: BTreeMap<u64, Vec<Chunk>> = BTreeMap::new();
+        for chunk in self.schedule.plan(self.epoch) {
+            by_epoch.entry(chunk.epoch).or_default().push(chunk);
+        }
+        for (epoch, chunks) in by_epoch {
+            self.run(epoch, &chunks)?;
+        }
+        self.retire_weights();
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Serves new requests with these weights from now on; running ones end on theirs.
+    pub fn load(&mut self, version: u64, weights: Arc<Weights<B>>) {
+        let old = self.epoch;
+        self.epoch += 1;
+        self.live.insert(self.epoch, Live { version, weights });
+        // What running responses hold stays until they end.
+        self.schedule.forget(old);
+        self.retire_weights();
+    }
+
+    /// Whether a step has nothing to do and nothing to report.
+    pub fn is_idle(&self) -> bool {
+        self.responses.is_empty() && self.events.is_empty()
+    }
+
+    /// Most tokens of a prompt and its response together: the model's positions, or the pool if that is smaller.
+    pub fn context_tokens(&self) -> usize {
+        self.transformer.config.max_positions.min(self.config.kv_blocks * self.config.block_size)
+    }
+
+    /// Version of the weights that new requests are served with.
+    pub fn version(&self) -> u64 {
+        self.live[&self.epoch].version
+    }
+
+    /// Versions in memory, oldest first: the newest, and those that a response still runs on.
+    pub fn live_versions(&self) -> Vec<u64> {
+        self.live.values().map(|live| live.version).collect()
+    }
+
+    /// Requests that hold blocks.
+    pub fn running(&self) -> usize {
+        self.schedule.running()
+    }
+
+    /// Requests that hold none yet, or none any more.
+    pub fn waiting(&self) -> usize {
+        self.schedule.waiting()
+    }
+
+    /// Totals since the start, and the pool's use now.
+    pub fn stats(&self) -> BatcherStats {
+        let cache = self.schedule.cache();
+        BatcherStats {
+            preemptions: self.schedule.preemptions(),
+            kv_blocks_used: cache.used(),
+            kv_blocks_cached: cache.idle(),
+            kv_blocks_total: self.config.kv_blocks,
+            ..self.stats
+        }
+    }
+
+    /// One forward pass with one set of weights, and a draw for every sequence that reached its last token.
+    fn run(&mut self, epoch: u64, chunks: &[Chunk]) -> Result<(), KernelError> {
+        let step = self.paged_step(chunks);
+        let weights = &self.live[&epoch].weights;
+        let logits = self.transformer.forward_paged(weights, &mut self.pool, &step)?;
+
+        for chunk in chunks {
+            self.schedule.computed(chunk);
+            self.stats.computed_tokens += chunk.new as u64;
+        }
+        let rows = logits.chunks_exact(self.transformer.config.vocab_size);
+        let mut drawing: Vec<_> = (chunks.iter().filter(|chunk| chunk.draws).zip(rows))
+            .map(|(chunk, row)| {
+                let response = self.responses.remove(&chunk.id).expect("a running sequence has a response");
+                (chunk.id, row, response)
+            })
+            .collect();
+        let end_ids = &self.end_ids;
+        let drawn: Vec<_> = self
+            .transformer
+            .backend
+            .scope(|| drawing.par_iter_mut().map(|(_, row, response)| response.draw(row, end_ids)).collect());
+        for ((id, _, response), drawn) in drawing.into_iter().zip(drawn) {
+            match drawn {
+                Ok(Drawn { token, text, end }) => {
+                    self.schedule.push(id, token.id);
+                    self.stats.generated_tokens += 1;
+                    self.events.push((SequenceId(id), GenerateEvent::Token { token, text }));
+                    match end {
+                        Some(end) => self.finish(id, end),
+                        None => drop(self.responses.insert(id, response)),
+                    }
+                }
+                Err(error) => {
+                    self.release(id);
+                    self.events.push((SequenceId(id), GenerateEvent::Failed { error: error.to_string() }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn paged_step(&self, chunks: &[Chunk]) -> PagedStep {
+        let mut step = PagedStep::default();
+        for chunk in chunks {
+            let sequence = self.schedule.sequence(chunk.id);
+            let positions = chunk.start..chunk.start + chunk.new;
+            step.segments.push(PagedSegment {
+                row: step.ids.len(),
+                new: chunk.new,
+                past: chunk.start,
+                table: step.block_tables.len(),
+            });
+            step.ids.extend_from_slice(&sequence.tokens[positions.clone()]);
+            for position in positions {
+                let block = sequence.table[position / self.config.block_size] as usize;
+                let slot = block * self.config.block_size + position % self.config.block_size;
+                step.positions.push(position as u32);
+                step.slots.push(slot as u32);
+            }
+            step.block_tables.extend_from_slice(&sequence.table);
+            if chunk.draws {
+                step.logit_rows.push(step.ids.len() as u32 - 1);
+            }
+        }
+        step
+    }
+
+    fn finish(&mut self, id: u64, End { reason, text }: End) {
+        let (version, cached_tokens) = self.release(id);
+        let finished = GenerateEvent::Finished { reason, text, policy_version: version, cached_tokens };
+        self.events.push((SequenceId(id), finished));
+    }
+
+    /// Gives a sequence's blocks back; returns the version it ran on and the prompt tokens it did not compute.
+    fn release(&mut self, id: u64) -> (u64, usize) {
+        let sequence = self.schedule.remove(id).expect("every response is scheduled until it ends");
+        let Some(epoch) = sequence.epoch else { return (self.version(), 0) };
+        self.stats.prompt_tokens += sequence.prompt_tokens as u64;
+        self.stats.cached_tokens += sequence.cached_tokens as u64;
+        (self.live[&epoch].version, sequence.cached_tokens)
+    }
+
+    /// Drops weights that no sequence needs any more, and what was computed with them.
+    fn retire_weights(&mut self) {
+        let (schedule, newest) = (&mut self.schedule, self.epoch);
+        self.live.retain(|&epoch, _| {
+            let needed = epoch == newest || schedule.uses(epoch);
+            if !needed {
+                schedule.forget(epoch);
+            }
+            needed
+        });
+    }
+}

@@ -1,0 +1,351 @@
+//! Draws one token from a row of logits, and says how likely it was. The order is the one of `transformers`:
+//! temperature, then top-k, then top-p of what is left, then min-p. Equal logits rank by id, so every choice is
+//! repeatable; each request draws from its own stream, so no choice depends on who else is in the batch.
+
+use openclaw_kernels::cpu::{SoftmaxMass, softmax_weights};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use crate::serving::{SamplingParams, TokenLogprob};
+
+/// A sampling parameter outside its range.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{name} is {value}, expected {expected}")]
+pub struct SamplingError {
+    /// Name of the parameter.
+    pub name: &'static str,
+    /// Its value.
+    pub value: f32,
+    /// What it may be.
+    pub expected: &'static str,
+}
+
+/// The logits of a step hold no distribution: not a number, or infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the model's logits are not finite")]
+pub struct NotFinite;
+
+/// One request's way of drawing tokens.
+#[derive(Debug)]
+pub struct Sampler {
+    params: SamplingParams,
+    top_logprobs: usize,
+    rng: ChaCha12Rng,
+    /// Of the ids, in the last softmax; kept to be reused.
+    weights: Vec<f32>,
+}
+
+impl Sampler {
+    /// Checks the parameters. Without a seed the stream starts anywhere.
+    pub fn new(params: SamplingParams, top_logprobs: usize) -> Result<Self, SamplingError> {
+        let SamplingParams { temperature, top_p, min_p, .. } = params;
+        let ranges = [
+            ("temperature", temperature, (0.0..f32::INFINITY).contains(&temperature), "a number from 0 up"),
+            ("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "a number in (0, 1]"),
+            ("min_p", min_p, (0.0..1.0).contains(&min_p), "a number in [0, 1)"),
+        ];
+        for (name, value, valid, expected) in ranges {
+            if !valid {
+                return Err(SamplingError { name, value, expected });
+            }
+        }
+        let rng = ChaCha12Rng::seed_from_u64(params.seed.unwrap_or_else(rand::random));
+        Ok(Self { params, top_logprobs, rng, weights: Vec::new() })
+    }
+
+    /// Draws from `logits`, one per id of the vocabulary.
+    pub fn draw(&mut self, logits: &[f32]) -> Result<TokenLogprob, NotFinite> {
+        let SoftmaxMass { max, mass } = softmax_weights(logits, 1.0, &mut self.weights).ok_or(NotFinite)?;
+        let raw = |id: u32| (f64::from(logits[id as usize] - max) - mass.ln()) as f32;
+        let (id, logprob) = match self.params.temperature {
+            // A temperature so small that it is zero to a divisor is greedy too.
+            temperature if temperature < f32::MIN_POSITIVE => {
+                let first = logits.iter().position(|&x| x == max).expect("the largest logit is one of them");
+                (first as u32, 0.0)
+            }
+            temperature => self.draw_tempered(logits, temperature)?,
+        };
+        let top = ranked(logits, self.top_logprobs).into_iter().map(|id| (id, raw(id))).collect();
+        Ok(TokenLogprob { id, logprob, raw_logprob: raw(id), top })
+    }
+
+    fn draw_tempered(&mut self, logits: &[f32], temperature: f32) -> Result<(u32, f32), NotFinite> {
+        let SoftmaxMass { max, mut mass } =
+            softmax_weights(logits, temperature, &mut self.weights).ok_or(NotFinite)?;
+        let unit: f64 = self.rng.random();
+        let drawn = if self.keeps_all(logits.len()) {
+            self.pick(0..logits.len() as u32, unit * mass)
+        } else {
+            let kept = self.support(logits, max, mass);
+            mass = kept.iter().map(|&id| self.weight(id)).sum();
+            self.pick(kept, unit * mass)
+        };
+        let logprob = f64::from(logits[drawn as usize] - max) / f64::from(temperature) - mass.ln();
+        Ok((drawn, logprob as f32))
+    }
+
+    fn weight(&self, id: u32) -> f64 {
+        f64::from(self.weights[id as usize])
+    }
+
+    /// The first id at which the running weight passes `target`.
+    fn pick(&self, ids: impl IntoIterator<Item = u32>, target: f64) -> u32 {
+        let mut reached = 0.0;
+        let mut last = 0;
+        for id in ids {
+            let weight = self.weight(id);
+            reached += weight;
+            if weight > 0.0 {
+                last = id;
+                if reached > target {
+                    break;
+                }
+            }
+        }
+        last // also where rounding leaves the sum below the target
+    }
+
+    fn keeps_all(&self, vocab: usize) -> bool {
+        let SamplingParams { top_p, top_k, min_p, .. } = self.params;
+        top_p >= 1.0 && (top_k == 0 || top_k >= vocab) && min_p <= 0.0
+    }
+
+    /// The ids that may be drawn, most likely first. Each filter keeps a prefix of the ranking, so the shortest
+    /// prefix decides. Weights are relative to the most likely token's; `mass` is their sum over the vocabulary.
+    fn support(&self, logits: &[f32], max: f32, mass: f64) -> Vec<u32> {
+        let SamplingParams { temperature, top_p, top_k, min_p, .. } = self.params;
+        let (top_p, min_p) = (f64::from(top_p), f64::from(min_p));
+        let (mut ranking, mass) = if top_k > 0 {
+            let ranking = ranked(logits, top_k);
+            let mass = ranking.iter().map(|&id| self.weight(id)).sum();
+            (ranking, mass)
+        } else {
+            // All tokens below this together weigh less than top-p leaves out, so that ranking a whole vocabulary,
+            // which costs more than all the rest, is seldom needed. Halved against rounding.
+            let floor = min_p.max((1.0 - top_p) * mass / logits.len() as f64) / 2.0;
+            (ranked_from(logits, max + temperature * floor.ln() as f32), mass)
+        };
+        let mut reached = 0.0;
+        let mut kept = 0;
+        for &id in &ranking {
+            let weight = self.weight(id);
+            if weight < min_p {
+                break; // never the first: its weight is 1
+            }
+            reached += weight;
+            kept += 1;
+            if top_p < 1.0 && reached >= top_p * mass {
+                break;
+            }
+        }
+        ranking.truncate(kept);
+        ranking
+    }
+}
+
+/// A number that sorts by logit, largest first, then by id.
+fn rank(logit: f32, id: u32) -> u64 {
+    let bits = (logit + 0.0).to_bits(); // a negative zero is a zero
+    let ascending = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+    u64::from(!ascending) << 32 | u64::from(id)
+}
+
+/// The `count` largest logits' ids, largest first, equal ones by id.
+fn ranked(logits: &[f32], count: usize) -> Vec<u32> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut ranks: Vec<u64> = logits.iter().zip(0..).map(|(&logit, id)| rank(logit, id)).collect();
+    if count < ranks.len() {
+        ranks.select_nth_unstable(count - 1);
+        ranks.truncate(count);
+    }
+    ids_in_order(ranks)
+}
+
+/// The ids of all logits from `floor` up, largest first, equal ones by id.
+fn ranked_from(logits: &[f32], floor: f32) -> Vec<u32> {
+    let kept = logits.iter().zip(0..).filter(|(logit, _)| **logit >= floor);
+    ids_in_order(kept.map(|(&logit, id)| rank(logit, id)).collect())
+}
+
+fn ids_in_order(mut ranks: Vec<u64>) -> Vec<u32> {
+    ranks.sort_unstable();
+    ranks.into_iter().map(|rank| rank as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn params(temperature: f32, top_p: f32, top_k: usize, min_p: f32) -> SamplingParams {
+        SamplingParams { temperature, top_p, top_k, min_p, seed: Some(7) }
+    }
+
+    fn sampler(params: SamplingParams) -> Sampler {
+        Sampler::new(params, 0).unwrap()
+    }
+
+    /// Logits whose softmax is `probabilities`.
+    fn logits_of(probabilities: &[f64]) -> Vec<f32> {
+        probabilities.iter().map(|p| p.ln() as f32).collect()
+    }
+
+    /// Draws, counted by id, with each id's reported log-probability.
+    fn draws(sampler: &mut Sampler, logits: &[f32], count: usize) -> BTreeMap<u32, (usize, f32)> {
+        let mut seen = BTreeMap::new();
+        for _ in 0..count {
+            let token = sampler.draw(logits).unwrap();
+            let entry = seen.entry(token.id).or_insert((0, token.logprob));
+            entry.0 += 1;
+            assert_eq!(entry.1, token.logprob, "a distribution does not change between draws");
+        }
+        seen
+    }
+
+    fn support(sampling: SamplingParams, probabilities: &[f64]) -> Vec<u32> {
+        draws(&mut sampler(sampling), &logits_of(probabilities), 2000).into_keys().collect()
+    }
+
+    #[test]
+    fn draws_follow_the_reported_distribution() {
+        let mut rng = ChaCha12Rng::seed_from_u64(3);
+        for case in 0..24 {
+            let logits: Vec<f32> = (0..40).map(|_| rng.random_range(-2.0..2.0)).collect();
+            let temperature = [0.6, 1.0, 1.7][case % 3];
+            let sampling = match case / 3 % 4 {
+                0 => params(temperature, 1.0, 0, 0.0),
+                1 => params(temperature, 0.8, 0, 0.0),
+                2 => params(temperature, 1.0, 12, 0.0),
+                _ => params(temperature, 0.9, 20, 0.1),
+            };
+            let count = 20_000;
+            let seen = draws(&mut sampler(sampling), &logits, count);
+            let reported: f64 = seen.values().map(|(_, logprob)| f64::from(*logprob).exp()).sum();
+            assert!((reported - 1.0).abs() < 1e-5, "case {case}: probabilities sum to {reported}");
+            let chi_square: f64 = (seen.values())
+                .map(|&(observed, logprob)| {
+                    let expected = f64::from(logprob).exp() * count as f64;
+                    (observed as f64 - expected).powi(2) / expected
+                })
+                .sum();
+            let freedom = (seen.len() - 1) as f64;
+            let bound = freedom + 4.0 * (2.0 * freedom).sqrt() + 6.0;
+            assert!(chi_square < bound, "case {case}: chi-square {chi_square} over {bound}");
+        }
+    }
+
+    #[test]
+    fn top_k_keeps_exactly_k_and_ties_go_to_the_smaller_id() {
+        assert_eq!(support(params(1.0, 1.0, 2, 0.0), &[0.2, 0.2, 0.4, 0.2]), [0, 2]);
+        assert_eq!(support(params(1.0, 1.0, 9, 0.0), &[0.5, 0.5]), [0, 1], "k over the vocabulary keeps all");
+    }
+
+    #[test]
+    fn top_p_keeps_the_smallest_set_that_reaches_it() {
+        assert_eq!(support(params(1.0, 0.55, 0, 0.0), &[0.1, 0.5, 0.3, 0.1]), [1, 2]);
+        assert_eq!(support(params(1.0, 0.45, 0, 0.0), &[0.1, 0.5, 0.3, 0.1]), [1]);
+        assert_eq!(support(params(1.0, 1e-9, 0, 0.0), &[0.4, 0.6]), [1], "never empty");
+    }
+
+    #[test]
+    fn top_p_is_a_share_of_what_top_k_left() {
+        // Of {0.5, 0.3}, the first alone is 0.625.
+        assert_eq!(support(params(1.0, 0.6, 2, 0.0), &[0.1, 0.5, 0.3, 0.1]), [1]);
+        assert_eq!(support(params(1.0, 0.6, 0, 0.0), &[0.1, 0.5, 0.3, 0.1]), [1, 2]);
+    }
+
+    #[test]
+    fn min_p_is_a_share_of_the_most_likely_after_temperature() {
+        assert_eq!(support(params(1.0, 1.0, 0, 0.5), &[0.1, 0.5, 0.3, 0.1]), [1, 2]);
+        assert_eq!(
+            support(params(0.5, 1.0, 0, 0.5), &[0.1, 0.5, 0.3, 0.1]),
+            [1],
+            "0.09 / 0.25 is below a half"
+        );
+        assert_eq!(support(params(1.0, 1.0, 0, 0.99), &[0.5, 0.5]), [0, 1]);
+    }
+
+    #[test]
+    fn ranks_order_by_logit_then_id() {
+        let logits = [0.0, -1.5, f32::NEG_INFINITY, 2.0, -0.0, 1e-40, 2.0, -1e30];
+        assert_eq!(ranked(&logits, 8), [3, 6, 5, 0, 4, 1, 7, 2]);
+        assert_eq!(ranked(&logits, 2), [3, 6]);
+        assert_eq!(ranked_from(&logits, 0.0), [3, 6, 5, 0, 4]);
+    }
+
+    #[test]
+    fn a_wide_support_in_a_large_vocabulary_is_ranked_in_full() {
+        let logits: Vec<f32> = (0..5000).map(|id| -(id as f32) * 1e-4).collect();
+        let mut sampler = sampler(params(1.0, 0.9, 0, 0.0));
+        let total = softmax_weights(&logits, 1.0, &mut sampler.weights).unwrap().mass;
+        let kept = sampler.support(&logits, 0.0, total);
+        let reached: f64 = logits[..kept.len()].iter().map(|&x| f64::from(x).exp()).sum();
+        let before: f64 = logits[..kept.len() - 1].iter().map(|&x| f64::from(x).exp()).sum();
+        assert_eq!(kept, (0..kept.len() as u32).collect::<Vec<_>>());
+        assert!(reached >= 0.9 * total && before < 0.9 * total, "{} ids", kept.len());
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_largest_with_certainty() {
+        let token = sampler(params(0.0, 1.0, 0, 0.0)).draw(&[1.0, 3.0, 3.0, -1.0]).unwrap();
+        assert_eq!((token.id, token.logprob), (1, 0.0));
+        let raw = 3.0 - (1f64.exp() + 2.0 * 3f64.exp() + (-1f64).exp()).ln();
+        assert!((f64::from(token.raw_logprob) - raw).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_raw_log_probability_ignores_temperature_and_filters() {
+        let probabilities = [0.1, 0.5, 0.3, 0.1];
+        let mut sampler = Sampler::new(params(0.7, 0.5, 3, 0.0), 2).unwrap();
+        let token = sampler.draw(&logits_of(&probabilities)).unwrap();
+        assert!((token.raw_logprob - 0.5f32.ln()).abs() < 1e-6);
+        assert_eq!(token.logprob, 0.0, "0.5 of the tempered distribution is one token");
+        let top: Vec<u32> = token.top.iter().map(|&(id, _)| id).collect();
+        assert_eq!(top, [1, 2]);
+        assert!((token.top[1].1 - 0.3f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_seed_fixes_the_draws() {
+        let logits = vec![0.0; 1000];
+        let ids = |seed| -> Vec<u32> {
+            let mut sampler = sampler(SamplingParams { seed, ..params(1.0, 1.0, 0, 0.0) });
+            (0..8).map(|_| sampler.draw(&logits).unwrap().id).collect()
+        };
+        assert_eq!(ids(Some(5)), ids(Some(5)));
+        assert_ne!(ids(Some(5)), ids(Some(6)));
+        assert_ne!(ids(None), ids(None));
+    }
+
+    #[test]
+    fn logits_without_a_distribution_are_an_error() {
+        for logits in [[f32::NAN, 0.0], [0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NEG_INFINITY; 2]] {
+            assert_eq!(sampler(params(1.0, 1.0, 0, 0.0)).draw(&logits), Err(NotFinite), "{logits:?}");
+        }
+        let masked = sampler(params(1.0, 1.0, 0, 0.0)).draw(&[f32::NEG_INFINITY, 0.0]).unwrap();
+        assert_eq!(masked.id, 1);
+    }
+
+    #[test]
+    fn extreme_temperatures_stay_finite() {
+        for temperature in [1e-30, 1e-3, 1e6] {
+            let token = sampler(params(temperature, 0.9, 0, 0.0)).draw(&[-40.0, 80.0, 79.0]).unwrap();
+            assert!(token.logprob.is_finite() && token.raw_logprob.is_finite(), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_named() {
+        for (sampling, text) in [
+            (params(-1.0, 1.0, 0, 0.0), "temperature is -1, expected a number from 0 up"),
+            (params(f32::NAN, 1.0, 0, 0.0), "temperature is NaN, expected a number from 0 up"),
+            (params(1.0, 0.0, 0, 0.0), "top_p is 0, expected a number in (0, 1]"),
+            (params(1.0, 1.0, 0, 1.0), "min_p is 1, expected a number in [0, 1)"),
+        ] {
+            assert_eq!(Sampler::new(sampling, 0).unwrap_err().to_string(), text);
+        }
+    }
+}
