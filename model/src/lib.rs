@@ -1,5 +1,6 @@
 //! A Qwen3-family transformer that can speak, score and learn. Knows no actor and no tokio.
 
+mod backward;
 mod batcher;
 mod blocks;
 pub mod bpe;
@@ -13,6 +14,7 @@ pub mod output_parser;
 pub mod params;
 mod prefix_cache;
 pub mod python_json;
+mod scoring;
 mod response;
 mod sampler;
 mod schedule;
@@ -20,6 +22,7 @@ pub mod serving;
 mod strftime;
 pub mod text_error;
 pub mod tokenizer;
+pub mod training;
 pub mod transformer;
 
 pub use batcher::{Batcher, BatcherConfig, BatcherError, BatcherStats, SequenceId, SubmitError};
@@ -39,4 +42,8 @@ pub use serving::{
 };
 pub use text_error::TextError;
 pub use tokenizer::{NamedTokens, Tokenizer};
+pub use training::{
+    AdamWConfig, CandidateObjective, Objective, PolicyObjective, StepReport, TrainCandidate, TrainRow,
+    TrainSequence, Trainer,
+};
 pub use transformer::{KvPool, PagedStep, Transformer, Weights, random_weights};

@@ -4,7 +4,10 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use openclaw_kernels::Cpu;
-use openclaw_model::{CheckpointError, Transformer, Weights, checkpoint};
+use openclaw_model::{
+    AdamWConfig, CheckpointError, Objective, ScoreRequest, TrainRow, TrainSequence, Trainer, Transformer,
+    Weights, checkpoint,
+};
 use safetensors::SafeTensors;
 
 const VARIANTS: [&str; 8] =
@@ -113,4 +116,54 @@ fn a_broken_checkpoint_is_an_error_that_names_file_and_tensor() {
     std::fs::write(&path, config.to_string()).unwrap();
     let error = checkpoint::load(&dir).unwrap_err().to_string();
     assert!(error.contains(&format!("model.layers.{layers}.input_layernorm.weight")), "{error}");
+}
+
+#[test]
+fn scored_logprobs_agree_with_transformers() {
+    for variant in VARIANTS {
+        let (transformer, weights) = open(variant);
+        let reference = reference(variant);
+        let mut expected = reference.arrays["logprobs"].as_slice();
+        for ids in &reference.sequences {
+            let request = ScoreRequest { ids: ids.clone(), start: 1, top_k: 3, ..ScoreRequest::default() };
+            let scored = transformer.score(&weights, &request).unwrap();
+            let (these, rest) = expected.split_at(ids.len() - 1);
+            expected = rest;
+            let error = worst(&scored.logprobs, these);
+            assert!(error < 1e-4, "{variant}: log-probs differ by {error:e}");
+        }
+    }
+}
+
+#[test]
+fn every_gradient_agrees_with_transformers() {
+    for variant in VARIANTS {
+        let (config, flat) = checkpoint::load(&folder(variant)).unwrap();
+        let transformer = Transformer::new(config, Cpu::new("parity", 2).unwrap()).unwrap();
+        let reference = reference(variant);
+        let predicted: usize = reference.sequences.iter().map(|s| s.len() - 1).sum();
+        let batch: Vec<TrainSequence> = reference
+            .sequences
+            .iter()
+            .map(|ids| {
+                let row =
+                    |position| TrainRow { position, weight: 1.0 / predicted as f32, ..TrainRow::default() };
+                TrainSequence { ids: ids.clone(), rows: (1..ids.len()).map(row).collect(), temperature: 1.0 }
+            })
+            .collect();
+        // Recomputing layers and splitting the batch must not change anything.
+        for (recompute, micro_batch_tokens) in [(false, 4096), (true, 4096), (true, 1)] {
+            let mut trainer = Trainer::new(transformer.clone(), &flat, AdamWConfig::default()).unwrap();
+            (trainer.recompute, trainer.micro_batch_tokens) = (recompute, micro_batch_tokens);
+            let report = trainer.accumulate(&batch, &Objective::CrossEntropy).unwrap();
+            assert!((report.loss as f32 - reference.arrays["loss"][0]).abs() < 1e-5, "{variant}: loss");
+            let grads = trainer.gradients().unwrap();
+            for parameter in &transformer.layout.parameters {
+                let expected = &reference.arrays[&format!("grad.{}", parameter.name)];
+                let scale = expected.iter().fold(1e-6f32, |m, g| m.max(g.abs()));
+                let error = worst(&grads[parameter.range.clone()], expected) / scale;
+                assert!(error < 1e-4, "{variant}: gradient of {} is off by {error:e}", parameter.name);
+            }
+        }
+    }
 }

@@ -1,2 +1,7 @@
 //! The `openclaw-rl` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    openclaw_runtime::cli::main()
+}

@@ -1,1 +1,24 @@
-//! (skeleton)
+//! What the end-to-end tests share: the binary they run.
+
+use std::{path::PathBuf, process::Command, sync::OnceLock};
+
+/// The `openclaw-rl` binary of this tree: the one named by `OPENCLAW_BIN`, or one that is built now, in the
+/// profile of the tests.
+pub fn binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| std::env::var_os("OPENCLAW_BIN").map_or_else(build, PathBuf::from)).clone()
+}
+
+fn build() -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    let profile_dir = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // All targets, because that builds the dependencies with the features that the tests have, so once.
+    let mut build = Command::new(cargo);
+    build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--workspace", "--all-targets"]);
+    if profile_dir.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().expect("cargo can be run").success(), "the binary could not be built");
+    profile_dir.join("openclaw-rl")
+}

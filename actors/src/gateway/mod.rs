@@ -1,1 +1,226 @@
-//! The OpenAI-compatible HTTP API in front of the policy.
+//! The OpenAI-compatible HTTP API in front of the policy: what it listens to, how it stops.
+
+mod admission;
+mod auth;
+mod chat;
+mod draft;
+mod errors;
+mod feedback;
+mod models;
+mod openai;
+mod routes;
+mod stream;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::serve::ListenerExt;
+use futures::future::BoxFuture;
+use openclaw_model::{ChatTemplate, Tokenizer};
+use serde::Deserialize;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tracing::{info, warn};
+
+use self::{admission::Admission, models::ServedModels};
+pub use self::{auth::ApiKey, errors::ApiError};
+use crate::{engine::Engine, sessions::SessionsAddress, turn::Turn};
+
+/// The `[actors.gateway]` table of the topology file.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Where to listen; port 0 picks a free one. Default 127.0.0.1:30000.
+    pub listen: SocketAddr,
+    /// The model's name. Default `policy`. `<name>-side` asks the same model for a side turn.
+    pub served_model: String,
+    /// Further names. Default none.
+    pub aliases: Vec<String>,
+    /// The key that clients must send. Default none: no authentication, loopback only.
+    pub api_key: Option<ApiKey>,
+    /// Requests answered at once. Default 64.
+    pub max_in_flight: usize,
+    /// Requests that wait for a place; more are told to come back. Default 256.
+    pub queue_depth: usize,
+    /// Longest wait for a place. Default 30.
+    pub queue_timeout_secs: u64,
+    /// Largest request body. Default 8 MiB.
+    pub max_body_bytes: usize,
+    /// Longest wait for a model that restarts. Default 120.
+    pub engine_wait_secs: u64,
+    /// Sampling temperature of requests that name none. Default 1.
+    pub default_temperature: f32,
+    /// Nucleus of requests that name none. Default 1: all tokens.
+    pub default_top_p: f32,
+    /// Top-k of requests that name none. Default 0: all tokens.
+    pub default_top_k: usize,
+    /// Longest answer to requests that name no limit. Default 1024.
+    pub default_max_tokens: usize,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 30000)),
+            served_model: "policy".to_owned(),
+            aliases: Vec::new(),
+            api_key: None,
+            max_in_flight: 64,
+            queue_depth: 256,
+            queue_timeout_secs: 30,
+            max_body_bytes: 8 << 20,
+            engine_wait_secs: 120,
+            default_temperature: 1.0,
+            default_top_p: 1.0,
+            default_top_k: 0,
+            default_max_tokens: 1024,
+        }
+    }
+}
+
+/// Writes a complete turn down; awaited before the client sees the end of the reply.
+pub type Recorder = Arc<dyn Fn(Arc<Turn>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What the gateway serves with.
+pub struct GatewayDeps {
+    /// The policy's engines, at least one; a session stays with one of them.
+    pub engines: Vec<Engine>,
+    /// Most tokens of prompt and answer together.
+    pub context_length: usize,
+    /// The policy's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The policy's chat template.
+    pub template: ChatTemplate,
+    /// Where requests and turns are told of.
+    pub sessions: SessionsAddress,
+    /// Where turns are written down, if anywhere.
+    pub recorder: Option<Recorder>,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Someone else has the port, or it is not ours to have.
+    #[error("gateway cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Anyone who can reach the port could speak for the user and train the policy.
+    #[error("gateway listens on {listen}, beyond this machine, without an api_key")]
+    OpenWithoutKey {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// A setting that cannot be served with.
+    #[error("gateway: {key} {problem}")]
+    Config {
+        /// The setting.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// What all requests share.
+pub struct Shared {
+    config: GatewayConfig,
+    admission: Admission,
+    models: ServedModels,
+    engines: Vec<Engine>,
+    context_length: usize,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    sessions: SessionsAddress,
+    recorder: Option<Recorder>,
+    /// Set when answers that have not ended must end now.
+    cut: watch::Sender<bool>,
+}
+
+/// The API.
+#[derive(Debug)]
+pub struct Gateway;
+
+impl Gateway {
+    /// Listens and serves until [`GatewayHandle::stop`].
+    pub async fn start(config: GatewayConfig, deps: GatewayDeps) -> Result<GatewayHandle, GatewayError> {
+        let listen = config.listen;
+        if config.api_key.is_none() && !listen.ip().is_loopback() {
+            return Err(GatewayError::OpenWithoutKey { listen });
+        }
+        if config.served_model.is_empty() {
+            return Err(GatewayError::Config { key: "served_model", problem: "is empty" });
+        }
+        if deps.engines.is_empty() {
+            return Err(GatewayError::Config { key: "engines", problem: "are none" });
+        }
+        let failed = |source| GatewayError::Listen { listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        let queue_timeout = Duration::from_secs(config.queue_timeout_secs);
+        let shared = Arc::new(Shared {
+            admission: Admission::new(config.max_in_flight, config.queue_depth, queue_timeout),
+            models: ServedModels::new(&config.served_model, &config.aliases, deps.context_length),
+            engines: deps.engines,
+            context_length: deps.context_length,
+            tokenizer: deps.tokenizer,
+            template: deps.template,
+            sessions: deps.sessions,
+            recorder: deps.recorder,
+            cut: watch::Sender::new(false),
+            config,
+        });
+        let router = routes::router(shared.clone());
+        let (stop, mut stopping) = watch::channel(false);
+        // Tokens are small packets: each must leave at once.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                warn!(%error, "TCP_NODELAY could not be set");
+            }
+        });
+        let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+            // A dropped handle stops the server, too.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        });
+        let server = tokio::spawn(server.into_future());
+        info!(%addr, "gateway listens");
+        Ok(GatewayHandle { addr, shared, stop, server })
+    }
+}
+
+/// A gateway that serves. Dropping it stops it without a deadline for the answers under way.
+pub struct GatewayHandle {
+    /// Where it listens; the real port when 0 was asked for.
+    pub addr: SocketAddr,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl GatewayHandle {
+    /// Requests being answered.
+    pub fn in_flight(&self) -> usize {
+        self.shared.admission.in_flight()
+    }
+
+    /// Requests that wait for a place.
+    pub fn queued(&self) -> usize {
+        self.shared.admission.waiting()
+    }
+
+    /// Accepts no more, lets answers end until `deadline`, then cuts them. `true` when none was cut.
+    pub async fn stop(mut self, deadline: Duration) -> bool {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(deadline, &mut self.server).await.is_ok() {
+            return true;
+        }
+        warn!(in_flight = self.in_flight(), "answers are cut: the deadline for stopping has passed");
+        self.shared.cut.send_replace(true);
+        // Their clients are told; whoever does not read by then is left.
+        if tokio::time::timeout(Duration::from_secs(1), &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+        false
+    }
+}

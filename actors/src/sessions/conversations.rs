@@ -65,6 +65,23 @@ impl ArrivedRequest {
         let transcript = Transcript::read(&messages);
         Self { marks, messages, transcript, has_tools }
     }
+
+    /// What a request is while nobody keeps its session.
+    pub fn without_session(&self) -> Arrival {
+        let stated = stated_session(&self.marks, &self.messages);
+        let fingerprint = Fingerprint {
+            chain: self.transcript.chain.as_slice().into(),
+            named: stated.is_some(),
+            last: true,
+        };
+        Arrival {
+            session: stated.unwrap_or_else(fresh_session),
+            kind: TurnKind::Side,
+            index: 0,
+            trainable: false,
+            fingerprint,
+        }
+    }
 }
 
 /// Recognises a request when a later one carries it as history.

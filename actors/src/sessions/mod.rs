@@ -1,5 +1,6 @@
 //! Which conversation a request belongs to, whether it may be trained on, and what its arrival says of the turn before.
 
+mod actor;
 mod classify;
 mod conversations;
 mod identify;
@@ -7,6 +8,7 @@ mod next_state;
 mod recency;
 mod transcript;
 
+pub use actor::{EvaluateSink, Sessions, SessionsAddress, SessionsArguments, SessionsMessage};
 pub use classify::DefaultTurnType;
 pub use conversations::{
     Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, Fingerprint, SessionsConfig,

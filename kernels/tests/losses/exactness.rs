@@ -192,6 +192,52 @@ fn extreme_logits_keep_their_digits() {
 }
 
 #[test]
+fn no_rows_are_no_work() {
+    let empty = LogitsShape::dense(0, 100);
+    let loss = RowLoss::cross_entropy(&[][..], &[][..]);
+    let (gradient, stats) = run::<f32>(&cpu(), empty, loss, &[]);
+    assert!(gradient.is_empty() && stats.is_empty());
+    let shape = LinearShape { chunk_rows: 2, ..LinearShape::new(0, 3, 100) };
+    let (weight, mut scratch, mut d_weight) =
+        (vec![0.5; 300], vec![0.0; shape.scratch_len()], vec![1.0; 300]);
+    let out = HeadGradients {
+        scratch: &mut scratch[..],
+        d_hidden: &mut [],
+        d_weight: &mut d_weight,
+        stats: &mut [][..],
+    };
+    let head = Head { hidden: &[][..], weight: &weight[..] };
+    cpu().linear_loss(shape, loss, head, out).expect("valid arguments");
+    assert_eq!(d_weight, vec![1.0; 300]);
+}
+
+#[test]
+fn a_ratio_beyond_the_range_of_f32_stays_finite() {
+    let inputs =
+        Inputs { old: vec![-500.0; 3], advantages: vec![-1.0, 1.0, 0.0], ..Inputs::new(15, 3, 50, 1.0) };
+    let loss = RowLoss { token: inputs.policy(None), ..inputs.losses()[0].1 };
+    let (gradient, stats) = run(&cpu(), inputs.shape(), loss, &inputs.logits);
+    assert!(gradient.iter().all(|g| g.is_finite()) && stats[0].loss > 1e38 && stats[0].loss.is_finite());
+    assert_eq!((stats[1].loss, stats[1].clipped(), stats[2].loss), (-1.28, Clipped::Range, 0.0));
+    assert!(gradient[50..].iter().all(|g| *g == 0.0));
+}
+
+#[test]
+fn a_repeated_candidate_counts_once() {
+    let inputs = Inputs::new(16, 3, 40, 1.0);
+    let mut repeated = Inputs::new(16, 3, 40, 1.0);
+    let mut single = Inputs::new(16, 3, 40, 1.0);
+    for row in 0..3 {
+        (repeated.ids[row * 4 + 3], single.ids[row * 4 + 3]) = (inputs.ids[row * 4 + 1], -1);
+    }
+    for loss in [Inputs::hybrid, |inputs: &Inputs| inputs.reverse_kl(0.1)] as [fn(&Inputs) -> Loss<'_>; 2] {
+        let (a, stats_a) = run(&cpu(), inputs.shape(), loss(&repeated), &inputs.logits);
+        let (b, stats_b) = run(&cpu(), inputs.shape(), loss(&single), &inputs.logits);
+        assert_eq!((bits(&a), &stats_a[0]), (bits(&b), &stats_b[0]));
+    }
+}
+
+#[test]
 fn a_gap_between_equal_logits_is_zero() {
     let inputs = Inputs::new(14, 5, 1025, 0.6);
     let (mut student, mut teacher, mut gap) = (vec![9.0; 5], vec![9.0; 5], vec![9.0; 5]);

@@ -140,3 +140,24 @@ fn bad_arguments_are_named() {
             .contains("logits has 20 elements, expected 30")
     );
 }
+
+#[test]
+fn a_clip_that_is_no_range_is_refused() {
+    let inputs = Inputs::new(3, 2, 10, 1.0);
+    let good = ClipRange { low: 0.2, high: 0.28, dual: None };
+    let low = ClipRange { low: f32::NAN, ..good };
+    let dual = ClipRange { dual: Some(0.5), ..good };
+    for (clip, says) in [(low, "clip NaN below"), (dual, "dual clip Some(0.5)")] {
+        let policy = PolicyTerm {
+            advantages: &inputs.advantages[..],
+            old_logprobs: &inputs.old[..],
+            importance: None,
+            clip,
+        };
+        let token = TokenTerm::Policy(policy);
+        let loss = RowLoss { token, ..RowLoss::cross_entropy(&inputs.weights[..], &inputs.targets[..]) };
+        let (mut logits, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); 2]);
+        let error = cpu().row_loss(inputs.shape(), loss, &mut logits, &mut stats).expect_err("a bad clip");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}

@@ -6,6 +6,7 @@ pub mod evaluation;
 mod hints;
 mod judgements;
 mod problem_talk;
+pub mod run;
 mod system_prompts;
 #[cfg(test)]
 mod tests;

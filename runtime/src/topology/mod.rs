@@ -28,6 +28,14 @@ pub use sections::{
 use problems::Problems;
 use read::FromToml;
 
+/// A process cannot be a node that the topology does not name.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("no node named \"{name}\" under [nodes]{hint}")]
+pub struct UnknownNode {
+    name: String,
+    hint: String,
+}
+
 impl Topology {
     /// Reads and checks a file, without a look at the rest of the machine.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, TopologyError> {
@@ -59,6 +67,19 @@ impl Topology {
         look(&topology, &mut problems);
         let problems = problems.into_sorted();
         if problems.is_empty() { Ok(topology) } else { Err(invalid(problems)) }
+    }
+
+    /// The node that a process is: the named one, or the only one.
+    pub fn node(&self, name: Option<&str>) -> Result<(&str, &Node), UnknownNode> {
+        let mut nodes = self.nodes.iter();
+        let found = match name {
+            Some(name) => nodes.find(|(known, _)| *known == name),
+            None => nodes.next(),
+        };
+        found.map(|(name, node)| (name.as_str(), node)).ok_or_else(|| {
+            let name = name.unwrap_or_default();
+            UnknownNode { name: name.to_owned(), hint: did_you_mean(name, self.nodes.keys()) }
+        })
     }
 
     /// The topology with every default written out, as a file that reads back to the same. It names

@@ -7,8 +7,8 @@ use super::softmax::{Scale, Softmax};
 use super::token::{clipped_policy, kl_estimate};
 use super::{check_ids, check_logits, min_rows};
 use crate::backend::Float;
-use crate::error::{Result, expect_len};
-use crate::ops::{CandidateLoss, Clipped, LogitsShape, RowLoss, RowStat, TokenTerm};
+use crate::error::{KernelError, Result, expect_len};
+use crate::ops::{CandidateLoss, ClipRange, Clipped, LogitsShape, RowLoss, RowStat, TokenTerm};
 
 /// The arguments as the CPU sees them.
 pub(super) type Args<'a> = RowLoss<&'a [f32], &'a [i32]>;
@@ -45,6 +45,7 @@ pub(super) fn check_row_loss(op: &'static str, rows: usize, vocab: usize, loss: 
     expect_len(op, "weights", loss.weights.len(), rows)?;
     expect_len(op, "targets", loss.targets.len(), rows)?;
     if let TokenTerm::Policy(policy) = &loss.token {
+        check_clip(op, policy.clip)?;
         expect_len(op, "advantages", policy.advantages.len(), rows)?;
         expect_len(op, "old log-probs", policy.old_logprobs.len(), rows)?;
         if let Some(importance) = policy.importance {
@@ -61,7 +62,8 @@ pub(super) fn check_row_loss(op: &'static str, rows: usize, vocab: usize, loss: 
             CandidateLoss::ReverseKl { teacher_logprobs, .. } => {
                 expect_len(op, "teacher log-probs", teacher_logprobs.len(), len)?;
             }
-            CandidateLoss::Policy { advantages, weights, old_logprobs, .. } => {
+            CandidateLoss::Policy { advantages, weights, old_logprobs, clip } => {
+                check_clip(op, *clip)?;
                 expect_len(op, "candidate advantages", advantages.len(), len)?;
                 expect_len(op, "candidate weights", weights.len(), len)?;
                 expect_len(op, "candidate old log-probs", old_logprobs.len(), len)?;
@@ -75,6 +77,15 @@ pub(super) fn check_row_loss(op: &'static str, rows: usize, vocab: usize, loss: 
         }
     }
     Ok(())
+}
+
+fn check_clip(op: &'static str, clip: ClipRange) -> Result<()> {
+    let ClipRange { low, high, dual } = clip;
+    if low >= 0.0 && high >= 0.0 && dual.is_none_or(|dual| dual > 1.0) {
+        return Ok(());
+    }
+    let what = format!("clip {low} below and {high} above must not be negative, dual clip {dual:?} above 1");
+    Err(KernelError::Argument { op, what })
 }
 
 /// Loss of row `i`; its logits become their gradient. The flag tells whether any of it differs from 0.

@@ -1,0 +1,448 @@
+//! `POST /v1/chat/completions`. The order matters: sessions hear of a request before it is answered, so that it is
+//! the next state of the turn before; and of the answer before the client sees its end, so that no later request can
+//! overtake it.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use futures::StreamExt;
+use openclaw_model::{
+    FinishReason, GenerateEvent, GenerateRequest, ParserConfig, SamplingParams, normalize_messages,
+};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{
+    Shared,
+    admission::Admitted,
+    draft::Draft,
+    errors::ApiError,
+    models::unix_secs,
+    openai::{ChatRequest, request_marks},
+    stream,
+};
+use crate::{
+    engine::{Engine, EngineError},
+    sessions::{Arrival, ArrivedRequest, TurnCompleted},
+    turn::{Turn, TurnId, TurnKind},
+};
+
+/// A client that sends its body slower than this is not waited for.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two tries to reach a model that ended under a request.
+const ENGINE_RETRY_PERIOD: Duration = Duration::from_millis(100);
+/// How often a request that nobody has seen an answer to is begun again.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// The handler.
+pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
+    let received = Instant::now();
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts.headers, body, shared.config.max_body_bytes).await?;
+    let (chat, fields) = ChatRequest::parse(&body)?;
+    let (model, side_model) = shared.models.resolve(chat.model.as_deref())?;
+    let marks = request_marks(&parts.headers, &fields, side_model);
+    drop((body, fields));
+
+    let arrived = ArrivedRequest::new(marks, Arc::new(chat.messages.clone()), !chat.tools.is_empty());
+    let arrival = shared.sessions.arrive(arrived).await;
+    let kind = if arrival.kind == TurnKind::Main { "main" } else { "side" };
+    metrics::counter!("openclaw_gateway_turns_total", "kind" => kind).increment(1);
+
+    let place = shared.admission.admit().await?;
+    let prompt = render(&shared, &chat).await?;
+    let room = shared.context_length.saturating_sub(prompt.ids.len());
+    if room == 0 {
+        return Err(ApiError::context_length(prompt.ids.len(), shared.context_length));
+    }
+    metrics::counter!("openclaw_gateway_prompt_tokens_total").increment(prompt.ids.len() as u64);
+    let generate = GenerateRequest {
+        prompt_ids: prompt.ids.clone(),
+        sampling: sampling(&shared, &chat),
+        max_new_tokens: chat.max_tokens.unwrap_or(shared.config.default_max_tokens).clamp(1, room),
+        stop: chat.stop.clone(),
+        top_logprobs: chat.top_logprobs,
+    };
+    let answer = Answer {
+        id: TurnId(format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()).into()),
+        engine: pick_engine(&shared.engines, &arrival),
+        created: unix_secs(),
+        shared,
+        chat,
+        model,
+        arrival,
+        prompt,
+        generate,
+        received,
+        _place: place,
+    };
+    if answer.chat.stream { stream::respond(answer).await } else { whole(answer).await }
+}
+
+/// A request that is being answered.
+pub struct Answer {
+    /// What the gateway serves with.
+    pub shared: Arc<Shared>,
+    /// Names the turn and the completion.
+    pub id: TurnId,
+    /// What the client asked for.
+    pub chat: ChatRequest,
+    /// The model name in the response.
+    pub model: String,
+    /// Unix time of the response.
+    pub created: u64,
+    /// What sessions made of the request.
+    pub arrival: Arrival,
+    prompt: Prompt,
+    generate: GenerateRequest,
+    engine: Engine,
+    received: Instant,
+    _place: Admitted,
+}
+
+struct Prompt {
+    ids: Vec<u32>,
+    messages: Vec<Value>,
+    tools: Vec<Value>,
+    parser: ParserConfig,
+}
+
+/// Tokens on their way.
+pub struct Generation {
+    first: Option<GenerateEvent>,
+    events: mpsc::Receiver<GenerateEvent>,
+    /// The version that draws, unless one was published in the very moment of the request; the end knows exactly.
+    pub policy_version: u64,
+}
+
+/// How a generation ended.
+pub struct Ending {
+    /// Why.
+    pub reason: FinishReason,
+    /// The version that drew every token.
+    pub policy_version: u64,
+    /// Prompt tokens that needed no computing.
+    pub cached_tokens: usize,
+}
+
+/// A complete turn, recorded.
+pub struct Completed {
+    /// The reply as an assistant message.
+    pub message: Value,
+    /// OpenAI's word.
+    pub finish_reason: &'static str,
+    /// Token counts.
+    pub usage: Value,
+}
+
+impl Generation {
+    /// The next event; a server that stops and an engine that ends are failures.
+    pub async fn next(&mut self, shared: &Shared) -> GenerateEvent {
+        if let Some(first) = self.first.take() {
+            return first;
+        }
+        let mut cut = shared.cut.subscribe();
+        let event = tokio::select! {
+            event = self.events.recv() => event,
+            _ = cut.wait_for(|cut| *cut) => {
+                return GenerateEvent::Failed { error: "the server is stopping".to_owned() };
+            }
+        };
+        event.unwrap_or_else(|| GenerateEvent::Failed { error: "the model ended".to_owned() })
+    }
+}
+
+impl Answer {
+    /// An empty reply to fill.
+    pub fn draft(&self) -> Draft {
+        Draft::new(self.prompt.parser, self.chat.logprobs)
+    }
+
+    /// Begins to draw and waits for the first event. A model that ends before it has said a word is waited for and
+    /// asked again: clients would answer an error with a rewritten message.
+    pub async fn begin(&self) -> Result<Generation, ApiError> {
+        let patience = Duration::from_secs(self.shared.config.engine_wait_secs);
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut attempts = 0;
+        let last_error = loop {
+            attempts += 1;
+            let version_before = self.engine.version();
+            let asked = tokio::time::timeout_at(deadline, self.engine.generate(self.generate.clone())).await;
+            let error = match asked {
+                Ok(Ok(events)) => {
+                    let policy_version = self.engine.version().max(version_before);
+                    let mut generation = Generation { first: None, events, policy_version };
+                    match generation.next(&self.shared).await {
+                        GenerateEvent::Failed { error } => error,
+                        first => {
+                            generation.first = Some(first);
+                            let waited = self.received.elapsed().as_secs_f64();
+                            metrics::histogram!("openclaw_gateway_time_to_first_token_seconds")
+                                .record(waited);
+                            return Ok(generation);
+                        }
+                    }
+                }
+                Ok(Err(EngineError::Refused { reason, .. })) => {
+                    let message = format!("The model cannot take this request: {reason}.");
+                    return Err(ApiError::invalid("messages", message));
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => break "it did not come back in time".to_owned(),
+            };
+            warn!(error, attempts, "the model ended before it answered; asking again");
+            metrics::counter!("openclaw_gateway_generations_repeated_total").increment(1);
+            if attempts == MAX_ATTEMPTS || *self.shared.cut.borrow() {
+                break error;
+            }
+            tokio::time::sleep(ENGINE_RETRY_PERIOD).await;
+        };
+        Err(ApiError::unavailable(format!("The model is away: {last_error}.")))
+    }
+
+    /// Hands the finished turn on. The client must not see its end before this returns.
+    pub async fn complete(self, draft: Draft, ending: Ending) -> Completed {
+        let prompt_tokens = self.prompt.ids.len();
+        let completion_tokens = draft.tokens();
+        let completed = Completed {
+            message: draft.message(),
+            finish_reason: draft.finish_reason(ending.reason),
+            usage: json!({
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+                "total_tokens": prompt_tokens + completion_tokens,
+                "prompt_tokens_details": {"cached_tokens": ending.cached_tokens},
+            }),
+        };
+        let completion = draft.into_completion(
+            self.prompt.ids,
+            ending.policy_version,
+            self.generate.sampling.temperature,
+            ending.reason,
+        );
+        let turn = Arc::new(Turn {
+            id: self.id,
+            session: self.arrival.session,
+            index: self.arrival.index,
+            kind: self.arrival.kind,
+            trainable: self.arrival.trainable,
+            messages: Arc::new(self.prompt.messages),
+            tools: Arc::new(self.prompt.tools),
+            template_kwargs: Arc::new(self.chat.template_kwargs),
+            completion,
+        });
+        if let Some(record) = &self.shared.recorder
+            && let Err(error) = record(turn.clone()).await
+        {
+            warn!(error, turn = %turn.id, "a turn could not be recorded");
+            metrics::counter!("openclaw_gateway_unrecorded_turns_total").increment(1);
+        }
+        self.shared.sessions.complete(TurnCompleted {
+            turn,
+            reply: completed.message.clone(),
+            fingerprint: self.arrival.fingerprint,
+        });
+        metrics::counter!("openclaw_gateway_completion_tokens_total").increment(completion_tokens as u64);
+        completed
+    }
+
+    /// `X-Session-Id`, `X-Policy-Version`, `X-Request-Id`.
+    pub fn headers(&self, policy_version: u64) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-policy-version", HeaderValue::from(policy_version));
+        // A name that no header can carry is still in the body.
+        for (name, value) in [("x-session-id", &self.arrival.session.0), ("x-request-id", &self.id.0)] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+
+    /// What every body and chunk begins with.
+    pub fn envelope(&self, object: &str, policy_version: u64) -> Map<String, Value> {
+        let mut envelope = Map::new();
+        envelope.insert("id".into(), (*self.id.0).into());
+        envelope.insert("object".into(), object.into());
+        envelope.insert("created".into(), self.created.into());
+        envelope.insert("model".into(), self.model.as_str().into());
+        envelope.insert("session_id".into(), (*self.arrival.session.0).into());
+        envelope.insert("policy_version".into(), policy_version.into());
+        envelope
+    }
+}
+
+/// Counts an answer that its client did not wait for; such a turn is not trained on.
+pub struct Uncut {
+    armed: bool,
+}
+
+impl Uncut {
+    /// From here on, being dropped means being cut.
+    pub fn watch() -> Self {
+        Self { armed: true }
+    }
+
+    /// The answer came to an end of its own.
+    pub fn ended(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Uncut {
+    fn drop(&mut self) {
+        if self.armed {
+            metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => "cut").increment(1);
+        }
+    }
+}
+
+async fn whole(answer: Answer) -> Result<Response, ApiError> {
+    let uncut = Uncut::watch();
+    let mut attempts = 0;
+    let outcome = loop {
+        attempts += 1;
+        match draw(&answer).await {
+            // Nobody has seen a word of it: it may be drawn again.
+            Err(error) if attempts < MAX_ATTEMPTS && error.status.is_server_error() => {
+                warn!(error = error.message, attempts, "a generation broke; drawing again");
+            }
+            outcome => break outcome,
+        }
+    };
+    let (mut draft, ending) = match outcome {
+        Ok(drawn) => drawn,
+        Err(error) => {
+            uncut.ended();
+            return Err(error);
+        }
+    };
+    let headers = answer.headers(ending.policy_version);
+    let mut body = answer.envelope("chat.completion", ending.policy_version);
+    let logprobs = draft.take_logprobs();
+    let completed = answer.complete(draft, ending).await;
+    uncut.ended();
+    let choice = json!({"index": 0, "message": completed.message, "logprobs": logprobs,
+        "finish_reason": completed.finish_reason});
+    body.insert("choices".into(), json!([choice]));
+    body.insert("usage".into(), completed.usage);
+    Ok((headers, Json(Value::Object(body))).into_response())
+}
+
+async fn draw(answer: &Answer) -> Result<(Draft, Ending), ApiError> {
+    let mut generation = answer.begin().await?;
+    let mut draft = answer.draft();
+    loop {
+        match generation.next(&answer.shared).await {
+            GenerateEvent::Token { token, text } => {
+                draft.push(&token, &text, &answer.shared.tokenizer);
+            }
+            GenerateEvent::Finished { reason: FinishReason::Cancelled, .. } => {
+                return Err(ApiError::unavailable("The generation was cancelled."));
+            }
+            GenerateEvent::Finished { reason, text, policy_version, cached_tokens } => {
+                draft.close(&text);
+                return Ok((draft, Ending { reason, policy_version, cached_tokens }));
+            }
+            GenerateEvent::Failed { error } => {
+                return Err(ApiError::unavailable(format!("The generation broke: {error}.")));
+            }
+        }
+    }
+}
+
+/// Reads a body up to `limit_bytes`. One that is too large is read to its end, within reason, and thrown away: a
+/// client that is still sending would otherwise see a broken connection and not the error.
+pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::too_large(limit_bytes);
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
+        .unwrap_or(0);
+    if announced > limit_bytes && headers.contains_key(header::EXPECT) {
+        return Err(too_large());
+    }
+    let most = limit_bytes.saturating_mul(16);
+    let read = async {
+        let mut chunks = body.into_data_stream();
+        let mut bytes = Vec::with_capacity(announced.min(limit_bytes));
+        let mut total = 0_usize;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| ApiError::not_json(format!("The body broke off: {error}.")))?;
+            total = total.saturating_add(chunk.len());
+            if total > most {
+                break;
+            }
+            if total <= limit_bytes {
+                bytes.extend_from_slice(&chunk);
+            }
+        }
+        if total > limit_bytes { Err(too_large()) } else { Ok(Bytes::from(bytes)) }
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(read) => read,
+        Err(_) if announced > limit_bytes => Err(too_large()),
+        Err(_) => Err(ApiError::slow_body()),
+    }
+}
+
+async fn render(shared: &Arc<Shared>, chat: &ChatRequest) -> Result<Prompt, ApiError> {
+    let shared = shared.clone();
+    let (raw, tools, kwargs) = (chat.messages.clone(), chat.shown_tools(), chat.template_kwargs.clone());
+    // A long prompt takes its time, and the async threads have streams to serve.
+    let rendered = tokio::task::spawn_blocking(move || {
+        let messages = normalize_messages(&raw)?;
+        let text = shared.template.render(&messages, &tools, &kwargs, true)?;
+        let ids = shared.tokenizer.encode(&text)?;
+        let parser = ParserConfig {
+            tools: !tools.is_empty(),
+            thinking: true,
+            starts_in_thinking: text.trim_end().ends_with("<think>"),
+        };
+        Ok::<_, openclaw_model::TextError>(Prompt { ids, messages, tools, parser })
+    });
+    match rendered.await {
+        Ok(Ok(prompt)) if prompt.ids.is_empty() => {
+            Err(ApiError::invalid("messages", "The messages make an empty prompt."))
+        }
+        Ok(Ok(prompt)) => Ok(prompt),
+        Ok(Err(error)) => {
+            Err(ApiError::invalid("messages", format!("The messages cannot be rendered: {error}.")))
+        }
+        Err(error) => {
+            warn!(%error, "rendering a prompt failed");
+            Err(ApiError::internal("The prompt could not be rendered."))
+        }
+    }
+}
+
+fn sampling(shared: &Shared, chat: &ChatRequest) -> SamplingParams {
+    SamplingParams {
+        temperature: chat.temperature.unwrap_or(shared.config.default_temperature),
+        // 0 means the likeliest token alone.
+        top_p: chat.top_p.unwrap_or(shared.config.default_top_p).max(f32::MIN_POSITIVE),
+        top_k: chat.top_k.unwrap_or(shared.config.default_top_k),
+        min_p: chat.min_p.unwrap_or(0.0).min(1.0 - f32::EPSILON),
+        seed: chat.seed,
+    }
+}
+
+/// A session stays with the engine that has its prefix cached, as long as that engine is up.
+fn pick_engine(engines: &[Engine], arrival: &Arrival) -> Engine {
+    let mut hasher = DefaultHasher::new();
+    arrival.session.hash(&mut hasher);
+    let home = (hasher.finish() % engines.len() as u64) as usize;
+    let mut in_turn = engines.iter().cycle().skip(home).take(engines.len());
+    in_turn.find(|engine| engine.status().up).unwrap_or(&engines[home]).clone()
+}

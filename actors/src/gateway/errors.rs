@@ -1,0 +1,162 @@
+//! What a client is told when its request cannot be answered, in OpenAI's shape. Clients retry 408, 429 and 5xx, some
+//! with a rewritten message, and disable a key after a 401: those statuses are kept for what really is so.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+/// An error with its status, as `{"error": {message, type, param, code}}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// OpenAI's `type`.
+    pub kind: &'static str,
+    /// OpenAI's `code`.
+    pub code: Option<&'static str>,
+    /// The field that is wrong.
+    pub param: Option<String>,
+    /// For people.
+    pub message: String,
+    /// When to try again.
+    pub retry_after_secs: Option<u64>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, code: None, param: None, message: message.into(), retry_after_secs: None }
+    }
+
+    /// 400, naming the field.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let param = Some(param.into());
+        Self { param, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message) }
+    }
+
+    /// 400 for a body that is not a JSON object.
+    pub fn not_json(message: impl Into<String>) -> Self {
+        Self {
+            code: Some("invalid_json"),
+            ..Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+        }
+    }
+
+    /// 400 for a prompt that leaves no room for an answer.
+    pub fn context_length(prompt_tokens: usize, context_length: usize) -> Self {
+        let message = format!(
+            "This model's maximum context length is {context_length} tokens, and the messages and tools make \
+             {prompt_tokens} tokens, which leaves no room for an answer. Shorten the messages."
+        );
+        Self { code: Some("context_length_exceeded"), ..Self::invalid("messages", message) }
+    }
+
+    /// 401.
+    pub fn unauthorized() -> Self {
+        let message = "Missing or wrong API key: send `Authorization: Bearer KEY`.";
+        Self {
+            code: Some("invalid_api_key"),
+            ..Self::new(StatusCode::UNAUTHORIZED, "authentication_error", message)
+        }
+    }
+
+    /// 404 for a model nobody serves.
+    pub fn unknown_model(model: &str) -> Self {
+        let shown: String = model.chars().take(100).collect();
+        Self {
+            code: Some("model_not_found"),
+            param: Some("model".to_owned()),
+            ..Self::new(
+                StatusCode::NOT_FOUND,
+                "invalid_request_error",
+                format!("The model `{shown}` does not exist."),
+            )
+        }
+    }
+
+    /// 404 for something else.
+    pub fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code: Some(code), ..Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message) }
+    }
+
+    /// 405.
+    pub fn wrong_method() -> Self {
+        Self {
+            code: Some("method_not_allowed"),
+            ..Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "invalid_request_error",
+                "Wrong method for this route.",
+            )
+        }
+    }
+
+    /// 408.
+    pub fn slow_body() -> Self {
+        let message = "The request body did not arrive in time.";
+        Self {
+            code: Some("request_timeout"),
+            ..Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
+        }
+    }
+
+    /// 413.
+    pub fn too_large(limit_bytes: usize) -> Self {
+        Self {
+            code: Some("request_too_large"),
+            ..Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request_error",
+                format!("The request body is larger than {limit_bytes} bytes."),
+            )
+        }
+    }
+
+    /// 429: come back.
+    pub fn busy(retry_after_secs: u64) -> Self {
+        let message = "All places are taken and the queue is full or slow. Try again later.";
+        Self {
+            code: Some("rate_limit_exceeded"),
+            retry_after_secs: Some(retry_after_secs),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+        }
+    }
+
+    /// 503: the model has been away for longer than a request waits.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self {
+            code: Some("model_unavailable"),
+            retry_after_secs: Some(5),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
+        }
+    }
+
+    /// 500.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self {
+            code: Some("internal_error"),
+            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+        }
+    }
+
+    /// The body, also sent as the last event of a stream that broke.
+    pub fn body(&self) -> Value {
+        json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

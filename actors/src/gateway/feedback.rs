@@ -1,0 +1,99 @@
+//! `POST /v1/feedback`: thumbs or words on a response become its next state.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use serde_json::{Value, json};
+
+use super::{Shared, chat::read_body, errors::ApiError};
+use crate::{
+    sessions::{Feedback, FeedbackOutcome},
+    turn::TurnId,
+};
+
+/// Longer remarks are refused: they become part of a judge's prompt.
+const MAX_TEXT_BYTES: usize = 16 * 1024;
+
+/// The handler.
+pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts.headers, body, shared.config.max_body_bytes).await?;
+    let feedback = parse(&body)?;
+    let id = feedback.turn.clone();
+    let outcome = shared.sessions.feedback(feedback).await;
+    let status = match outcome {
+        None => return Err(ApiError::unavailable("Sessions are restarting; send the feedback again.")),
+        Some(FeedbackOutcome::Unknown) => {
+            let message = format!("There is no response with the id `{id}`, or it is too old.");
+            return Err(ApiError {
+                param: Some("id".to_owned()),
+                ..ApiError::not_found("unknown_response", message)
+            });
+        }
+        Some(FeedbackOutcome::Applied) => "applied",
+        Some(FeedbackOutcome::TooLate) => "too_late",
+        Some(FeedbackOutcome::NotTrained) => "not_trained",
+    };
+    metrics::counter!("openclaw_gateway_feedback_total", "status" => status).increment(1);
+    Ok(Json(json!({"object": "feedback", "id": id.0, "applied": status == "applied", "status": status})))
+}
+
+fn parse(body: &[u8]) -> Result<Feedback, ApiError> {
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|error| ApiError::not_json(format!("The body is not valid JSON: {error}.")))?;
+    if !body.is_object() {
+        return Err(ApiError::not_json("The body is not a JSON object."));
+    }
+    let id = body["id"].as_str().ok_or_else(|| ApiError::invalid("id", "'id' must be a response's id."))?;
+    let rating = match &body["rating"] {
+        Value::Null => None,
+        Value::String(rating) if rating == "up" || rating == "+1" => Some(1),
+        Value::String(rating) if rating == "down" || rating == "-1" => Some(-1),
+        rating => match rating.as_i64() {
+            Some(1) => Some(1),
+            Some(-1) => Some(-1),
+            _ => return Err(ApiError::invalid("rating", "'rating' must be \"up\", \"down\", 1 or -1.")),
+        },
+    };
+    let text = match &body["text"] {
+        Value::Null => None,
+        Value::String(text) if text.len() > MAX_TEXT_BYTES => {
+            let message = format!("'text' has {} bytes; at most {MAX_TEXT_BYTES} are possible.", text.len());
+            return Err(ApiError::invalid("text", message));
+        }
+        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        _ => return Err(ApiError::invalid("text", "'text' must be a string.")),
+    };
+    if rating.is_none() && text.is_none() {
+        return Err(ApiError::invalid("rating", "Feedback needs a 'rating' or a 'text'."));
+    }
+    Ok(Feedback { turn: TurnId(id.into()), rating, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thumbs_and_words_are_read() {
+        let read = |body: Value| parse(body.to_string().as_bytes());
+        for (rating, value) in [(json!("up"), 1), (json!(1), 1), (json!("down"), -1), (json!(-1), -1)] {
+            let feedback = read(json!({"id": "x", "rating": rating})).expect("a rating");
+            assert_eq!((feedback.rating, feedback.text), (Some(value), None));
+        }
+        let words = read(json!({"id": "x", "text": " too long "})).expect("words");
+        assert_eq!((words.rating, words.text.as_deref()), (None, Some("too long")));
+        for (body, param) in [
+            (json!({"rating": 1}), "id"),
+            (json!({"id": "x"}), "rating"),
+            (json!({"id": "x", "text": " "}), "rating"),
+            (json!({"id": "x", "rating": 5}), "rating"),
+            (json!({"id": "x", "text": 5}), "text"),
+        ] {
+            assert_eq!(read(body).expect_err(param).param.as_deref(), Some(param));
+        }
+    }
+}

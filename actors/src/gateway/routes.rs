@@ -1,0 +1,105 @@
+//! Which path leads where, and what every request passes on its way: the panic net, the key, the counters.
+
+use std::{any::Any, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::error;
+
+use super::{Shared, chat, errors::ApiError, feedback, models};
+use crate::engine::panic_message;
+
+/// All routes.
+pub fn router(shared: Arc<Shared>) -> Router {
+    describe_metrics();
+    Router::new()
+        .route("/v1/chat/completions", post(chat::post))
+        .route("/v1/feedback", post(feedback::post))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::show))
+        .route("/health", get(health))
+        .route("/healthz", get(health))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(async || ApiError::wrong_method())
+        .layer(CatchPanicLayer::custom(after_panic))
+        .layer(middleware::from_fn_with_state(shared.clone(), check_key))
+        .layer(middleware::from_fn(count))
+        .with_state(shared)
+}
+
+/// Says that the gateway serves, and how the policy is: a model that restarts is no reason to be taken out of a load
+/// balancer, because requests wait for it.
+async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let engines: Vec<_> = shared.engines.iter().map(|engine| engine.status()).collect();
+    Json(json!({
+        "status": "ok",
+        "model": shared.config.served_model,
+        "policy_version": engines.iter().map(|engine| engine.version).max(),
+        "engines_up": engines.iter().filter(|engine| engine.up).count(),
+        "in_flight": shared.admission.in_flight(),
+        "queued": shared.admission.waiting(),
+    }))
+}
+
+async fn unknown_route(request: Request) -> ApiError {
+    let path: String = request.uri().path().chars().take(200).collect();
+    ApiError::not_found("unknown_url", format!("Unknown request URL: {} {path}.", request.method()))
+}
+
+async fn check_key(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let open = matches!(request.uri().path(), "/health" | "/healthz");
+    match &shared.config.api_key {
+        Some(key) if !open && !key.admits(request.headers()) => ApiError::unauthorized().into_response(),
+        _ => next.run(request).await,
+    }
+}
+
+async fn count(request: Request, next: Next) -> Response {
+    let route = match request.uri().path() {
+        "/v1/chat/completions" => "chat_completions",
+        "/v1/feedback" => "feedback",
+        "/health" | "/healthz" => "health",
+        path if path.starts_with("/v1/models") => "models",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    metrics::counter!("openclaw_gateway_requests_total", "route" => route, "status" => status).increment(1);
+    response
+}
+
+fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    error!(message = panic_message(panic), "a request's handler panicked");
+    ApiError::internal("The server failed on this request.").into_response()
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("openclaw_gateway_requests_total", "HTTP requests, by route and status");
+    describe_counter!("openclaw_gateway_turns_total", "Chat requests, by kind of turn");
+    describe_counter!("openclaw_gateway_turns_dropped_total", "Turns not trained on, by reason");
+    describe_counter!("openclaw_gateway_rejected_requests_total", "Requests told to come back, by reason");
+    describe_counter!(
+        "openclaw_gateway_generations_repeated_total",
+        "Generations begun again after a model ended"
+    );
+    describe_counter!("openclaw_gateway_unrecorded_turns_total", "Turns that could not be written down");
+    describe_counter!("openclaw_gateway_feedback_total", "Explicit feedback, by what became of it");
+    describe_counter!("openclaw_gateway_prompt_tokens_total", "Prompt tokens served");
+    describe_counter!("openclaw_gateway_completion_tokens_total", "Tokens of complete replies");
+    describe_gauge!("openclaw_gateway_in_flight_requests", "Requests being answered");
+    describe_gauge!("openclaw_gateway_queued_requests", "Requests that wait for a place");
+    describe_histogram!("openclaw_gateway_queue_wait_seconds", Unit::Seconds, "Wait for a place");
+    describe_histogram!(
+        "openclaw_gateway_time_to_first_token_seconds",
+        Unit::Seconds,
+        "From a request's arrival to its first token"
+    );
+}

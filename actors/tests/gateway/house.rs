@@ -1,0 +1,380 @@
+//! A gateway with all that it needs, and a policy that follows a script.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt};
+use openclaw_actors::{
+    engine::{Engine, EngineLimits, Exited, PolicyWeights, ServingModel},
+    gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
+    sessions::{EvaluateSink, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
+    turn::{Evaluate, Turn},
+};
+use openclaw_model::{
+    ChatTemplate, FinishReason, GenerateEvent, GenerateRequest, NANO_TEMPLATE, ScoreRequest, Scored,
+    TokenLogprob, Tokenizer, train_bpe,
+};
+use ractor::Actor;
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+pub const CONTEXT_LENGTH: usize = 600;
+const SPECIAL: [&str; 8] = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+];
+
+/// What the policy does with a request.
+#[derive(Clone, Debug)]
+pub enum Line {
+    /// Says this.
+    Say(&'static str),
+    /// Says this and then waits until its client leaves.
+    Hold(&'static str),
+    /// Says this and breaks.
+    Break(&'static str),
+}
+
+/// What the policy was asked and will answer.
+#[derive(Default)]
+pub struct Script {
+    lines: Mutex<VecDeque<Line>>,
+    pub asked: Mutex<Vec<GenerateRequest>>,
+    pub cancelled: AtomicUsize,
+    released: std::sync::atomic::AtomicBool,
+}
+
+impl Script {
+    pub fn then(&self, line: Line) {
+        self.lines.lock().expect("no test panics with it").push_back(line);
+    }
+
+    pub fn last_asked(&self) -> GenerateRequest {
+        self.asked.lock().expect("no test panics with it").last().expect("the policy was asked").clone()
+    }
+
+    /// Lets held replies end.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
+    }
+}
+
+struct Policy {
+    script: Arc<Script>,
+    tokenizer: Tokenizer,
+    version: u64,
+    next: u64,
+    running: HashMap<u64, Running>,
+}
+
+struct Running {
+    ids: VecDeque<u32>,
+    line: Line,
+    drawn: usize,
+    max_new_tokens: usize,
+    top_logprobs: usize,
+    version: u64,
+}
+
+impl ServingModel for Policy {
+    fn submit(&mut self, request: GenerateRequest) -> Result<u64, String> {
+        let line = self.script.lines.lock().expect("no test panics with it").pop_front();
+        let line = line.unwrap_or(Line::Say("fine"));
+        let (Line::Say(text) | Line::Hold(text) | Line::Break(text)) = &line;
+        let mut ids: VecDeque<u32> = self.tokenizer.encode(text).map_err(|e| e.to_string())?.into();
+        if let Line::Say(_) = line {
+            ids.push_back(self.tokenizer.eos_id().expect("the tokenizer has an end token"));
+        }
+        let (max_new_tokens, top_logprobs) = (request.max_new_tokens, request.top_logprobs);
+        self.script.asked.lock().expect("no test panics with it").push(request);
+        self.next += 1;
+        let version = self.version;
+        self.running
+            .insert(self.next, Running { ids, line, drawn: 0, max_new_tokens, top_logprobs, version });
+        Ok(self.next)
+    }
+
+    fn cancel(&mut self, sequence: u64) {
+        if self.running.remove(&sequence).is_some() {
+            self.script.cancelled.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn step(&mut self) -> Result<Vec<(u64, GenerateEvent)>, String> {
+        let mut events = Vec::new();
+        let mut ended = Vec::new();
+        for (&sequence, running) in &mut self.running {
+            let limit = running.drawn == running.max_new_tokens;
+            let finished = |reason| GenerateEvent::Finished {
+                reason,
+                text: String::new(),
+                policy_version: running.version,
+                cached_tokens: 3,
+            };
+            let event = match running.ids.pop_front() {
+                Some(id) if !limit => {
+                    running.drawn += 1;
+                    let top = (0..running.top_logprobs as u32).map(|i| (i, -1.0 - i as f32)).collect();
+                    let logprob = -0.25 * running.drawn as f32;
+                    let token = TokenLogprob { id, logprob, raw_logprob: logprob - 1.0, top };
+                    let is_end = Some(id) == self.tokenizer.eos_id();
+                    let text = if is_end { String::new() } else { self.tokenizer.token_text(id) };
+                    GenerateEvent::Token { token, text }
+                }
+                Some(_) => finished(FinishReason::Length),
+                None => match running.line {
+                    Line::Say(_) => finished(FinishReason::Stop),
+                    Line::Break(_) => GenerateEvent::Failed { error: "scripted".to_owned() },
+                    Line::Hold(_) if self.script.released.load(Ordering::SeqCst) => {
+                        finished(FinishReason::Stop)
+                    }
+                    Line::Hold(_) => continue,
+                },
+            };
+            if !matches!(event, GenerateEvent::Token { .. }) {
+                ended.push(sequence);
+            }
+            events.push((sequence, event));
+        }
+        for sequence in ended {
+            self.running.remove(&sequence);
+        }
+        if events.is_empty() {
+            // Everyone is held: leave the core to the others.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(events)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    fn load(&mut self, version: u64, _: PolicyWeights) -> Result<(), String> {
+        self.version = version;
+        Ok(())
+    }
+
+    fn score(&mut self, _: &ScoreRequest) -> Result<Scored, String> {
+        Err("this policy only speaks".to_owned())
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+/// A running gateway.
+pub struct House {
+    pub gateway: GatewayHandle,
+    pub engine: Engine,
+    pub script: Arc<Script>,
+    pub tokenizer: Tokenizer,
+    pub recorded: Arc<Mutex<Vec<Arc<Turn>>>>,
+    pub evaluations: mpsc::UnboundedReceiver<Evaluate>,
+    pub client: reqwest::Client,
+    template: ChatTemplate,
+    sessions: SessionsAddress,
+    record: Recorder,
+    exited: Exited,
+}
+
+impl House {
+    pub async fn new() -> Self {
+        Self::with(GatewayConfig::default(), None).await
+    }
+
+    /// `recorder` is called after the house has taken its own note.
+    pub async fn with(config: GatewayConfig, recorder: Option<Recorder>) -> Self {
+        let config = GatewayConfig { listen: ([127, 0, 0, 1], 0).into(), ..config };
+        let tokenizer =
+            train_bpe(std::iter::empty(), 256 + SPECIAL.len(), &SPECIAL).expect("bytes and marks");
+        let script = Arc::new(Script::default());
+        let engine = Engine::new("policy.0", EngineLimits::default());
+        let exited = start_policy(&engine, &script, &tokenizer).await;
+
+        let (evaluated, evaluations) = mpsc::unbounded_channel();
+        let sink: EvaluateSink = Arc::new(move |evaluate| {
+            let _ = evaluated.send(evaluate);
+        });
+        let sessions = SessionsAddress::default();
+        let arguments =
+            SessionsArguments { config: SessionsConfig::default(), sink, address: sessions.clone() };
+        Actor::spawn(None, Sessions, arguments).await.expect("sessions starts");
+
+        let recorded: Arc<Mutex<Vec<Arc<Turn>>>> = Arc::default();
+        let notes = recorded.clone();
+        let record: Recorder = Arc::new(move |turn: Arc<Turn>| {
+            notes.lock().expect("no test panics with it").push(turn.clone());
+            match &recorder {
+                Some(recorder) => recorder(turn),
+                None => async { Ok(()) }.boxed(),
+            }
+        });
+        let template = ChatTemplate::from_source(NANO_TEMPLATE).expect("the template compiles");
+        let deps = deps_of(&engine, &tokenizer, &template, &sessions, &record);
+        let gateway = Gateway::start(config, deps).await.expect("the gateway starts");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self {
+            gateway,
+            engine,
+            script,
+            tokenizer,
+            recorded,
+            evaluations,
+            client,
+            template,
+            sessions,
+            record,
+            exited,
+        }
+    }
+
+    /// For one more gateway in the same house.
+    pub fn deps(&self) -> GatewayDeps {
+        deps_of(&self.engine, &self.tokenizer, &self.template, &self.sessions, &self.record)
+    }
+
+    /// Replaces the policy's thread, as a supervisor would.
+    pub async fn restart_policy(self) -> Self {
+        self.engine.stop();
+        self.exited.await.expect("a stop is no failure");
+        let exited = start_policy(&self.engine, &self.script, &self.tokenizer).await;
+        Self { exited, ..self }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.gateway.addr)
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        self.client.post(self.url(path)).json(body).send().await.expect("the gateway answers")
+    }
+
+    pub async fn chat(&self, body: &Value) -> Value {
+        let response = self.post("/v1/chat/completions", body).await;
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body
+    }
+
+    pub async fn stream(&self, body: &Value) -> Events {
+        let response = self.post("/v1/chat/completions", body).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        Events::of(response)
+    }
+
+    pub fn turns(&self) -> Vec<Arc<Turn>> {
+        self.recorded.lock().expect("no test panics with it").clone()
+    }
+}
+
+fn deps_of(
+    engine: &Engine,
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    sessions: &SessionsAddress,
+    record: &Recorder,
+) -> GatewayDeps {
+    GatewayDeps {
+        engines: vec![engine.clone()],
+        context_length: CONTEXT_LENGTH,
+        tokenizer: tokenizer.clone(),
+        template: template.clone(),
+        sessions: sessions.clone(),
+        recorder: Some(record.clone()),
+    }
+}
+
+async fn start_policy(engine: &Engine, script: &Arc<Script>, tokenizer: &Tokenizer) -> Exited {
+    let (script, tokenizer) = (script.clone(), tokenizer.clone());
+    let build = move || Ok(Policy { script, tokenizer, version: 7, next: 0, running: HashMap::new() });
+    engine.start(build).await.expect("the policy starts")
+}
+
+/// A stream's `data:` lines as they arrive.
+pub struct Events {
+    bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    pending: String,
+    pub content_type: String,
+    pub policy_version: String,
+}
+
+impl Events {
+    fn of(response: Response) -> Self {
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        Self {
+            content_type: header("content-type"),
+            policy_version: header("x-policy-version"),
+            pending: String::new(),
+            bytes: response.bytes_stream().boxed(),
+        }
+    }
+
+    /// The next event's data; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some((event, rest)) = self.pending.split_once("\n\n") {
+                let data = event.strip_prefix("data: ").map(str::to_owned);
+                self.pending = rest.to_owned();
+                match data {
+                    Some(data) => return Some(data),
+                    None => continue,
+                }
+            }
+            let bytes = self.bytes.next().await?.ok()?;
+            self.pending.push_str(std::str::from_utf8(&bytes).expect("tests speak ASCII"));
+        }
+    }
+
+    pub async fn next_json(&mut self) -> Value {
+        let data = self.next().await.expect("the stream goes on");
+        serde_json::from_str(&data).unwrap_or_else(|_| panic!("{data} is not JSON"))
+    }
+
+    pub async fn rest(mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(data) = self.next().await {
+            all.push(data);
+        }
+        all
+    }
+}
+
+pub fn user(text: &str) -> Value {
+    json!({"role": "user", "content": text})
+}
+
+pub fn assistant(text: &str) -> Value {
+    json!({"role": "assistant", "content": text})
+}
+
+pub fn ask(text: &str) -> Value {
+    json!({"model": "policy", "messages": [user(text)]})
+}
+
+/// `body` with `field` set.
+pub fn with(mut body: Value, field: &str, value: Value) -> Value {
+    body[field] = value;
+    body
+}
+
+pub fn exec_tool() -> Value {
+    json!([{"type": "function", "function": {"name": "exec", "parameters": {"type": "object"}}}])
+}

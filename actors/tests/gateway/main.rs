@@ -1,0 +1,7 @@
+//! The HTTP API over real sockets, with a policy that says what a test scripts, through the real engine, tokenizer,
+//! chat template and sessions.
+
+mod house;
+mod requests;
+mod sessions;
+mod streams;

@@ -1,0 +1,160 @@
+//! Gradients of the decoder, layer by layer, into one flat buffer.
+
+use std::ops::Range;
+
+use openclaw_kernels::{
+    Backend, KernelError,
+    ops::{Matmul, MatrixLayout},
+};
+
+use crate::transformer::{LayerTrace, Ragged, Transformer};
+
+type Result<T> = std::result::Result<T, KernelError>;
+
+impl<B: Backend> Transformer<B> {
+    /// Gradients of `y = x w^T`: adds to `d_w [out, in]`; returns `d_x`.
+    #[allow(clippy::too_many_arguments)]
+    fn linear_backward(
+        &self,
+        weights: &B::Buffer<f32>,
+        grads: &mut B::Buffer<f32>,
+        range: &Range<usize>,
+        x: &B::Buffer<f32>,
+        d_y: &B::Buffer<f32>,
+        (rows, output, input): (usize, usize, usize),
+    ) -> Result<B::Buffer<f32>> {
+        let b = &self.backend;
+        let to_weight = Matmul {
+            m: output,
+            n: input,
+            k: rows,
+            a: MatrixLayout::transposed(output),
+            b: MatrixLayout::rows(input),
+            c_row: input,
+            accumulate: true,
+        };
+        b.matmul(to_weight, self.all(d_y), self.all(x), b.view_mut(grads, range.clone()))?;
+        let to_input = Matmul {
+            m: rows,
+            n: input,
+            k: output,
+            a: MatrixLayout::rows(output),
+            b: MatrixLayout::rows(input),
+            c_row: input,
+            accumulate: false,
+        };
+        let mut d_x = b.zeros(rows * input)?;
+        b.matmul(to_input, self.all(d_y), b.view(weights, range.clone()), self.all_mut(&mut d_x))?;
+        Ok(d_x)
+    }
+
+    /// Adds the gradient through a norm to `d_x` and to its weight's gradient.
+    pub(crate) fn norm_backward(
+        &self,
+        weights: &B::Buffer<f32>,
+        grads: &mut B::Buffer<f32>,
+        range: &Range<usize>,
+        x: &B::Buffer<f32>,
+        d_out: &B::Buffer<f32>,
+        d_x: &mut B::Buffer<f32>,
+    ) -> Result<()> {
+        let b = &self.backend;
+        let weight = b.view(weights, range.clone());
+        let d_weight = b.view_mut(grads, range.clone());
+        let eps = self.config.rms_norm_eps;
+        b.rms_norm_backward(eps, self.all(x), weight, self.all(d_out), self.all_mut(d_x), d_weight)
+    }
+
+    /// One layer: turns `d` from the gradient of its output into the gradient of its input `x`.
+    pub(crate) fn layer_backward(
+        &self,
+        weights: &B::Buffer<f32>,
+        grads: &mut B::Buffer<f32>,
+        index: usize,
+        x: &B::Buffer<f32>,
+        trace: &LayerTrace<B>,
+        batch: &Ragged<B>,
+        d: &mut B::Buffer<f32>,
+    ) -> Result<()> {
+        let (b, shape, layer) = (&self.backend, self.shape(), &self.layout.layers[index]);
+        let (tokens, hidden, ff) = (batch.tokens, self.config.hidden_size, self.config.intermediate_size);
+
+        let dims = (tokens, hidden, ff);
+        let d_activated = self.linear_backward(weights, grads, &layer.down, &trace.activated, d, dims)?;
+        let mut d_gate_up = b.zeros(tokens * 2 * ff)?;
+        b.swiglu_backward(
+            ff,
+            self.all(&trace.gate_up),
+            self.all(&d_activated),
+            self.all_mut(&mut d_gate_up),
+        )?;
+        let dims = (tokens, 2 * ff, hidden);
+        let d_normed =
+            self.linear_backward(weights, grads, &layer.gate_up, &trace.middle_normed, &d_gate_up, dims)?;
+        self.norm_backward(weights, grads, &layer.post_norm, &trace.middle, &d_normed, d)?;
+
+        let dims = (tokens, hidden, shape.out_width());
+        let d_attended = self.linear_backward(weights, grads, &layer.output, &trace.attended, d, dims)?;
+        let mut d_qk = b.zeros(tokens * shape.qk_width())?;
+        let mut d_qkv = b.zeros(tokens * shape.qkv_width())?;
+        b.attention_backward(
+            shape,
+            &batch.sequences,
+            self.all(&trace.qk),
+            self.all(&trace.qkv),
+            self.all(&trace.attended),
+            self.all(&trace.lse),
+            self.all(&d_attended),
+            self.all_mut(&mut d_qk),
+            self.all_mut(&mut d_qkv),
+        )?;
+        let mut d_q_norm = b.zeros(shape.head_dim)?;
+        let mut d_k_norm = b.zeros(shape.head_dim)?;
+        b.qk_norm_rope_backward(
+            shape,
+            self.all(&trace.qkv),
+            b.view(&batch.positions, 0..tokens),
+            self.rope(),
+            b.view(weights, layer.q_norm.clone()),
+            b.view(weights, layer.k_norm.clone()),
+            self.all(&d_qk),
+            self.all_mut(&mut d_qkv),
+            self.all_mut(&mut d_q_norm),
+            self.all_mut(&mut d_k_norm),
+        )?;
+        self.add(grads, &layer.q_norm, &d_q_norm)?;
+        self.add(grads, &layer.k_norm, &d_k_norm)?;
+        let dims = (tokens, shape.qkv_width(), hidden);
+        let d_normed = self.linear_backward(weights, grads, &layer.qkv, &trace.normed, &d_qkv, dims)?;
+        self.norm_backward(weights, grads, &layer.input_norm, x, &d_normed, d)
+    }
+
+    /// `grads[range] += part`, as a product with the 1 x 1 identity, so that no operation is needed for it.
+    fn add(&self, grads: &mut B::Buffer<f32>, range: &Range<usize>, part: &B::Buffer<f32>) -> Result<()> {
+        let b = &self.backend;
+        let one = b.upload(&[1f32])?;
+        let n = range.len();
+        let shape = Matmul {
+            m: 1,
+            n,
+            k: 1,
+            a: MatrixLayout::rows(1),
+            b: MatrixLayout::rows(n),
+            c_row: n,
+            accumulate: true,
+        };
+        b.matmul(shape, self.all(&one), self.all(part), b.view_mut(grads, range.clone()))
+    }
+
+    /// Adds the gradient of the embedding lookup.
+    pub(crate) fn embed_backward(
+        &self,
+        grads: &mut B::Buffer<f32>,
+        ids: &B::Buffer<u32>,
+        d: &B::Buffer<f32>,
+    ) -> Result<()> {
+        let b = &self.backend;
+        let table = b.view_mut(grads, self.layout.embedding.clone());
+        b.embedding_backward(self.config.hidden_size, b.view(ids, 0..b.len(ids)), self.all(d), table)
+    }
+}

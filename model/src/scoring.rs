@@ -1,0 +1,114 @@
+//! Log-probabilities of given tokens, by the forward pass that training uses.
+
+use openclaw_kernels::{
+    Backend, KernelError,
+    ops::{Candidates, Head, LinearShape, Score, ScoreOut, TopK},
+};
+
+use crate::{
+    serving::{ScoreRequest, Scored},
+    transformer::{Transformer, Weights},
+};
+
+type Result<T> = std::result::Result<T, KernelError>;
+
+impl<B: Backend> Transformer<B> {
+    /// Scores `request.ids[request.start..]`; `policy_version` of the answer is left at 0.
+    ///
+    /// Fails when `start` is 0 or beyond the sequence, when `candidates` is neither empty nor one list per
+    /// scored position, and when the sequence is longer than the context.
+    pub fn score(&self, weights: &Weights<B>, request: &ScoreRequest) -> Result<Scored> {
+        let op = "score";
+        let (start, len) = (request.start, request.ids.len());
+        if start == 0 || start >= len {
+            let what = format!("start is {start}, expected 1 to {} for {len} ids", len.saturating_sub(1));
+            return Err(KernelError::Argument { op, what });
+        }
+        if !request.candidates.is_empty() && request.candidates.len() != len - start {
+            let (found, expected) = (request.candidates.len(), len - start);
+            return Err(KernelError::Shape { op, what: "candidates", found, expected });
+        }
+        self.backend.scope(|| self.score_here(&weights.flat, request))
+    }
+
+    fn score_here(&self, weights: &B::Buffer<f32>, request: &ScoreRequest) -> Result<Scored> {
+        let b = &self.backend;
+        let rows = request.ids.len() - request.start;
+        // The last token predicts nothing that is asked for.
+        let batch = self.ragged(std::iter::once(&request.ids[..request.ids.len() - 1]))?;
+        let hidden = self.hidden_states(weights, &batch)?;
+        let width = self.config.hidden_size;
+        let temperature = if request.temperature == 0.0 { 1.0 } else { request.temperature };
+        let shape = LinearShape { temperature, ..LinearShape::new(rows, width, self.config.vocab_size) };
+
+        let targets: Vec<i32> = request.ids[request.start..].iter().map(|id| *id as i32).collect();
+        let targets = b.upload(&targets)?;
+        let widest = request.candidates.iter().map(Vec::len).max().unwrap_or(0);
+        let mut candidate_ids = vec![-1i32; rows * widest];
+        for (ids, slots) in request.candidates.iter().zip(candidate_ids.chunks_mut(widest.max(1))) {
+            for (id, slot) in ids.iter().zip(slots) {
+                *slot = *id as i32;
+            }
+        }
+        let candidate_ids = b.upload(&candidate_ids)?;
+        let top_k = request.top_k.min(self.config.vocab_size);
+        let mut scratch = b.zeros::<f32>(shape.scratch_len())?;
+        let mut logprobs = b.zeros::<f32>(rows)?;
+        let mut lse = b.zeros::<f32>(rows)?;
+        let mut entropy = b.zeros::<f32>(rows)?;
+        let mut candidate_logprobs = b.zeros::<f32>(rows * widest)?;
+        let mut top_ids = b.zeros::<i32>(rows * top_k)?;
+        let mut top_logprobs = b.zeros::<f32>(rows * top_k)?;
+        b.linear_logprob(
+            shape,
+            Score {
+                targets: b.view(&targets, 0..rows),
+                candidates: (widest > 0)
+                    .then(|| Candidates { k: widest, ids: b.view(&candidate_ids, 0..rows * widest) }),
+            },
+            Head {
+                hidden: b.view(&hidden, (request.start - 1) * width..batch.tokens * width),
+                weight: b.view(weights, self.layout.head.clone()),
+            },
+            self.all_mut(&mut scratch),
+            ScoreOut {
+                logprobs: self.all_mut(&mut logprobs),
+                lse: self.all_mut(&mut lse),
+                entropy: Some(self.all_mut(&mut entropy)),
+                candidates: (widest > 0).then(|| self.all_mut(&mut candidate_logprobs)),
+                top: (top_k > 0).then(|| TopK {
+                    k: top_k,
+                    ids: b.view_mut(&mut top_ids, 0..rows * top_k),
+                    logprobs: self.all_mut(&mut top_logprobs),
+                }),
+            },
+        )?;
+        let top_ids = b.download(b.view(&top_ids, 0..rows * top_k))?;
+        let top_logprobs = b.download(self.all(&top_logprobs))?;
+        let candidate_logprobs = b.download(self.all(&candidate_logprobs))?;
+        let top = match top_k {
+            0 => Vec::new(),
+            k => top_ids
+                .chunks(k)
+                .zip(top_logprobs.chunks(k))
+                .map(|(ids, logprobs)| {
+                    let pairs = ids.iter().zip(logprobs).filter(|(id, _)| **id >= 0);
+                    pairs.map(|(id, logprob)| (*id as u32, *logprob)).collect()
+                })
+                .collect(),
+        };
+        let candidates = request
+            .candidates
+            .iter()
+            .zip(candidate_logprobs.chunks(widest.max(1)))
+            .map(|(ids, logprobs)| logprobs[..ids.len()].to_vec())
+            .collect();
+        Ok(Scored {
+            logprobs: b.download(self.all(&logprobs))?,
+            entropy: b.download(self.all(&entropy))?,
+            top,
+            candidates,
+            policy_version: 0,
+        })
+    }
+}

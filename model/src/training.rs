@@ -1,0 +1,506 @@
+//! Full fine-tuning: row losses over ragged micro-batches, gradient clipping, AdamW.
+
+use openclaw_kernels::{
+    Backend, KernelError,
+    ops::{
+        AdamW, CandidateLoss, CandidateTerm, ClipRange, Clipped, Head, HeadGradients, KlKind, KlTerm,
+        LinearShape, PolicyTerm, RowLoss, RowStat, TokenTerm,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use crate::transformer::{LayerTrace, Transformer, Weights};
+
+type Result<T> = std::result::Result<T, KernelError>;
+
+/// What one token of a [`TrainSequence`] is trained on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrainRow {
+    /// Which token of the sequence is predicted, at least 1.
+    pub position: usize,
+    /// Weight in the sum of losses; see `openclaw_kernels::ops::sample_mean_weights`.
+    pub weight: f32,
+    /// Advantage of the taken token.
+    pub advantage: f32,
+    /// Its log-prob under the policy that is improved upon.
+    pub old_logprob: f32,
+    /// Truncated importance weight, 1 when on policy.
+    pub importance: f32,
+    /// Its log-prob under the reference model; read only when the objective has a KL term.
+    pub reference_logprob: f32,
+    /// Further tokens of the same position; read only when the objective has a candidate term.
+    pub candidates: Vec<TrainCandidate>,
+}
+
+/// One of several tokens that a position is trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TrainCandidate {
+    /// The token.
+    pub id: u32,
+    /// Its weight (vocabulary policy loss).
+    pub weight: f32,
+    /// Its advantage (vocabulary policy loss).
+    pub advantage: f32,
+    /// Its log-prob under the policy that is improved upon (vocabulary policy loss).
+    pub old_logprob: f32,
+    /// Its log-prob under the teacher (reverse KL).
+    pub teacher_logprob: f32,
+}
+
+/// A sequence and the rows of it that are trained.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrainSequence {
+    /// Prompt and response.
+    pub ids: Vec<u32>,
+    /// The trained positions, ascending.
+    pub rows: Vec<TrainRow>,
+    /// Divides the logits: the temperature the response was sampled at.
+    pub temperature: f32,
+}
+
+/// What is minimised.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Objective {
+    /// `-log p` of each row's token: supervised training.
+    CrossEntropy,
+    /// The clipped policy gradient and what may join it.
+    Policy(PolicyObjective),
+}
+
+/// Options of the policy objective.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyObjective {
+    /// Clip of the taken token's ratio.
+    pub clip: ClipRange,
+    /// KL estimator and coefficient.
+    pub kl: Option<(KlKind, f32)>,
+    /// Weight of the entropy bonus.
+    pub entropy_coef: f32,
+    /// Loss over each row's candidates.
+    pub candidates: Option<CandidateObjective>,
+}
+
+/// Loss over each row's candidates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CandidateObjective {
+    /// Per-vocabulary clipped policy loss.
+    Policy {
+        /// Weight of the term.
+        coef: f32,
+        /// Clip of each candidate's ratio.
+        clip: ClipRange,
+    },
+    /// Reverse KL over the candidates and a tail bin.
+    ReverseKl {
+        /// Weight of the term.
+        coef: f32,
+    },
+}
+
+/// Hyper-parameters of the optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamWConfig {
+    /// Learning rate.
+    pub learning_rate: f32,
+    /// Decay rates of the moments.
+    pub betas: (f32, f32),
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay, of matrices only.
+    pub weight_decay: f32,
+    /// Largest gradient norm; a larger gradient is scaled down to it.
+    pub grad_clip: f32,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { learning_rate: 1e-4, betas: (0.9, 0.98), eps: 1e-8, weight_decay: 0.1, grad_clip: 1.0 }
+    }
+}
+
+/// What a step did. Means are over rows, by their weights in the loss where it is the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Number of the step, from 1.
+    pub step: u32,
+    /// The weighted loss.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Mean entropy of the trained rows, nats.
+    pub entropy: f64,
+    /// Mean KL estimate, nats.
+    pub kl: f64,
+    /// Mean of `old - new` log-probs, the usual estimate of KL(old | new).
+    pub policy_kl: f64,
+    /// Share of rows whose policy gradient was clipped.
+    pub clip_fraction: f64,
+    /// Trained rows.
+    pub rows: usize,
+    /// Tokens run through the model.
+    pub tokens: usize,
+    /// Loss or gradient was not finite: the weights were left as they are.
+    pub skipped: bool,
+}
+
+/// Weights being trained, and the optimizer's state.
+pub struct Trainer<B: Backend> {
+    transformer: Transformer<B>,
+    weights: Weights<B>,
+    grads: B::Buffer<f32>,
+    first: B::Buffer<f32>,
+    second: B::Buffer<f32>,
+    config: AdamWConfig,
+    step: u32,
+    /// Most tokens run through the model at once.
+    pub micro_batch_tokens: usize,
+    /// Keep only each layer's input and recompute the rest in the backward.
+    pub recompute: bool,
+}
+
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    entropy: f64,
+    kl: f64,
+    policy_kl: f64,
+    clipped: usize,
+    rows: usize,
+    tokens: usize,
+}
+
+impl<B: Backend> Trainer<B> {
+    /// Starts from `flat` weights, with empty moments.
+    pub fn new(transformer: Transformer<B>, flat: &[f32], config: AdamWConfig) -> Result<Self> {
+        let b = transformer.backend.clone();
+        let n = transformer.layout.len();
+        let weights = Weights::from_host(&transformer, flat)?;
+        Ok(Self {
+            weights,
+            grads: b.zeros(n)?,
+            first: b.zeros(n)?,
+            second: b.zeros(n)?,
+            config,
+            step: 0,
+            micro_batch_tokens: 4096,
+            recompute: false,
+            transformer,
+        })
+    }
+
+    /// The model's shape and device.
+    pub fn transformer(&self) -> &Transformer<B> {
+        &self.transformer
+    }
+
+    /// The hyper-parameters, for schedules.
+    pub fn config_mut(&mut self) -> &mut AdamWConfig {
+        &mut self.config
+    }
+
+    /// A copy of the weights as they are now.
+    pub fn weights(&self) -> Result<Weights<B>> {
+        let b = &self.transformer.backend;
+        let mut flat = b.zeros(self.transformer.layout.len())?;
+        b.copy(self.transformer.all_mut(&mut flat), self.transformer.all(&self.weights.flat))?;
+        Ok(Weights { flat })
+    }
+
+    /// Replaces the weights; the optimizer's moments stay.
+    pub fn set_weights(&mut self, flat: &[f32]) -> Result<()> {
+        self.weights = Weights::from_host(&self.transformer, flat)?;
+        Ok(())
+    }
+
+    /// The gradients accumulated since the last step, on the host.
+    pub fn gradients(&self) -> Result<Vec<f32>> {
+        self.transformer.backend.download(self.transformer.all(&self.grads))
+    }
+
+    /// Accumulates gradients over the batch, clips them and takes one AdamW step.
+    ///
+    /// Fails without a step, and with the gradients cleared, when the device fails. A loss or gradient that is
+    /// not finite skips the step: see [`StepReport::skipped`].
+    pub fn step(&mut self, batch: &[TrainSequence], objective: &Objective) -> Result<StepReport> {
+        let backend = self.transformer.backend.clone();
+        backend.scope(|| {
+            let outcome = self.accumulate(batch, objective).and_then(|report| self.update(report));
+            let cleared = self.transformer.backend.fill(self.transformer.all_mut(&mut self.grads), 0.0);
+            let report = outcome?;
+            cleared?;
+            Ok(report)
+        })
+    }
+
+    /// Adds the batch's gradients to those accumulated so far; the report has no step and no norm.
+    pub fn accumulate(&mut self, batch: &[TrainSequence], objective: &Objective) -> Result<StepReport> {
+        let mut sums = Sums::default();
+        for micro_batch in self.micro_batches(batch) {
+            self.run(&micro_batch, objective, &mut sums)?;
+        }
+        let rows = sums.rows.max(1) as f64;
+        Ok(StepReport {
+            loss: sums.loss,
+            entropy: sums.entropy / rows,
+            kl: sums.kl / rows,
+            policy_kl: sums.policy_kl / rows,
+            clip_fraction: sums.clipped as f64 / rows,
+            rows: sums.rows,
+            tokens: sums.tokens,
+            ..StepReport::default()
+        })
+    }
+
+    /// Sequences of equal temperature, together no longer than the budget (a single longer one stands alone).
+    fn micro_batches<'a>(&self, batch: &'a [TrainSequence]) -> Vec<Vec<&'a TrainSequence>> {
+        let mut sorted: Vec<&TrainSequence> = batch.iter().filter(|s| !s.rows.is_empty()).collect();
+        sorted.sort_by(|a, b| a.temperature.total_cmp(&b.temperature));
+        let mut groups: Vec<Vec<&TrainSequence>> = Vec::new();
+        let mut tokens = 0;
+        for sequence in sorted {
+            match groups.last_mut() {
+                Some(group)
+                    if group[0].temperature == sequence.temperature
+                        && tokens + sequence.ids.len() <= self.micro_batch_tokens =>
+                {
+                    tokens += sequence.ids.len();
+                    group.push(sequence);
+                }
+                _ => {
+                    tokens = sequence.ids.len();
+                    groups.push(vec![sequence]);
+                }
+            }
+        }
+        groups
+    }
+
+    fn run(&mut self, batch: &[&TrainSequence], objective: &Objective, sums: &mut Sums) -> Result<()> {
+        let transformer = &self.transformer;
+        let (b, config) = (&transformer.backend, &transformer.config);
+        let weights = &self.weights.flat;
+        let ragged = transformer.ragged(batch.iter().map(|s| s.ids.as_slice()))?;
+        let rows = DeviceRows::new(transformer, batch, &ragged.sequences)?;
+
+        let mut inputs = vec![transformer.embed(weights, &ragged.ids)?];
+        let mut traces: Vec<Option<LayerTrace<B>>> = Vec::new();
+        for index in 0..config.layers {
+            let (output, trace) = transformer.layer_forward(weights, index, &inputs[index], &ragged)?;
+            inputs.push(output);
+            traces.push((!self.recompute).then_some(trace));
+        }
+        let last = inputs.pop().expect("the embedding is there");
+        let selected = transformer.gather(&last, &rows.selected)?;
+        let normed = transformer.norm(weights, &transformer.layout.norm, &selected)?;
+
+        let shape = LinearShape {
+            temperature: batch[0].temperature,
+            ..LinearShape::new(rows.count, config.hidden_size, config.vocab_size)
+        };
+        let mut scratch = b.zeros(shape.scratch_len())?;
+        let mut d_normed = b.zeros(rows.count * config.hidden_size)?;
+        let mut stats = b.zeros::<RowStat>(rows.count)?;
+        b.linear_loss(
+            shape,
+            rows.loss(transformer, objective),
+            Head {
+                hidden: transformer.all(&normed),
+                weight: b.view(weights, transformer.layout.head.clone()),
+            },
+            HeadGradients {
+                scratch: transformer.all_mut(&mut scratch),
+                d_hidden: transformer.all_mut(&mut d_normed),
+                d_weight: b.view_mut(&mut self.grads, transformer.layout.head.clone()),
+                stats: b.view_mut(&mut stats, 0..rows.count),
+            },
+        )?;
+        rows.add_stats(&b.download(b.view(&stats, 0..rows.count))?, sums);
+        sums.tokens += ragged.tokens;
+
+        let grads = &mut self.grads;
+        let mut d_selected = b.zeros(rows.count * config.hidden_size)?;
+        let norm = &transformer.layout.norm;
+        transformer.norm_backward(weights, grads, norm, &selected, &d_normed, &mut d_selected)?;
+        let mut d = b.zeros(ragged.tokens * config.hidden_size)?;
+        let selected_rows = b.view(&rows.selected, 0..rows.count);
+        let target = transformer.all_mut(&mut d);
+        b.embedding_backward(config.hidden_size, selected_rows, transformer.all(&d_selected), target)?;
+        for index in (0..config.layers).rev() {
+            let trace = match traces.pop().flatten() {
+                Some(trace) => trace,
+                None => transformer.layer_forward(weights, index, &inputs[index], &ragged)?.1,
+            };
+            transformer.layer_backward(weights, grads, index, &inputs[index], &trace, &ragged, &mut d)?;
+        }
+        transformer.embed_backward(grads, &ragged.ids, &d)
+    }
+
+    fn update(&mut self, report: StepReport) -> Result<StepReport> {
+        let transformer = &self.transformer;
+        let b = &transformer.backend;
+        let grad_norm = b.sum_squares(transformer.all(&self.grads))?.sqrt();
+        if !grad_norm.is_finite() || !report.loss.is_finite() {
+            return Ok(StepReport { step: self.step, grad_norm, skipped: true, ..report });
+        }
+        self.step += 1;
+        let clip = f64::from(self.config.grad_clip);
+        let grad_scale = if grad_norm > clip { clip / grad_norm } else { 1.0 };
+        for parameter in &transformer.layout.parameters {
+            let is_matrix = parameter.shape.len() > 1;
+            let step = AdamW {
+                learning_rate: self.config.learning_rate,
+                betas: self.config.betas,
+                eps: self.config.eps,
+                weight_decay: if is_matrix { self.config.weight_decay } else { 0.0 },
+                step: self.step,
+                grad_scale: grad_scale as f32,
+            };
+            let range = || parameter.range.clone();
+            b.adamw(
+                step,
+                b.view_mut(&mut self.weights.flat, range()),
+                b.view(&self.grads, range()),
+                b.view_mut(&mut self.first, range()),
+                b.view_mut(&mut self.second, range()),
+            )?;
+        }
+        Ok(StepReport { step: self.step, grad_norm, ..report })
+    }
+}
+
+/// The rows of a micro-batch on the device, field by field.
+struct DeviceRows<B: Backend> {
+    count: usize,
+    k: usize,
+    selected: B::Buffer<u32>,
+    targets: B::Buffer<i32>,
+    weights: B::Buffer<f32>,
+    advantages: B::Buffer<f32>,
+    old_logprobs: B::Buffer<f32>,
+    importance: B::Buffer<f32>,
+    reference: B::Buffer<f32>,
+    candidate_ids: B::Buffer<i32>,
+    candidate_weights: B::Buffer<f32>,
+    candidate_advantages: B::Buffer<f32>,
+    candidate_old: B::Buffer<f32>,
+    candidate_teacher: B::Buffer<f32>,
+    host: Vec<(f32, f32)>,
+}
+
+impl<B: Backend> DeviceRows<B> {
+    fn new(
+        transformer: &Transformer<B>,
+        batch: &[&TrainSequence],
+        sequences: &[std::ops::Range<usize>],
+    ) -> Result<Self> {
+        let b = &transformer.backend;
+        let (mut selected, mut targets, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (sequence, range) in batch.iter().zip(sequences) {
+            for row in &sequence.rows {
+                if row.position == 0 || row.position >= sequence.ids.len() {
+                    let what = format!("row at position {} of {} tokens", row.position, sequence.ids.len());
+                    return Err(KernelError::Argument { op: "train", what });
+                }
+                selected.push((range.start + row.position - 1) as u32);
+                targets.push(sequence.ids[row.position] as i32);
+                rows.push(row);
+            }
+        }
+        let k = rows.iter().map(|r| r.candidates.len()).max().unwrap_or(0);
+        let each = |field: fn(&TrainRow) -> f32| -> Result<B::Buffer<f32>> {
+            b.upload(&rows.iter().map(|r| field(r)).collect::<Vec<f32>>())
+        };
+        let padded = |field: fn(&TrainCandidate) -> f32| -> Result<B::Buffer<f32>> {
+            let mut values = vec![0f32; rows.len() * k];
+            for (row, values) in rows.iter().zip(values.chunks_mut(k.max(1))) {
+                for (candidate, value) in row.candidates.iter().zip(values) {
+                    *value = field(candidate);
+                }
+            }
+            b.upload(&values)
+        };
+        let mut ids = vec![-1i32; rows.len() * k];
+        for (row, ids) in rows.iter().zip(ids.chunks_mut(k.max(1))) {
+            for (candidate, id) in row.candidates.iter().zip(ids) {
+                *id = candidate.id as i32;
+            }
+        }
+        Ok(Self {
+            count: rows.len(),
+            k,
+            selected: b.upload(&selected)?,
+            targets: b.upload(&targets)?,
+            weights: each(|r| r.weight)?,
+            advantages: each(|r| r.advantage)?,
+            old_logprobs: each(|r| r.old_logprob)?,
+            importance: each(|r| r.importance)?,
+            reference: each(|r| r.reference_logprob)?,
+            candidate_ids: b.upload(&ids)?,
+            candidate_weights: padded(|c| c.weight)?,
+            candidate_advantages: padded(|c| c.advantage)?,
+            candidate_old: padded(|c| c.old_logprob)?,
+            candidate_teacher: padded(|c| c.teacher_logprob)?,
+            host: rows.iter().map(|r| (r.weight, r.old_logprob)).collect(),
+        })
+    }
+
+    fn loss<'a>(
+        &'a self,
+        transformer: &Transformer<B>,
+        objective: &Objective,
+    ) -> RowLoss<B::View<'a, f32>, B::View<'a, i32>> {
+        let b = &transformer.backend;
+        let view = |buffer: &'a B::Buffer<f32>| b.view(buffer, 0..b.len(buffer));
+        let targets = b.view(&self.targets, 0..self.count);
+        let weights = view(&self.weights);
+        let policy = match objective {
+            Objective::CrossEntropy => return RowLoss::cross_entropy(weights, targets),
+            Objective::Policy(policy) => policy,
+        };
+        let candidates = policy.candidates.filter(|_| self.k > 0).map(|candidates| {
+            let (coef, loss) = match candidates {
+                CandidateObjective::Policy { coef, clip } => (
+                    coef,
+                    CandidateLoss::Policy {
+                        advantages: view(&self.candidate_advantages),
+                        weights: view(&self.candidate_weights),
+                        old_logprobs: view(&self.candidate_old),
+                        clip,
+                    },
+                ),
+                CandidateObjective::ReverseKl { coef } => {
+                    let teacher_logprobs = view(&self.candidate_teacher);
+                    (coef, CandidateLoss::ReverseKl { teacher_logprobs, entropy_coef: 0.0 })
+                }
+            };
+            CandidateTerm { k: self.k, ids: b.view(&self.candidate_ids, 0..self.count * self.k), coef, loss }
+        });
+        RowLoss {
+            weights,
+            targets,
+            token: TokenTerm::Policy(PolicyTerm {
+                advantages: view(&self.advantages),
+                old_logprobs: view(&self.old_logprobs),
+                importance: Some(view(&self.importance)),
+                clip: policy.clip,
+            }),
+            kl: policy.kl.map(|(kind, coef)| KlTerm { kind, coef, reference: view(&self.reference) }),
+            candidates,
+            entropy_coef: policy.entropy_coef,
+        }
+    }
+
+    fn add_stats(&self, stats: &[RowStat], sums: &mut Sums) {
+        for (stat, (weight, old)) in stats.iter().zip(&self.host) {
+            if *weight == 0.0 {
+                continue;
+            }
+            sums.loss += f64::from(*weight) * f64::from(stat.loss);
+            sums.entropy += f64::from(stat.entropy);
+            sums.kl += f64::from(stat.kl);
+            sums.policy_kl += f64::from(old - stat.logprob);
+            sums.clipped += usize::from(stat.clipped() != Clipped::No);
+            sums.rows += 1;
+        }
+    }
+}

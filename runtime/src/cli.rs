@@ -1,0 +1,141 @@
+//! The command line: one verb per thing an operator does. Errors are one chain on one line; the problems of a
+//! topology are one line each.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    chat::{self, ChatArgs},
+    launch::{self, LaunchOptions},
+    stop, telemetry,
+    topology::{Override, Topology, TopologyError, UnknownNode},
+};
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed while running
+  2    wrong usage, or a topology that cannot be used
+  130  ended at once by a second SIGINT or SIGTERM (the first one stops in order, and ends with 0)";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  openclaw-rl check configs/quickstart.toml
+  openclaw-rl check configs/quickstart.toml --set actors.judge.votes=5";
+
+const LAUNCH_EXAMPLES: &str = "\
+Examples:
+  openclaw-rl launch configs/quickstart.toml
+  openclaw-rl launch configs/personal-agent.toml --set actors.gateway.listen=127.0.0.1:0
+  openclaw-rl launch configs/quickstart.toml --set 'method={ kind = \"opd\" }' --set run.dir=runs/opd";
+
+/// Trains any agent simply by talking to it.
+#[derive(Debug, Parser)]
+#[command(name = "openclaw-rl", version, about, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tells everything that is wrong with a topology file, at once.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(TopologyArgs),
+    /// Starts a node of a topology and runs it until it is stopped.
+    #[command(after_help = LAUNCH_EXAMPLES)]
+    Launch(LaunchArgs),
+    /// Talks to a running gateway from the terminal.
+    #[command(after_help = chat::EXAMPLES)]
+    Chat(ChatArgs),
+}
+
+#[derive(Debug, Args)]
+struct TopologyArgs {
+    /// The topology file. Relative paths in it are relative to the working directory.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Puts a TOML value, or a bare string, over a key of the file; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<Override>,
+}
+
+#[derive(Debug, Args)]
+struct LaunchArgs {
+    #[command(flatten)]
+    topology: TopologyArgs,
+    /// Which node of the topology this process is; the only one, unless given.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+}
+
+/// Runs the command line that this process was given.
+pub fn main() -> ExitCode {
+    // clap prints its own errors, and ends with 2.
+    let cli = Cli::parse();
+    run(cli.command).unwrap_or_else(|error| {
+        match error.downcast_ref() {
+            // Its lines already begin with the file.
+            Some(TopologyError::Invalid { .. }) => eprintln!("{error}"),
+            _ => eprintln!("openclaw-rl: {error:#}"),
+        }
+        let is_usage = error.is::<TopologyError>() || error.is::<UnknownNode>();
+        ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_FAILED })
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check(args) => {
+            Topology::load_for_launch(&args.file, &args.overrides)?;
+            writeln!(io::stdout(), "{}: ok", args.file.display())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Launch(args) => {
+            let topology = Topology::load_for_launch(&args.topology.file, &args.topology.overrides)?;
+            let options = LaunchOptions { node: args.node };
+            telemetry::init_logging();
+            tokio_runtime()?.block_on(async {
+                let (handle, signal) = stop::stop_flag();
+                stop::stop_on_signals(handle)?;
+                launch::run(topology, options, signal).await
+            })
+        }
+        Command::Chat(args) => tokio_runtime()?.block_on(chat::run(args)),
+    }
+}
+
+fn tokio_runtime() -> io::Result<tokio::runtime::Runtime> {
+    // One blocked thread must not stall timers and signals (two cores would give two threads).
+    let threads = std::thread::available_parallelism().map_or(4, usize::from).max(4);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn overrides_are_read_in_their_order() {
+        let cli =
+            Cli::try_parse_from(["openclaw-rl", "check", "f", "--set", "a.b=1", "--set", "c=x"]).unwrap();
+        let Command::Check(args) = cli.command else { panic!("not check: {cli:?}") };
+        assert_eq!(args.overrides, ["a.b=1", "c=x"].map(|set| set.parse().unwrap()));
+        assert!(Cli::try_parse_from(["openclaw-rl", "check", "f", "--set", "no value"]).is_err());
+    }
+}

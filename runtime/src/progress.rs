@@ -1,0 +1,206 @@
+//! How a run is doing, for whoever watches it: a few lines at the bottom of a terminal, or a log line now and
+//! then.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{stop::StopSignal, telemetry};
+
+/// How a run is doing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProgressSnapshot {
+    /// Conversations so far.
+    pub sessions: u64,
+    /// The simulated users, if there are any.
+    pub personas: Vec<PersonaProgress>,
+    /// Verdicts so far.
+    pub rewards: RewardCounts,
+    /// Hints found so far.
+    pub hints: u64,
+    /// The version that serves.
+    pub policy_version: u64,
+    /// Tokens drawn per second, lately.
+    pub tokens_per_sec: f64,
+    /// Requests being answered.
+    pub in_flight: usize,
+    /// Optimizer steps so far.
+    pub step: u64,
+    /// Loss of the last step.
+    pub loss: Option<f64>,
+}
+
+/// How one simulated user is doing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PersonaProgress {
+    /// Its name.
+    pub name: String,
+    /// Its sessions so far.
+    pub sessions: u64,
+    /// Those whose first reply it was satisfied with.
+    pub satisfied: u64,
+    /// Satisfied first replies in a row, now.
+    pub streak: u64,
+    /// The session that completed its first streak of three.
+    pub satisfied_at: Option<u64>,
+}
+
+/// Verdicts by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RewardCounts {
+    /// +1.
+    pub positive: u64,
+    /// -1.
+    pub negative: u64,
+    /// 0, and turns without a readable vote.
+    pub neutral: u64,
+}
+
+/// How often a terminal is redrawn.
+const REDRAW: Duration = Duration::from_millis(200);
+/// How often a log line tells of progress.
+const LOG: Duration = Duration::from_secs(10);
+
+/// Shows the snapshots until the stop.
+pub async fn show(snapshots: watch::Receiver<ProgressSnapshot>, stop: StopSignal) {
+    if telemetry::on_terminal() { draw(snapshots, stop).await } else { log(snapshots, stop).await }
+}
+
+async fn draw(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSignal) {
+    let style = ProgressStyle::with_template("{msg}").expect("the template is valid");
+    let start = Instant::now();
+    let mut rows: Vec<ProgressBar> = Vec::new();
+    let mut redraw = tokio::time::interval(REDRAW);
+    loop {
+        tokio::select! {
+            () = stop.wait() => break,
+            _ = redraw.tick() => {}
+        }
+        let lines = lines(&snapshots.borrow_and_update(), start.elapsed());
+        while rows.len() < lines.len() {
+            let row = telemetry::bars().add(ProgressBar::new_spinner().with_style(style.clone()));
+            rows.push(row);
+        }
+        for (row, line) in rows.iter().zip(lines) {
+            row.set_message(line);
+        }
+    }
+    rows.iter().for_each(ProgressBar::finish_and_clear);
+}
+
+async fn log(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSignal) {
+    let mut due = tokio::time::interval(LOG);
+    loop {
+        tokio::select! {
+            () = stop.wait() => break,
+            _ = due.tick() => {}
+        }
+        if snapshots.has_changed().unwrap_or(false) {
+            log_line(&snapshots.borrow_and_update());
+        }
+    }
+    log_line(&snapshots.borrow());
+}
+
+fn log_line(now: &ProgressSnapshot) {
+    let personas = now
+        .personas
+        .iter()
+        .map(|persona| format!("{}:{}/{}", persona.name, persona.satisfied, persona.sessions));
+    tracing::info!(
+        sessions = now.sessions,
+        satisfied = personas.collect::<Vec<_>>().join(","),
+        rewards_positive = now.rewards.positive,
+        rewards_negative = now.rewards.negative,
+        rewards_neutral = now.rewards.neutral,
+        hints = now.hints,
+        policy_version = now.policy_version,
+        step = now.step,
+        loss = now.loss,
+        tokens_per_sec = now.tokens_per_sec.round(),
+        in_flight = now.in_flight,
+        "progress"
+    );
+}
+
+/// The lines of a terminal.
+fn lines(now: &ProgressSnapshot, elapsed: Duration) -> Vec<String> {
+    let (minutes, secs) = (elapsed.as_secs() / 60, elapsed.as_secs() % 60);
+    let loss = now.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+    let RewardCounts { positive, negative, neutral } = now.rewards;
+    let mut lines = vec![
+        format!(
+            "{minutes:>3}:{secs:02}  version {}  step {}  loss {loss}  {:.0} tokens/s  {} in flight",
+            now.policy_version, now.step, now.tokens_per_sec, now.in_flight
+        ),
+        format!(
+            "        sessions {}  rewards +{positive} -{negative} 0:{neutral}  hints {}",
+            now.sessions, now.hints
+        ),
+    ];
+    lines.extend(now.personas.iter().map(|persona| {
+        let state = match persona.satisfied_at {
+            Some(session) => format!("satisfied at session {session}"),
+            None => format!("{} in a row", persona.streak),
+        };
+        format!(
+            "        {:<8} {} of {} first replies satisfied, {state}",
+            persona.name, persona.satisfied, persona.sessions
+        )
+    }));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stop::stop_flag;
+
+    #[test]
+    fn a_terminal_shows_the_run_in_a_line_per_subject() {
+        let student = PersonaProgress {
+            name: "student".to_owned(),
+            sessions: 9,
+            satisfied: 4,
+            streak: 2,
+            satisfied_at: None,
+        };
+        let ta = PersonaProgress {
+            name: "ta".to_owned(),
+            sessions: 8,
+            satisfied: 5,
+            streak: 1,
+            satisfied_at: Some(7),
+        };
+        let now = ProgressSnapshot {
+            sessions: 17,
+            personas: vec![student, ta],
+            rewards: RewardCounts { positive: 9, negative: 8, neutral: 1 },
+            hints: 6,
+            policy_version: 3,
+            tokens_per_sec: 1234.4,
+            in_flight: 2,
+            step: 4,
+            loss: Some(0.03125),
+        };
+        assert_eq!(
+            lines(&now, Duration::from_secs(125)),
+            [
+                "  2:05  version 3  step 4  loss 0.0312  1234 tokens/s  2 in flight",
+                "        sessions 17  rewards +9 -8 0:1  hints 6",
+                "        student  4 of 9 first replies satisfied, 2 in a row",
+                "        ta       5 of 8 first replies satisfied, satisfied at session 7",
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn showing_ends_with_the_stop() {
+        let (_sender, snapshots) = watch::channel(ProgressSnapshot::default());
+        let (handle, stop) = stop_flag();
+        let shown = tokio::spawn(log(snapshots, stop));
+        handle.stop();
+        shown.await.unwrap();
+    }
+}

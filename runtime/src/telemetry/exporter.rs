@@ -1,0 +1,101 @@
+//! `GET /metrics` for Prometheus.
+
+use std::{net::SocketAddr, sync::OnceLock, time::Duration};
+
+use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+
+use super::registry;
+use crate::stop::StopSignal;
+
+/// Why metrics cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ExporterError {
+    /// The address is taken or not ours.
+    #[error("cannot serve metrics on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something else records this process's metrics.
+    #[error("cannot record metrics: {0}")]
+    Recorder(String),
+}
+
+/// A histogram without buckets would be exported as a summary, which cannot be added up over processes.
+const SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
+/// Without it, samples pile up in memory while nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+
+fn recorder() -> Result<PrometheusHandle, ExporterError> {
+    let install = || {
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .and_then(PrometheusBuilder::install_recorder);
+        builder.inspect(|_| registry::describe()).map_err(|error| error.to_string())
+    };
+    RECORDER.get_or_init(install).clone().map_err(ExporterError::Recorder)
+}
+
+/// Records metrics from now on, and serves them at `/metrics` until the stop. Port 0 picks a free one; returns
+/// the address in use.
+pub async fn serve_metrics(address: SocketAddr, mut stop: StopSignal) -> Result<SocketAddr, ExporterError> {
+    let handle = recorder()?;
+    let failed = |source| ExporterError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let page = handle.clone();
+    let render = move || {
+        let text = page.render();
+        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+    };
+    let server = axum::serve(listener, Router::new().route("/metrics", get(render)));
+    tokio::spawn(async move {
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        let mut server = std::pin::pin!(server.into_future());
+        loop {
+            tokio::select! {
+                () = stop.wait() => return,
+                _ = upkeep.tick() => handle.run_upkeep(),
+                outcome = &mut server => {
+                    tracing::error!(?outcome, "metrics are no longer served");
+                    return;
+                }
+            }
+        }
+    });
+    Ok(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stop::stop_flag;
+
+    #[tokio::test]
+    async fn metrics_are_served_with_help_and_buckets_on_a_port_of_the_systems_choice() {
+        let (_handle, stop) = stop_flag();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let address = serve_metrics(any, stop.clone()).await.unwrap();
+        metrics::counter!("openclaw_supervisor_restarts_total", "actor" => "a").increment(2);
+        metrics::histogram!("openclaw_inbox_wait_seconds").record(0.02);
+        let page = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
+        for expected in [
+            "# HELP openclaw_supervisor_restarts_total",
+            "openclaw_supervisor_restarts_total{actor=\"a\"} 2",
+            "openclaw_inbox_wait_seconds_bucket{le=\"0.025\"} 1",
+        ] {
+            assert!(page.contains(expected), "{expected}: {page}");
+        }
+        let error = serve_metrics(address, stop).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot serve metrics on {address}"));
+    }
+}

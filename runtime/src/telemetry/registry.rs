@@ -1,0 +1,172 @@
+//! Every metric of the process: its kind and what it counts. A metric in the code that is not described here
+//! fails a test.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// How a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only up.
+    Counter,
+    /// Up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its full name.
+    pub name: &'static str,
+    /// How it moves.
+    pub kind: Kind,
+    /// What it counts.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, help }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, help }
+}
+
+/// Every metric, by name.
+pub const METRICS: &[Metric] = &[
+    counter("openclaw_engine_cancelled_total", "Generations whose receiver went away."),
+    counter("openclaw_engine_ended_total", "Engine threads that ended, by how."),
+    counter("openclaw_engine_generated_tokens_total", "Tokens drawn."),
+    gauge("openclaw_engine_policy_version", "Version of the weights an engine serves."),
+    counter("openclaw_engine_refused_total", "Requests an engine could not take, by reason."),
+    histogram("openclaw_engine_score_seconds", "Time to score one request."),
+    counter("openclaw_engine_scored_tokens_total", "Tokens scored."),
+    gauge("openclaw_engine_sequences", "Generations under way."),
+    histogram("openclaw_engine_step_seconds", "Time of one forward pass of the batch."),
+    counter("openclaw_gateway_completion_tokens_total", "Tokens of responses sent to clients."),
+    counter("openclaw_gateway_feedback_total", "Ratings and remarks of users, by what became of them."),
+    counter(
+        "openclaw_gateway_generations_repeated_total",
+        "Generations begun again on another engine before the first token.",
+    ),
+    gauge("openclaw_gateway_in_flight_requests", "Requests being answered."),
+    counter("openclaw_gateway_prompt_tokens_total", "Tokens of prompts received."),
+    histogram("openclaw_gateway_queue_wait_seconds", "Time a request waited for a place."),
+    gauge("openclaw_gateway_queued_requests", "Requests waiting for a place."),
+    counter("openclaw_gateway_rejected_requests_total", "Requests answered with an error, by reason."),
+    counter("openclaw_gateway_requests_total", "Requests answered, by route and status code."),
+    histogram("openclaw_gateway_time_to_first_token_seconds", "Time from a request to its first token."),
+    counter("openclaw_gateway_turns_dropped_total", "Turns that are not trained on, by reason."),
+    counter("openclaw_gateway_turns_total", "Turns answered, by kind."),
+    counter("openclaw_gateway_unrecorded_turns_total", "Turns that could not be handed to the sessions."),
+    counter("openclaw_inbox_acked_total", "Messages handled."),
+    gauge("openclaw_inbox_depth_messages", "Messages waiting or being handled."),
+    counter("openclaw_inbox_refused_total", "Messages an inbox could not take, by reason."),
+    counter("openclaw_inbox_unacked_total", "Messages given back by a reader that ended."),
+    histogram("openclaw_inbox_wait_seconds", "Time a message waited for its reader."),
+    counter("openclaw_judge_unanswered_total", "Turns that the judge gave up on, by reason."),
+    counter("openclaw_judge_verdicts_total", "Verdicts, by reward."),
+    counter("openclaw_judge_votes_missing_total", "Votes without a readable verdict, by reason."),
+    gauge("openclaw_optimizer_batch_samples", "Samples of the last batch."),
+    gauge("openclaw_optimizer_clip_ratio", "Share of tokens whose ratio was clipped in the last step."),
+    gauge("openclaw_optimizer_entropy_nats", "Mean entropy per token in the last step."),
+    gauge("openclaw_optimizer_grad_norm", "Gradient norm of the last step, before clipping."),
+    gauge("openclaw_optimizer_kl_nats", "Mean distance to the base version in the last step."),
+    gauge("openclaw_optimizer_loss", "Loss of the last step."),
+    counter("openclaw_optimizer_panics_total", "Steps that ended in a panic."),
+    gauge("openclaw_optimizer_staleness_versions", "Mean age of the last batch's samples in versions."),
+    histogram("openclaw_optimizer_step_seconds", "Time of one optimizer step."),
+    counter("openclaw_optimizer_steps_total", "Optimizer steps."),
+    counter("openclaw_optimizer_trained_tokens_total", "Response tokens trained on."),
+    gauge("openclaw_publisher_policy_version", "Newest published version."),
+    counter("openclaw_publisher_saves_failed_total", "Version folders that could not be written."),
+    counter(
+        "openclaw_rollout_sessions_failed_total",
+        "Sessions of simulated users that ended in an error, by reason.",
+    ),
+    counter("openclaw_rollout_sessions_total", "Sessions of simulated users, by persona and outcome."),
+    counter("openclaw_samples_dropped_total", "Samples that are not trained on, by reason."),
+    counter("openclaw_sessions_next_states_total", "Next states found, by kind."),
+    gauge("openclaw_sessions_open_sessions", "Sessions remembered."),
+    counter("openclaw_sessions_turns_dropped_total", "Turns without a usable next state, by reason."),
+    counter("openclaw_sessions_unreachable_total", "Requests for the sessions actor that found none."),
+    gauge("openclaw_sessions_waiting_turns", "Turns waiting for their next state."),
+    counter("openclaw_supervisor_failures_total", "Actors that ended too often and stay down."),
+    counter("openclaw_supervisor_kills_total", "Actors that did not stop in time."),
+    counter("openclaw_supervisor_restarts_total", "Actors started again."),
+    counter("openclaw_teacher_hints_dropped_total", "Hints that the teacher could not use, by reason."),
+    counter("openclaw_worker_panics_total", "Panics while a message was handled."),
+];
+
+/// Tells the recorder what each metric is.
+pub(super) fn describe() {
+    for metric in METRICS {
+        let unit = if metric.name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, unit, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, unit, metric.help),
+            Kind::Histogram => describe_histogram!(metric.name, unit, metric.help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// `(macro, metric)` of every metric that the crates record.
+    fn recorded() -> Vec<(String, String)> {
+        fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
+            for entry in std::fs::read_dir(folder).expect("the sources are there") {
+                let path = entry.expect("the sources can be listed").path();
+                if path.is_dir() {
+                    walk(&path, found);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = std::fs::read_to_string(&path).expect("sources are text");
+                    for kind in ["counter", "gauge", "histogram"] {
+                        for call in text.split(&format!("{kind}!(")).skip(1) {
+                            let name =
+                                call.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
+                            let name = name.filter(|name| name.starts_with("openclaw_"));
+                            found.extend(name.map(|name| (kind.to_owned(), name.to_owned())));
+                        }
+                    }
+                }
+            }
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
+        let mut found = Vec::new();
+        for source in ["actors/src", "environments/src", "model/src", "kernels/src", "runtime/src"] {
+            walk(&root.join(source), &mut found);
+        }
+        found
+    }
+
+    #[test]
+    fn every_metric_in_the_code_is_described_as_what_it_is() {
+        let recorded = recorded();
+        assert!(recorded.len() > 10, "the search found {recorded:?}");
+        for (kind, name) in recorded {
+            let metric = METRICS.iter().find(|metric| metric.name == name);
+            let described = metric.map(|metric| format!("{:?}", metric.kind).to_lowercase());
+            assert_eq!(described, Some(kind), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_say_kind_and_unit_and_stand_in_order() {
+        assert!(METRICS.is_sorted_by_key(|metric| metric.name));
+        for metric in METRICS {
+            let totals = metric.name.ends_with("_total");
+            assert_eq!(totals, metric.kind == Kind::Counter, "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_seconds"), metric.kind == Kind::Histogram, "{}", metric.name);
+        }
+    }
+}
