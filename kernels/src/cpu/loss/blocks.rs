@@ -103,22 +103,17 @@ multiversion! {
     /// Index of the first element at or after `from` that exceeds `threshold`, or the length.
     pub(super) fn first_above(x: &[f32], from: usize, threshold: f32) -> usize {
         let mut at = from;
-        for chunk in x[from..].chunks(LANES) {
-            let mut any = false;
-            for v in chunk {
-                any |= *v > threshold;
+        for chunk in x[from..].chunks_exact(LANES) {
+            let mut above = [0u32; LANES];
+            for i in 0..LANES {
+                above[i] = u32::from(chunk[i] > threshold);
             }
-            if any {
-                for v in chunk {
-                    if *v > threshold {
-                        return at;
-                    }
-                    at += 1;
-                }
+            if above.iter().fold(0, |any, one| any | one) != 0 {
+                break;
             }
-            at += chunk.len();
+            at += LANES;
         }
-        x.len()
+        x[at..].iter().position(|v| *v > threshold).map_or(x.len(), |offset| at + offset)
     }
 }
 
