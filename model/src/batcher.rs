@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::response::{Drawn, End, Response};
 use crate::sampler::SamplingError;
 use crate::schedule::{Chunk, Schedule, ScheduleLimits};
-use crate::serving::{FinishReason, GenerateEvent, GenerateRequest};
+use crate::serving::{FinishReason, GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{KvPool, PagedStep, Transformer, Weights};
 
@@ -254,6 +254,13 @@ impl<B: Backend> Batcher<B> {
         // What running responses hold stays until they end.
         self.schedule.forget(old);
         self.retire_weights();
+    }
+
+    /// Log-probabilities of given ids under the newest weights.
+    pub fn score(&self, request: &ScoreRequest) -> Result<Scored, KernelError> {
+        let live = &self.live[&self.epoch];
+        let scored = self.transformer.score(&live.weights, request)?;
+        Ok(Scored { policy_version: live.version, ..scored })
     }
 
     /// Whether a step has nothing to do and nothing to report.

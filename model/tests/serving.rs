@@ -7,8 +7,8 @@ use std::sync::Arc;
 use openclaw_kernels::Cpu;
 use openclaw_model::{
     Batcher, BatcherConfig, BatcherError, FinishReason, GenerateEvent, GenerateRequest, ModelConfig,
-    SamplingParams, SequenceId, SubmitError, TokenLogprob, Tokenizer, Transformer, Weights, random_weights,
-    train_bpe,
+    SamplingParams, ScoreRequest, SequenceId, SubmitError, TokenLogprob, Tokenizer, Transformer, Weights,
+    random_weights, train_bpe,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -200,6 +200,35 @@ fn a_reply_does_not_depend_on_the_batch_the_chunks_the_blocks_or_preemption() {
         preemptions += batcher.stats().preemptions;
     }
     assert!(preemptions > 0, "no pool was small enough to preempt anyone");
+}
+
+#[test]
+fn log_probabilities_of_serving_and_scoring_agree() {
+    let model = Model::new();
+    let weights = model.weights(2);
+    for temperature in [1.0, 0.6] {
+        let mut batcher = model.batcher(BatcherConfig { max_batch_tokens: 24, ..ROOMY }, &weights);
+        let requests: Vec<_> = (0..4).map(|seed| request(prompt(seed, 30), 25, temperature)).collect();
+        let ids: Vec<_> = requests.iter().map(|request| batcher.submit(request.clone()).unwrap()).collect();
+        let replies = drain(&mut batcher);
+        for (id, request) in ids.iter().zip(requests) {
+            let reply = &replies[id];
+            let start = request.prompt_ids.len();
+            let sequence = [request.prompt_ids, reply.ids()].concat();
+            for (temperature, field) in
+                [(temperature, (|t| t.logprob) as fn(&TokenLogprob) -> f32), (1.0, |t| t.raw_logprob)]
+            {
+                let request =
+                    ScoreRequest { ids: sequence.clone(), start, temperature, ..Default::default() };
+                let scored = batcher.score(&request).unwrap();
+                assert_eq!(scored.policy_version, 1);
+                assert_eq!(scored.logprobs.len(), reply.tokens.len());
+                for (token, scored) in reply.tokens.iter().zip(scored.logprobs) {
+                    assert!((field(token) - scored).abs() < 1e-4, "{token:?}, scored {scored}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
