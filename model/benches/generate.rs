@@ -1,18 +1,14 @@
 //! How fast the batcher reads and writes: a prompt of 512 tokens, then decoding at 1 and 8 streams after prompts of 128;
 //! and what one draw costs. `compare_transformers.py` reads criterion's results and sets them against `transformers`.
-//!
-//! `OPENCLAW_BENCH_THREADS` (default 2) sets the threads. The model is random and has the nano model's shape:
-//! speed depends on shapes alone.
+
+mod nano_shape;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use openclaw_kernels::Cpu;
-use openclaw_model::{
-    Batcher, BatcherConfig, GenerateRequest, ModelConfig, Sampler, SamplingParams, Transformer, Weights,
-    random_weights, train_bpe,
-};
+use openclaw_model::{Batcher, BatcherConfig, GenerateRequest, Sampler, SamplingParams, Weights, train_bpe};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -21,23 +17,7 @@ const DECODE_PROMPT_TOKENS: usize = 128;
 const DECODE_STEPS: usize = 64;
 
 fn batcher() -> Batcher<Cpu> {
-    let config = ModelConfig {
-        vocab_size: 4096,
-        hidden_size: 256,
-        intermediate_size: 768,
-        layers: 6,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 64,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e6,
-        max_positions: 4096,
-        tied: true,
-    };
-    let threads = std::env::var("OPENCLAW_BENCH_THREADS").map_or(2, |text| text.parse().expect("a number"));
-    let weights = random_weights(&config, 1);
-    let transformer =
-        Transformer::new(config, Cpu::new("bench", threads).expect("threads start")).expect("it fits");
+    let (transformer, weights) = nano_shape::model();
     let weights = Arc::new(Weights::from_host(&transformer, &weights).expect("the layout fits"));
     let tokenizer = train_bpe(std::iter::empty(), 256, &[]).expect("the 256 bytes");
     let limits = BatcherConfig {
@@ -53,7 +33,7 @@ fn batcher() -> Batcher<Cpu> {
 /// A prompt that no cache has seen.
 fn request(rng: &mut ChaCha8Rng, prompt_tokens: usize, max_new_tokens: usize) -> GenerateRequest {
     GenerateRequest {
-        prompt_ids: (0..prompt_tokens).map(|_| rng.random_range(0..4096)).collect(),
+        prompt_ids: (0..prompt_tokens).map(|_| rng.random_range(0..nano_shape::VOCAB_SIZE as u32)).collect(),
         sampling: SamplingParams { seed: Some(1), ..Default::default() },
         max_new_tokens,
         stop: Vec::new(),
@@ -109,7 +89,7 @@ fn generate(criterion: &mut Criterion) {
 fn draw(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("draw");
     let mut rng = ChaCha8Rng::seed_from_u64(2);
-    for vocab_size in [4096, 151_936] {
+    for vocab_size in [nano_shape::VOCAB_SIZE, 151_936] {
         let logits: Vec<f32> = (0..vocab_size).map(|_| rng.random_range(-6.0..6.0)).collect();
         for (name, top_p) in [("plain", 1.0), ("top_p", 0.9)] {
             let params = SamplingParams { temperature: 0.8, top_p, seed: Some(1), ..Default::default() };
