@@ -62,6 +62,12 @@ impl ApiError {
         }
     }
 
+    /// 403 for a web page from elsewhere.
+    pub fn foreign_page() -> Self {
+        let message = "Web pages from elsewhere may not use a gateway without an API key.";
+        Self { code: Some("foreign_origin"), ..Self::new(StatusCode::FORBIDDEN, "permission_error", message) }
+    }
+
     /// 404 for a model nobody serves.
     pub fn unknown_model(model: &str) -> Self {
         let shown: String = model.chars().take(100).collect();

@@ -36,6 +36,8 @@ pub struct GatewayConfig {
     pub aliases: Vec<String>,
     /// The key that clients must send. Default none: no authentication, loopback only.
     pub api_key: Option<ApiKey>,
+    /// The environment variable that holds the key, so that no file has to. Default none.
+    pub api_key_env: Option<String>,
     /// Requests answered at once. Default 64.
     pub max_in_flight: usize,
     /// Requests that wait for a place; more are told to come back. Default 256.
@@ -63,6 +65,7 @@ impl Default for GatewayConfig {
             served_model: "policy".to_owned(),
             aliases: Vec::new(),
             api_key: None,
+            api_key_env: None,
             max_in_flight: 64,
             queue_depth: 256,
             queue_timeout_secs: 30,
@@ -113,6 +116,12 @@ pub enum GatewayError {
         /// The address.
         listen: SocketAddr,
     },
+    /// The key's variable is named, but says nothing: serving without a key would be a surprise.
+    #[error("gateway: api_key_env names {variable}, which is not set in the environment")]
+    NoKeyInEnvironment {
+        /// The variable.
+        variable: String,
+    },
     /// A setting that cannot be served with.
     #[error("gateway: {key} {problem}")]
     Config {
@@ -144,8 +153,13 @@ pub struct Gateway;
 
 impl Gateway {
     /// Listens and serves until [`GatewayHandle::stop`].
-    pub async fn start(config: GatewayConfig, deps: GatewayDeps) -> Result<GatewayHandle, GatewayError> {
+    pub async fn start(mut config: GatewayConfig, deps: GatewayDeps) -> Result<GatewayHandle, GatewayError> {
         let listen = config.listen;
+        if let (None, Some(variable)) = (&config.api_key, &config.api_key_env) {
+            let missing = || GatewayError::NoKeyInEnvironment { variable: variable.clone() };
+            let key = std::env::var(variable).map_err(|_| missing())?;
+            config.api_key = Some(ApiKey::new(key).ok_or_else(missing)?);
+        }
         if config.api_key.is_none() && !listen.ip().is_loopback() {
             return Err(GatewayError::OpenWithoutKey { listen });
         }

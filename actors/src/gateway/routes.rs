@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
-use super::{Shared, chat, errors::ApiError, feedback, models};
+use super::{Shared, auth::from_foreign_page, chat, errors::ApiError, feedback, models};
 use crate::engine::panic_message;
 
 /// All routes.
@@ -55,9 +55,14 @@ async fn unknown_route(request: Request) -> ApiError {
 
 async fn check_key(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/health" | "/healthz");
-    match &shared.config.api_key {
-        Some(key) if !open && !key.admits(request.headers()) => ApiError::unauthorized().into_response(),
-        _ => next.run(request).await,
+    let refused = match &shared.config.api_key {
+        _ if open => None,
+        Some(key) => (!key.admits(request.headers())).then(ApiError::unauthorized),
+        None => from_foreign_page(request.headers()).then(ApiError::foreign_page),
+    };
+    match refused {
+        Some(error) => error.into_response(),
+        None => next.run(request).await,
     }
 }
 

@@ -194,8 +194,23 @@ async fn a_gateway_open_to_others_needs_a_key() {
     let config = GatewayConfig { listen: ([0, 0, 0, 0], 0).into(), ..GatewayConfig::default() };
     let started = Gateway::start(config, house.deps()).await;
     assert!(matches!(started.err(), Some(GatewayError::OpenWithoutKey { .. })));
+    let unset = Some("OPENCLAW_TEST_KEY_THAT_NOBODY_SETS".to_owned());
+    let config = GatewayConfig { api_key_env: unset, ..GatewayConfig::default() };
+    let started = Gateway::start(config, house.deps()).await;
+    assert!(matches!(started.err(), Some(GatewayError::NoKeyInEnvironment { .. })));
     let taken = GatewayConfig { listen: house.gateway.addr, ..GatewayConfig::default() };
     assert!(matches!(Gateway::start(taken, house.deps()).await.err(), Some(GatewayError::Listen { .. })));
+}
+
+#[tokio::test]
+async fn without_a_key_web_pages_from_elsewhere_are_kept_out() {
+    let house = House::new().await;
+    for (origin, status) in [("http://evil.example", 403), ("http://localhost:3000", 200)] {
+        let request = house.client.post(house.url("/v1/chat/completions")).header("origin", origin);
+        let response = request.body(ask("hi").to_string()).send().await.expect("an answer");
+        assert_eq!(response.status().as_u16(), status, "{origin}");
+    }
+    assert_eq!(house.turns().len(), 1);
 }
 
 #[tokio::test]
