@@ -10,10 +10,13 @@ use std::{
     fmt,
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 /// Most dead letters kept for inspection; older ones go.
 const DEAD_LETTERS_KEPT: usize = 64;
@@ -274,6 +277,11 @@ impl<M> Lease<M> {
     /// How often this message was given back before.
     pub fn attempt(&self) -> u32 {
         self.item().attempt
+    }
+
+    /// When it was sent.
+    pub fn sent(&self) -> Instant {
+        self.item().sent
     }
 
     fn item(&self) -> &Item<M> {

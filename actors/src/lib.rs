@@ -1,12 +1,23 @@
 //! The roles of the loop and what they say to each other.
 
 pub mod chat_client;
+mod conversation;
 pub mod engine;
 pub mod gateway;
 pub mod inbox;
 pub mod journal;
+pub mod judge;
 pub mod methods;
+pub mod optimizer;
+#[cfg(test)]
+mod pipeline_tests;
+pub mod policy;
 pub mod prompts;
+pub mod publisher;
+pub mod rollout;
 pub mod sessions;
+pub mod teacher;
+#[cfg(test)]
+mod tiny;
 pub mod turn;
 pub mod worker;

@@ -64,6 +64,16 @@ pub enum VocabularyWeight {
     Max,
 }
 
+/// Which of several hints the teacher tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HintSelection {
+    /// The longest alone (published for `opd` and `combine`).
+    Longest,
+    /// Up to this many of the shortest distinct ones; the teacher keeps the one it overlaps with the student on
+    /// (published for `hybrid`).
+    Shortest(usize),
+}
+
 /// The `[method]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -180,9 +190,15 @@ impl MethodConfig {
         self.kind != MethodKind::BinaryRl
     }
 
-    /// Most hint candidates.
-    pub fn hint_candidates(&self) -> usize {
-        self.hints.unwrap_or(if self.kind == MethodKind::Hybrid { 3 } else { 1 })
+    /// Which of the hints found go to the teacher; none where the method has no teacher.
+    pub fn hint_selection(&self) -> Option<HintSelection> {
+        if !self.needs_hints() {
+            return None;
+        }
+        match self.hints.unwrap_or(if self.kind == MethodKind::Hybrid { 3 } else { 1 }) {
+            1 => Some(HintSelection::Longest),
+            most => Some(HintSelection::Shortest(most)),
+        }
     }
 
     /// How many of the student's most likely ids the teacher stage must report per token.
@@ -449,7 +465,10 @@ pub(crate) mod tests {
         let read = |json: &str| serde_json::from_str::<MethodConfig>(json);
         let config = read(r#"{"kind": "hybrid"}"#).expect("a kind is enough");
         assert_eq!(config, MethodConfig::new(MethodKind::Hybrid));
-        assert_eq!((config.hint_candidates(), config.student_top_k(), config.teacher_top_k()), (3, 4, 0));
+        assert_eq!(
+            (config.hint_selection(), config.student_top_k(), config.teacher_top_k()),
+            (Some(HintSelection::Shortest(3)), 4, 0)
+        );
         assert!(read(r#"{"kind": "hybrid", "weigth_rl": 1}"#).is_err());
         let bad = MethodConfig { clip_low: 1.5, hints: Some(0), ..config };
         assert_eq!(bad.problems(), ["clip_low: 1.5 is not in [0, 1)", "hints: 0 is not at least 1"]);

@@ -6,7 +6,7 @@ mod conversations;
 mod identify;
 mod next_state;
 mod recency;
-mod transcript;
+pub(crate) mod transcript;
 
 pub use actor::{EvaluateSink, Sessions, SessionsAddress, SessionsArguments, SessionsMessage};
 pub use classify::DefaultTurnType;

@@ -11,14 +11,14 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use openclaw_actors::{
-    engine::{Engine, EngineLimits, Exited, PolicyWeights, ServingModel},
+    engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
     gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
     sessions::{EvaluateSink, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
     turn::{Evaluate, Turn},
 };
 use openclaw_model::{
-    ChatTemplate, FinishReason, GenerateEvent, GenerateRequest, NANO_TEMPLATE, ScoreRequest, Scored,
-    TokenLogprob, Tokenizer, train_bpe,
+    ChatTemplate, FinishReason, GenerateEvent, GenerateRequest, ModelConfig, NANO_TEMPLATE, ScoreRequest,
+    Scored, TokenLogprob, Tokenizer, Transformer, Weights, random_weights, train_bpe,
 };
 use ractor::Actor;
 use reqwest::{Response, StatusCode};
@@ -203,7 +203,9 @@ impl House {
         let tokenizer =
             train_bpe(std::iter::empty(), 256 + SPECIAL.len(), &SPECIAL).expect("bytes and marks");
         let script = Arc::new(Script::default());
-        let engine = Engine::new("policy.0", EngineLimits::default());
+        let template = ChatTemplate::from_source(NANO_TEMPLATE).expect("the embedded template");
+        let text = EngineText { tokenizer: tokenizer.clone(), template, context_tokens: CONTEXT_LENGTH };
+        let engine = Engine::new("policy.0", EngineLimits::default(), text);
         let exited = start_policy(&engine, &script, &tokenizer).await;
 
         let (evaluated, evaluations) = mpsc::unbounded_channel();
@@ -302,8 +304,31 @@ fn deps_of(
 
 async fn start_policy(engine: &Engine, script: &Arc<Script>, tokenizer: &Tokenizer) -> Exited {
     let (script, tokenizer) = (script.clone(), tokenizer.clone());
-    let build = move || Ok(Policy { script, tokenizer, version: 7, next: 0, running: HashMap::new() });
+    let build = move || -> Result<Box<dyn ServingModel>, String> {
+        Ok(Box::new(Policy { script, tokenizer, version: 7, next: 0, running: HashMap::new() }))
+    };
     engine.start(build).await.expect("the policy starts")
+}
+
+/// Weights, for a policy that does not look at them.
+pub fn any_weights() -> PolicyWeights {
+    let shape = ModelConfig {
+        vocab_size: 4,
+        hidden_size: 2,
+        intermediate_size: 2,
+        layers: 1,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 2,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e4,
+        max_positions: 2,
+        tied: true,
+    };
+    let flat = random_weights(&shape, 1);
+    let device = Device::new("weights", 1).expect("one thread");
+    let transformer = Transformer::new(shape, device).expect("a valid shape");
+    Arc::new(Weights::from_host(&transformer, &flat).expect("the right length"))
 }
 
 /// A stream's `data:` lines as they arrive.

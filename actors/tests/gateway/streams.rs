@@ -10,7 +10,7 @@ use openclaw_actors::gateway::{GatewayConfig, Recorder};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::house::{House, Line, ask, exec_tool, with};
+use crate::house::{House, Line, any_weights, ask, exec_tool, with};
 
 fn streamed(body: Value) -> Value {
     with(body, "stream", json!(true))
@@ -177,7 +177,7 @@ async fn a_response_belongs_to_one_version_while_another_is_published() {
     house.script.then(Line::Hold("old"));
     let mut old = house.stream(&streamed(ask("hi"))).await;
     old.next().await.expect("it has begun");
-    house.engine.load(8, Arc::default()).await.expect("published");
+    house.engine.load(8, any_weights()).await.expect("published");
     let new = house.chat(&ask("hi")).await;
     assert_eq!(new["policy_version"], 8);
     house.script.release();

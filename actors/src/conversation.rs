@@ -1,0 +1,110 @@
+//! What the pipeline reads out of a turn's messages.
+
+use serde_json::Value;
+
+use crate::sessions::transcript::{Author, Transcript};
+
+/// The text of a response that a reader sees: what stands after its thinking, tool calls included.
+pub fn visible(text: &str) -> &str {
+    match text.rfind("</think>") {
+        Some(end) => text[end + "</think>".len()..].trim(),
+        // Thinking that never ended is no answer.
+        None if text.trim_start().starts_with("<think>") => "",
+        None => text.trim(),
+    }
+}
+
+/// Where the message stands that the policy was answering: the last that a person wrote; where none did, the last
+/// that the client wrote in the user's role. Transient carriers do not count.
+pub fn task_position(messages: &[Value]) -> Option<usize> {
+    let transcript = Transcript::read(messages);
+    let last = |wanted: fn(Author) -> bool| {
+        transcript.entries.iter().rev().find(|entry| wanted(entry.author)).map(|entry| entry.position)
+    };
+    last(|author| author == Author::Human)
+        .or_else(|| last(|author| matches!(author, Author::Machine | Author::MachineRemark)))
+}
+
+/// The last `most` messages that are neither the system's nor transient, oldest first, and then the task.
+pub fn history(messages: &[Value], most: usize) -> Vec<(String, String)> {
+    let task = task_position(messages);
+    let shown = |position: usize| {
+        let role = messages[position]["role"].as_str().unwrap_or("user").to_owned();
+        (role, content(&messages[position]).to_owned())
+    };
+    let transcript = Transcript::read(messages);
+    let mut earlier: Vec<_> = transcript
+        .entries
+        .iter()
+        .rev()
+        .filter(|entry| entry.author != Author::System && Some(entry.position) != task)
+        .take(most)
+        .map(|entry| shown(entry.position))
+        .collect();
+    earlier.reverse();
+    earlier.extend(task.map(shown));
+    earlier
+}
+
+/// What the policy answered last, before the task.
+pub fn previous_answer(messages: &[Value]) -> Option<&str> {
+    let before = &messages[..task_position(messages)?];
+    let answer = before.iter().rev().find(|message| message["role"] == "assistant")?;
+    Some(visible(content(answer))).filter(|answer| !answer.is_empty())
+}
+
+fn content(message: &Value) -> &str {
+    message["content"].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(role: &str, content: &str) -> Value {
+        json!({"role": role, "content": content})
+    }
+
+    const CARRIER: &str =
+        "<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>\nActive exec sessions\n<<<END_OPENCLAW_INTERNAL_CONTEXT>>>";
+
+    #[test]
+    fn in_a_tool_loop_the_task_is_the_persons_message_and_never_a_carrier() {
+        let messages = [
+            message("system", "be brief"),
+            message("user", "list the files"),
+            message("assistant", "<tool_call>..</tool_call>"),
+            message("tool", "a.txt"),
+            message("user", CARRIER),
+        ];
+        assert_eq!(task_position(&messages), Some(1));
+        let roles: Vec<_> = history(&messages, 8).into_iter().map(|(role, _)| role).collect();
+        assert_eq!(roles, ["assistant", "tool", "user"]);
+        assert_eq!(history(&messages, 1).len(), 2);
+    }
+
+    #[test]
+    fn the_previous_answer_is_the_one_before_the_task_without_its_thinking() {
+        let messages = [
+            message("user", "2 + 2?"),
+            message("assistant", "<think>\nfour\n</think>\n\n**4**"),
+            message("user", "no bold please"),
+        ];
+        assert_eq!(previous_answer(&messages), Some("**4**"));
+        assert_eq!(previous_answer(&messages[..1]), None);
+    }
+
+    #[test]
+    fn thinking_is_not_visible_even_when_it_never_ends() {
+        for (text, expected) in [
+            (" hi ", "hi"),
+            ("<think>a</think>\n\nhi", "hi"),
+            ("<think>a", ""),
+            ("the tag <think> is text here", "the tag <think> is text here"),
+        ] {
+            assert_eq!(visible(text), expected, "{text}");
+        }
+    }
+}

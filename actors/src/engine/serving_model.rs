@@ -1,0 +1,84 @@
+//! What an engine thread drives: the model side of an engine.
+
+use std::sync::Arc;
+
+use openclaw_kernels::Cpu;
+use openclaw_model::{
+    Batcher, ChatTemplate, GenerateEvent, GenerateRequest, ScoreRequest, Scored, SequenceId, TextError,
+    Tokenizer, Weights,
+};
+use serde_json::{Map, Value};
+
+/// What an engine thread drives.
+pub trait ServingModel {
+    /// Names a sequence; ids are not reused.
+    fn submit(&mut self, request: GenerateRequest) -> Result<u64, String>;
+    /// Forgets a sequence.
+    fn cancel(&mut self, sequence: u64);
+    /// Moves every running sequence on by a token or a chunk of its prompt.
+    fn step(&mut self) -> Result<Vec<(u64, GenerateEvent)>, String>;
+    /// No sequence runs or waits.
+    fn is_idle(&self) -> bool;
+    /// New sequences use these weights; running ones end on theirs.
+    fn load(&mut self, version: u64, weights: PolicyWeights) -> Result<(), String>;
+    /// Log-probabilities of given ids under the current weights.
+    fn score(&mut self, request: &ScoreRequest) -> Result<Scored, String>;
+    /// The version that new sequences use.
+    fn version(&self) -> u64;
+}
+
+impl ServingModel for Batcher<Device> {
+    fn submit(&mut self, request: GenerateRequest) -> Result<u64, String> {
+        Batcher::submit(self, request).map(|SequenceId(id)| id).map_err(|error| error.to_string())
+    }
+    fn cancel(&mut self, sequence: u64) {
+        Batcher::cancel(self, SequenceId(sequence));
+    }
+    fn step(&mut self) -> Result<Vec<(u64, GenerateEvent)>, String> {
+        let events = Batcher::step(self).map_err(|error| error.to_string())?;
+        Ok(events.into_iter().map(|(SequenceId(id), event)| (id, event)).collect())
+    }
+    fn is_idle(&self) -> bool {
+        Batcher::is_idle(self)
+    }
+    fn load(&mut self, version: u64, weights: PolicyWeights) -> Result<(), String> {
+        Batcher::load(self, version, weights);
+        Ok(())
+    }
+    fn score(&mut self, request: &ScoreRequest) -> Result<Scored, String> {
+        Batcher::score(self, request).map_err(|error| error.to_string())
+    }
+    fn version(&self) -> u64 {
+        Batcher::version(self)
+    }
+}
+
+/// Where models live.
+pub type Device = Cpu;
+
+/// One version's parameters.
+pub type PolicyWeights = Arc<Weights<Device>>;
+
+/// How an engine's model reads and writes text.
+#[derive(Clone, Debug)]
+pub struct EngineText {
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Messages to a prompt.
+    pub template: ChatTemplate,
+    /// Most tokens of a prompt and its response.
+    pub context_tokens: usize,
+}
+
+impl EngineText {
+    /// The ids of the prompt that asks for the assistant's next message.
+    pub fn prompt_ids(
+        &self,
+        messages: &[Value],
+        tools: &[Value],
+        kwargs: &Map<String, Value>,
+    ) -> Result<Vec<u32>, TextError> {
+        let prompt = self.template.render(messages, tools, kwargs, true)?;
+        self.tokenizer.encode(&prompt)
+    }
+}

@@ -1,0 +1,340 @@
+//! Reads a turn by what followed it: a reward, and hints for the teacher.
+//!
+//! Rules come first, because what a rule can see needs no opinion. Else `votes` samples of the judge and, where the
+//! method wants them, as many of the hint writer are drawn at the same time under one deadline; a vote that does
+//! not arrive in time does not count. If not one arrives, the turn goes back into the inbox.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, SamplingParams};
+use serde_json::{Map, json};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
+
+use crate::{
+    chat_client::{ChatClient, ChatRequest},
+    conversation,
+    engine::{Engine, EngineError},
+    inbox::{Inbox, Lease},
+    journal::{Journal, JournalError, Record},
+    methods::HintSelection,
+    prompts::{self, Exhibit, PromptStyle},
+    turn::{Evaluate, NextState, NextStateKind, Sample, Turn, TurnKind, Verdict, Vote},
+    worker::Work,
+};
+
+mod memory;
+
+pub use memory::RecentVerdicts;
+
+/// A hint this short tells nothing (published).
+const HINT_CHARS_AT_LEAST: usize = 11;
+
+/// How a judge votes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JudgeConfig {
+    /// Samples per turn; the majority decides.
+    pub votes: usize,
+    /// Sampling temperature of a vote.
+    pub temperature: f32,
+    /// Most tokens of a vote.
+    pub max_new_tokens: usize,
+    /// A vote that takes longer does not count.
+    pub deadline: Duration,
+    /// The wording.
+    pub prompt: PromptStyle,
+    /// Most messages before the task that the judge is shown.
+    pub history_messages: usize,
+    /// Which hints go to the teacher; none where the method needs none.
+    pub hints: Option<HintSelection>,
+}
+
+/// What a judge runs on.
+#[derive(Clone)]
+pub enum JudgeEngine {
+    /// A model of this process.
+    Embedded(Engine),
+    /// A chat endpoint.
+    OpenAi(ChatClient),
+}
+
+/// A judged turn on its way to the teacher.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The turn.
+    pub turn: Arc<Turn>,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Hints, the most promising first; at least one.
+    pub hints: Vec<String>,
+}
+
+/// The work of `judge.N`.
+pub struct Judge {
+    /// How it votes.
+    pub config: JudgeConfig,
+    /// What it runs on.
+    pub engine: JudgeEngine,
+    /// Shared by all judges: what each session's last verdict was.
+    pub recent: RecentVerdicts,
+    /// Where turns with hints go; none where the method has no teacher.
+    pub teacher: Option<Inbox<Judged>>,
+    /// Where turns without hints go.
+    pub samples: Inbox<Sample>,
+    /// Where verdicts and hints are recorded.
+    pub journal: Journal,
+}
+
+impl Work for Judge {
+    type Message = Evaluate;
+    const ROLE: &'static str = "judge";
+
+    async fn handle(&self, lease: Lease<Evaluate>) {
+        let Evaluate { turn, next_state } = &*lease;
+        let Some(opinion) = self.evaluate(turn, next_state).await else {
+            warn!(turn = %turn.id, attempt = lease.attempt(), "no vote arrived");
+            metrics::counter!("openclaw_judge_unanswered_total").increment(1);
+            return; // The lease is dropped: the turn is judged again, or becomes a dead letter.
+        };
+        match self.pass_on(turn, next_state, opinion).await {
+            Ok(()) => lease.ack(),
+            Err(error) => warn!(turn = %turn.id, %error, "a verdict was not recorded"),
+        }
+    }
+}
+
+/// What a judge made of a turn.
+#[derive(Debug, PartialEq)]
+struct Opinion {
+    verdict: Verdict,
+    answers: Vec<Option<String>>,
+    hints: Vec<String>,
+    hint_answers: Vec<Option<String>>,
+}
+
+impl Judge {
+    async fn pass_on(
+        &self,
+        turn: &Arc<Turn>,
+        next_state: &NextState,
+        opinion: Opinion,
+    ) -> Result<(), JournalError> {
+        let Opinion { verdict, answers, hints, hint_answers } = opinion;
+        let seen = Record::NextStateSeen { turn: turn.id.clone(), next_state: next_state.clone() };
+        self.journal.record(seen).await?;
+        self.recent.remember(&turn.session, turn.index, verdict.reward);
+        let judged = Record::Judged { turn: turn.id.clone(), verdict: verdict.clone(), answers };
+        self.journal.record(judged).await?;
+        if !hint_answers.is_empty() {
+            let found =
+                Record::HintsFound { turn: turn.id.clone(), hints: hints.clone(), answers: hint_answers };
+            self.journal.record(found).await?;
+        }
+        if !turn.trainable || turn.kind == TurnKind::Side {
+            let dropped = Record::SampleDropped { turn: turn.id.clone(), reason: "not_trainable" };
+            return self.journal.record(dropped).await;
+        }
+        match &self.teacher {
+            Some(teacher) if !hints.is_empty() => {
+                teacher.send(Judged { turn: turn.clone(), verdict, hints }).await;
+            }
+            _ => {
+                self.journal.record(Record::SampleReady { turn: turn.id.clone(), hint: None }).await?;
+                self.samples.send(Sample { turn: turn.clone(), verdict, teacher: None }).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` when no vote arrived at all.
+    async fn evaluate(&self, turn: &Turn, next_state: &NextState) -> Option<Opinion> {
+        let repeats_a_failure = || {
+            let previous =
+                turn.index.checked_sub(1).and_then(|index| self.recent.reward(&turn.session, index));
+            previous == Some(-1)
+        };
+        let rule = decide_by_rule(turn, next_state, repeats_a_failure);
+        // A hint says how to answer better: nothing follows from one about an answer that is not there.
+        let has_answer = !matches!(&rule, Some((name, _)) if matches!(*name, "empty" | "truncated"));
+        let wants_hint = self.config.hints.is_some() && has_answer && !next_state.text.trim().is_empty();
+
+        let history = conversation::history(&turn.messages, self.config.history_messages);
+        let exhibit = Exhibit {
+            history: &history,
+            answer: conversation::visible(&turn.completion.text),
+            next_state: &next_state.text,
+            next_role: match next_state.kind {
+                NextStateKind::User => "user",
+                NextStateKind::Tool => "tool",
+                NextStateKind::Feedback => "feedback",
+            },
+        };
+        let judge_prompt = prompts::judge_prompt(self.config.prompt, &exhibit);
+        let hint_prompt = prompts::hint_prompt(self.config.prompt, &exhibit);
+        let votes = if rule.is_some() { 0 } else { self.config.votes };
+        let hint_votes = if wants_hint { self.config.votes } else { 0 };
+        let (answers, hint_answers) = tokio::join!(
+            self.ask("verdict", &judge_prompt, votes),
+            self.ask("hint", &hint_prompt, hint_votes)
+        );
+        let asked = answers.len() + hint_answers.len();
+        if asked > 0 && answers.iter().chain(&hint_answers).all(Option::is_none) {
+            return None;
+        }
+        let verdict = match rule {
+            Some((name, reward)) => {
+                Verdict { reward: Some(reward), votes: Vec::new(), rule: Some(name.to_owned()) }
+            }
+            None => read_votes(&answers),
+        };
+        report(&verdict);
+        let hints = match self.config.hints {
+            Some(selection) => select_hints(selection, &hint_answers),
+            None => Vec::new(),
+        };
+        Some(Opinion { verdict, answers, hints, hint_answers })
+    }
+
+    async fn ask(&self, what: &'static str, prompt: &str, votes: usize) -> Vec<Option<String>> {
+        let deadline = Instant::now() + self.config.deadline;
+        let ask = || async {
+            let missing = |reason: &'static str| {
+                metrics::counter!("openclaw_judge_votes_missing_total", "vote" => what, "reason" => reason)
+                    .increment(1);
+            };
+            match timeout_at(deadline, self.engine.answer(prompt, &self.config)).await {
+                Ok(Ok(answer)) => Some(answer),
+                Ok(Err(error)) => {
+                    debug!(%error, vote = what, "a vote failed");
+                    missing("error");
+                    None
+                }
+                Err(_) => {
+                    missing("deadline");
+                    None
+                }
+            }
+        };
+        join_all((0..votes).map(|_| ask())).await
+    }
+}
+
+impl JudgeEngine {
+    /// One sample of what the model says to `prompt`, as one user message.
+    async fn answer(&self, prompt: &str, config: &JudgeConfig) -> Result<String, EngineError> {
+        let message = json!({"role": "user", "content": prompt});
+        match self {
+            Self::Embedded(engine) => {
+                let prompt_ids = engine.prompt_ids(&[message], &[], &Map::new())?;
+                let request = GenerateRequest {
+                    prompt_ids,
+                    sampling: SamplingParams { temperature: config.temperature, ..SamplingParams::default() },
+                    max_new_tokens: config.max_new_tokens,
+                    stop: Vec::new(),
+                    top_logprobs: 0,
+                };
+                collect_text(engine, request).await
+            }
+            Self::OpenAi(client) => {
+                let mut options = Map::new();
+                options.insert("temperature".into(), config.temperature.into());
+                options.insert("max_tokens".into(), config.max_new_tokens.into());
+                let request = ChatRequest { messages: vec![message], options, ..ChatRequest::default() };
+                let reply = client.ask_until_answered(&request).await;
+                reply.map(|reply| reply.content).map_err(|error| EngineError::Remote {
+                    engine: client.url().to_owned(),
+                    reason: error.to_string(),
+                })
+            }
+        }
+    }
+}
+
+async fn collect_text(engine: &Engine, request: GenerateRequest) -> Result<String, EngineError> {
+    let mut events = engine.generate(request).await?;
+    let mut answer = String::new();
+    while let Some(event) = events.recv().await {
+        match event {
+            GenerateEvent::Token { text, .. } => answer.push_str(&text),
+            GenerateEvent::Finished { text, .. } => {
+                answer.push_str(&text);
+                return Ok(answer);
+            }
+            GenerateEvent::Failed { error } => {
+                return Err(EngineError::Remote { engine: engine.name().to_owned(), reason: error });
+            }
+        }
+    }
+    Err(EngineError::Ended { engine: engine.name().to_owned() })
+}
+
+/// What needs no opinion: the rule's name and the reward.
+fn decide_by_rule(
+    turn: &Turn,
+    next_state: &NextState,
+    repeats_a_failure: impl FnOnce() -> bool,
+) -> Option<(&'static str, i8)> {
+    let answer = conversation::visible(&turn.completion.text);
+    if let Some(rating) = next_state.rating {
+        return Some(("rating", rating.signum()));
+    }
+    if turn.completion.finish_reason == FinishReason::Length {
+        return Some(("truncated", -1));
+    }
+    if answer.is_empty() {
+        return Some(("empty", -1));
+    }
+    if next_state.kind == NextStateKind::Tool && next_state.is_error {
+        return Some(("tool_error", -1));
+    }
+    // The same words again after they failed; the same words to another question may be right.
+    if conversation::previous_answer(&turn.messages) == Some(answer) && repeats_a_failure() {
+        return Some(("repeat", -1));
+    }
+    None
+}
+
+fn read_votes(answers: &[Option<String>]) -> Verdict {
+    let votes: Vec<Vote> = answers.iter().map(|answer| prompts::parse_verdict(answer.as_deref()?)).collect();
+    let unreadable = answers.iter().zip(&votes).filter(|(answer, vote)| answer.is_some() && vote.is_none());
+    metrics::counter!("openclaw_judge_votes_missing_total", "vote" => "verdict", "reason" => "unreadable")
+        .increment(unreadable.count() as u64);
+    Verdict { reward: prompts::majority(&votes), votes, rule: None }
+}
+
+fn select_hints(selection: HintSelection, answers: &[Option<String>]) -> Vec<String> {
+    let mut hints: Vec<String> = answers
+        .iter()
+        .filter_map(|answer| prompts::parse_hint(answer.as_deref()?))
+        .filter(|hint| hint.chars().count() >= HINT_CHARS_AT_LEAST)
+        .collect();
+    match selection {
+        HintSelection::Longest => {
+            // The first of equals.
+            hints.reverse();
+            hints.into_iter().max_by_key(|hint| hint.chars().count()).into_iter().collect()
+        }
+        HintSelection::Shortest(most) => {
+            hints.sort_by_key(|hint| hint.chars().count());
+            let mut seen = std::collections::HashSet::new();
+            hints.retain(|hint| seen.insert(hint.to_lowercase()));
+            hints.truncate(most);
+            hints
+        }
+    }
+}
+
+fn report(verdict: &Verdict) {
+    let reward = match verdict.reward {
+        Some(1) => "good",
+        Some(-1) => "bad",
+        Some(_) => "neutral",
+        None => "unreadable",
+    };
+    let by = if verdict.rule.is_some() { "rule" } else { "votes" };
+    metrics::counter!("openclaw_judge_verdicts_total", "reward" => reward, "by" => by).increment(1);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::{
+    chat_client::tests::{completion, endpoint},
+    inbox::InboxLimits,
+    prompts::hint_answer,
+    tiny::{Tiny, message, turn, user_says},
+};
+
+fn config() -> JudgeConfig {
+    JudgeConfig {
+        votes: 3,
+        temperature: 0.6,
+        max_new_tokens: 16,
+        deadline: Duration::from_secs(30),
+        prompt: PromptStyle::Compact,
+        history_messages: 8,
+        hints: Some(HintSelection::Shortest(3)),
+    }
+}
+
+struct Bench {
+    judge: Judge,
+    teacher: Inbox<Judged>,
+    samples: Inbox<Sample>,
+    work: Inbox<Evaluate>,
+}
+
+fn bench(engine: JudgeEngine, config: JudgeConfig) -> Bench {
+    let teacher = Inbox::new("teacher", InboxLimits::default());
+    let samples = Inbox::new("samples", InboxLimits::default());
+    let judge = Judge {
+        config,
+        engine,
+        recent: RecentVerdicts::new(),
+        teacher: Some(teacher.clone()),
+        samples: samples.clone(),
+        journal: Journal::in_memory(100),
+    };
+    let work = Inbox::new("judge", InboxLimits { capacity: 8, max_attempts: 2 });
+    Bench { judge, teacher, samples, work }
+}
+
+impl Bench {
+    async fn judge(&self, turn: Turn, next_state: NextState) {
+        self.work.send(Evaluate { turn: Arc::new(turn), next_state }).await;
+        self.judge.handle(self.work.lease().await).await;
+    }
+}
+
+fn client(url: &str) -> JudgeEngine {
+    JudgeEngine::OpenAi(ChatClient::new(url, "judge", None).expect("a client"))
+}
+
+fn asks_for_a_hint(body: &serde_json::Value) -> bool {
+    body["messages"][0]["content"].as_str().expect("a prompt").starts_with("[hint]")
+}
+
+fn homework() -> Turn {
+    turn(vec![message("user", "2 + 2?")], "**4**")
+}
+
+#[tokio::test]
+async fn a_complaint_becomes_a_verdict_and_its_hints_go_to_the_teacher() {
+    let hints = ["Write plain sentences, without bold.", "short", "Use no bold text.", "use no BOLD text."];
+    let drawn = Arc::new(AtomicUsize::new(0));
+    let url = endpoint(move |body| {
+        let hint =
+            hints[drawn.fetch_add(usize::from(asks_for_a_hint(&body)), Ordering::SeqCst) % hints.len()];
+        let vote = "it complains: \\boxed{-1}".to_owned();
+        let answer = if asks_for_a_hint(&body) { hint_answer(Some(hint)) } else { vote };
+        async move { completion(&answer) }
+    })
+    .await;
+    let bench = bench(client(&url), JudgeConfig { votes: 4, ..config() });
+    bench.judge(homework(), user_says("no bold, please")).await;
+    let judged = bench.teacher.try_lease().expect("it has hints");
+    assert_eq!(judged.verdict.reward, Some(-1));
+    assert_eq!(judged.verdict.votes, [Some(-1); 4]);
+    assert_eq!(judged.hints, ["Use no bold text.", "Write plain sentences, without bold."]);
+    assert_eq!((bench.samples.depth(), bench.work.depth()), (0, 0));
+    let totals = *bench.judge.journal.totals().borrow();
+    assert_eq!((totals.rejected, totals.hinted), (1, 1));
+}
+
+#[tokio::test]
+async fn without_a_hint_the_verdict_alone_becomes_a_sample() {
+    let url = endpoint(|body| {
+        let answer = if asks_for_a_hint(&body) { hint_answer(None) } else { "\\boxed{1}".to_owned() };
+        async move { completion(&answer) }
+    })
+    .await;
+    let bench = bench(client(&url), config());
+    bench.judge(homework(), user_says("thanks!")).await;
+    let sample = bench.samples.try_lease().expect("a sample");
+    assert_eq!((sample.verdict.reward, sample.teacher.is_none()), (Some(1), true));
+    assert_eq!(bench.teacher.depth(), 0);
+}
+
+#[tokio::test]
+async fn a_vote_that_misses_the_deadline_does_not_count() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = endpoint(move |_| {
+        let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if first {
+                std::future::pending::<()>().await;
+            }
+            completion("\\boxed{1}")
+        }
+    })
+    .await;
+    let bench =
+        bench(client(&url), JudgeConfig { hints: None, deadline: Duration::from_secs(4), ..config() });
+    let opinion = bench.judge.evaluate(&homework(), &user_says("thanks!")).await.expect("two votes arrive");
+    assert_eq!(opinion.answers.iter().filter(|answer| answer.is_none()).count(), 1);
+    assert_eq!(opinion.verdict.reward, Some(1));
+}
+
+#[tokio::test]
+async fn a_turn_that_nobody_answers_for_comes_back_and_ends_as_a_dead_letter() {
+    let url = endpoint(|_| async { axum::http::StatusCode::SERVICE_UNAVAILABLE }).await;
+    let bench = bench(client(&url), JudgeConfig { deadline: Duration::from_millis(300), ..config() });
+    bench.judge(homework(), user_says("no")).await;
+    assert_eq!(bench.work.status().waiting, 1);
+    bench.judge.handle(bench.work.lease().await).await;
+    assert_eq!(bench.work.status().dead_letters, 1);
+    assert_eq!(bench.samples.depth() + bench.teacher.depth(), 0);
+}
+
+#[tokio::test]
+async fn an_untrained_judge_gives_no_verdict_and_does_not_hold_the_turn() {
+    let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
+    let bench = bench(JudgeEngine::Embedded(engine), config());
+    bench.judge(homework(), user_says("no bold, please")).await;
+    let sample = bench.samples.try_lease().expect("a sample");
+    assert_eq!((sample.verdict.reward, sample.verdict.votes.as_slice()), (None, &[None; 3][..]));
+}
+
+#[tokio::test]
+async fn a_turn_that_must_not_be_trained_on_is_judged_and_no_more() {
+    let url = endpoint(|_| async { completion("\\boxed{1}") }).await;
+    let bench = bench(client(&url), config());
+    bench.judge(Turn { trainable: false, ..homework() }, user_says("thanks!")).await;
+    assert_eq!((bench.samples.depth(), bench.teacher.depth(), bench.work.depth()), (0, 0, 0));
+    let totals = *bench.judge.journal.totals().borrow();
+    assert_eq!((totals.approved, totals.dropped), (1, 1));
+}
+
+#[test]
+fn what_a_rule_sees_needs_no_vote() {
+    let tool = |is_error| NextState { kind: NextStateKind::Tool, is_error, ..user_says("No such file") };
+    let rated = |rating| NextState { rating: Some(rating), ..user_says("") };
+    let cut = |mut turn: Turn| {
+        turn.completion.finish_reason = FinishReason::Length;
+        turn
+    };
+    let messages = || vec![message("user", "2 + 2?")];
+    let cases = [
+        (homework(), user_says("ok"), None),
+        (homework(), tool(false), None),
+        (homework(), tool(true), Some(("tool_error", -1))),
+        (turn(messages(), " \n"), user_says("?"), Some(("empty", -1))),
+        (turn(messages(), "<think>hm</think>\n\n"), user_says("?"), Some(("empty", -1))),
+        (cut(homework()), user_says("go on"), Some(("truncated", -1))),
+        (homework(), rated(1), Some(("rating", 1))),
+        (cut(homework()), rated(-1), Some(("rating", -1))),
+    ];
+    for (turn, next_state, expected) in cases {
+        let text = turn.completion.text.clone();
+        assert_eq!(decide_by_rule(&turn, &next_state, || false), expected, "{text} {next_state:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_answer_again_after_a_complaint_is_a_failure_and_else_is_not() {
+    let url = endpoint(|_| async { completion("\\boxed{1}") }).await;
+    let bench = bench(client(&url), JudgeConfig { hints: None, ..config() });
+    let again = || Turn {
+        index: 2,
+        ..turn(
+            vec![
+                message("user", "2 + 2?"),
+                message("assistant", "**4**"),
+                message("user", "no bold, please"),
+            ],
+            "**4**",
+        )
+    };
+    for (first, expected) in [(Some(-1), Some("repeat")), (Some(1), None), (None, None)] {
+        bench.judge.recent.remember(&again().session, 1, first);
+        let opinion = bench.judge.evaluate(&again(), &user_says("?")).await.expect("votes arrive");
+        assert_eq!(opinion.verdict.rule.as_deref(), expected, "{first:?}");
+    }
+}
+
+#[test]
+fn hints_are_chosen_as_published() {
+    let answers: Vec<Option<String>> = ["Use no bold text.", "short", "Write plain sentences only."]
+        .iter()
+        .map(|hint| Some(hint_answer(Some(hint))))
+        .chain([None, Some(hint_answer(None))])
+        .collect();
+    assert_eq!(select_hints(HintSelection::Longest, &answers), ["Write plain sentences only."]);
+    assert_eq!(select_hints(HintSelection::Shortest(1), &answers), ["Use no bold text."]);
+    assert_eq!(select_hints(HintSelection::Shortest(3), &answers).len(), 2);
+    assert_eq!(select_hints(HintSelection::Longest, &[None]), [""; 0]);
+}

@@ -1,0 +1,272 @@
+//! Collects a batch, turns it into losses by the method, and takes a step on its own thread.
+//!
+//! A batch is full when it holds `batch_samples` *effective* samples, or when its oldest has waited `max_wait`:
+//! nothing waits for a slow user. Samples are leased until the step that learnt from them is done; the training
+//! thread itself acks them, so that an optimizer killed in the middle neither loses nor repeats them.
+
+mod admission;
+mod batch;
+mod thread;
+
+use std::{sync::Arc, time::Duration};
+
+use openclaw_model::{ScoreRequest, StepReport, Trainer};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time::timeout_at,
+};
+use tracing::{info, warn};
+
+use crate::{
+    engine::{Device, Engine, EngineError},
+    inbox::{Inbox, Lease},
+    journal::{Journal, JournalError, Record},
+    methods::MethodConfig,
+    publisher::{Publish, Versions},
+    turn::{Sample, TurnId},
+};
+
+pub use thread::TrainingEnded;
+use thread::{StepOutcome, TrainingThread};
+
+/// How batches are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptimizerConfig {
+    /// Effective samples of a full batch.
+    pub batch_samples: usize,
+    /// A sample drawn by a version further back than this is dropped.
+    pub max_staleness: u64,
+    /// The oldest sample waits no longer than this for a full batch.
+    pub max_wait: Duration,
+    /// Signals to losses.
+    pub method: MethodConfig,
+}
+
+/// Builds the trainer: at the start from the current version, after a crash again.
+pub type BuildTrainer = Arc<dyn Fn() -> Result<Trainer<Device>, String> + Send + Sync>;
+
+/// What starts an optimizer.
+#[derive(Clone)]
+pub struct OptimizerArguments {
+    /// How batches are made.
+    pub config: OptimizerConfig,
+    /// Where samples come from.
+    pub samples: Inbox<Sample>,
+    /// Builds the trainer on the training thread.
+    pub build: BuildTrainer,
+    /// The base version, for the KL term; asked only when the method has one.
+    pub reference: Option<Engine>,
+    /// Which version is current.
+    pub versions: Versions,
+    /// Where new weights go.
+    pub publisher: Inbox<Publish>,
+    /// Where drops and steps are recorded.
+    pub journal: Journal,
+    /// Held by the training thread, so that a new one waits for the end of the old: make one per optimizer.
+    pub thread_slot: Arc<Mutex<()>>,
+    /// Told of each step's report.
+    pub reports: watch::Sender<Option<StepReport>>,
+}
+
+/// Control of the optimizer.
+pub enum OptimizerControl {
+    /// Finishes the step under way, gives back the samples collected since, answers, and stops.
+    Drain(RpcReplyPort<()>),
+    /// The loop or its thread ended by itself.
+    #[doc(hidden)]
+    Ended(String),
+}
+
+/// The actor.
+pub struct Optimizer;
+
+/// One incarnation's tasks.
+pub struct Running {
+    looping: JoinHandle<()>,
+    draining: watch::Sender<bool>,
+    drained: Option<RpcReplyPort<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.looping.abort();
+    }
+}
+
+impl Actor for Optimizer {
+    type Msg = OptimizerControl;
+    type State = Running;
+    type Arguments = OptimizerArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        arguments: OptimizerArguments,
+    ) -> Result<Running, ActorProcessingErr> {
+        let thread = TrainingThread::start(arguments.thread_slot.clone(), arguments.build.clone()).await?;
+        let (draining, drain_asked) = watch::channel(false);
+        let looping = tokio::spawn(async move {
+            let ended = match (Loop { arguments, thread }).run(drain_asked).await {
+                Ok(()) => "drained".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            // Fails only when the actor is gone, and then nobody needs to know.
+            let _ = myself.cast(OptimizerControl::Ended(ended));
+        });
+        Ok(Running { looping, draining, drained: None })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        control: OptimizerControl,
+        running: &mut Running,
+    ) -> Result<(), ActorProcessingErr> {
+        match control {
+            OptimizerControl::Drain(reply) => {
+                running.draining.send_replace(true);
+                running.drained = Some(reply);
+            }
+            OptimizerControl::Ended(reason) => match running.drained.take() {
+                Some(reply) => {
+                    // The asker may have given up waiting.
+                    let _ = reply.send(());
+                    myself.stop(Some(reason));
+                }
+                None => return Err(reason.into()),
+            },
+        }
+        Ok(())
+    }
+}
+
+/// Why the loop cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum LoopError {
+    #[error(transparent)]
+    Training(#[from] TrainingEnded),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+struct Loop {
+    arguments: OptimizerArguments,
+    thread: TrainingThread,
+}
+
+impl Loop {
+    async fn run(self, mut drain_asked: watch::Receiver<bool>) -> Result<(), LoopError> {
+        loop {
+            let batch = tokio::select! {
+                biased;
+                _ = drain_asked.wait_for(|asked| *asked) => return Ok(()),
+                batch = self.collect() => batch?,
+            };
+            self.learn(batch).await?;
+        }
+    }
+
+    /// At least one effective sample.
+    async fn collect(&self) -> Result<Vec<Lease<Sample>>, LoopError> {
+        let OptimizerArguments { config, samples, versions, .. } = &self.arguments;
+        let mut batch: Vec<Lease<Sample>> = Vec::new();
+        while batch.len() < config.batch_samples.max(1) {
+            let lease = match batch.first() {
+                None => samples.lease().await,
+                Some(oldest) => match timeout_at(oldest.sent() + config.max_wait, samples.lease()).await {
+                    Ok(lease) => lease,
+                    Err(_) => break,
+                },
+            };
+            match admission::refusal(&lease, &config.method, versions.number(), config.max_staleness) {
+                None => batch.push(lease),
+                Some(reason) => self.give_up(lease, reason).await?,
+            }
+            metrics::gauge!("openclaw_optimizer_batch_samples").set(batch.len() as f64);
+        }
+        Ok(batch)
+    }
+
+    async fn give_up(&self, lease: Lease<Sample>, reason: &'static str) -> Result<(), JournalError> {
+        let turn = lease.turn.id.clone();
+        self.arguments.journal.record(Record::SampleDropped { turn, reason }).await?;
+        lease.ack();
+        Ok(())
+    }
+
+    async fn learn(&self, batch: Vec<Lease<Sample>>) -> Result<(), LoopError> {
+        let OptimizerArguments { config, publisher, journal, reports, .. } = &self.arguments;
+        let references = match self.reference_logprobs(&batch).await {
+            Ok(references) => references,
+            Err(error) => {
+                // The leases are dropped: the samples come back.
+                warn!(%error, "no reference log-probs, the batch waits");
+                return Ok(());
+            }
+        };
+        let sequences = batch::sequences(&config.method, batch.iter().map(|lease| &**lease), &references);
+        let turns: Vec<TurnId> = batch.iter().map(|lease| lease.turn.id.clone()).collect();
+        let staleness = batch.iter().map(|lease| {
+            self.arguments.versions.number().saturating_sub(lease.turn.completion.policy_version)
+        });
+        metrics::gauge!("openclaw_optimizer_staleness_versions").set(staleness.max().unwrap_or(0) as f64);
+
+        let StepOutcome { report, weights } =
+            self.thread.step(sequences, batch::objective(&config.method), batch).await?;
+        observe(&report);
+        let Some(weights) = weights else {
+            warn!(loss = report.loss, grad_norm = report.grad_norm, "step withheld: not finite");
+            for turn in turns {
+                journal.record(Record::SampleDropped { turn, reason: "not_finite" }).await?;
+            }
+            return Ok(());
+        };
+        let step = u64::from(report.step);
+        info!(
+            step,
+            samples = turns.len(),
+            loss = report.loss,
+            grad_norm = report.grad_norm,
+            "step completed"
+        );
+        journal.record(Record::StepCompleted { step, turns }).await?;
+        reports.send_replace(Some(report));
+        publisher.send(Publish { step, weights }).await;
+        Ok(())
+    }
+
+    /// log p_ref of each response token under the plain prompt; empty lists where the method has no KL term.
+    async fn reference_logprobs(&self, batch: &[Lease<Sample>]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let OptimizerArguments { config, reference, .. } = &self.arguments;
+        let Some(reference) = reference.as_ref().filter(|_| config.method.kl.coef > 0.0) else {
+            return Ok(vec![Vec::new(); batch.len()]);
+        };
+        let scores = batch.iter().map(|lease| {
+            let completion = &lease.turn.completion;
+            let request = ScoreRequest {
+                ids: [completion.prompt_ids.as_slice(), &completion.response_ids].concat(),
+                start: completion.prompt_ids.len(),
+                temperature: completion.temperature,
+                ..ScoreRequest::default()
+            };
+            async { Ok(reference.score(request).await?.logprobs) }
+        });
+        futures::future::try_join_all(scores).await
+    }
+}
+
+fn observe(report: &StepReport) {
+    metrics::counter!("openclaw_optimizer_steps_total", "outcome" => if report.skipped { "withheld" } else { "taken" })
+        .increment(1);
+    metrics::counter!("openclaw_optimizer_trained_tokens_total").increment(report.tokens as u64);
+    metrics::gauge!("openclaw_optimizer_loss").set(report.loss);
+    metrics::gauge!("openclaw_optimizer_grad_norm").set(report.grad_norm);
+    metrics::gauge!("openclaw_optimizer_entropy_nats").set(report.entropy);
+    metrics::gauge!("openclaw_optimizer_kl_nats").set(report.kl);
+    metrics::gauge!("openclaw_optimizer_clip_ratio").set(report.clip_fraction);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+use super::*;
+use crate::{
+    inbox::InboxLimits,
+    methods::{MethodKind, tests::teacher},
+    tiny::{Tiny, message, turn},
+    turn::{TeacherSignal, Verdict},
+};
+
+struct Bench {
+    tiny: Tiny,
+    arguments: OptimizerArguments,
+    engine: Engine,
+    published: Inbox<Publish>,
+}
+
+async fn bench(batch_samples: usize, max_wait: Duration) -> Bench {
+    let tiny = Tiny::new(3);
+    let (engine, _) = tiny.engine("policy.0").await;
+    let method = MethodConfig { add_teacher_top: false, ..MethodConfig::new(MethodKind::Combine) };
+    let published = Inbox::new("publisher", InboxLimits::default());
+    let arguments = OptimizerArguments {
+        config: OptimizerConfig { batch_samples, max_staleness: 4, max_wait, method },
+        samples: Inbox::new("samples", InboxLimits::default()),
+        build: tiny.build_trainer(1e-2),
+        reference: Some(engine.clone()),
+        versions: Versions::new(0, tiny.weights.clone()),
+        publisher: published.clone(),
+        journal: Journal::in_memory(100),
+        thread_slot: Arc::default(),
+        reports: watch::Sender::new(None),
+    };
+    Bench { tiny, arguments, engine, published }
+}
+
+impl Bench {
+    /// A sample whose rollout log-probs are the model's own.
+    async fn sample(&self, answer: &str, reward: i8) -> Sample {
+        let mut turn = turn(vec![message("user", "2 + 2?")], answer);
+        turn.completion.rollout_logprobs = self.logprobs(&turn, &self.engine).await;
+        Sample {
+            turn: Arc::new(turn),
+            verdict: Verdict { reward: Some(reward), votes: vec![Some(reward)], rule: None },
+            teacher: None,
+        }
+    }
+
+    async fn logprobs(&self, turn: &crate::turn::Turn, engine: &Engine) -> Vec<f32> {
+        let completion = &turn.completion;
+        let request = ScoreRequest {
+            ids: [completion.prompt_ids.as_slice(), &completion.response_ids].concat(),
+            start: completion.prompt_ids.len(),
+            temperature: completion.temperature,
+            ..ScoreRequest::default()
+        };
+        engine.score(request).await.expect("a score").logprobs
+    }
+
+    async fn start(&self) -> (ActorRef<OptimizerControl>, ractor::concurrency::JoinHandle<()>) {
+        Actor::spawn(None, Optimizer, self.arguments.clone()).await.expect("it starts")
+    }
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_step_makes_the_praised_answer_likelier_and_the_blamed_one_less() {
+    let bench = bench(2, LONG).await;
+    let (good, bad) = (bench.sample("four", 1).await, bench.sample("**4**", -1).await);
+    bench.arguments.samples.send(good.clone()).await;
+    bench.arguments.samples.send(bad.clone()).await;
+    let (_actor, _task) = bench.start().await;
+    let publish = bench.published.lease().await;
+    assert_eq!(publish.step, 1);
+    bench.engine.load(1, publish.weights.clone()).await.expect("loaded");
+    for (sample, sign) in [(&good, 1.0), (&bad, -1.0)] {
+        let after = bench.logprobs(&sample.turn, &bench.engine).await;
+        let change: f32 =
+            after.iter().zip(&sample.turn.completion.rollout_logprobs).map(|(a, b)| a - b).sum();
+        assert!(change * sign > 0.05, "{change} for a reward of {sign}");
+    }
+    assert_eq!(bench.arguments.samples.depth(), 0, "both are acked");
+    let totals = *bench.arguments.journal.totals().borrow();
+    assert_eq!((totals.steps, totals.trained), (1, 2));
+    let report = (*bench.arguments.reports.borrow()).expect("a report");
+    assert!(report.grad_norm > 0.0 && report.policy_kl.abs() < 1e-4, "on policy: {report:?}");
+}
+
+#[tokio::test]
+async fn a_batch_is_not_held_up_by_samples_that_do_not_come() {
+    let bench = bench(16, Duration::from_millis(200)).await;
+    bench.arguments.samples.send(bench.sample("four", 1).await).await;
+    let (_actor, _task) = bench.start().await;
+    assert_eq!(bench.published.lease().await.step, 1);
+}
+
+#[tokio::test]
+async fn samples_that_teach_nothing_take_no_place_in_a_batch() {
+    let bench = bench(2, LONG).await;
+    for reward in [0, 1, 0, -1] {
+        bench.arguments.samples.send(bench.sample("four", reward).await).await;
+    }
+    let (_actor, _task) = bench.start().await;
+    bench.published.lease().await.ack();
+    let totals = *bench.arguments.journal.totals().borrow();
+    assert_eq!((totals.trained, totals.dropped), (2, 2));
+}
+
+#[tokio::test]
+async fn a_loss_that_is_not_finite_changes_nothing_and_is_not_tried_again() {
+    let bench = bench(1, LONG).await;
+    let mut poisoned = bench.sample("four", 1).await;
+    let tokens = poisoned.turn.completion.response_ids.len();
+    let old = poisoned.turn.completion.rollout_logprobs.clone();
+    poisoned.teacher = Some(TeacherSignal { ..teacher(&old, &vec![f32::NAN; tokens]) });
+    bench.arguments.samples.send(poisoned).await;
+    let (actor, task) = bench.start().await;
+    let mut totals = bench.arguments.journal.totals();
+    totals.wait_for(|totals| totals.dropped == 1).await.expect("the journal lives");
+    assert_eq!((bench.arguments.samples.depth(), bench.published.depth()), (0, 0));
+
+    bench.arguments.samples.send(bench.sample("four", 1).await).await;
+    let publish = bench.published.lease().await;
+    let flat = publish.weights.to_host(&bench.tiny.transformer).expect("on the host");
+    assert!(flat.iter().all(|value| value.is_finite()));
+    ractor::call!(actor, OptimizerControl::Drain).expect("it drains");
+    task.await.expect("it stops");
+}
+
+#[tokio::test]
+async fn an_optimizer_killed_while_it_collects_gives_its_samples_back() {
+    let bench = bench(2, LONG).await;
+    bench.arguments.samples.send(bench.sample("four", 1).await).await;
+    let (actor, task) = bench.start().await;
+    while bench.arguments.samples.status().leased == 0 {
+        tokio::task::yield_now().await;
+    }
+    actor.kill();
+    task.await.expect("it ends");
+    // The next incarnation waits for the old thread, and trains on the sample once its companion is there.
+    let (_actor, _task) = bench.start().await;
+    bench.arguments.samples.send(bench.sample("**4**", -1).await).await;
+    bench.published.lease().await.ack();
+    assert_eq!(bench.arguments.journal.totals().borrow().trained, 2);
+}
+
+#[tokio::test]
+async fn a_trainer_that_cannot_be_built_says_why() {
+    let mut bench = bench(2, LONG).await;
+    bench.arguments.build = Arc::new(|| Err("out of memory".to_owned()));
+    let error =
+        Actor::spawn(None, Optimizer, bench.arguments.clone()).await.map(|_| ()).expect_err("no trainer");
+    assert!(error.to_string().contains("out of memory"), "{error}");
+}

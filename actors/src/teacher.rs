@@ -1,0 +1,207 @@
+//! Scores the response's own tokens once as the policy sees them and once under the prompt with the hint.
+//!
+//! The response ids are appended to the ids of each prompt, so both score the same tokens, from the first to the
+//! last, by the same code and at the temperature they were drawn at. The first token counts most: it is where a
+//! style is chosen. Nothing is padded: a signal that does not cover the response exactly is dropped and counted.
+
+use std::time::Duration;
+
+use openclaw_model::{ScoreRequest, Scored};
+use serde_json::Value;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::{
+    conversation,
+    engine::{Engine, EngineError},
+    inbox::{Inbox, Lease},
+    journal::{Journal, JournalError, Record},
+    judge::Judged,
+    methods::{MethodConfig, check_alignment},
+    prompts,
+    turn::{Candidates, Sample, TeacherSignal, Turn},
+    worker::Work,
+};
+
+/// Ids per token that decide between hints (published).
+const OVERLAP_TOP_K: usize = 4;
+/// The longest hint that a teacher is shown.
+const MOST_HINT_CHARS: usize = 1000;
+
+/// What a teacher reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TeacherConfig {
+    /// How many of the student's most likely ids per token.
+    pub student_top_k: usize,
+    /// How many of its own.
+    pub teacher_top_k: usize,
+    /// A turn that takes longer goes back into the inbox.
+    pub deadline: Duration,
+}
+
+impl TeacherConfig {
+    /// What `method` needs.
+    pub fn for_method(method: &MethodConfig, deadline: Duration) -> Self {
+        Self { student_top_k: method.student_top_k(), teacher_top_k: method.teacher_top_k(), deadline }
+    }
+}
+
+/// The work of `teacher.N`.
+pub struct Teacher {
+    /// What it reports.
+    pub config: TeacherConfig,
+    /// The policy as it serves now.
+    pub student: Engine,
+    /// The base version.
+    pub teacher: Engine,
+    /// Where its samples go.
+    pub samples: Inbox<Sample>,
+    /// Where they are recorded.
+    pub journal: Journal,
+}
+
+impl Work for Teacher {
+    type Message = Judged;
+    const ROLE: &'static str = "teacher";
+
+    async fn handle(&self, lease: Lease<Judged>) {
+        let outcome = match timeout(self.config.deadline, self.signal(&lease.turn, &lease.hints)).await {
+            Ok(Ok(signal)) => self.pass_on(&lease, signal).await.map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no score within {:?}", self.config.deadline)),
+        };
+        match outcome {
+            Ok(()) => lease.ack(),
+            // The lease is dropped: the turn is scored again, or becomes a dead letter.
+            Err(error) => warn!(turn = %lease.turn.id, attempt = lease.attempt(), error, "not scored"),
+        }
+    }
+}
+
+impl Teacher {
+    async fn pass_on(&self, judged: &Judged, teacher: Option<TeacherSignal>) -> Result<(), JournalError> {
+        let turn = judged.turn.id.clone();
+        let hint = teacher.as_ref().map(|signal| signal.hint.clone());
+        let sample = Sample { turn: judged.turn.clone(), verdict: judged.verdict.clone(), teacher };
+        if let Err(error) = check_alignment(&sample) {
+            warn!(%turn, %error, "sample dropped");
+            return self.journal.record(Record::SampleDropped { turn, reason: "misaligned" }).await;
+        }
+        self.journal.record(Record::SampleReady { turn, hint }).await?;
+        self.samples.send(sample).await;
+        Ok(())
+    }
+
+    /// `None` when no hinted prompt fits the context: the verdict alone remains.
+    async fn signal(&self, turn: &Turn, hints: &[String]) -> Result<Option<TeacherSignal>, EngineError> {
+        let completion = &turn.completion;
+        let overlap_k = if hints.len() > 1 { OVERLAP_TOP_K } else { 0 };
+        let plain = |top_k, candidates| {
+            let (ids, start) = with_response(turn, &completion.prompt_ids);
+            ScoreRequest { ids, start, temperature: completion.temperature, top_k, candidates }
+        };
+        let student = self.student.score(plain(self.config.student_top_k.max(overlap_k), Vec::new())).await?;
+        let student_ids = ids_of(&student.top, self.config.student_top_k);
+
+        let mut best: Option<(usize, &String, Scored)> = None;
+        for hint in hints {
+            let (ids, start) = with_response(turn, &self.hinted_prompt(turn, hint)?);
+            if ids.len() > self.teacher.text().context_tokens {
+                metrics::counter!("openclaw_teacher_hints_dropped_total", "reason" => "context").increment(1);
+                continue;
+            }
+            let request = ScoreRequest {
+                ids,
+                start,
+                temperature: completion.temperature,
+                top_k: self.config.teacher_top_k.max(overlap_k),
+                candidates: student_ids.clone(),
+            };
+            let scored = self.teacher.score(request).await?;
+            let overlap = overlap(&student.top, &scored.top, overlap_k);
+            if best.as_ref().is_none_or(|(most, ..)| overlap > *most) {
+                best = Some((overlap, hint, scored));
+            }
+        }
+        let Some((_, hint, taught)) = best else { return Ok(None) };
+
+        let teacher_ids = ids_of(&taught.top, self.config.teacher_top_k);
+        let student_of_teacher = if teacher_ids.is_empty() {
+            Vec::new()
+        } else {
+            self.student.score(plain(0, teacher_ids)).await?.candidates
+        };
+        let student_top = beside(&student.top, self.config.student_top_k, &taught.candidates)
+            .map(|(ids, old_logprobs, teacher_logprobs)| Candidates { ids, old_logprobs, teacher_logprobs });
+        let teacher_top = beside(&taught.top, self.config.teacher_top_k, &student_of_teacher)
+            .map(|(ids, teacher_logprobs, old_logprobs)| Candidates { ids, old_logprobs, teacher_logprobs });
+        Ok(Some(TeacherSignal {
+            hint: hint.clone(),
+            student_top: student_top.collect(),
+            teacher_top: teacher_top.collect(),
+            logprobs: taught.logprobs,
+            old_logprobs: student.logprobs,
+        }))
+    }
+
+    fn hinted_prompt(&self, turn: &Turn, hint: &str) -> Result<Vec<u32>, EngineError> {
+        let messages = hinted_messages(&turn.messages, hint);
+        self.teacher.prompt_ids(&messages, &turn.tools, &turn.template_kwargs)
+    }
+}
+
+/// The prompt followed by the response's own ids, and where the response starts.
+fn with_response(turn: &Turn, prompt_ids: &[u32]) -> (Vec<u32>, usize) {
+    ([prompt_ids, &turn.completion.response_ids].concat(), prompt_ids.len())
+}
+
+/// The hint stands at the end of the message that the policy was answering, fenced: it was drawn from text that
+/// came from outside.
+fn hinted_messages(messages: &[Value], hint: &str) -> Vec<Value> {
+    let mut messages = messages.to_vec();
+    let hint = prompts::fence(hint, MOST_HINT_CHARS);
+    match conversation::task_position(&messages) {
+        Some(task) => {
+            let text = messages[task]["content"].as_str().unwrap_or_default();
+            messages[task]["content"] = prompts::with_hint(text, &hint).into();
+        }
+        None => messages.push(serde_json::json!({"role": "user", "content": prompts::with_hint("", &hint)})),
+    }
+    messages
+}
+
+fn ids_of(top: &[Vec<(u32, f32)>], most: usize) -> Vec<Vec<u32>> {
+    if most == 0 {
+        return Vec::new();
+    }
+    top.iter().map(|row| row.iter().take(most).map(|(id, _)| *id).collect()).collect()
+}
+
+/// Row by row: up to `most` ids, their log-probs, and what the other side says of them.
+fn beside<'a>(
+    top: &'a [Vec<(u32, f32)>],
+    most: usize,
+    other: &'a [Vec<f32>],
+) -> impl Iterator<Item = (Vec<u32>, Vec<f32>, Vec<f32>)> + 'a {
+    let rows = if most == 0 { 0 } else { top.len() };
+    top.iter().zip(other).take(rows).map(move |(row, other)| {
+        let (ids, own) = row.iter().take(most).copied().unzip();
+        (ids, own, other.clone())
+    })
+}
+
+/// How many of the most likely ids both sides share, summed over the response.
+fn overlap(student: &[TopIds], teacher: &[TopIds], k: usize) -> usize {
+    let mut shared = 0;
+    for (student, teacher) in student.iter().zip(teacher) {
+        let known = |id: u32| teacher.iter().take(k).any(|(other, _)| *other == id);
+        shared += student.iter().take(k).filter(|(id, _)| known(*id)).count();
+    }
+    shared
+}
+
+/// The most likely ids of a position, best first.
+type TopIds = Vec<(u32, f32)>;
+
+#[cfg(test)]
+mod tests;

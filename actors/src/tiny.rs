@@ -1,0 +1,131 @@
+//! A tiny model with random weights, for tests: everything about it is real but its knowledge.
+
+use std::sync::Arc;
+
+use openclaw_model::{
+    AdamWConfig, Batcher, BatcherConfig, ChatTemplate, FinishReason, ModelConfig, NANO_TEMPLATE, Trainer,
+    Transformer, Weights, random_weights, train_bpe,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
+    optimizer::BuildTrainer,
+    policy::BuildModel,
+    turn::*,
+};
+
+const SPECIAL: [&str; 4] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>"];
+const CONTEXT_TOKENS: usize = 1024;
+
+#[derive(Clone)]
+pub(crate) struct Tiny {
+    pub transformer: Transformer<Device>,
+    pub flat: Arc<Vec<f32>>,
+    pub weights: PolicyWeights,
+}
+
+impl Tiny {
+    pub fn text() -> EngineText {
+        EngineText {
+            tokenizer: train_bpe(std::iter::empty(), 256 + SPECIAL.len(), &SPECIAL)
+                .expect("a byte vocabulary"),
+            template: ChatTemplate::from_source(NANO_TEMPLATE).expect("our own template"),
+            context_tokens: CONTEXT_TOKENS,
+        }
+    }
+
+    pub fn new(seed: u64) -> Self {
+        let config = ModelConfig {
+            vocab_size: 256 + SPECIAL.len(),
+            hidden_size: 32,
+            intermediate_size: 48,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 8,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            max_positions: CONTEXT_TOKENS,
+            tied: true,
+        };
+        // Ten times the usual spread, so that prompts matter to the distribution.
+        let mut flat = random_weights(&config, seed);
+        flat.iter_mut().filter(|value| **value != 1.0).for_each(|value| *value *= 10.0);
+        let device = Device::new("tiny", 1).expect("one thread");
+        let transformer = Transformer::new(config, device).expect("a valid shape");
+        let weights = Arc::new(Weights::from_host(&transformer, &flat).expect("the right length"));
+        Self { transformer, flat: Arc::new(flat), weights }
+    }
+
+    pub fn build_model(&self) -> BuildModel {
+        let tiny = self.clone();
+        Arc::new(move |version| {
+            let text = Self::text();
+            let end_ids = vec![text.tokenizer.special_id("<|im_end|>").expect("it is in the vocabulary")];
+            let limits = BatcherConfig {
+                max_batch_tokens: 512,
+                max_sequences: 8,
+                kv_blocks: 512,
+                block_size: 16,
+                max_waiting: 64,
+            };
+            let transformer = tiny.transformer.clone();
+            Batcher::new(transformer, text.tokenizer, end_ids, limits, version.number, version.weights)
+                .map(|batcher| Box::new(batcher) as Box<dyn ServingModel>)
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    pub fn build_trainer(&self, learning_rate: f32) -> BuildTrainer {
+        let tiny = self.clone();
+        Arc::new(move || {
+            let config = AdamWConfig { learning_rate, weight_decay: 0.0, ..AdamWConfig::default() };
+            Trainer::new(tiny.transformer.clone(), &tiny.flat, config).map_err(|error| error.to_string())
+        })
+    }
+
+    pub async fn engine(&self, name: &str) -> (Engine, Exited) {
+        let engine = Engine::new(name, EngineLimits::default(), Self::text());
+        let (build, weights) = (self.build_model(), self.weights.clone());
+        let version = crate::publisher::Version { number: 0, weights };
+        let exited = engine.start(move || build(version)).await.expect("it starts");
+        (engine, exited)
+    }
+}
+
+pub(crate) fn message(role: &str, content: &str) -> Value {
+    json!({"role": role, "content": content})
+}
+
+/// A turn that answers `messages` with the bytes of `answer`; its log-probs are made up.
+pub(crate) fn turn(messages: Vec<Value>, answer: &str) -> Turn {
+    let text = Tiny::text();
+    let prompt_ids = text.prompt_ids(&messages, &[], &serde_json::Map::new()).expect("a prompt");
+    let mut response_ids = text.tokenizer.encode(answer).expect("text");
+    response_ids.extend(text.tokenizer.special_id("<|im_end|>"));
+    Turn {
+        id: TurnId("turn".into()),
+        session: SessionId("session".into()),
+        index: 1,
+        kind: TurnKind::Main,
+        trainable: true,
+        messages: Arc::new(messages),
+        tools: Arc::default(),
+        template_kwargs: Arc::default(),
+        completion: Completion {
+            prompt_ids,
+            rollout_logprobs: vec![-1.0; response_ids.len()],
+            response_ids,
+            policy_version: 0,
+            temperature: 0.8,
+            finish_reason: FinishReason::Stop,
+            text: answer.to_owned(),
+        },
+    }
+}
+
+/// A user's message as a next state.
+pub(crate) fn user_says(text: &str) -> NextState {
+    NextState { kind: NextStateKind::User, text: text.to_owned(), rating: None, is_error: false }
+}
