@@ -21,7 +21,6 @@ pub struct Weights<B: Backend> {
 }
 
 /// A model's shape on a device. Cheap to clone; holds no weights.
-#[derive(Clone)]
 pub struct Transformer<B: Backend> {
     /// The shape.
     pub config: ModelConfig,
@@ -123,6 +122,13 @@ pub fn random_weights(config: &ModelConfig, seed: u64) -> Vec<f32> {
     flat
 }
 
+// A derived `Clone` would ask for buffers that can be cloned.
+impl<B: Backend> Clone for Transformer<B> {
+    fn clone(&self) -> Self {
+        self.on(self.backend.clone())
+    }
+}
+
 impl<B: Backend> Transformer<B> {
     /// Prepares a model's tables on a device.
     pub fn new(config: ModelConfig, backend: B) -> Result<Self> {
@@ -142,6 +148,11 @@ impl<B: Backend> Transformer<B> {
         let rope = RopeTable { cos: backend.upload(&cos)?, sin: backend.upload(&sin)? };
         let layout = Arc::new(ParameterLayout::new(&config));
         Ok(Self { config, layout, backend, rope: Arc::new(rope) })
+    }
+
+    /// The same model with its operations on another backend of the same device: other threads, say.
+    pub fn on(&self, backend: B) -> Self {
+        Self { config: self.config.clone(), layout: self.layout.clone(), backend, rope: self.rope.clone() }
     }
 
     pub(crate) fn all<'a>(&self, buffer: &'a B::Buffer<f32>) -> B::View<'a, f32> {

@@ -16,7 +16,7 @@ use crate::{
     topology::{Override, Topology, TopologyError, UnknownNode},
 };
 
-const EXIT_FAILED: u8 = 1;
+pub(crate) const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 const EXIT_CODES: &str = "\
@@ -75,6 +75,9 @@ struct LaunchArgs {
     /// Which node of the topology this process is; the only one, unless given.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// Ends once every simulated user is satisfied (0) or has given up (1), instead of serving on.
+    #[arg(long)]
+    exit_when_satisfied: bool,
 }
 
 /// Runs the command line that this process was given.
@@ -101,7 +104,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Launch(args) => {
             let topology = Topology::load_for_launch(&args.topology.file, &args.topology.overrides)?;
-            let options = LaunchOptions { node: args.node };
+            let options = LaunchOptions { node: args.node, exit_when_satisfied: args.exit_when_satisfied };
             telemetry::init_logging();
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();

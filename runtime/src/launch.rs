@@ -1,17 +1,20 @@
-//! `launch`: starts what a topology names, and stops it in order.
+//! `launch`: starts what a topology names, shows how it is doing, and stops it in order.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use tokio::sync::watch;
+use openclaw_actors::rollout::{Progress, SessionReport};
+use openclaw_environments::persona::Persona;
+use tokio::{sync::watch, time::Instant};
 use tracing::info;
 
 use crate::{
-    progress::{self, ProgressSnapshot},
+    progress::{self, PersonaProgress, ProgressSnapshot, RewardCounts},
     stop::{StopSignal, stop_flag},
     supervisor::Supervisor,
     telemetry,
     topology::Topology,
+    wiring::{self, View},
 };
 
 /// What the command line adds to a topology.
@@ -19,7 +22,14 @@ use crate::{
 pub struct LaunchOptions {
     /// Which node this process is; the only one, unless given.
     pub node: Option<String>,
+    /// Ends once every simulated user is satisfied or has given up, instead of serving on.
+    pub exit_when_satisfied: bool,
 }
+
+/// How often the snapshot is made.
+const SNAPSHOT_PERIOD: Duration = Duration::from_millis(500);
+/// Time constant of the token rate that is shown.
+const RATE_SECS: f64 = 5.0;
 
 /// Runs until the stop: starts the actors in order, shows progress, stops them in reverse.
 pub async fn run(
@@ -35,15 +45,180 @@ pub async fn run(
     let metrics = telemetry::serve_metrics(node.metrics, observing.clone()).await?;
     info!(node = name, %metrics, topology = %resolved.display(), "launching {}", topology.run.name);
 
-    let (_progress, snapshots) = watch::channel(ProgressSnapshot::default());
-    let shown = tokio::spawn(progress::show(snapshots, observing));
-    let supervisor = Supervisor::start(Vec::new()).await?;
-    stop.wait().await;
+    let wiring = wiring::wire(&topology, node)?;
+    let mut watcher = Watcher::new(wiring.view);
+    let (snapshots, shown) = watch::channel(watcher.snapshot());
+    let shown = tokio::spawn(progress::show(shown, observing));
+    let supervisor = Supervisor::start(wiring.specs).await?;
+    info!(gateway = %watcher.gateway_url().await, "serving");
+
+    let outcome = loop {
+        tokio::select! {
+            () = stop.wait() => break watcher.outcome(),
+            report = watcher.view.sessions.recv(), if watcher.is_open() => {
+                if let Some(report) = report {
+                    watcher.heard(&report);
+                }
+                if !watcher.is_open() {
+                    watcher.tell();
+                    if options.exit_when_satisfied {
+                        break watcher.outcome();
+                    }
+                }
+            }
+            () = tokio::time::sleep(SNAPSHOT_PERIOD) => {}
+        }
+        snapshots.send_replace(watcher.snapshot());
+    };
 
     let stuck = supervisor.stop().await;
+    snapshots.send_replace(watcher.snapshot());
     shutdown_over.stop();
     shown.await.context("the progress view panicked")?;
     anyhow::ensure!(stuck.is_empty(), "still running at the end: {}", stuck.join(", "));
     info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(if options.exit_when_satisfied && outcome != Outcome::Satisfied {
+        ExitCode::from(crate::cli::EXIT_FAILED)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// What came of the simulated users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All of them are satisfied.
+    Satisfied,
+    /// Some are not, or there are none.
+    NotSatisfied,
+}
+
+/// Gathers what a person wants to see.
+struct Watcher {
+    view: View,
+    personas: Vec<Heard>,
+    tokens: u64,
+    tokens_per_sec: f64,
+    looked: Instant,
+}
+
+/// What one simulated user has said so far.
+struct Heard {
+    persona: Persona,
+    shown: PersonaProgress,
+    correct: u64,
+    open: bool,
+}
+
+impl Watcher {
+    fn new(view: View) -> Self {
+        let heard = |persona: &Persona| Heard {
+            persona: *persona,
+            shown: PersonaProgress { name: persona.name().to_owned(), ..PersonaProgress::default() },
+            correct: 0,
+            open: true,
+        };
+        let personas = view.personas.iter().map(heard).collect();
+        Self { view, personas, tokens: 0, tokens_per_sec: 0.0, looked: Instant::now() }
+    }
+
+    async fn gateway_url(&mut self) -> String {
+        let known = self.view.gateway.wait_for(Option::is_some).await;
+        known.ok().and_then(|address| *address).map_or("-".into(), |address| format!("http://{address}/v1"))
+    }
+
+    /// Some simulated user goes on.
+    fn is_open(&self) -> bool {
+        self.personas.iter().any(|heard| heard.open)
+    }
+
+    fn outcome(&self) -> Outcome {
+        let satisfied = |heard: &Heard| heard.shown.satisfied_at.is_some();
+        if !self.personas.is_empty() && self.personas.iter().all(satisfied) {
+            Outcome::Satisfied
+        } else {
+            Outcome::NotSatisfied
+        }
+    }
+
+    fn heard(&mut self, report: &SessionReport) {
+        let Some(heard) = self.personas.iter_mut().find(|heard| heard.persona == report.persona) else {
+            return;
+        };
+        heard.shown.sessions += 1;
+        heard.correct += u64::from(report.record.first_correct);
+        if report.record.first_satisfied {
+            heard.shown.satisfied += 1;
+            heard.shown.streak += 1;
+        } else {
+            heard.shown.streak = 0;
+        }
+        match report.progress {
+            Progress::Open => {}
+            Progress::Satisfied { sessions } => {
+                heard.shown.satisfied_at.get_or_insert(sessions as u64);
+                heard.open = false;
+            }
+            Progress::Unsatisfied => heard.open = false,
+        }
+        let first = &report.record;
+        info!(
+            persona = report.persona.name(),
+            session = report.number,
+            satisfied = first.first_satisfied,
+            correct = first.first_correct,
+            tokens = first.first_tokens,
+            version = report.policy_version,
+            "session ended"
+        );
+    }
+
+    /// The result, once every simulated user is through.
+    fn tell(&self) {
+        for heard in &self.personas {
+            let shown = &heard.shown;
+            match shown.satisfied_at {
+                Some(sessions) => info!(
+                    persona = shown.name,
+                    sessions,
+                    correct = format!("{}/{}", heard.correct, shown.sessions),
+                    "three satisfied first replies in a row"
+                ),
+                None => info!(
+                    persona = shown.name,
+                    sessions = shown.sessions,
+                    correct = format!("{}/{}", heard.correct, shown.sessions),
+                    "gave up"
+                ),
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> ProgressSnapshot {
+        let drawn: u64 = self.view.policies.iter().map(|engine| engine.status().generated_tokens).sum();
+        let (now, before) = (Instant::now(), self.looked);
+        let secs = now.duration_since(before).as_secs_f64();
+        if secs > 0.0 {
+            let rate = drawn.saturating_sub(self.tokens) as f64 / secs;
+            self.tokens_per_sec += (rate - self.tokens_per_sec) * (1.0 - (-secs / RATE_SECS).exp());
+            (self.tokens, self.looked) = (drawn, now);
+        }
+        let totals = *self.view.journal.totals().borrow();
+        let step = *self.view.steps.borrow();
+        ProgressSnapshot {
+            sessions: self.personas.iter().map(|heard| heard.shown.sessions).sum(),
+            personas: self.personas.iter().map(|heard| heard.shown.clone()).collect(),
+            rewards: RewardCounts {
+                positive: totals.approved,
+                negative: totals.rejected,
+                neutral: totals.neutral,
+            },
+            hints: totals.hinted,
+            policy_version: self.view.versions.number(),
+            tokens_per_sec: self.tokens_per_sec,
+            in_flight: *self.view.in_flight.borrow(),
+            step: totals.steps,
+            loss: step.map(|report| report.loss),
+        }
+    }
 }

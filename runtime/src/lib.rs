@@ -2,12 +2,17 @@
 
 pub mod chat;
 pub mod cli;
+pub mod evaluate;
+pub mod experiment;
 pub mod launch;
+pub mod loaded_model;
 pub mod pretrain;
 pub mod progress;
 pub mod score;
+pub mod sft;
 pub mod stop;
 pub mod supervised;
 pub mod supervisor;
 pub mod telemetry;
 pub mod topology;
+pub mod wiring;

@@ -1,0 +1,152 @@
+//! The experiment's results as files: every run as JSON, a table, and a plot.
+
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
+
+use anyhow::Context;
+
+use super::{PersonaResult, Run};
+
+/// Writes `runs.json`, `table.md` and `sessions.svg` into `dir`.
+pub fn write(dir: &Path, runs: &[Run]) -> anyhow::Result<()> {
+    let put = |name: &str, text: String| {
+        let path = dir.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    put("runs.json", serde_json::to_string_pretty(runs)? + "\n")?;
+    put("table.md", table(runs))?;
+    put("sessions.svg", plot(runs))
+}
+
+/// Methods in the order they were run, each with its runs.
+fn by_method(runs: &[Run]) -> Vec<(&str, Vec<&Run>)> {
+    let mut groups: Vec<(&str, Vec<&Run>)> = Vec::new();
+    for run in runs {
+        match groups.iter_mut().find(|(method, _)| *method == run.method) {
+            Some((_, group)) => group.push(run),
+            None => groups.push((&run.method, vec![run])),
+        }
+    }
+    groups
+}
+
+/// Sessions a persona needed; one that gave up counts as all it had.
+fn needed(run: &Run, result: &PersonaResult) -> f64 {
+    result.sessions.unwrap_or(run.max_sessions) as f64
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// Mean sessions over the personas of one run.
+fn run_mean(run: &Run) -> f64 {
+    mean(&run.personas.iter().map(|result| needed(run, result)).collect::<Vec<_>>())
+}
+
+fn table(runs: &[Run]) -> String {
+    let personas: Vec<&str> =
+        runs.first().map_or(Vec::new(), |run| run.personas.iter().map(|r| r.persona.as_str()).collect());
+    let mut text = String::from("| method |");
+    for persona in &personas {
+        write!(text, " {persona} |").expect("a string takes everything");
+    }
+    text.push_str(" mean (range) | correct before | correct after | tokens before | tokens after | entropy before | entropy after | steps |\n|---|");
+    text.push_str(&"---|".repeat(personas.len() + 8));
+    text.push('\n');
+    for (method, group) in by_method(runs) {
+        write!(text, "| {method} |").expect("a string takes everything");
+        for i in 0..personas.len() {
+            let sessions: Vec<f64> = group.iter().map(|run| needed(run, &run.personas[i])).collect();
+            let gave_up = group.iter().filter(|run| run.personas[i].sessions.is_none()).count();
+            let mark = if gave_up > 0 { format!(" ({gave_up} gave up)") } else { String::new() };
+            write!(text, " {:.1}{mark} |", mean(&sessions)).expect("a string takes everything");
+        }
+        let means: Vec<f64> = group.iter().map(|run| run_mean(run)).collect();
+        let (low, high) = range(&means);
+        let of = |value: fn(&PersonaResult) -> f64| {
+            mean(&group.iter().flat_map(|run| run.personas.iter().map(value)).collect::<Vec<_>>())
+        };
+        let steps = mean(&group.iter().map(|run| run.steps as f64).collect::<Vec<_>>());
+        writeln!(
+            text,
+            " {:.1} ({low:.1} to {high:.1}) | {:.2} | {:.2} | {:.0} | {:.0} | {:.3} | {:.3} | {steps:.0} |",
+            mean(&means),
+            of(|r| r.before.correct),
+            of(|r| r.after.correct),
+            of(|r| r.before.tokens),
+            of(|r| r.after.tokens),
+            of(|r| r.before.entropy),
+            of(|r| r.after.entropy),
+        )
+        .expect("a string takes everything");
+    }
+    text
+}
+
+fn range(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
+}
+
+/// Sessions needed, a dot per seed and persona, a bar per method's mean.
+fn plot(runs: &[Run]) -> String {
+    const COLOURS: [&str; 3] = ["#2166ac", "#b2182b", "#4d9221"];
+    let groups = by_method(runs);
+    let most = runs.iter().map(|run| run.max_sessions).max().unwrap_or(72).max(1) as f64;
+    let (left, top, width, row) = (120.0, 40.0, 560.0, 44.0);
+    let height = top + row * groups.len() as f64 + 50.0;
+    let x = |sessions: f64| left + width * sessions / most;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"720\" height=\"{height}\" fill=\"white\"/>\n"
+    );
+    let mut line = |text: String| {
+        svg.push_str(&text);
+        svg.push('\n');
+    };
+    let bottom = top + row * groups.len() as f64;
+    for step in 0..=6 {
+        let sessions = most * f64::from(step) / 6.0;
+        let at = x(sessions);
+        line(format!("<line x1=\"{at}\" y1=\"{top}\" x2=\"{at}\" y2=\"{bottom}\" stroke=\"#ddd\"/>"));
+        line(format!("<text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{sessions:.0}</text>", bottom + 16.0));
+    }
+    line(format!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">sessions until three satisfied first replies in a row</text>",
+        left + width / 2.0,
+        bottom + 36.0
+    ));
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    for (i, result) in runs.first().map_or(&[][..], |run| &run.personas[..]).iter().enumerate() {
+        names.insert(&result.persona, i);
+        let at = left + 130.0 * i as f64;
+        let colour = COLOURS[i % COLOURS.len()];
+        line(format!("<circle cx=\"{at}\" cy=\"18\" r=\"5\" fill=\"{colour}\"/>"));
+        line(format!("<text x=\"{}\" y=\"22\">{}</text>", at + 10.0, result.persona));
+    }
+    for (i, (method, group)) in groups.iter().enumerate() {
+        let middle = top + row * (i as f64 + 0.5);
+        line(format!(
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{method}</text>",
+            left - 12.0,
+            middle + 4.0
+        ));
+        let at = x(mean(&group.iter().map(|run| run_mean(run)).collect::<Vec<_>>()));
+        line(format!(
+            "<line x1=\"{at}\" y1=\"{}\" x2=\"{at}\" y2=\"{}\" stroke=\"black\" stroke-width=\"2\"/>",
+            middle - 16.0,
+            middle + 16.0
+        ));
+        for run in group {
+            for result in &run.personas {
+                let persona = names[result.persona.as_str()];
+                let (cx, cy) = (x(needed(run, result)), middle + 9.0 * (persona as f64 - 1.0));
+                let colour = COLOURS[persona % COLOURS.len()];
+                let fill = if result.sessions.is_some() { colour } else { "white" };
+                line(format!(
+                    "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\" fill=\"{fill}\" stroke=\"{colour}\"/>"
+                ));
+            }
+        }
+    }
+    svg.push_str("</svg>\n");
+    svg
+}

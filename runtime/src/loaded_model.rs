@@ -1,0 +1,113 @@
+//! A checkpoint folder opened once: text, weights, and how to serve and train it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use openclaw_actors::{
+    engine::{Device, EngineText, PolicyWeights, ServingModel},
+    optimizer::BuildTrainer,
+    policy::BuildModel,
+    publisher::Versions,
+};
+use openclaw_model::{
+    AdamWConfig, Batcher, BatcherConfig, ChatTemplate, GenerationConfig, Tokenizer, Trainer, Transformer,
+    Weights, checkpoint,
+};
+
+/// Tokens of a block of the key-value cache.
+const BLOCK_TOKENS: usize = 16;
+/// Sequences that one engine runs at once.
+const MOST_SEQUENCES: usize = 64;
+/// Sequences that wait in one engine for a place.
+const MOST_WAITING: usize = 1024;
+
+/// An opened checkpoint folder.
+pub struct LoadedModel {
+    /// The folder.
+    pub path: PathBuf,
+    /// How it reads and writes text.
+    pub text: EngineText,
+    /// Tokens that end a response.
+    pub end_ids: Vec<u32>,
+    /// The version it ships with.
+    pub weights: PolicyWeights,
+    /// Its shape.
+    pub transformer: Transformer<Device>,
+}
+
+impl LoadedModel {
+    /// Reads a checkpoint folder; `threads` are for what is asked of [`LoadedModel::transformer`] itself.
+    pub fn open(path: &Path, threads: usize) -> anyhow::Result<Self> {
+        let (config, flat) = checkpoint::load(path)?;
+        let tokenizer = Tokenizer::from_dir(path)?;
+        let template = ChatTemplate::from_dir(path)?;
+        let generation = GenerationConfig::from_dir(path)?;
+        let context_tokens = config.max_positions;
+        let device = Device::new("model", threads)?;
+        let transformer = Transformer::new(config, device)
+            .with_context(|| format!("cannot prepare the model in {}", path.display()))?;
+        let weights = Arc::new(Weights::from_host(&transformer, &flat)?);
+        let text = EngineText { tokenizer, template, context_tokens };
+        Ok(Self { path: path.to_owned(), text, end_ids: generation.eos_token_ids, weights, transformer })
+    }
+
+    /// A batcher on this model's own threads.
+    pub fn batcher(&self, weights: PolicyWeights, kv_tokens: usize) -> anyhow::Result<Batcher<Device>> {
+        let config = batcher_config(2048, kv_tokens);
+        let (tokenizer, end_ids) = (self.text.tokenizer.clone(), self.end_ids.clone());
+        Ok(Batcher::new(self.transformer.clone(), tokenizer, end_ids, config, 0, weights)?)
+    }
+
+    /// Builds a serving engine's model, on threads of its own, that keys and values of `kv_tokens` fit into.
+    pub fn serving(
+        &self,
+        max_batch_tokens: usize,
+        kv_tokens: usize,
+        threads: usize,
+        name: &str,
+    ) -> BuildModel {
+        let (transformer, tokenizer) = (self.transformer.clone(), self.text.tokenizer.clone());
+        let (end_ids, name) = (self.end_ids.clone(), name.to_owned());
+        let config = batcher_config(max_batch_tokens, kv_tokens);
+        Arc::new(move |version| {
+            let device = Device::new(&name, threads).map_err(|error| error.to_string())?;
+            let transformer = transformer.on(device);
+            let (tokenizer, end_ids) = (tokenizer.clone(), end_ids.clone());
+            Batcher::new(transformer, tokenizer, end_ids, config, version.number, version.weights)
+                .map(|batcher| Box::new(batcher) as Box<dyn ServingModel>)
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    /// Builds the trainer, on threads of its own, from the current version.
+    pub fn training(
+        &self,
+        config: AdamWConfig,
+        micro_batch_tokens: usize,
+        threads: usize,
+        versions: Versions,
+    ) -> BuildTrainer {
+        let transformer = self.transformer.clone();
+        Arc::new(move || {
+            let error = |error: openclaw_kernels::KernelError| error.to_string();
+            let transformer = transformer.on(Device::new("train", threads).map_err(error)?);
+            let flat = versions.current().weights.to_host(&transformer).map_err(error)?;
+            let mut trainer = Trainer::new(transformer, &flat, config).map_err(error)?;
+            trainer.micro_batch_tokens = micro_batch_tokens;
+            Ok(trainer)
+        })
+    }
+}
+
+fn batcher_config(max_batch_tokens: usize, kv_tokens: usize) -> BatcherConfig {
+    BatcherConfig {
+        max_batch_tokens,
+        max_sequences: MOST_SEQUENCES,
+        kv_blocks: kv_tokens.div_ceil(BLOCK_TOKENS),
+        block_size: BLOCK_TOKENS,
+        max_waiting: MOST_WAITING,
+    }
+}

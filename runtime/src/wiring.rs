@@ -1,0 +1,436 @@
+//! Turns a topology into actors: what each is given, and in which order they start.
+//!
+//! Inboxes, engine handles and the announcement of versions are made here, once, and outlive every incarnation of
+//! the actors that use them.
+
+mod gateway;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use openclaw_actors::{
+    chat_client::ChatClient,
+    engine::{Engine, EngineLimits},
+    inbox::{Inbox, InboxLimits},
+    journal::Journal,
+    judge::{Judge, JudgeConfig, JudgeEngine, Judged, RecentVerdicts},
+    optimizer::{Optimizer, OptimizerArguments, OptimizerConfig},
+    policy::{EngineActor, EngineArguments},
+    publisher::{Publish, Publisher, PublisherConfig, Versions},
+    rollout::{Rollout, RolloutArguments, RolloutConfig, Schedule, SessionReport},
+    sessions::{DefaultTurnType, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
+    teacher::{Teacher, TeacherConfig},
+    turn::{Evaluate, Sample},
+    worker::{Work, Worker, WorkerArguments},
+};
+use openclaw_environments::persona::Persona;
+use openclaw_model::{AdamWConfig, StepReport, WeightDtype};
+use ractor::{Actor, ActorCell};
+use serde_json::Map;
+use tokio::sync::{mpsc, watch};
+
+use self::gateway::{GatewayActor, GatewayArguments};
+use crate::{
+    loaded_model::LoadedModel,
+    supervisor::{ChildSpec, Restart, RunningChild, StartError},
+    topology::{self, Node, Topology},
+};
+
+/// Turns that one judge has under way at once.
+const JUDGE_CONCURRENCY: usize = 4;
+/// Turns that one teacher has under way at once.
+const TEACHER_CONCURRENCY: usize = 2;
+/// Messages before the task that a judge is shown.
+const HISTORY_MESSAGES: usize = 6;
+/// A simulated user waits this long for a reply.
+const REPLY_DEADLINE: Duration = Duration::from_secs(120);
+/// Records that the journal holds in memory.
+const JOURNAL_RECORDS: usize = 100_000;
+
+/// The actors of a node, not started yet, and what the rest of the process sees of them.
+pub struct Wiring {
+    /// In starting order; they stop in reverse.
+    pub specs: Vec<ChildSpec>,
+    /// What can be watched.
+    pub view: View,
+}
+
+/// What the rest of the process sees of the actors.
+pub struct View {
+    /// Where the gateway listens, once it does.
+    pub gateway: watch::Receiver<Option<SocketAddr>>,
+    /// Requests being answered.
+    pub in_flight: watch::Receiver<usize>,
+    /// The policy's engines.
+    pub policies: Vec<Engine>,
+    /// The announcement of versions.
+    pub versions: Versions,
+    /// Everything recorded.
+    pub journal: Journal,
+    /// The last step.
+    pub steps: watch::Receiver<Option<StepReport>>,
+    /// Sessions of simulated users, as they end; none are left once every group is through.
+    pub sessions: mpsc::Receiver<SessionReport>,
+    /// Personas of all groups.
+    pub personas: Vec<Persona>,
+}
+
+/// Where work waits between the roles.
+struct Inboxes {
+    evaluations: Inbox<Evaluate>,
+    judged: Inbox<Judged>,
+    samples: Inbox<Sample>,
+    publish: Inbox<Publish>,
+}
+
+struct Builder<'a> {
+    topology: &'a Topology,
+    node: &'a Node,
+    models: BTreeMap<String, LoadedModel>,
+    inboxes: Inboxes,
+    journal: Journal,
+    versions: Versions,
+    specs: Vec<ChildSpec>,
+}
+
+/// Makes the actors of `node`. Loads the checkpoints; starts nothing.
+pub fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
+    if let topology::Device::Cuda(number) = node.device {
+        bail!("device: cuda:{number} cannot serve yet; use \"auto\" or \"cpu\"");
+    }
+    let mut models = BTreeMap::new();
+    let judge_model = topology.actors.judge.model.as_ref();
+    let teacher_model = topology.actors.teacher.as_ref().map(|teacher| &teacher.model);
+    for name in [Some(&topology.actors.policy.model), judge_model, teacher_model].into_iter().flatten() {
+        if !models.contains_key(name) {
+            let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
+            models.insert(name.clone(), LoadedModel::open(&table.path, node.serve_threads)?);
+        }
+    }
+    let limits = InboxLimits::default();
+    let policy = &models[&topology.actors.policy.model];
+    let builder = Builder {
+        topology,
+        node,
+        versions: Versions::new(0, policy.weights.clone()),
+        inboxes: Inboxes {
+            evaluations: Inbox::new("judge", limits),
+            judged: Inbox::new("teacher", limits),
+            samples: Inbox::new("optimizer", limits),
+            publish: Inbox::new("publisher", limits),
+        },
+        journal: Journal::in_memory(JOURNAL_RECORDS),
+        models,
+        specs: Vec::new(),
+    };
+    builder.build()
+}
+
+impl Builder<'_> {
+    fn build(mut self) -> anyhow::Result<Wiring> {
+        let sessions = self.sessions();
+        let policies = self.policies();
+        let bases = self.bases();
+        let (reports, steps) = watch::channel(None);
+        let judge = &self.topology.actors.judge;
+        let judge_engine = match (&judge.model, &judge.engine) {
+            (Some(model), _) => JudgeEngine::Embedded(bases[model].clone()),
+            (None, Some(endpoint)) => JudgeEngine::OpenAi(chat_client(endpoint)?),
+            (None, None) => bail!("actors.judge needs `model` or `engine`"),
+        };
+        let teacher_engine = self.topology.actors.teacher.as_ref().map(|teacher| &bases[&teacher.model]);
+        self.optimizer(teacher_engine, reports);
+        self.publisher();
+        self.teachers(teacher_engine, &policies);
+        self.judges(judge_engine);
+        let (gateway, in_flight) = self.gateway(&policies, sessions)?;
+        let (session_reports, session_view) = mpsc::channel(1024);
+        let personas = self.rollouts(&gateway, session_reports)?;
+        let view = View {
+            gateway,
+            in_flight,
+            policies,
+            versions: self.versions,
+            journal: self.journal,
+            steps,
+            sessions: session_view,
+            personas,
+        };
+        Ok(Wiring { specs: self.specs, view })
+    }
+
+    fn child<A, F>(&mut self, name: String, group: &str, make: F) -> &mut ChildSpec
+    where
+        A: Actor,
+        F: Fn() -> (A, A::Arguments) + Send + Sync + 'static,
+    {
+        self.specs.push(ChildSpec::new(name, group, move |supervisor: ActorCell| {
+            let (actor, arguments) = make();
+            async move {
+                let (reference, task) = Actor::spawn_linked(None, actor, arguments, supervisor)
+                    .await
+                    .map_err(|error| Box::new(error) as StartError)?;
+                Ok(RunningChild { cell: reference.get_cell(), task })
+            }
+        }));
+        self.specs.last_mut().expect("it was just pushed")
+    }
+
+    fn worker<W: Work>(&mut self, name: String, work: Arc<W>, inbox: &Inbox<W::Message>, concurrency: usize) {
+        let inbox = inbox.clone();
+        self.child(name, W::ROLE, move || {
+            (Worker::default(), WorkerArguments { work: work.clone(), inbox: inbox.clone(), concurrency })
+        });
+    }
+
+    fn sessions(&mut self) -> SessionsAddress {
+        let table = &self.topology.actors.sessions;
+        let address = SessionsAddress::default();
+        let evaluations = self.inboxes.evaluations.clone();
+        let arguments = SessionsArguments {
+            config: SessionsConfig {
+                idle_timeout_secs: table.idle_timeout_secs,
+                default_turn_type: match table.default_turn_type {
+                    topology::TurnType::Auto => DefaultTurnType::Auto,
+                    topology::TurnType::Main => DefaultTurnType::Main,
+                    topology::TurnType::Side => DefaultTurnType::Side,
+                },
+                max_sessions: table.max_sessions,
+                ..SessionsConfig::default()
+            },
+            // A full inbox refuses and counts: a request must not wait for the judge.
+            sink: Arc::new(move |evaluate| drop(evaluations.try_send(evaluate))),
+            address: address.clone(),
+        };
+        self.child("sessions".into(), "sessions", move || (Sessions, arguments.clone()));
+        address
+    }
+
+    fn engine(
+        &mut self,
+        name: String,
+        group: &str,
+        model: &str,
+        follows: bool,
+        versions: Versions,
+    ) -> Engine {
+        let policy = &self.topology.actors.policy;
+        let model = &self.models[model];
+        let engine = Engine::new(name.clone(), EngineLimits::default(), model.text.clone());
+        let arguments = EngineArguments {
+            engine: engine.clone(),
+            build: model.serving(policy.max_batch_tokens, policy.kv_tokens, self.node.serve_threads, &name),
+            versions,
+            follows,
+        };
+        self.child(name, group, move || (EngineActor, arguments.clone()));
+        engine
+    }
+
+    fn policies(&mut self) -> Vec<Engine> {
+        let policy = &self.topology.actors.policy;
+        (0..policy.replicas.max(1))
+            .map(|i| self.engine(format!("policy.{i}"), "policy", &policy.model, true, self.versions.clone()))
+            .collect()
+    }
+
+    /// One engine for each model that judges or teaches: it stays on the version it starts with.
+    fn bases(&mut self) -> BTreeMap<String, Engine> {
+        let judge = self.topology.actors.judge.model.as_ref();
+        let teacher = self.topology.actors.teacher.as_ref().map(|teacher| &teacher.model);
+        let names: std::collections::BTreeSet<&String> = [judge, teacher].into_iter().flatten().collect();
+        let mut engines = BTreeMap::new();
+        for (i, name) in names.into_iter().enumerate() {
+            let versions = Versions::new(0, self.models[name].weights.clone());
+            engines.insert(name.clone(), self.engine(format!("base.{i}"), "base", name, false, versions));
+        }
+        engines
+    }
+
+    fn optimizer(&mut self, reference: Option<&Engine>, reports: watch::Sender<Option<StepReport>>) {
+        let (table, adam) = (&self.topology.actors.optimizer, &self.topology.optimizer);
+        let config = AdamWConfig {
+            learning_rate: adam.learning_rate as f32,
+            betas: (adam.betas[0] as f32, adam.betas[1] as f32),
+            eps: adam.epsilon as f32,
+            weight_decay: adam.weight_decay as f32,
+            grad_clip: adam.grad_clip as f32,
+        };
+        let model = &self.models[&self.topology.actors.policy.model];
+        let threads = self.node.train_threads;
+        let arguments = OptimizerArguments {
+            config: OptimizerConfig {
+                batch_samples: table.batch_samples,
+                max_staleness: table.max_staleness,
+                max_wait: Duration::from_secs(table.max_wait_secs),
+                method: self.topology.method.clone(),
+            },
+            samples: self.inboxes.samples.clone(),
+            build: model.training(config, table.micro_batch_tokens, threads, self.versions.clone()),
+            reference: reference.cloned(),
+            versions: self.versions.clone(),
+            publisher: self.inboxes.publish.clone(),
+            journal: self.journal.clone(),
+            thread_slot: Arc::default(),
+            reports,
+        };
+        self.child("optimizer".into(), "optimizer", move || (Optimizer, arguments.clone()));
+    }
+
+    fn publisher(&mut self) {
+        let table = &self.topology.actors.optimizer;
+        let name = &self.topology.actors.policy.model;
+        let model = &self.models[name];
+        let work = Publisher {
+            config: PublisherConfig {
+                dir: self.topology.run.dir.join("versions"),
+                keep_versions: table.keep_versions,
+                save_every: table.checkpoint_every_steps,
+                dtype: match self.topology.models[name].dtype {
+                    topology::Dtype::F32 => WeightDtype::F32,
+                    topology::Dtype::Bf16 => WeightDtype::Bf16,
+                },
+                template: model.path.clone(),
+                end_ids: model.end_ids.clone(),
+            },
+            versions: self.versions.clone(),
+            transformer: model.transformer.clone(),
+            journal: self.journal.clone(),
+        };
+        let inbox = self.inboxes.publish.clone();
+        self.worker("publisher".into(), Arc::new(work), &inbox, 1);
+    }
+
+    fn teachers(&mut self, engine: Option<&Engine>, policies: &[Engine]) {
+        let (Some(engine), true) = (engine, self.topology.method.needs_hints()) else { return };
+        let deadline = Duration::from_secs(self.topology.actors.judge.deadline_secs);
+        let work = Arc::new(Teacher {
+            config: TeacherConfig::for_method(&self.topology.method, deadline),
+            student: policies[0].clone(),
+            teacher: engine.clone(),
+            samples: self.inboxes.samples.clone(),
+            journal: self.journal.clone(),
+        });
+        let inbox = self.inboxes.judged.clone();
+        let replicas = self.topology.actors.teacher.as_ref().map_or(1, |teacher| teacher.replicas);
+        for i in 0..replicas.max(1) {
+            self.worker(format!("teacher.{i}"), work.clone(), &inbox, TEACHER_CONCURRENCY);
+        }
+    }
+
+    fn judges(&mut self, engine: JudgeEngine) {
+        let table = &self.topology.actors.judge;
+        let method = &self.topology.method;
+        let work = Arc::new(Judge {
+            config: JudgeConfig {
+                votes: table.votes,
+                temperature: table.temperature as f32,
+                max_new_tokens: table.max_new_tokens,
+                deadline: Duration::from_secs(table.deadline_secs),
+                prompt: table.prompt,
+                history_messages: HISTORY_MESSAGES,
+                hints: method.hint_selection(),
+            },
+            engine,
+            recent: RecentVerdicts::new(),
+            teacher: method.needs_hints().then(|| self.inboxes.judged.clone()),
+            samples: self.inboxes.samples.clone(),
+            journal: self.journal.clone(),
+        });
+        let inbox = self.inboxes.evaluations.clone();
+        for i in 0..table.replicas.max(1) {
+            self.worker(format!("judge.{i}"), work.clone(), &inbox, JUDGE_CONCURRENCY);
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn gateway(
+        &mut self,
+        policies: &[Engine],
+        sessions: SessionsAddress,
+    ) -> anyhow::Result<(watch::Receiver<Option<SocketAddr>>, watch::Receiver<usize>)> {
+        let (address, gateway) = watch::channel(None);
+        let (in_flight, in_flight_view) = watch::channel(0);
+        let model = &self.models[&self.topology.actors.policy.model];
+        let arguments = GatewayArguments::new(
+            self.topology,
+            model,
+            policies.to_vec(),
+            sessions,
+            self.journal.clone(),
+            address,
+            in_flight,
+        )?;
+        self.child("gateway".into(), "gateway", move || (GatewayActor, arguments.clone()));
+        Ok((gateway, in_flight_view))
+    }
+
+    fn rollouts(
+        &mut self,
+        gateway: &watch::Receiver<Option<SocketAddr>>,
+        reports: mpsc::Sender<SessionReport>,
+    ) -> anyhow::Result<Vec<Persona>> {
+        let mut all = Vec::new();
+        let served_model = self.topology.actors.gateway.served_model.clone();
+        let key = gateway::api_key(self.topology)?;
+        for (i, group) in self.topology.actors.rollout.iter().enumerate() {
+            let personas: Vec<Persona> = group.personas.iter().map(|persona| (*persona).into()).collect();
+            all.extend(personas.iter().copied());
+            let schedule = Arc::new(Mutex::new(Schedule::new(&personas, group.max_sessions)));
+            let config = RolloutConfig {
+                personas,
+                workers: group.workers,
+                max_sessions: group.max_sessions,
+                seed: group.seed.unwrap_or(self.topology.run.seed),
+                options: Map::new(),
+                stream: true,
+                reply_deadline: REPLY_DEADLINE,
+            };
+            let (gateway, served_model, key, reports) =
+                (gateway.clone(), served_model.clone(), key.clone(), reports.clone());
+            self.specs.push(ChildSpec {
+                // A group ends once its personas are through.
+                restart: Restart::Transient,
+                ..ChildSpec::new(format!("rollout.{i}"), "rollout", move |supervisor: ActorCell| {
+                    let (config, schedule, reports) = (config.clone(), schedule.clone(), reports.clone());
+                    let (mut gateway, served_model, key) =
+                        (gateway.clone(), served_model.clone(), key.clone());
+                    async move {
+                        let address = gateway.wait_for(Option::is_some).await?.expect("waited for it");
+                        let client = ChatClient::new(&format!("http://{address}/v1"), served_model, key)?;
+                        let arguments = RolloutArguments { config, client, schedule, reports };
+                        let (reference, task) =
+                            Actor::spawn_linked(None, Rollout, arguments, supervisor).await?;
+                        Ok(RunningChild { cell: reference.get_cell(), task })
+                    }
+                })
+            });
+        }
+        Ok(all)
+    }
+}
+
+fn chat_client(endpoint: &topology::Engine) -> anyhow::Result<ChatClient> {
+    let key = match &endpoint.api_key_env {
+        Some(name) => {
+            Some(std::env::var(name).with_context(|| format!("actors.judge.engine.api_key_env: ${name}"))?)
+        }
+        None => None,
+    };
+    Ok(ChatClient::new(&endpoint.url, endpoint.model.clone(), key)?)
+}
+
+impl From<topology::Persona> for Persona {
+    fn from(persona: topology::Persona) -> Self {
+        match persona {
+            topology::Persona::Student => Self::Student,
+            topology::Persona::Ta => Self::Ta,
+            topology::Persona::Teacher => Self::Teacher,
+        }
+    }
+}

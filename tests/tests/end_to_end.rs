@@ -1,0 +1,180 @@
+//! The whole loop as a user meets it: the embedded model behind the real HTTP API, judged, taught and published
+//! while it serves.
+
+use std::{path::Path, time::Duration};
+
+use futures::StreamExt;
+use openclaw_actors::rollout::Progress;
+use openclaw_runtime::{
+    supervisor::Supervisor,
+    topology::{Override, Topology},
+    wiring::{self, View},
+};
+use serde_json::{Value, json};
+
+/// Long enough for a busy machine; a test that needs it has failed.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+struct Node {
+    supervisor: Supervisor,
+    view: View,
+    url: String,
+    client: reqwest::Client,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    async fn start(file: &str, sets: &[&str]) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let mut overrides: Vec<Override> = [
+            format!("run.dir={}", dir.path().join("run").display()),
+            format!("models.policy.path={}", root.join("configs/models/nano").display()),
+            "actors.gateway.listen=127.0.0.1:0".to_owned(),
+            "nodes.local.metrics=127.0.0.1:0".to_owned(),
+        ]
+        .iter()
+        .map(|set| set.parse().expect("an override"))
+        .collect();
+        overrides.extend(sets.iter().map(|set| set.parse::<Override>().expect("an override")));
+        let topology = Topology::load_for_launch(&root.join(file), &overrides).expect("a valid topology");
+        let (_, node) = topology.node(None).expect("one node");
+        let wiring::Wiring { specs, mut view } = wiring::wire(&topology, node).expect("it can be wired");
+        let supervisor = Supervisor::start(specs).await.expect("every actor starts");
+        let address = view.gateway.wait_for(Option::is_some).await.expect("the gateway lives").expect("some");
+        let client = reqwest::Client::new();
+        Self { supervisor, view, url: format!("http://{address}/v1"), client, _dir: dir }
+    }
+
+    async fn ask(&self, session: &str, messages: Value) -> Value {
+        let body = json!({"model": "policy", "messages": messages, "max_tokens": 24});
+        let request = self.client.post(format!("{}/chat/completions", self.url));
+        let response = request.header("x-session-id", session).json(&body).send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        response.json().await.expect("JSON")
+    }
+
+    async fn rate(&self, id: &str, rating: &str) {
+        let body = json!({"id": id, "rating": rating});
+        let response = self.client.post(format!("{}/feedback", self.url)).json(&body).send().await;
+        assert_eq!(response.expect("an answer").status(), 200);
+    }
+}
+
+/// The versions that a stream's chunks name, and its finish reason.
+async fn stream(client: &reqwest::Client, url: &str, number: usize) -> (Vec<u64>, String) {
+    let body = json!({
+        "model": "policy",
+        "messages": [{"role": "user", "content": format!("Please solve my homework: {number} + 7 = ?")}],
+        "max_tokens": 64,
+        "stream": true,
+    });
+    let request = client.post(format!("{url}/chat/completions")).header("x-turn-type", "side").json(&body);
+    let response = request.send().await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let mut text = String::new();
+    let mut bytes = response.bytes_stream();
+    while let Some(chunk) = bytes.next().await {
+        text.push_str(&String::from_utf8_lossy(&chunk.expect("the stream is not cut")));
+    }
+    let events: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(events.last(), Some(&"[DONE]"), "{text}");
+    let chunks: Vec<Value> =
+        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    let versions = chunks.iter().map(|chunk| chunk["policy_version"].as_u64().expect("a version")).collect();
+    let finish = chunks.iter().find_map(|chunk| chunk["choices"][0]["finish_reason"].as_str());
+    (versions, finish.expect("a finish reason").to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_client_streams_through_twenty_versions_without_an_error() {
+    let sets = ["actors.optimizer.batch_samples=1", "actors.rollout=[]", "method={ kind = \"binary_rl\" }"];
+    let node = Node::start("configs/quickstart.toml", &sets).await;
+    let (client, url) = (node.client.clone(), node.url.clone());
+    let versions = node.view.versions.clone();
+    let streaming = tokio::spawn(async move {
+        let mut answered = 0;
+        while versions.number() < 20 {
+            let (named, finish) = stream(&client, &url, answered).await;
+            assert!(named.windows(2).all(|pair| pair[0] == pair[1]), "one version per response: {named:?}");
+            assert!(["stop", "length"].contains(&finish.as_str()), "{finish}");
+            answered += 1;
+        }
+        answered
+    });
+    let mut asked = 0;
+    while node.view.versions.number() < 20 {
+        let question = json!([{"role": "user", "content": format!("What is {asked} + 2?")}]);
+        let answer = node.ask(&format!("session-{asked}"), question).await;
+        let id = answer["id"].as_str().expect("an id");
+        node.rate(id, if asked % 2 == 0 { "down" } else { "up" }).await;
+        asked += 1;
+    }
+    let answered = streaming.await.expect("no stream failed");
+    assert!(answered > 0 && node.view.versions.number() >= 20);
+    assert_eq!(node.supervisor.stop().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn simulated_users_are_satisfied_within_72_sessions_each() {
+    let mut node = Node::start("configs/quickstart.toml", &[]).await;
+    let mut open = node.view.personas.clone();
+    assert_eq!(open.len(), 3);
+    let all = async {
+        while !open.is_empty() {
+            let report = node.view.sessions.recv().await.expect("the workers report until they are through");
+            match report.progress {
+                Progress::Open => {}
+                Progress::Satisfied { sessions } => {
+                    assert!((3..=72).contains(&sessions));
+                    open.retain(|persona| *persona != report.persona);
+                }
+                Progress::Unsatisfied => panic!("{} gave up", report.persona.name()),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("every persona comes to an end");
+    let totals = *node.view.journal.totals().borrow();
+    assert!(totals.steps > 0 && totals.hinted > 0 && totals.rejected > 0 && totals.version > 0, "{totals:?}");
+    assert_eq!(node.supervisor.stop().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_clients_get_wrong_is_told_and_the_server_stays_up() {
+    let node = Node::start("configs/quickstart.toml", &["actors.rollout=[]"]).await;
+    let chat = format!("{}/chat/completions", node.url);
+    let post = |body: String| node.client.post(&chat).body(body).send();
+    let message = |content: &str| json!([{"role": "user", "content": content}]);
+    let cases = [
+        ("{\"model\": ".to_owned(), 400, "invalid_request_error"),
+        (json!({"model": "policy", "messages": []}).to_string(), 400, "messages"),
+        (
+            json!({"model": "policy", "messages": message("x"), "temperature": "hot"}).to_string(),
+            400,
+            "temperature",
+        ),
+        (json!({"model": "gpt-9", "messages": message("x")}).to_string(), 404, "model_not_found"),
+        (
+            json!({"model": "policy", "messages": message(&"word ".repeat(100_000))}).to_string(),
+            400,
+            "context_length_exceeded",
+        ),
+        (json!({"model": "policy", "messages": message(&"x".repeat(10 << 20))}).to_string(), 413, "error"),
+    ];
+    for (body, status, named) in cases {
+        let shown: String = body.chars().take(60).collect();
+        let response = post(body).await.expect("an answer");
+        assert_eq!(response.status(), status, "{shown}");
+        let text = response.text().await.expect("text");
+        let error: Value = serde_json::from_str(&text).expect("JSON");
+        assert!(error["error"]["message"].is_string() && text.contains(named), "{shown}: {text}");
+    }
+    // A client that hangs up in the middle is none of the next one's business.
+    let body = json!({"model": "policy", "messages": message("Tell me a story."), "stream": true});
+    let mut hanging = node.client.post(&chat).json(&body).send().await.expect("an answer").bytes_stream();
+    hanging.next().await;
+    drop(hanging);
+    let answer = node.ask("after", message("hello")).await;
+    assert_eq!(answer["object"], "chat.completion");
+    assert_eq!(node.supervisor.stop().await, Vec::<String>::new());
+}
