@@ -55,7 +55,8 @@ impl Sampler {
 
     /// Draws from `logits`, one per id of the vocabulary.
     pub fn draw(&mut self, logits: &[f32]) -> Result<TokenLogprob, NotFinite> {
-        let SoftmaxMass { max, mass } = softmax_weights(logits, 1.0, &mut self.weights).ok_or(NotFinite)?;
+        let untempered = softmax_weights(logits, 1.0, &mut self.weights).ok_or(NotFinite)?;
+        let SoftmaxMass { max, mass } = untempered;
         let raw = |id: u32| (f64::from(logits[id as usize] - max) - mass.ln()) as f32;
         let (id, logprob) = match self.params.temperature {
             // A temperature so small that it is zero to a divisor is greedy too.
@@ -63,15 +64,22 @@ impl Sampler {
                 let first = logits.iter().position(|&x| x == max).expect("the largest logit is one of them");
                 (first as u32, 0.0)
             }
-            temperature => self.draw_tempered(logits, temperature)?,
+            1.0 => self.draw_from_weights(logits, untempered),
+            temperature => {
+                let tempered = softmax_weights(logits, temperature, &mut self.weights).ok_or(NotFinite)?;
+                self.draw_from_weights(logits, tempered)
+            }
         };
         let top = ranked(logits, self.top_logprobs).into_iter().map(|id| (id, raw(id))).collect();
         Ok(TokenLogprob { id, logprob, raw_logprob: raw(id), top })
     }
 
-    fn draw_tempered(&mut self, logits: &[f32], temperature: f32) -> Result<(u32, f32), NotFinite> {
-        let SoftmaxMass { max, mut mass } =
-            softmax_weights(logits, temperature, &mut self.weights).ok_or(NotFinite)?;
+    /// Filters the last softmax and draws from what is left; the log-probability is of exactly that.
+    fn draw_from_weights(
+        &mut self,
+        logits: &[f32],
+        SoftmaxMass { max, mut mass }: SoftmaxMass,
+    ) -> (u32, f32) {
         let unit: f64 = self.rng.random();
         let drawn = if self.keeps_all(logits.len()) {
             self.pick(0..logits.len() as u32, unit * mass)
@@ -80,8 +88,8 @@ impl Sampler {
             mass = kept.iter().map(|&id| self.weight(id)).sum();
             self.pick(kept, unit * mass)
         };
-        let logprob = f64::from(logits[drawn as usize] - max) / f64::from(temperature) - mass.ln();
-        Ok((drawn, logprob as f32))
+        let logit = f64::from(logits[drawn as usize] - max) / f64::from(self.params.temperature);
+        (drawn, (logit - mass.ln()) as f32)
     }
 
     fn weight(&self, id: u32) -> f64 {
