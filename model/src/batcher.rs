@@ -322,6 +322,7 @@ impl<B: Backend> Batcher<B> {
                 (chunk.id, row, response)
             })
             .collect();
+        let policy_version = self.live[&epoch].version;
         let end_ids = &self.end_ids;
         let drawn: Vec<_> = self
             .transformer
@@ -332,7 +333,8 @@ impl<B: Backend> Batcher<B> {
                 Ok(Drawn { token, text, end }) => {
                     self.schedule.push(id, token.id);
                     self.stats.generated_tokens += 1;
-                    self.events.push((SequenceId(id), GenerateEvent::Token { token, text }));
+                    let event = GenerateEvent::Token { token, text, policy_version };
+                    self.events.push((SequenceId(id), event));
                     match end {
                         Some(end) => self.finish(id, end),
                         None => drop(self.responses.insert(id, response)),

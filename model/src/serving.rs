@@ -71,6 +71,8 @@ pub enum GenerateEvent {
         token: TokenLogprob,
         /// Text to append.
         text: String,
+        /// The version of the weights that drew it, the same for every token of a response.
+        policy_version: u64,
     },
     /// The end.
     Finished {

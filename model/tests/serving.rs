@@ -95,7 +95,7 @@ impl Reply {
     fn take(&mut self, event: GenerateEvent) {
         assert!(self.reason.is_none() && self.error.is_none(), "nothing comes after the end: {event:?}");
         match event {
-            GenerateEvent::Token { token, text } => {
+            GenerateEvent::Token { token, text, .. } => {
                 self.tokens.push(token);
                 self.text.push_str(&text);
             }

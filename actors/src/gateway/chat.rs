@@ -122,7 +122,7 @@ struct Prompt {
 pub struct Generation {
     first: Option<GenerateEvent>,
     events: mpsc::Receiver<GenerateEvent>,
-    /// The version that draws, unless one was published in the very moment of the request; the end knows exactly.
+    /// The version that draws every token.
     pub policy_version: u64,
 }
 
@@ -177,16 +177,16 @@ impl Answer {
         let mut attempts = 0;
         let last_error = loop {
             attempts += 1;
-            let version_before = self.engine.version();
             let asked = tokio::time::timeout_at(deadline, self.engine.generate(self.generate.clone())).await;
             let error = match asked {
                 Ok(Ok(events)) => {
-                    let policy_version = self.engine.version().max(version_before);
-                    let mut generation = Generation { first: None, events, policy_version };
+                    let mut generation = Generation { first: None, events, policy_version: 0 };
                     match generation.next(&self.shared).await {
                         GenerateEvent::Failed { error } => error,
-                        first => {
+                        first @ (GenerateEvent::Token { policy_version, .. }
+                        | GenerateEvent::Finished { policy_version, .. }) => {
                             generation.first = Some(first);
+                            generation.policy_version = policy_version;
                             let waited = self.received.elapsed().as_secs_f64();
                             metrics::histogram!("openclaw_gateway_time_to_first_token_seconds")
                                 .record(waited);
@@ -345,7 +345,7 @@ async fn draw(answer: &Answer) -> Result<(Draft, Ending), ApiError> {
     let mut draft = answer.draft();
     loop {
         match generation.next(&answer.shared).await {
-            GenerateEvent::Token { token, text } => {
+            GenerateEvent::Token { token, text, .. } => {
                 draft.push(&token, &text, &answer.shared.tokenizer);
             }
             GenerateEvent::Finished { reason: FinishReason::Cancelled, .. } => {

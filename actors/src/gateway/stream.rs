@@ -65,7 +65,7 @@ async fn tell(answer: Answer, mut generation: Generation, mut frames: Frames, un
             next = generation.next(&answer.shared) => next,
         };
         match next {
-            GenerateEvent::Token { token, text } => {
+            GenerateEvent::Token { token, text, .. } => {
                 let deltas = draft.push(&token, &text, &answer.shared.tokenizer);
                 frames.deltas(deltas, || draft.take_logprobs());
             }

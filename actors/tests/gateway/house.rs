@@ -132,7 +132,7 @@ impl ServingModel for Policy {
                     let token = TokenLogprob { id, logprob, raw_logprob: logprob - 1.0, top };
                     let is_end = Some(id) == self.tokenizer.eos_id();
                     let text = if is_end { String::new() } else { self.tokenizer.token_text(id) };
-                    GenerateEvent::Token { token, text }
+                    GenerateEvent::Token { token, text, policy_version: running.version }
                 }
                 Some(_) => finished(FinishReason::Length),
                 None => match running.line {
