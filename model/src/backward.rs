@@ -66,6 +66,7 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// One layer: turns `d` from the gradient of its output into the gradient of its input `x`.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn layer_backward(
         &self,
         weights: &B::Buffer<f32>,

@@ -81,8 +81,9 @@ fn detect() -> u8 {
 #[inline(always)]
 pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
-    let n = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the lowest bits.
+    let magic = x * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = magic - 12_582_912.0;
     let r = madd::<FMA>(n, -0.693_359_4, x);
     let r = madd::<FMA>(n, 2.121_944_4e-4, r);
     let p = madd::<FMA>(1.987_569_1e-4, r, 1.398_199_9e-3);
@@ -91,9 +92,8 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let p = madd::<FMA>(p, r, 1.666_666_5e-1);
     let p = madd::<FMA>(p, r, 0.5);
     let e = madd::<FMA>(p * r, r, r + 1.0);
-    // SAFETY: n is an integer in [-126, 127] after the clamp.
-    let exponent = unsafe { n.to_int_unchecked::<i32>() } + 127;
-    e * f32::from_bits((exponent << 23) as u32)
+    // n is in [-126, 127] after the clamp; a NaN makes some power of two here, and stays in `e`.
+    e * f32::from_bits(magic.to_bits().wrapping_add(127) << 23)
 }
 
 #[inline(always)]
@@ -179,6 +179,7 @@ mod tests {
             }
         }
         assert!(worst < 3e-7, "{worst:e}");
+        assert!(super::exp::<false>(f32::NAN).is_nan() && super::exp::<true>(f32::NAN).is_nan());
     }
 
     #[test]

@@ -283,7 +283,8 @@ async fn a_child_stopped_while_it_starts_comes_down_again() {
     until(&supervisor, |child| child.state == ChildState::Restarting).await;
     let stopping = supervisor.ask(|reply| Message::Stop { name: "a".to_owned(), reply });
     let (stopped, sent) = tokio::join!(stopping, go.send(()));
-    (stopped.unwrap(), sent.unwrap());
+    stopped.unwrap();
+    sent.unwrap();
     assert!(matches!(restarting.await.unwrap(), Err(SupervisorError::Stopped { .. })));
     assert_eq!(world.alive.load(SeqCst), 0);
 }
