@@ -105,6 +105,9 @@ impl Actor for Optimizer {
         myself: ActorRef<Self::Msg>,
         arguments: OptimizerArguments,
     ) -> Result<Running, ActorProcessingErr> {
+        if arguments.config.method.kl.coef > 0.0 && arguments.reference.is_none() {
+            return Err("the method has a KL term, but there is no base version to ask".into());
+        }
         let thread = TrainingThread::start(arguments.thread_slot.clone(), arguments.build.clone()).await?;
         let (draining, drain_asked) = watch::channel(false);
         let looping = tokio::spawn(async move {

@@ -129,6 +129,7 @@ async fn start(kind: MethodKind) -> Loop {
             end_ids: vec![2],
         },
         versions: versions.clone(),
+        teacher: None,
         transformer: tiny.transformer.clone(),
         journal: journal.clone(),
     };

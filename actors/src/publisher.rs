@@ -57,6 +57,11 @@ impl Versions {
         self.current.subscribe()
     }
 
+    /// Announces a version that was numbered elsewhere.
+    fn mirror(&self, version: Version) {
+        self.current.send_replace(version);
+    }
+
     /// Announces `weights` under the next number. The same weights again, from a publisher that was restarted in
     /// the middle, keep their number.
     fn announce(&self, weights: &PolicyWeights) -> u64 {
@@ -110,12 +115,22 @@ pub struct PublisherConfig {
     pub end_ids: Vec<u32>,
 }
 
+/// Who else takes the policy's weights, and how often.
+pub struct Refresh {
+    /// Every so many versions.
+    pub every: u64,
+    /// The announcement that it follows.
+    pub versions: Versions,
+}
+
 /// The work of `publisher`.
 pub struct Publisher {
     /// Where and how versions are kept.
     pub config: PublisherConfig,
     /// The announcement.
     pub versions: Versions,
+    /// A teacher that does not stay on the base version.
+    pub teacher: Option<Refresh>,
     /// The shape of the weights.
     pub transformer: Transformer<Device>,
     /// Where versions are recorded.
@@ -145,6 +160,9 @@ impl Work for Publisher {
         let version = self.versions.announce(&lease.weights);
         metrics::gauge!("openclaw_publisher_policy_version").set(version as f64);
         info!(version, step = lease.step, "weights published");
+        if let Some(teacher) = self.teacher.as_ref().filter(|teacher| version.is_multiple_of(teacher.every)) {
+            teacher.versions.mirror(Version { number: version, weights: lease.weights.clone() });
+        }
         let published = Record::VersionPublished { version, step: lease.step };
         if let Err(error) = self.journal.record(published).await {
             warn!(version, %error, "a version was not recorded");

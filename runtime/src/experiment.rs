@@ -2,6 +2,7 @@
 //! several seeds, through the real HTTP API; and what it cost, measured on tasks outside the loop.
 
 mod report;
+pub mod serving;
 
 use std::{
     path::{Path, PathBuf},

@@ -6,7 +6,7 @@
 mod gateway;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -21,7 +21,7 @@ use openclaw_actors::{
     judge::{Judge, JudgeConfig, JudgeEngine, Judged, RecentVerdicts},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig},
     policy::{EngineActor, EngineArguments},
-    publisher::{Publish, Publisher, PublisherConfig, Versions},
+    publisher::{Publish, Publisher, PublisherConfig, Refresh, Versions},
     rollout::{Rollout, RolloutArguments, RolloutConfig, Schedule, SessionReport},
     sessions::{DefaultTurnType, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
     teacher::{Teacher, TeacherConfig},
@@ -143,10 +143,12 @@ impl Builder<'_> {
             (None, Some(endpoint)) => JudgeEngine::OpenAi(chat_client(endpoint)?),
             (None, None) => bail!("actors.judge needs `model` or `engine`"),
         };
-        let teacher_engine = self.topology.actors.teacher.as_ref().map(|teacher| &bases[&teacher.model]);
-        self.optimizer(teacher_engine, reports);
-        self.publisher();
-        self.teachers(teacher_engine, &policies);
+        self.optimizer(bases.get(&self.topology.actors.policy.model), reports);
+        let refreshed = self.refreshed_teacher();
+        let base = self.topology.actors.teacher.as_ref().and_then(|teacher| bases.get(&teacher.model));
+        let teacher_engine = refreshed.as_ref().map(|(engine, _)| engine).or(base).cloned();
+        self.publisher(refreshed.map(|(_, refresh)| refresh));
+        self.teachers(teacher_engine.as_ref(), &policies);
         self.judges(judge_engine);
         let (gateway, in_flight) = self.gateway(&policies, sessions)?;
         let (session_reports, session_view) = mpsc::channel(1024);
@@ -239,11 +241,14 @@ impl Builder<'_> {
             .collect()
     }
 
-    /// One engine for each model that judges or teaches: it stays on the version it starts with.
+    /// One engine for each model that judges, teaches, or is what the KL term pulls to: it stays on the version it
+    /// starts with.
     fn bases(&mut self) -> BTreeMap<String, Engine> {
-        let judge = self.topology.actors.judge.model.as_ref();
-        let teacher = self.topology.actors.teacher.as_ref().map(|teacher| &teacher.model);
-        let names: std::collections::BTreeSet<&String> = [judge, teacher].into_iter().flatten().collect();
+        let actors = &self.topology.actors;
+        let teacher = actors.teacher.as_ref().filter(|teacher| teacher.refresh_every.is_none());
+        let reference = (self.topology.method.kl.coef > 0.0).then_some(&actors.policy.model);
+        let names = [actors.judge.model.as_ref(), teacher.map(|teacher| &teacher.model), reference];
+        let names: BTreeSet<&String> = names.into_iter().flatten().collect();
         let mut engines = BTreeMap::new();
         for (i, name) in names.into_iter().enumerate() {
             let versions = Versions::new(0, self.models[name].weights.clone());
@@ -282,7 +287,17 @@ impl Builder<'_> {
         self.child("optimizer".into(), "optimizer", move || (Optimizer, arguments.clone()));
     }
 
-    fn publisher(&mut self) {
+    /// The engine of a teacher that takes the policy's weights now and then.
+    fn refreshed_teacher(&mut self) -> Option<(Engine, Refresh)> {
+        let teacher = self.topology.actors.teacher.as_ref()?;
+        let every = teacher.refresh_every.filter(|every| *every > 0)?;
+        let versions = Versions::new(0, self.models[&teacher.model].weights.clone());
+        let name = "teacher.engine".to_owned();
+        let engine = self.engine(name, "teacher", &teacher.model, true, versions.clone());
+        Some((engine, Refresh { every, versions }))
+    }
+
+    fn publisher(&mut self, teacher: Option<Refresh>) {
         let table = &self.topology.actors.optimizer;
         let name = &self.topology.actors.policy.model;
         let model = &self.models[name];
@@ -299,6 +314,7 @@ impl Builder<'_> {
                 end_ids: model.end_ids.clone(),
             },
             versions: self.versions.clone(),
+            teacher,
             transformer: model.transformer.clone(),
             journal: self.journal.clone(),
         };

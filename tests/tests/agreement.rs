@@ -52,12 +52,21 @@ fn log_probs_of_serving_scoring_and_training_agree_to_1e_4() {
             assert!((served - scored).abs() < 1e-4, "token {i}: served {served}, scored {scored}");
             // One row alone: the report's mean of `old - new` is this row's difference.
             let position = prompt_ids.len() + i;
-            let row =
-                TrainRow { position, weight: 1.0, old_logprob: *served, importance: 1.0, ..Default::default() };
+            let row = TrainRow {
+                position,
+                weight: 1.0,
+                old_logprob: *served,
+                importance: 1.0,
+                ..Default::default()
+            };
             let sequence = TrainSequence { ids: ids.clone(), rows: vec![row], temperature };
             let report = trainer.accumulate(&[sequence], &objective).expect("a backward");
             assert_eq!(report.rows, 1);
-            assert!(report.policy_kl.abs() < 1e-4, "token {i}: served and trained differ by {}", report.policy_kl);
+            assert!(
+                report.policy_kl.abs() < 1e-4,
+                "token {i}: served and trained differ by {}",
+                report.policy_kl
+            );
         }
     }
 }

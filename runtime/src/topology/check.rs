@@ -193,8 +193,17 @@ impl Checks<'_> {
             Some(teacher) => {
                 self.model("actors.teacher.model", &teacher.model);
                 self.count("actors.teacher.replicas", teacher.replicas, 1..=256);
-                if teacher.refresh_every == Some(0) {
-                    self.problems.add("actors.teacher.refresh_every", "is 0: leave it out to never refresh");
+                match teacher.refresh_every {
+                    Some(0) => {
+                        let message = "is 0: leave it out to never refresh";
+                        self.problems.add("actors.teacher.refresh_every", message);
+                    }
+                    Some(_) if teacher.model != actors.policy.model => {
+                        let message =
+                            "the teacher is another model than the policy: it cannot take its weights";
+                        self.problems.add("actors.teacher.refresh_every", message);
+                    }
+                    _ => {}
                 }
             }
             None if method.needs_hints() => {
