@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Shared,
-    simd::{dot, madd, multiversion},
+    simd::{dot, madd, multiversion, tree_sum},
 };
 use crate::error::{KernelError, Result};
 use crate::ops::{Matmul, MatrixLayout};
@@ -134,10 +134,7 @@ multiversion! {
         }
         let mut out = [0f32; 4];
         for (row, rest) in [a, b, c, d].iter().enumerate() {
-            let mut sum = 0f32;
-            for i in 0..16 {
-                sum += sums[row][i] + sums[row][i + 16];
-            }
+            let mut sum = tree_sum(&sums[row]);
             for i in whole..n {
                 sum = madd::<FMA>(w[i], rest[i], sum);
             }

@@ -96,6 +96,21 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     e * f32::from_bits(magic.to_bits().wrapping_add(127) << 23)
 }
 
+/// Adds 32 partial sums as a tree: a chain of 32 additions would take longer than a short dot product itself.
+#[inline(always)]
+pub(crate) fn tree_sum(sums: &[f32; 32]) -> f32 {
+    let mut sixteen = [0f32; 16];
+    for i in 0..16 {
+        sixteen[i] = sums[i] + sums[i + 16];
+    }
+    let mut eight = [0f32; 8];
+    for i in 0..8 {
+        eight[i] = sixteen[i] + sixteen[i + 8];
+    }
+    let four = [eight[0] + eight[4], eight[1] + eight[5], eight[2] + eight[6], eight[3] + eight[7]];
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
 #[inline(always)]
 pub(crate) fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     let n = a.len().min(b.len());
@@ -108,10 +123,7 @@ pub(crate) fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
             sums[i] = madd::<FMA>(x[i], y[i], sums[i]);
         }
     }
-    let mut sum = 0f32;
-    for i in 0..16 {
-        sum += sums[i] + sums[i + 16];
-    }
+    let mut sum = tree_sum(&sums);
     for (x, y) in a_rest.iter().zip(b_rest) {
         sum = madd::<FMA>(*x, *y, sum);
     }
