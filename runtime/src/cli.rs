@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     chat::{self, ChatArgs},
     launch::{self, LaunchOptions},
+    pretrain::run::{self as pretrain, PretrainConfig},
+    score::{self, ScoreArgs},
     stop, telemetry,
     topology::{Override, Topology, TopologyError, UnknownNode},
 };
@@ -37,6 +39,10 @@ Examples:
   openclaw-rl launch configs/personal-agent.toml --set actors.gateway.listen=127.0.0.1:0
   openclaw-rl launch configs/quickstart.toml --set 'method={ kind = \"opd\" }' --set run.dir=runs/opd";
 
+const PRETRAIN_EXAMPLES: &str = "\
+Examples:
+  openclaw-rl pretrain configs/pretrain-nano.toml";
+
 /// Trains any agent simply by talking to it.
 #[derive(Debug, Parser)]
 #[command(name = "openclaw-rl", version, about, after_help = EXIT_CODES)]
@@ -56,6 +62,16 @@ enum Command {
     /// Talks to a running gateway from the terminal.
     #[command(after_help = chat::EXAMPLES)]
     Chat(ChatArgs),
+    /// Prints the log-probs of given tokens or text under a checkpoint.
+    #[command(after_help = score::EXAMPLES)]
+    Score(ScoreArgs),
+    /// Trains the embedded model from nothing, on text that the project generates.
+    #[command(after_help = PRETRAIN_EXAMPLES)]
+    Pretrain {
+        /// What to train and on how much, such as configs/pretrain-nano.toml.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +129,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             })
         }
         Command::Chat(args) => tokio_runtime()?.block_on(chat::run(args)),
+        Command::Score(args) => score::run(args),
+        Command::Pretrain { file } => {
+            telemetry::init_logging();
+            pretrain::run(&PretrainConfig::from_file(&file)?, telemetry::on_terminal())?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

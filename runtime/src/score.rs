@@ -1,10 +1,97 @@
 //! `score`: log-probs of given tokens or text, one JSON object per line in and out. The quickest way to check a
 //! checkpoint against another engine.
 
-use std::io::{BufRead, Write};
+use std::{
+    cell::OnceCell,
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use openclaw_kernels::Cpu;
+use openclaw_model::{ScoreRequest, Tokenizer, Transformer, Weights, checkpoint};
 use serde::{Deserialize, Serialize};
+
+/// Shown below `score --help`.
+pub const EXAMPLES: &str = "\
+Each line of the input is {\"ids\": [1, 2, 3]} or {\"text\": \"..\"}; each line of the output is
+{\"ids\": [..], \"logprobs\": [null, ..]}. Text is tokenized as it stands, special tokens included.
+
+Examples:
+  echo '{\"ids\": [5, 6, 7]}' | openclaw-rl score configs/models/nano
+  openclaw-rl score configs/models/nano requests.jsonl --top-k 5";
+
+/// The arguments of `score`.
+#[derive(Debug, Args)]
+pub struct ScoreArgs {
+    /// A Hugging Face checkpoint folder.
+    #[arg(value_name = "MODEL_DIR")]
+    model_dir: PathBuf,
+    /// The requests, one JSON object per line; stdin, unless given.
+    #[arg(value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Adds the K most likely ids and their log-probs to each position.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Divides the logits.
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+    /// Threads; all cores, unless given.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// Scores the requests on the CPU and writes to stdout.
+pub fn run(args: ScoreArgs) -> anyhow::Result<ExitCode> {
+    ensure!(args.temperature > 0.0, "--temperature: {} is not above 0", args.temperature);
+    let (config, flat) = checkpoint::load(&args.model_dir)?;
+    let threads = args.threads.or_else(|| std::thread::available_parallelism().map(usize::from).ok());
+    let transformer = Transformer::new(config.clone(), Cpu::new("score", threads.unwrap_or(1))?)?;
+    let weights = Weights::from_host(&transformer, &flat)?;
+    // Loaded when text comes: ids alone need no tokenizer.
+    let tokenizer = OnceCell::new();
+    let encode = |text: &str| {
+        if tokenizer.get().is_none() {
+            // Only this closure sets it, and not while it is set.
+            let _ = tokenizer.set(Tokenizer::from_dir(&args.model_dir)?);
+        }
+        Ok(tokenizer.get().expect("it was set above").encode(text)?)
+    };
+    let score = |ids: &[u32]| {
+        let vocab = config.vocab_size;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+            bail!("id {id} is not below the vocabulary's {vocab}");
+        }
+        ensure!(
+            ids.len() <= config.max_positions,
+            "{} tokens are more than the context's {}",
+            ids.len(),
+            config.max_positions
+        );
+        let request = ScoreRequest {
+            ids: ids.to_vec(),
+            start: 1,
+            temperature: args.temperature,
+            top_k: args.top_k.min(vocab),
+            candidates: Vec::new(),
+        };
+        let scored = transformer.score(&weights, &request)?;
+        Ok(TokenScores { logprobs: scored.logprobs, top: scored.top })
+    };
+    let output = io::stdout().lock();
+    match &args.input {
+        Some(path) => {
+            let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let answered = answer_lines(BufReader::new(file), output, args.top_k, encode, score);
+            answered.with_context(|| path.display().to_string())?;
+        }
+        None => answer_lines(io::stdin().lock(), output, args.top_k, encode, score)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// What a model says of a sequence: one entry per token after the first.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -94,7 +94,7 @@ fn wrong_usage_ends_with_2_and_help_tells_exit_codes_and_examples() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains("Exit codes:"));
-    for verb in ["check", "launch", "chat"] {
+    for verb in ["check", "launch", "chat", "score", "pretrain"] {
         let help = text(&run(&[verb, "--help"]).stdout);
         assert!(help.contains(&format!("openclaw-rl {verb}")) && help.contains("Examples:"), "{help}");
     }
@@ -110,4 +110,66 @@ fn a_chat_without_a_gateway_ends_with_1_and_names_the_address() {
     let told = text(&output.stderr);
     assert!(told.starts_with("openclaw-rl: cannot reach the gateway: ") && told.contains(&url), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
+}
+
+#[test]
+fn score_prints_the_logprobs_that_transformers_computes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen3/gqa4");
+    let bytes = fs::read(folder.join("reference.safetensors")).expect("the reference is there");
+    let reference = safetensors::SafeTensors::deserialize(&bytes).expect("the reference is safetensors");
+    let words = |name: &str| -> Vec<[u8; 8]> {
+        let data = reference.tensor(name).expect("the tensor is there").data().to_vec();
+        data.chunks_exact(8).map(|word| word.try_into().expect("eight bytes")).collect()
+    };
+    let ids: Vec<i64> = words("ids").into_iter().map(i64::from_le_bytes).collect();
+    let lengths: Vec<i64> = words("lengths").into_iter().map(i64::from_le_bytes).collect();
+    let expected = reference.tensor("logprobs").expect("the tensor is there").data().to_vec();
+    let mut expected =
+        expected.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four bytes")));
+
+    let (mut start, mut requests) = (0, String::new());
+    for length in &lengths {
+        let end = start + *length as usize;
+        requests += &format!("{{\"ids\": {:?}}}\n", &ids[start..end]);
+        start = end;
+    }
+    let input = tempfile::NamedTempFile::new().expect("a file can be made");
+    fs::write(input.path(), requests).expect("a file can be written");
+    let (model, input) = (folder.to_string_lossy(), input.path().to_string_lossy().into_owned());
+    let output = run(&["score", &model, &input, "--top-k", "2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+
+    let answers: Vec<serde_json::Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("the answer is JSON"))
+        .collect();
+    assert_eq!(answers.len(), lengths.len());
+    for (answer, length) in answers.iter().zip(&lengths) {
+        let logprobs = answer["logprobs"].as_array().expect("log-probs are an array");
+        assert_eq!(logprobs.len(), *length as usize);
+        assert!(logprobs[0].is_null() && answer["top_ids"][0].is_null());
+        for (position, logprob) in logprobs.iter().enumerate().skip(1) {
+            let (found, expected) = (logprob.as_f64().expect("a number"), expected.next().expect("one each"));
+            assert!((found - f64::from(expected)).abs() < 1e-4, "{position}: {found} against {expected}");
+            assert!(answer["top_logprobs"][position][0].as_f64() >= Some(found - 1e-6));
+        }
+    }
+    assert!(expected.next().is_none());
+}
+
+#[test]
+fn score_names_what_it_cannot_score_and_ends_with_1() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen3/gqa4");
+    let model = folder.to_string_lossy();
+    let input = tempfile::NamedTempFile::new().expect("a file can be made");
+    fs::write(input.path(), "{\"ids\": [1, 2]}\n{\"ids\": [1, 101]}\n").expect("a file can be written");
+    let input = input.path().to_string_lossy();
+    let output = run(&["score", &model, &input]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert_eq!(told, format!("openclaw-rl: {input}: line 2: id 101 is not below the vocabulary's 101\n"));
+
+    let output = run(&["score", "configs/nowhere"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("configs/nowhere/config.json"), "{}", text(&output.stderr));
 }
