@@ -11,9 +11,12 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     chat::{self, ChatArgs},
+    evaluate::{self, EvaluateArgs},
+    experiment::{self, Experiment},
     launch::{self, LaunchOptions},
     pretrain::run::{self as pretrain, PretrainConfig},
     score::{self, ScoreArgs},
+    sft::{self, SftArgs},
     stop, telemetry,
     topology::{Override, Topology, TopologyError, UnknownNode},
 };
@@ -65,6 +68,19 @@ enum Command {
     /// Prints the log-probs of given tokens or text under a checkpoint.
     #[command(after_help = score::EXAMPLES)]
     Score(ScoreArgs),
+    /// Fine-tunes a checkpoint on conversations.
+    #[command(after_help = sft::EXAMPLES)]
+    Sft(SftArgs),
+    /// Asks the embedded model questions in wordings that it never read, and tells what it got right.
+    #[command(after_help = evaluate::EXAMPLES)]
+    Evaluate(EvaluateArgs),
+    /// Runs an experiment and prints its table.
+    #[command(after_help = experiment::EXAMPLES)]
+    Experiment {
+        /// Which.
+        #[command(subcommand)]
+        experiment: Experiment,
+    },
     /// Trains the embedded model from nothing, on text that the project generates.
     #[command(after_help = PRETRAIN_EXAMPLES)]
     Pretrain {
@@ -130,6 +146,22 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Chat(args) => tokio_runtime()?.block_on(chat::run(args)),
         Command::Score(args) => score::run(args),
+        Command::Sft(args) => {
+            telemetry::init_logging();
+            let progress = sft::run(&args)?;
+            writeln!(io::stdout(), "{}", sft::describe(&args.output, &progress))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Experiment { experiment } => {
+            telemetry::init_logging();
+            tokio_runtime()?.block_on(async {
+                let (handle, signal) = stop::stop_flag();
+                stop::stop_on_signals(handle)?;
+                experiment::command(experiment, signal).await
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Pretrain { file } => {
             telemetry::init_logging();
             pretrain::run(&PretrainConfig::from_file(&file)?, telemetry::on_terminal())?;

@@ -1,8 +1,14 @@
 //! `evaluate`: what the embedded model can do, class by class, in wordings that it never read.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::bail;
+use clap::Args;
 use openclaw_actors::engine::PolicyWeights;
 use openclaw_environments::persona::Split;
 use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams, SequenceId};
@@ -18,6 +24,45 @@ use crate::{
 const MOST_TOKENS: usize = 256;
 /// Keys and values of all cases that run at once.
 const KV_TOKENS: usize = 1 << 17;
+
+/// Shown below `evaluate --help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  openclaw-rl evaluate configs/models/nano
+  openclaw-rl evaluate configs/models/nano --cases 20 --show-wrong";
+
+/// The arguments of `evaluate`.
+#[derive(Clone, Debug, Args)]
+pub struct EvaluateArgs {
+    /// The checkpoint folder, of a model that `pretrain` made.
+    #[arg(value_name = "MODEL_DIR")]
+    model: PathBuf,
+    /// Cases of every class.
+    #[arg(long, default_value_t = 100)]
+    cases: usize,
+    /// Seeds the cases and the draws.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// CPU threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Also prints each answer that was not good, to stderr.
+    #[arg(long)]
+    show_wrong: bool,
+}
+
+/// Evaluates and prints the table.
+pub fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
+    let model = LoadedModel::open(&args.model, args.threads)?;
+    let scores = evaluate(&model, args.seed, args.cases, |case, answer| {
+        if args.show_wrong {
+            let last = case.messages.last().and_then(|message| message["content"].as_str());
+            eprintln!("--- {} {}\n{}\n>>> {answer}", case.group, case.class, last.unwrap_or_default());
+        }
+    })?;
+    write_table(&scores, io::stdout())?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// How many answers of one class were good.
 #[derive(Clone, Debug, PartialEq, Serialize)]

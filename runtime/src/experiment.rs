@@ -5,11 +5,13 @@ mod report;
 pub mod serving;
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
 use openclaw_actors::{engine::PolicyWeights, rollout::Progress};
 use openclaw_environments::{
     dice::Dice,
@@ -27,6 +29,99 @@ use crate::{
     topology::{Override, Topology},
     wiring,
 };
+
+/// Shown below `experiment --help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  openclaw-rl experiment personalization --out runs/personalization
+  openclaw-rl experiment personalization --seeds 1 --topology configs/methods/opd.toml --set actors.judge.votes=3
+  openclaw-rl experiment serving";
+
+/// Which experiment.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Experiment {
+    /// Sessions until every simulated user is satisfied, for each method and without learning, over several seeds.
+    Personalization(PersonalizationArgs),
+    /// What a client that streams notices of training.
+    Serving(ServingArgs),
+}
+
+/// The arguments of `experiment personalization`.
+#[derive(Clone, Debug, Args)]
+pub struct PersonalizationArgs {
+    /// A topology file with simulated users; can be repeated. Those of configs/methods, unless given.
+    #[arg(long = "topology", value_name = "FILE")]
+    topologies: Vec<PathBuf>,
+    /// Seeds of each, from --first-seed.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 17)]
+    first_seed: u64,
+    /// Leaves out the run that does not learn.
+    #[arg(long)]
+    no_untrained: bool,
+    /// Tasks per simulated user that replies are measured on, before and after.
+    #[arg(long, default_value_t = 100)]
+    tasks: usize,
+    /// Where runs.json, table.md and sessions.svg go.
+    #[arg(long, value_name = "DIR", default_value = "runs/personalization")]
+    out: PathBuf,
+    /// Puts a value over a key of every file; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<Override>,
+}
+
+/// The arguments of `experiment serving`.
+#[derive(Clone, Debug, Args)]
+pub struct ServingArgs {
+    /// The topology file; its simulated users are left out, and every sample is a step.
+    #[arg(value_name = "FILE", default_value = "configs/quickstart.toml")]
+    topology: PathBuf,
+    /// Versions to publish.
+    #[arg(long, default_value_t = 20)]
+    versions: u64,
+    /// Puts a value over a key of the file; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<Override>,
+}
+
+/// The methods' files, in the order of the table.
+const METHODS: [&str; 5] = ["binary_rl", "opd", "combine", "hybrid", "topk_distill"];
+
+/// Runs an experiment and prints its table.
+pub async fn command(experiment: Experiment, stop: StopSignal) -> anyhow::Result<()> {
+    let table = match experiment {
+        Experiment::Personalization(args) => {
+            let shipped = METHODS.iter().map(|method| format!("configs/methods/{method}.toml").into());
+            let config = ExperimentConfig {
+                topologies: if args.topologies.is_empty() { shipped.collect() } else { args.topologies },
+                untrained: !args.no_untrained,
+                overrides: args.overrides,
+                seeds: (args.first_seed..).take(args.seeds as usize).collect(),
+                tasks: args.tasks,
+                out: args.out,
+            };
+            report::table(&run(&config, stop).await?)
+        }
+        Experiment::Serving(args) => {
+            let mut overrides = args.overrides;
+            let fixed = [
+                "actors.rollout=[]",
+                "actors.optimizer.batch_samples=1",
+                "actors.gateway.listen=127.0.0.1:0",
+                "method={ kind = \"binary_rl\" }",
+            ];
+            for set in fixed {
+                overrides.push(set.parse().map_err(anyhow::Error::msg)?);
+            }
+            let topology = Topology::load_for_launch(&args.topology, &overrides)?;
+            serving::table(&serving::run(&topology, args.versions).await?)
+        }
+    };
+    std::io::stdout().write_all(table.as_bytes())?;
+    Ok(())
+}
 
 /// What is compared.
 #[derive(Clone, Debug)]

@@ -43,7 +43,8 @@ fn run_mean(run: &Run) -> f64 {
     mean(&run.personas.iter().map(|result| needed(run, result)).collect::<Vec<_>>())
 }
 
-fn table(runs: &[Run]) -> String {
+/// One line per method.
+pub fn table(runs: &[Run]) -> String {
     let personas: Vec<&str> =
         runs.first().map_or(Vec::new(), |run| run.personas.iter().map(|r| r.persona.as_str()).collect());
     let mut text = String::from("| method |");
