@@ -48,7 +48,7 @@ Examples:
 
 /// Trains any agent simply by talking to it.
 #[derive(Debug, Parser)]
-#[command(name = "openclaw-rl", version, about, after_help = EXIT_CODES)]
+#[command(name = "openclaw-rl", version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
