@@ -175,6 +175,14 @@ impl Work for Publisher {
 }
 
 impl Publisher {
+    /// Keeps the current version if it is not kept yet, whatever `save_every` says: the last thing before the end.
+    pub async fn keep_current(&self) {
+        let Version { number, weights } = self.versions.current();
+        if number > 0 && !self.config.dir.join(number.to_string()).exists() {
+            self.save(number, weights).await;
+        }
+    }
+
     async fn save(&self, version: u64, weights: PolicyWeights) {
         let (config, transformer) = (self.config.clone(), self.transformer.clone());
         let saved = tokio::task::spawn_blocking(move || save(&config, &transformer, version, &weights)).await;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use openclaw_actors::rollout::{Progress, SessionReport};
 use openclaw_environments::persona::Persona;
 use tokio::{sync::watch, time::Instant};
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::{
     progress::{self, PersonaProgress, ProgressSnapshot, RewardCounts},
@@ -72,6 +72,7 @@ pub async fn run(
     };
 
     let stuck = supervisor.stop().await;
+    watcher.view.publisher.keep_current().await;
     snapshots.send_replace(watcher.snapshot());
     shutdown_over.stop();
     shown.await.context("the progress view panicked")?;
@@ -162,7 +163,7 @@ impl Watcher {
             Progress::Unsatisfied => heard.open = false,
         }
         let first = &report.record;
-        info!(
+        debug!(
             persona = report.persona.name(),
             session = report.number,
             satisfied = first.first_satisfied,

@@ -70,6 +70,8 @@ pub struct View {
     pub policies: Vec<Engine>,
     /// The announcement of versions.
     pub versions: Versions,
+    /// Keeps versions on disk.
+    pub publisher: Arc<Publisher>,
     /// Everything recorded.
     pub journal: Journal,
     /// The last step.
@@ -147,7 +149,7 @@ impl Builder<'_> {
         let refreshed = self.refreshed_teacher();
         let base = self.topology.actors.teacher.as_ref().and_then(|teacher| bases.get(&teacher.model));
         let teacher_engine = refreshed.as_ref().map(|(engine, _)| engine).or(base).cloned();
-        self.publisher(refreshed.map(|(_, refresh)| refresh));
+        let publisher = self.publisher(refreshed.map(|(_, refresh)| refresh));
         self.teachers(teacher_engine.as_ref(), &policies);
         self.judges(judge_engine);
         let (gateway, in_flight) = self.gateway(&policies, sessions)?;
@@ -158,6 +160,7 @@ impl Builder<'_> {
             in_flight,
             policies,
             versions: self.versions,
+            publisher,
             journal: self.journal,
             steps,
             sessions: session_view,
@@ -297,11 +300,11 @@ impl Builder<'_> {
         Some((engine, Refresh { every, versions }))
     }
 
-    fn publisher(&mut self, teacher: Option<Refresh>) {
+    fn publisher(&mut self, teacher: Option<Refresh>) -> Arc<Publisher> {
         let table = &self.topology.actors.optimizer;
         let name = &self.topology.actors.policy.model;
         let model = &self.models[name];
-        let work = Publisher {
+        let work = Arc::new(Publisher {
             config: PublisherConfig {
                 dir: self.topology.run.dir.join("versions"),
                 keep_versions: table.keep_versions,
@@ -317,9 +320,10 @@ impl Builder<'_> {
             teacher,
             transformer: model.transformer.clone(),
             journal: self.journal.clone(),
-        };
+        });
         let inbox = self.inboxes.publish.clone();
-        self.worker("publisher".into(), Arc::new(work), &inbox, 1);
+        self.worker("publisher".into(), work.clone(), &inbox, 1);
+        work
     }
 
     fn teachers(&mut self, engine: Option<&Engine>, policies: &[Engine]) {
