@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Shared,
-    simd::{dot, madd, multiversion, tree_sum},
+    simd::{dot, dot4},
 };
 use crate::error::{KernelError, Result};
 use crate::ops::{Matmul, MatrixLayout};
@@ -113,37 +113,6 @@ fn columns(shape: Matmul, a: &[f32], b: &[f32], c: Shared, from: usize, to: usiz
             sums.into_iter().enumerate().for_each(|(q, sum)| write(i, j + q, sum));
         }
         (columns_in_fours..to).for_each(|j| write(i, j, dot(row(i), column(j))));
-    }
-}
-
-multiversion! {
-    /// Four dot products with one read of `w`, each summed in the order of [`dot`].
-    fn dot4(w: &[f32], a: &[f32], b: &[f32], c: &[f32], d: &[f32]) -> [f32; 4] {
-        let n = w.len();
-        let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
-        let mut sums = [[0f32; 32]; 4];
-        let whole = n / 32 * 32;
-        let mut at = 0;
-        while at < whole {
-            let (x, a, b) = (&w[at..at + 32], &a[at..at + 32], &b[at..at + 32]);
-            let (c, d) = (&c[at..at + 32], &d[at..at + 32]);
-            for i in 0..32 {
-                sums[0][i] = madd::<FMA>(x[i], a[i], sums[0][i]);
-                sums[1][i] = madd::<FMA>(x[i], b[i], sums[1][i]);
-                sums[2][i] = madd::<FMA>(x[i], c[i], sums[2][i]);
-                sums[3][i] = madd::<FMA>(x[i], d[i], sums[3][i]);
-            }
-            at += 32;
-        }
-        let mut out = [0f32; 4];
-        for (row, rest) in [a, b, c, d].iter().enumerate() {
-            let mut sum = tree_sum(&sums[row]);
-            for i in whole..n {
-                sum = madd::<FMA>(w[i], rest[i], sum);
-            }
-            out[row] = sum;
-        }
-        out
     }
 }
 

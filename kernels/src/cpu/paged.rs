@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{
     Shared,
     matmul::strided,
-    simd::{dot, madd, multiversion, softmax},
+    simd::{dot, dot4, madd, multiversion, softmax},
 };
 use crate::error::{KernelError, Result, expect_len};
 use crate::ops::{Matmul, MatrixLayout, PagedSegment, PagedShape};
@@ -123,7 +123,12 @@ fn decode(
         let query = &qk[segment.row * shape.qkv.qk_width() + head * dim..][..dim];
         for (page, scores) in table.iter().zip(scores.chunks_mut(shape.block_size)) {
             let keys = &pool[shape.start(*page as usize, 0, kv)..][..scores.len() * dim];
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(dim)) {
+            let in_fours = scores.len() / 4 * 4;
+            for (scores, keys) in scores.chunks_exact_mut(4).zip(keys.chunks_exact(4 * dim)) {
+                let key = |i: usize| &keys[i * dim..][..dim];
+                scores.copy_from_slice(&dot4(query, key(0), key(1), key(2), key(3)));
+            }
+            for (score, key) in scores[in_fours..].iter_mut().zip(keys[in_fours * dim..].chunks_exact(dim)) {
                 *score = dot(query, key);
             }
         }
@@ -141,7 +146,18 @@ fn decode(
 multiversion! {
     fn weighted_sum(weights: &[f32], rows: &[f32], out: &mut [f32]) {
         let dim = out.len();
-        for (weight, row) in weights.iter().zip(rows.chunks_exact(dim)) {
+        let in_fours = weights.len() / 4 * 4;
+        // Four rows for each time that `out` is read and written.
+        for (w, rows) in weights.chunks_exact(4).zip(rows.chunks_exact(4 * dim)) {
+            let (a, rest) = rows.split_at(dim);
+            let (b, rest) = rest.split_at(dim);
+            let (c, d) = rest.split_at(dim);
+            for i in 0..dim {
+                let two = madd::<FMA>(w[1], b[i], madd::<FMA>(w[0], a[i], out[i]));
+                out[i] = madd::<FMA>(w[3], d[i], madd::<FMA>(w[2], c[i], two));
+            }
+        }
+        for (weight, row) in weights[in_fours..].iter().zip(rows[in_fours * dim..].chunks_exact(dim)) {
             for i in 0..dim {
                 out[i] = madd::<FMA>(*weight, row[i], out[i]);
             }

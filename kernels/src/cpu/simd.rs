@@ -138,6 +138,37 @@ multiversion! {
 }
 
 multiversion! {
+    /// Four dot products with one read of `w`, each summed in the order of [`dot`].
+    pub(crate) fn dot4(w: &[f32], a: &[f32], b: &[f32], c: &[f32], d: &[f32]) -> [f32; 4] {
+        let n = w.len();
+        let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
+        let mut sums = [[0f32; 32]; 4];
+        let whole = n / 32 * 32;
+        let mut at = 0;
+        while at < whole {
+            let (x, a, b) = (&w[at..at + 32], &a[at..at + 32], &b[at..at + 32]);
+            let (c, d) = (&c[at..at + 32], &d[at..at + 32]);
+            for i in 0..32 {
+                sums[0][i] = madd::<FMA>(x[i], a[i], sums[0][i]);
+                sums[1][i] = madd::<FMA>(x[i], b[i], sums[1][i]);
+                sums[2][i] = madd::<FMA>(x[i], c[i], sums[2][i]);
+                sums[3][i] = madd::<FMA>(x[i], d[i], sums[3][i]);
+            }
+            at += 32;
+        }
+        let mut out = [0f32; 4];
+        for (row, rest) in [a, b, c, d].iter().enumerate() {
+            let mut sum = tree_sum(&sums[row]);
+            for i in whole..n {
+                sum = madd::<FMA>(w[i], rest[i], sum);
+            }
+            out[row] = sum;
+        }
+        out
+    }
+}
+
+multiversion! {
     /// Turns scores into probabilities of `softmax(scale * x)`; returns the log-sum-exp.
     pub(crate) fn softmax(x: &mut [f32], scale: f32) -> f32 {
         let mut maxima = [f32::NEG_INFINITY; 16];
