@@ -36,6 +36,14 @@ pub enum CheckpointError {
         /// The folder.
         dir: PathBuf,
     },
+    /// A folder is there and holds what no checkpoint holds: replacing it would lose something.
+    #[error("{dir} is not a checkpoint folder: it holds `{file}`, which would be lost")]
+    Occupied {
+        /// The folder.
+        dir: PathBuf,
+        /// What it holds.
+        file: String,
+    },
     /// The index is not JSON of the expected form.
     #[error("{path} is not a safetensors index")]
     Index {
@@ -209,7 +217,8 @@ const COMPANIONS: [&str; 5] = [
 /// Writes a complete checkpoint folder. `template`, when given, is the folder whose tokenizer and
 /// configuration are copied; otherwise `config.json` is written from `config`.
 ///
-/// The folder appears whole or not at all: it is written beside its place and renamed.
+/// The folder appears whole or not at all: it is written beside its place and renamed. A checkpoint folder that is
+/// there already is replaced; any other folder is left alone, and an error.
 pub fn save(
     dir: &Path,
     config: &ModelConfig,
@@ -222,6 +231,17 @@ pub fn save(
         let path = path.to_owned();
         move |source| CheckpointError::Io { path, source }
     };
+    if let Ok(entries) = fs::read_dir(dir) {
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let ours = |name: &str| {
+            COMPANIONS.contains(&name)
+                || name == "config.json"
+                || name.starts_with("model") && name.contains(".safetensors")
+        };
+        if let Some(file) = names.into_iter().find(|name| !ours(name)) {
+            return Err(CheckpointError::Occupied { dir: dir.into(), file });
+        }
+    }
     let parent = dir.parent().unwrap_or(Path::new("."));
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let partial = parent.join(format!(".{name}.partial"));

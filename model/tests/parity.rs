@@ -6,7 +6,7 @@ use std::{collections::HashMap, path::PathBuf};
 use openclaw_kernels::Cpu;
 use openclaw_model::{
     AdamWConfig, CheckpointError, Objective, ScoreRequest, TrainRow, TrainSequence, Trainer, Transformer,
-    Weights, checkpoint,
+    WeightDtype, Weights, checkpoint,
 };
 use safetensors::SafeTensors;
 
@@ -166,4 +166,22 @@ fn every_gradient_agrees_with_transformers() {
             }
         }
     }
+}
+
+#[test]
+fn a_saved_checkpoint_is_read_back_and_never_replaces_anything_else() {
+    let (config, flat) = checkpoint::load(&folder("gqa4")).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("model");
+    for _ in 0..2 {
+        checkpoint::save(&dir, &config, &flat, WeightDtype::F32, &[1], None).unwrap();
+        assert_eq!(checkpoint::load(&dir).unwrap().1, flat);
+    }
+    checkpoint::save(&dir, &config, &flat, WeightDtype::Bf16, &[1], None).unwrap();
+    let rounded = checkpoint::load(&dir).unwrap().1;
+    assert!(rounded.iter().zip(&flat).all(|(a, b)| (a - b).abs() <= b.abs() / 256.0) && rounded != flat);
+    std::fs::write(dir.join("thesis.txt"), "years of work").unwrap();
+    let error = checkpoint::save(&dir, &config, &flat, WeightDtype::F32, &[1], None).unwrap_err();
+    assert!(error.to_string().contains("thesis.txt"), "{error}");
+    assert!(dir.join("thesis.txt").exists());
 }
