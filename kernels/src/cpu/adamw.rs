@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::simd::multiversion;
-use crate::error::{Result, expect_len};
+use crate::error::{KernelError, Result, expect_len};
 use crate::ops::AdamW;
 
 const CHUNK: usize = 1 << 15;
@@ -15,6 +15,9 @@ pub(super) fn step(
     first: &mut [f32],
     second: &mut [f32],
 ) -> Result<()> {
+    if step.step == 0 {
+        return Err(KernelError::Argument { op: "adamw", what: "step is 0, the first is 1".into() });
+    }
     for (what, len) in [("grads", grads.len()), ("first", first.len()), ("second", second.len())] {
         expect_len("adamw", what, len, params.len())?;
     }
@@ -30,8 +33,9 @@ pub(super) fn step(
 multiversion! {
     fn chunk(step: AdamW, params: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut [f32]) {
         let (b1, b2) = step.betas;
-        let c1 = 1.0 / (1.0 - b1.powi(step.step as i32));
-        let c2 = 1.0 / (1.0 - b2.powi(step.step as i32));
+        // 1 - beta^step cancels in f32 while beta^step is near 1.
+        let correction = |beta: f32| (1.0 / (1.0 - f64::from(beta).powf(step.step.into()))) as f32;
+        let (c1, c2) = (correction(b1), correction(b2));
         let decay = 1.0 - step.learning_rate * step.weight_decay;
         let _ = FMA;
         for i in 0..params.len() {
