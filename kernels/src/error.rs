@@ -44,6 +44,15 @@ pub enum KernelError {
     },
 }
 
+/// The number of rows of `width` in `len` elements, when there is one.
+pub(crate) fn expect_rows(op: &'static str, what: &'static str, len: usize, width: usize) -> Result<usize> {
+    if width == 0 || !len.is_multiple_of(width) {
+        let what = format!("{what} has {len} elements, which are no rows of {width}");
+        return Err(KernelError::Argument { op, what });
+    }
+    Ok(len / width)
+}
+
 /// `Err` when `found != expected`.
 pub(crate) fn expect_len(op: &'static str, what: &'static str, found: usize, expected: usize) -> Result<()> {
     if found == expected { Ok(()) } else { Err(KernelError::Shape { op, what, found, expected }) }

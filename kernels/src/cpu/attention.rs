@@ -30,6 +30,7 @@ pub(super) struct Saved<'a> {
 }
 
 fn check(op: &'static str, shape: QkvShape, sequences: &[Range<usize>], saved: Saved<'_>) -> Result<()> {
+    shape.check(op)?;
     let tokens = sequences.last().map_or(0, |s| s.end);
     let mut next = 0;
     for sequence in sequences {
@@ -57,7 +58,9 @@ pub(super) fn forward(
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     (0..sequences.len() * shape.heads).into_par_iter().for_each(|task| {
         let (sequence, head) = (&sequences[task / shape.heads], task % shape.heads);
-        head_forward(shape, sequence.clone(), head, qk, qkv, out, lse);
+        if !sequence.is_empty() {
+            head_forward(shape, sequence.clone(), head, qk, qkv, out, lse);
+        }
     });
     Ok(())
 }

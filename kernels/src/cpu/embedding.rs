@@ -1,31 +1,39 @@
 //! Rows of a table by token id.
 
-use crate::error::{KernelError, Result, expect_len};
+use crate::error::{KernelError, Result, expect_len, expect_rows};
 
 pub(super) fn forward(width: usize, ids: &[u32], table: &[f32], out: &mut [f32]) -> Result<()> {
-    expect_len("embedding", "out", out.len(), ids.len() * width)?;
+    check("embedding", width, ids, ("table", table.len()), ("out", out.len()))?;
     for (id, row) in ids.iter().zip(out.chunks_exact_mut(width)) {
-        row.copy_from_slice(&table[offset(*id, width, table.len())?..][..width]);
+        row.copy_from_slice(&table[*id as usize * width..][..width]);
     }
     Ok(())
 }
 
 pub(super) fn backward(width: usize, ids: &[u32], d_out: &[f32], d_table: &mut [f32]) -> Result<()> {
-    expect_len("embedding_backward", "d_out", d_out.len(), ids.len() * width)?;
-    let len = d_table.len();
+    check("embedding_backward", width, ids, ("d_table", d_table.len()), ("d_out", d_out.len()))?;
     for (id, row) in ids.iter().zip(d_out.chunks_exact(width)) {
-        for (d, x) in d_table[offset(*id, width, len)?..][..width].iter_mut().zip(row) {
+        for (d, x) in d_table[*id as usize * width..][..width].iter_mut().zip(row) {
             *d += x;
         }
     }
     Ok(())
 }
 
-fn offset(id: u32, width: usize, table_len: usize) -> Result<usize> {
-    let at = id as usize * width;
-    if at + width > table_len {
-        let what = format!("token id {id} is outside a vocabulary of {}", table_len / width);
-        return Err(KernelError::Argument { op: "embedding", what });
+fn check(
+    op: &'static str,
+    width: usize,
+    ids: &[u32],
+    (table, table_len): (&'static str, usize),
+    (rows, rows_len): (&'static str, usize),
+) -> Result<()> {
+    let vocab = expect_rows(op, table, table_len, width)?;
+    expect_len(op, rows, rows_len, ids.len() * width)?;
+    match ids.iter().find(|id| **id as usize >= vocab) {
+        Some(id) => {
+            let what = format!("token id {id} is outside a vocabulary of {vocab}");
+            Err(KernelError::Argument { op, what })
+        }
+        None => Ok(()),
     }
-    Ok(at)
 }

@@ -29,7 +29,17 @@ pub(super) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Resu
             return Err(KernelError::Shape { op: "matmul", what, found, expected });
         }
     }
+    if m > 1 && shape.c_row < n {
+        let what = format!("rows of c have {n} columns and start every {}", shape.c_row);
+        return Err(KernelError::Argument { op: "matmul", what });
+    }
     if m == 0 || n == 0 {
+        return Ok(());
+    }
+    if k == 0 {
+        if !shape.accumulate {
+            (0..m).for_each(|i| c[i * shape.c_row..][..n].fill(0.0));
+        }
         return Ok(());
     }
     if m <= FEW_ROWS && shape.a.col == 1 && shape.b.row == 1 {

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::simd::{dot_body, multiversion};
-use crate::error::{Result, expect_len};
+use crate::error::{Result, expect_len, expect_rows};
 
 /// Rows of one task: fixed by the width, so that the order of sums never depends on the batch's threads.
 pub(super) fn rows_per_task(width: usize) -> usize {
@@ -12,8 +12,8 @@ pub(super) fn rows_per_task(width: usize) -> usize {
 
 pub(super) fn forward(eps: f32, x: &[f32], weight: &[f32], out: &mut [f32]) -> Result<()> {
     let width = weight.len();
+    expect_rows("rms_norm", "x", x.len(), width)?;
     expect_len("rms_norm", "out", out.len(), x.len())?;
-    expect_len("rms_norm", "x", x.len() % width, 0)?;
     let task = rows_per_task(width) * width;
     if x.len() <= task {
         rows(eps, x, weight, out);
@@ -44,6 +44,7 @@ pub(super) fn backward(
     d_weight: &mut [f32],
 ) -> Result<()> {
     let width = weight.len();
+    expect_rows("rms_norm_backward", "x", x.len(), width)?;
     expect_len("rms_norm_backward", "d_x", d_x.len(), x.len())?;
     expect_len("rms_norm_backward", "d_out", d_out.len(), x.len())?;
     expect_len("rms_norm_backward", "d_weight", d_weight.len(), width)?;

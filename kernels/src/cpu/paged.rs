@@ -9,13 +9,19 @@ use super::{
     matmul::strided,
     simd::{dot, dot4, madd, multiversion, softmax},
 };
-use crate::error::{KernelError, Result, expect_len};
+use crate::error::{KernelError, Result, expect_len, expect_rows};
 use crate::ops::{Matmul, MatrixLayout, PagedSegment, PagedShape};
 
 /// Query rows of a block of a prefill chunk.
 const BLOCK: usize = 64;
 
 impl PagedShape {
+    /// Number of blocks in a pool of `len` elements.
+    fn blocks(&self, op: &'static str, len: usize) -> Result<usize> {
+        self.qkv.check(op)?;
+        expect_rows(op, "pool", len, self.block_len())
+    }
+
     /// Elements of one block of one layer.
     pub fn block_len(&self) -> usize {
         2 * self.qkv.kv_heads * self.block_size * self.qkv.head_dim
@@ -37,16 +43,15 @@ pub(super) fn store(
     let (heads, kv_heads, dim) = (shape.qkv.heads, shape.qkv.kv_heads, shape.qkv.head_dim);
     expect_len("paged_store", "qk", qk.len(), slots.len() * shape.qkv.qk_width())?;
     expect_len("paged_store", "qkv", qkv.len(), slots.len() * shape.qkv.qkv_width())?;
-    let capacity = pool.len() / shape.block_len() * shape.block_size;
+    let capacity = shape.blocks("paged_store", pool.len())? * shape.block_size;
+    if let Some(slot) = slots.iter().find(|slot| **slot as usize >= capacity) {
+        let what = format!("slot {slot} is outside a pool of {capacity}");
+        return Err(KernelError::Argument { op: "paged_store", what });
+    }
     for ((slot, qk), qkv) in
         slots.iter().zip(qk.chunks_exact(shape.qkv.qk_width())).zip(qkv.chunks_exact(shape.qkv.qkv_width()))
     {
-        let slot = *slot as usize;
-        if slot >= capacity {
-            let what = format!("slot {slot} is outside a pool of {capacity}");
-            return Err(KernelError::Argument { op: "paged_store", what });
-        }
-        let (block, offset) = (slot / shape.block_size, slot % shape.block_size);
+        let (block, offset) = (*slot as usize / shape.block_size, *slot as usize % shape.block_size);
         for kv in 0..kv_heads {
             let key = &qk[(heads + kv) * dim..][..dim];
             let value = &qkv[(heads + kv_heads + kv) * dim..][..dim];
@@ -65,9 +70,16 @@ pub(super) fn attention(
     pool: &[f32],
     out: &mut [f32],
 ) -> Result<()> {
-    let blocks = pool.len() / shape.block_len();
+    let op = "paged_attention";
+    let blocks = shape.blocks(op, pool.len())?;
+    let mut next = 0;
     for s in segments {
-        let op = "paged_attention";
+        // Tasks write their segment's rows without a lock.
+        if s.row < next {
+            let what = format!("segment {s:?} overlaps the rows before {next}");
+            return Err(KernelError::Argument { op, what });
+        }
+        next = s.row + s.new;
         let pages = (s.past + s.new).div_ceil(shape.block_size);
         let Some(table) = block_tables.get(s.table..s.table + pages) else {
             return Err(KernelError::Argument {

@@ -12,8 +12,13 @@ fn check(
     qkv: &[f32],
     positions: &[u32],
     rope: &RopeTable<&[f32]>,
+    weights: (&[f32], &[f32]),
     qk: &[f32],
 ) -> Result<()> {
+    shape.check(op)?;
+    expect_len(op, "q_weight", weights.0.len(), shape.head_dim)?;
+    expect_len(op, "k_weight", weights.1.len(), shape.head_dim)?;
+    expect_len(op, "sin", rope.sin.len(), rope.cos.len())?;
     expect_len(op, "qkv", qkv.len(), positions.len() * shape.qkv_width())?;
     expect_len(op, "qk", qk.len(), positions.len() * shape.qk_width())?;
     let known = rope.cos.len() / (shape.head_dim / 2);
@@ -34,7 +39,7 @@ pub(super) fn forward(
     k_weight: &[f32],
     qk: &mut [f32],
 ) -> Result<()> {
-    check("qk_norm_rope", shape, qkv, positions, &rope, qk)?;
+    check("qk_norm_rope", shape, qkv, positions, &rope, (q_weight, k_weight), qk)?;
     let task = |qk: &mut [f32], qkv: &[f32], positions: &[u32]| {
         for ((qk, qkv), position) in
             qk.chunks_exact_mut(shape.qk_width()).zip(qkv.chunks_exact(shape.qkv_width())).zip(positions)
@@ -91,8 +96,11 @@ pub(super) fn backward(
     d_qkv: &mut [f32],
     (d_q_weight, d_k_weight): (&mut [f32], &mut [f32]),
 ) -> Result<()> {
-    check("qk_norm_rope_backward", shape, qkv, positions, &rope, d_qk)?;
-    expect_len("qk_norm_rope_backward", "d_qkv", d_qkv.len(), qkv.len())?;
+    let op = "qk_norm_rope_backward";
+    check(op, shape, qkv, positions, &rope, (q_weight, k_weight), d_qk)?;
+    expect_len(op, "d_qkv", d_qkv.len(), qkv.len())?;
+    expect_len(op, "d_q_weight", d_q_weight.len(), shape.head_dim)?;
+    expect_len(op, "d_k_weight", d_k_weight.len(), shape.head_dim)?;
     let rows = super::norm::rows_per_task(shape.qkv_width());
     let partial: Vec<[Vec<f32>; 2]> = d_qkv
         .par_chunks_mut(rows * shape.qkv_width())

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::{norm::rows_per_task, simd::exp, simd::multiversion};
-use crate::error::{Result, expect_len};
+use crate::error::{Result, expect_len, expect_rows};
 
 pub(super) fn forward(width: usize, gate_up: &[f32], out: &mut [f32]) -> Result<()> {
+    expect_rows("swiglu", "out", out.len(), width)?;
     expect_len("swiglu", "gate_up", gate_up.len(), 2 * out.len())?;
     let rows = rows_per_task(2 * width);
     if out.len() <= rows * width {
@@ -30,6 +31,7 @@ multiversion! {
 }
 
 pub(super) fn backward(width: usize, gate_up: &[f32], d_out: &[f32], d_gate_up: &mut [f32]) -> Result<()> {
+    expect_rows("swiglu_backward", "d_out", d_out.len(), width)?;
     expect_len("swiglu_backward", "gate_up", gate_up.len(), 2 * d_out.len())?;
     expect_len("swiglu_backward", "d_gate_up", d_gate_up.len(), gate_up.len())?;
     let rows = rows_per_task(2 * width);

@@ -1,5 +1,7 @@
 //! Shapes of the transformer's operations.
 
+use crate::error::{KernelError, Result};
+
 /// How a matrix lies in its view: element `(i, j)` is at `i * row + j * col`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixLayout {
@@ -66,6 +68,19 @@ impl QkvShape {
     /// Width of an attention output row.
     pub fn out_width(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    pub(crate) fn check(&self, op: &'static str) -> Result<()> {
+        let Self { heads, kv_heads, head_dim, .. } = *self;
+        if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
+            let what = format!("{heads} heads cannot share {kv_heads} kv_heads");
+            return Err(KernelError::Argument { op, what });
+        }
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            let what = format!("head_dim {head_dim} is not even and positive");
+            return Err(KernelError::Argument { op, what });
+        }
+        Ok(())
     }
 }
 
