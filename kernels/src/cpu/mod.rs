@@ -38,6 +38,11 @@ impl Cpu {
         Ok(Self { pool: Arc::new(pool) })
     }
 
+    /// The instruction set in use: `avx512`, `avx2` or `portable`.
+    pub fn instructions(&self) -> &'static str {
+        ["portable", "avx2", "avx512"][usize::from(simd::level())]
+    }
+
     /// Number of threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
