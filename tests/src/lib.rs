@@ -13,9 +13,10 @@ fn build() -> PathBuf {
     let test = std::env::current_exe().expect("a test is a file");
     let profile_dir = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // All targets, because that builds the dependencies with the features that the tests have, so once.
     let mut build = Command::new(cargo);
-    build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--workspace", "--all-targets"]);
+    // A test beside the binary gives both the features of `cargo test`: dependencies are built once.
+    build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--workspace"]);
+    build.args(["--bin", "openclaw-rl", "--test", "cli"]);
     if profile_dir.ends_with("release") {
         build.arg("--release");
     }
