@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use openclaw_environments::persona::{Persona, PersonaSession, SessionRecord, Step};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -56,6 +57,10 @@ pub struct SessionReport {
     pub progress: Progress,
 }
 
+/// Returns once what was said before has been learnt from. A person takes minutes between two conversations;
+/// simulated users wait for this instead.
+pub type Pace = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// What starts a group of simulated users.
 #[derive(Clone)]
 pub struct RolloutArguments {
@@ -65,6 +70,8 @@ pub struct RolloutArguments {
     pub client: ChatClient,
     /// Where sessions are handed out; it outlives the actor.
     pub schedule: Arc<Mutex<Schedule>>,
+    /// Awaited before each session; none talk as fast as they are answered.
+    pub pace: Option<Pace>,
     /// Told of each session.
     pub reports: mpsc::Sender<SessionReport>,
 }
@@ -133,6 +140,9 @@ fn locked(schedule: &Mutex<Schedule>) -> std::sync::MutexGuard<'_, Schedule> {
 
 async fn work(arguments: &RolloutArguments) {
     loop {
+        if let Some(pace) = &arguments.pace {
+            pace().await;
+        }
         let Some((persona, number)) = locked(&arguments.schedule).start() else { return };
         let (record, policy_version) = match play(arguments, persona, number).await {
             Ok(played) => played,
@@ -235,6 +245,7 @@ mod tests {
                 reply_deadline: Duration::from_secs(20),
             },
             client: ChatClient::new(&url, "policy", None).expect("a client"),
+            pace: None,
             reports,
         };
         let (_actor, task) = Actor::spawn(None, Rollout, arguments).await.expect("it starts");

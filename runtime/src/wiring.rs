@@ -22,7 +22,7 @@ use openclaw_actors::{
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig},
     policy::{EngineActor, EngineArguments},
     publisher::{Publish, Publisher, PublisherConfig, Refresh, Versions},
-    rollout::{Rollout, RolloutArguments, RolloutConfig, Schedule, SessionReport},
+    rollout::{Pace, Rollout, RolloutArguments, RolloutConfig, Schedule, SessionReport},
     sessions::{DefaultTurnType, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
     teacher::{Teacher, TeacherConfig},
     turn::{Evaluate, Sample},
@@ -49,6 +49,8 @@ const TEACHER_CONCURRENCY: usize = 2;
 const HISTORY_MESSAGES: usize = 6;
 /// A simulated user waits this long for a reply.
 const REPLY_DEADLINE: Duration = Duration::from_secs(120);
+/// How often a simulated user looks whether learning has caught up.
+const PACE_PERIOD: Duration = Duration::from_millis(10);
 /// Records that the journal holds in memory.
 const JOURNAL_RECORDS: usize = 100_000;
 
@@ -83,6 +85,7 @@ pub struct View {
 }
 
 /// Where work waits between the roles.
+#[derive(Clone)]
 struct Inboxes {
     evaluations: Inbox<Evaluate>,
     judged: Inbox<Judged>,
@@ -152,9 +155,10 @@ impl Builder<'_> {
         let publisher = self.publisher(refreshed.map(|(_, refresh)| refresh));
         self.teachers(teacher_engine.as_ref(), &policies);
         self.judges(judge_engine);
+        let pace = self.pace(&policies);
         let (gateway, in_flight) = self.gateway(&policies, sessions)?;
         let (session_reports, session_view) = mpsc::channel(1024);
-        let personas = self.rollouts(&gateway, session_reports)?;
+        let personas = self.rollouts(&gateway, &pace, session_reports)?;
         let view = View {
             gateway,
             in_flight,
@@ -390,9 +394,31 @@ impl Builder<'_> {
         Ok((gateway, in_flight_view))
     }
 
+    /// Turns wait for no judge and no teacher, fewer samples than a batch are left, and the policies serve the
+    /// current version.
+    fn pace(&self, policies: &[Engine]) -> Pace {
+        let Inboxes { evaluations, judged, samples, publish } = self.inboxes.clone();
+        let (versions, policies) = (self.versions.clone(), policies.to_vec());
+        let batch = self.topology.actors.optimizer.batch_samples;
+        Arc::new(move || {
+            let (evaluations, judged, samples) = (evaluations.clone(), judged.clone(), samples.clone());
+            let (publish, versions, policies) = (publish.clone(), versions.clone(), policies.clone());
+            Box::pin(async move {
+                let current = || policies.iter().all(|engine| engine.version() == versions.number());
+                while evaluations.depth() + judged.depth() + publish.depth() > 0
+                    || samples.depth() >= batch
+                    || !current()
+                {
+                    tokio::time::sleep(PACE_PERIOD).await;
+                }
+            })
+        })
+    }
+
     fn rollouts(
         &mut self,
         gateway: &watch::Receiver<Option<SocketAddr>>,
+        pace: &Pace,
         reports: mpsc::Sender<SessionReport>,
     ) -> anyhow::Result<Vec<Persona>> {
         let mut all = Vec::new();
@@ -413,17 +439,18 @@ impl Builder<'_> {
             };
             let (gateway, served_model, key, reports) =
                 (gateway.clone(), served_model.clone(), key.clone(), reports.clone());
+            let pace = group.wait_for_learning.then(|| pace.clone());
             self.specs.push(ChildSpec {
                 // A group ends once its personas are through.
                 restart: Restart::Transient,
                 ..ChildSpec::new(format!("rollout.{i}"), "rollout", move |supervisor: ActorCell| {
                     let (config, schedule, reports) = (config.clone(), schedule.clone(), reports.clone());
-                    let (mut gateway, served_model, key) =
-                        (gateway.clone(), served_model.clone(), key.clone());
+                    let (mut gateway, served_model, key, pace) =
+                        (gateway.clone(), served_model.clone(), key.clone(), pace.clone());
                     async move {
                         let address = gateway.wait_for(Option::is_some).await?.expect("waited for it");
                         let client = ChatClient::new(&format!("http://{address}/v1"), served_model, key)?;
-                        let arguments = RolloutArguments { config, client, schedule, reports };
+                        let arguments = RolloutArguments { config, client, schedule, pace, reports };
                         let (reference, task) =
                             Actor::spawn_linked(None, Rollout, arguments, supervisor).await?;
                         Ok(RunningChild { cell: reference.get_cell(), task })

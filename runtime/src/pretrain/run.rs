@@ -24,6 +24,9 @@ pub struct PretrainConfig {
     pub output: PathBuf,
     /// Seeds weights and text.
     pub seed: u64,
+    /// A checkpoint folder to go on from, with its vocabulary and shape. Default: none, from nothing.
+    #[serde(default)]
+    pub start_from: Option<PathBuf>,
     /// CPU threads.
     pub threads: usize,
     /// Element type of the saved weights.
@@ -115,7 +118,10 @@ impl From<Document> for Conversation {
 /// Trains and writes the checkpoint.
 pub fn run(config: &PretrainConfig, bar: bool) -> anyhow::Result<Progress> {
     let template = ChatTemplate::from_source(NANO_TEMPLATE)?;
-    let tokenizer = make_tokenizer(config, &template)?;
+    let tokenizer = match &config.start_from {
+        Some(folder) => Tokenizer::from_dir(folder)?,
+        None => make_tokenizer(config, &template)?,
+    };
     let shape = &config.model;
     let model = ModelConfig {
         vocab_size: tokenizer.vocab_size(),
@@ -130,6 +136,16 @@ pub fn run(config: &PretrainConfig, bar: bool) -> anyhow::Result<Progress> {
         max_positions: shape.max_positions,
         tied: true,
     };
+    let flat = match &config.start_from {
+        Some(folder) => {
+            let (found, flat) = checkpoint::load(folder)?;
+            if found != model {
+                bail!("start_from: {} has another shape than [model]", folder.display());
+            }
+            flat
+        }
+        None => random_weights(&model, config.seed),
+    };
     info!(parameters = ParameterLayout::new(&model).len(), vocab = model.vocab_size, "model made");
     let transformer = Transformer::new(model.clone(), Cpu::new("pretrain", config.threads)?)?;
     let optimizer = AdamWConfig {
@@ -139,7 +155,7 @@ pub fn run(config: &PretrainConfig, bar: bool) -> anyhow::Result<Progress> {
         weight_decay: config.optimizer.weight_decay,
         grad_clip: config.optimizer.grad_clip,
     };
-    let mut trainer = Trainer::new(transformer, &random_weights(&model, config.seed), optimizer)?;
+    let mut trainer = Trainer::new(transformer, &flat, optimizer)?;
     trainer.micro_batch_tokens = config.optimizer.micro_batch_tokens;
 
     let longest = config.schedule.max_conversation_tokens;

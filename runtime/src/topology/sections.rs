@@ -234,6 +234,9 @@ section! {
         workers: usize,
         /// Sessions per persona before it gives up.
         max_sessions: usize = 72,
+        /// Starts a session only when what was said before has been judged and learnt from: a person would take
+        /// minutes between two conversations. Without it they talk as fast as they are answered.
+        wait_for_learning: bool = true,
         /// Seeds the group's choices; `run.seed`, unless given.
         seed: Option<u64> = None,
     }
