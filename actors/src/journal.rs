@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::turn::{NextState, Turn, TurnId, Verdict};
+use crate::turn::{NextState, Turn, TurnId, TurnKind, Verdict};
 
 /// One fact.
 #[derive(Clone, Debug)]
@@ -75,6 +75,8 @@ pub enum Record {
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Conversations, by their first main turn.
+    pub sessions: u64,
     /// Turns answered.
     pub turns: u64,
     /// Turns that something followed.
@@ -102,7 +104,10 @@ pub struct Totals {
 impl Totals {
     fn add(&mut self, record: &Record) {
         match record {
-            Record::TurnCompleted(_) => self.turns += 1,
+            Record::TurnCompleted(turn) => {
+                self.turns += 1;
+                self.sessions += u64::from(turn.kind == TurnKind::Main && turn.index == 1);
+            }
             Record::NextStateSeen { .. } => self.next_states += 1,
             Record::Judged { verdict, .. } => match verdict.reward {
                 Some(1) => self.approved += 1,

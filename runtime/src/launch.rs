@@ -207,7 +207,7 @@ impl Watcher {
         let totals = *self.view.journal.totals().borrow();
         let step = *self.view.steps.borrow();
         ProgressSnapshot {
-            sessions: self.personas.iter().map(|heard| heard.shown.sessions).sum(),
+            sessions: totals.sessions,
             personas: self.personas.iter().map(|heard| heard.shown.clone()).collect(),
             rewards: RewardCounts {
                 positive: totals.approved,

@@ -45,7 +45,8 @@ async fn a_launched_node_answers_and_ends_with_0_on_sigterm() {
     let run = dir.path().join("run");
     let (mut child, url) = launch(&run, &["--set", "actors.optimizer.batch_samples=1"]);
     let client = reqwest::Client::new();
-    let body = json!({"model": "policy", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16});
+    let body =
+        json!({"model": "policy", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16});
     let request = client.post(format!("{url}/chat/completions")).json(&body);
     let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
     let rated = json!({"id": answer["id"], "rating": "down"});
