@@ -49,7 +49,8 @@ pub enum Experiment {
 /// The arguments of `experiment personalization`.
 #[derive(Clone, Debug, Args)]
 pub struct PersonalizationArgs {
-    /// A topology file with simulated users; can be repeated. Those of configs/methods, unless given.
+    /// A topology file with simulated users; can be repeated. configs/quickstart.toml and those of configs/methods,
+    /// unless given.
     #[arg(long = "topology", value_name = "FILE")]
     topologies: Vec<PathBuf>,
     /// Seeds of each, from --first-seed.
@@ -93,7 +94,8 @@ const METHODS: [&str; 5] = ["binary_rl", "opd", "combine", "hybrid", "topk_disti
 pub async fn command(experiment: Experiment, stop: StopSignal) -> anyhow::Result<()> {
     let table = match experiment {
         Experiment::Personalization(args) => {
-            let shipped = METHODS.iter().map(|method| format!("configs/methods/{method}.toml").into());
+            let methods = METHODS.iter().map(|method| format!("configs/methods/{method}.toml").into());
+            let shipped = std::iter::once("configs/quickstart.toml".into()).chain(methods);
             let config = ExperimentConfig {
                 topologies: if args.topologies.is_empty() { shipped.collect() } else { args.topologies },
                 untrained: !args.no_untrained,
@@ -143,7 +145,7 @@ pub struct ExperimentConfig {
 /// One run of one method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// The method, or `untrained`.
+    /// The topology's `run.name`, or `untrained`.
     pub method: String,
     /// Its seed.
     pub seed: u64,
@@ -221,8 +223,7 @@ async fn one(
         set("optimizer.learning_rate=0.0")?;
     }
     let topology = Topology::load_for_launch(path, &overrides)?;
-    let method =
-        if learns { crate::topology::method_name(topology.method.kind) } else { "untrained".to_owned() };
+    let method = if learns { topology.run.name.clone() } else { "untrained".to_owned() };
     let started = Instant::now();
     let (_, node) = topology.node(None)?;
     let wiring = wiring::wire(&topology, node)?;

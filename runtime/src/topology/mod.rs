@@ -17,7 +17,6 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use method::name as method_name;
 pub use overrides::Override;
 pub(crate) use problems::did_you_mean;
 pub use problems::{Origin, Problem, TopologyError};
