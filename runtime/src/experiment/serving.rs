@@ -42,7 +42,7 @@ pub struct Seen {
     pub between_max_ms: f64,
 }
 
-/// Runs both phases; the second ends after `versions` versions, the first after as many rated answers.
+/// Runs both phases: the first ends after `versions` rated answers, the second after as many versions.
 pub async fn run(topology: &Topology, versions: u64) -> anyhow::Result<[Seen; 2]> {
     ensure!(
         topology.actors.rollout.is_empty(),
@@ -56,28 +56,25 @@ pub async fn run(topology: &Topology, versions: u64) -> anyhow::Result<[Seen; 2]
     let published = wiring.view.versions.clone();
     let client = reqwest::Client::new();
     let mut seen = Vec::new();
-    let mut rated_per_phase = 0;
-    for phase in ["training", "idle"] {
+    for phase in ["idle", "training"] {
         let over = Arc::new(AtomicBool::new(false));
         let streaming = tokio::spawn(watch_streams(client.clone(), url.clone(), over.clone()));
         let before = published.number();
         let mut rated = 0;
         while match phase {
             "training" => published.number() < before + versions,
-            _ => rated < rated_per_phase,
+            _ => (rated as u64) < versions,
         } {
             rate_an_answer(&client, &url, rated, phase == "training").await?;
             rated += 1;
         }
-        rated_per_phase = rated;
         over.store(true, Ordering::SeqCst);
         let mut result = streaming.await?;
         (result.phase, result.versions) = (phase, published.number() - before);
         seen.push(result);
     }
     supervisor.stop().await;
-    let [training, idle] = <[Seen; 2]>::try_from(seen).expect("two phases were run");
-    Ok([idle, training])
+    Ok(<[Seen; 2]>::try_from(seen).expect("two phases were run"))
 }
 
 async fn rate_an_answer(
