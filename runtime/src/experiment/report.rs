@@ -151,3 +151,49 @@ fn plot(runs: &[Run]) -> String {
     svg.push_str("</svg>\n");
     svg
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Sampled;
+
+    fn run(method: &str, seed: u64, sessions: [Option<usize>; 2]) -> Run {
+        let sampled = |correct| Sampled { correct, tokens: 10.0, ..Sampled::default() };
+        let personas = ["student", "ta"].iter().zip(sessions).map(|(persona, sessions)| PersonaResult {
+            persona: (*persona).to_owned(),
+            sessions,
+            before: sampled(0.5),
+            after: sampled(0.25),
+        });
+        Run {
+            method: method.to_owned(),
+            seed,
+            max_sessions: 72,
+            personas: personas.collect(),
+            steps: 4,
+            secs: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_persona_that_gave_up_counts_as_all_its_sessions_and_is_marked() {
+        let runs =
+            [run("a", 1, [Some(10), None]), run("a", 2, [Some(20), Some(8)]), run("b", 1, [None, None])];
+        let table = table(&runs);
+        let rows: Vec<&str> = table.lines().skip(2).collect();
+        assert!(
+            rows[0].starts_with("| a | 15.0 | 40.0 (1 gave up) | 27.5 (14.0 to 41.0) | 0.50 | 0.25 |"),
+            "{table}"
+        );
+        assert!(
+            rows[1].starts_with("| b | 72.0 (1 gave up) | 72.0 (1 gave up) | 72.0 (72.0 to 72.0) |"),
+            "{table}"
+        );
+        let columns = |line: &str| line.matches('|').count();
+        assert!(table.lines().all(|line| columns(line) == columns(rows[0])), "{table}");
+        let svg = plot(&runs);
+        // Two of the legend, six of the runs.
+        assert_eq!(svg.matches("<circle").count(), 8);
+        assert_eq!(svg.matches("fill=\"white\" stroke").count(), 3);
+    }
+}
