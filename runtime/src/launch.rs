@@ -52,9 +52,9 @@ pub async fn run(
     let supervisor = Supervisor::start(wiring.specs).await?;
     info!(gateway = %watcher.gateway_url().await, "serving");
 
-    let outcome = loop {
+    loop {
         tokio::select! {
-            () = stop.wait() => break watcher.outcome(),
+            () = stop.wait() => break,
             report = watcher.view.sessions.recv(), if watcher.is_open() => {
                 if let Some(report) = report {
                     watcher.heard(&report);
@@ -62,14 +62,14 @@ pub async fn run(
                 if !watcher.is_open() {
                     watcher.tell();
                     if options.exit_when_satisfied {
-                        break watcher.outcome();
+                        break;
                     }
                 }
             }
             () = tokio::time::sleep(SNAPSHOT_PERIOD) => {}
         }
         snapshots.send_replace(watcher.snapshot());
-    };
+    }
 
     let stuck = supervisor.stop().await;
     watcher.view.publisher.keep_current().await;
@@ -78,20 +78,11 @@ pub async fn run(
     shown.await.context("the progress view panicked")?;
     anyhow::ensure!(stuck.is_empty(), "still running at the end: {}", stuck.join(", "));
     info!("stopped");
-    Ok(if options.exit_when_satisfied && outcome != Outcome::Satisfied {
+    Ok(if options.exit_when_satisfied && !watcher.all_satisfied() {
         ExitCode::from(crate::cli::EXIT_FAILED)
     } else {
         ExitCode::SUCCESS
     })
-}
-
-/// What came of the simulated users.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// All of them are satisfied.
-    Satisfied,
-    /// Some are not, or there are none.
-    NotSatisfied,
 }
 
 /// Gathers what a person wants to see.
@@ -133,13 +124,10 @@ impl Watcher {
         self.personas.iter().any(|heard| heard.open)
     }
 
-    fn outcome(&self) -> Outcome {
+    /// There are simulated users, and every one is satisfied.
+    fn all_satisfied(&self) -> bool {
         let satisfied = |heard: &Heard| heard.shown.satisfied_at.is_some();
-        if !self.personas.is_empty() && self.personas.iter().all(satisfied) {
-            Outcome::Satisfied
-        } else {
-            Outcome::NotSatisfied
-        }
+        !self.personas.is_empty() && self.personas.iter().all(satisfied)
     }
 
     fn heard(&mut self, report: &SessionReport) {

@@ -380,10 +380,8 @@ impl Builder<'_> {
     ) -> anyhow::Result<(watch::Receiver<Option<SocketAddr>>, watch::Receiver<usize>)> {
         let (address, gateway) = watch::channel(None);
         let (in_flight, in_flight_view) = watch::channel(0);
-        let model = &self.models[&self.topology.actors.policy.model];
         let arguments = GatewayArguments::new(
             self.topology,
-            model,
             policies.to_vec(),
             sessions,
             self.journal.clone(),
@@ -462,13 +460,14 @@ impl Builder<'_> {
     }
 }
 
+/// The secret in the environment variable that `setting` names, if it names one.
+fn key_from_env(setting: &str, variable: Option<&str>) -> anyhow::Result<Option<String>> {
+    let read = |name| std::env::var(name).with_context(|| format!("{setting}: ${name}"));
+    variable.map(read).transpose()
+}
+
 fn chat_client(endpoint: &topology::Engine) -> anyhow::Result<ChatClient> {
-    let key = match &endpoint.api_key_env {
-        Some(name) => {
-            Some(std::env::var(name).with_context(|| format!("actors.judge.engine.api_key_env: ${name}"))?)
-        }
-        None => None,
-    };
+    let key = key_from_env("actors.judge.engine.api_key_env", endpoint.api_key_env.as_deref())?;
     Ok(ChatClient::new(&endpoint.url, endpoint.model.clone(), key)?)
 }
 

@@ -63,7 +63,7 @@ section! {
     pub struct Model {
         /// The folder.
         path: PathBuf,
-        /// What its parameters are computed in.
+        /// What the parameters of published versions are stored in; the CPU computes in f32.
         dtype: Dtype,
     }
 }
@@ -245,7 +245,7 @@ section! {
 foreign_words!(PromptStyle, Compact, ["compact", "full"]);
 
 words! {
-    /// What parameters are computed in.
+    /// What parameters are stored in.
     pub enum Dtype {
         /// 32-bit floats.
         F32 = "f32",

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
 use openclaw_actors::{
     engine::Engine,
     gateway::{ApiKey, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
@@ -16,7 +15,7 @@ use openclaw_actors::{
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
-use crate::{loaded_model::LoadedModel, topology::Topology};
+use crate::topology::Topology;
 
 /// Answers under way get this long to end when the gateway stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
@@ -28,7 +27,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(200);
 pub struct GatewayArguments {
     config: GatewayConfig,
     engines: Vec<Engine>,
-    model: Arc<openclaw_actors::engine::EngineText>,
     sessions: SessionsAddress,
     journal: Journal,
     address: Arc<watch::Sender<Option<SocketAddr>>>,
@@ -40,7 +38,6 @@ impl GatewayArguments {
     /// Reads the topology's table.
     pub fn new(
         topology: &Topology,
-        model: &LoadedModel,
         engines: Vec<Engine>,
         sessions: SessionsAddress,
         journal: Journal,
@@ -64,7 +61,6 @@ impl GatewayArguments {
         Ok(Self {
             config,
             engines,
-            model: Arc::new(model.text.clone()),
             sessions,
             journal,
             address: Arc::new(address),
@@ -76,9 +72,7 @@ impl GatewayArguments {
 
 /// The key that clients must send, from the environment variable that the topology names.
 pub fn api_key(topology: &Topology) -> anyhow::Result<Option<String>> {
-    let Some(name) = &topology.actors.gateway.api_key_env else { return Ok(None) };
-    let key = std::env::var(name).with_context(|| format!("actors.gateway.api_key_env: ${name}"))?;
-    Ok(Some(key))
+    super::key_from_env("actors.gateway.api_key_env", topology.actors.gateway.api_key_env.as_deref())
 }
 
 /// The actor `gateway`.
@@ -111,11 +105,13 @@ impl Actor for GatewayActor {
         if let Some(port) = arguments.port.get() {
             config.listen = *port;
         }
+        // Every replica reads and writes text the same way.
+        let text = arguments.engines.first().ok_or("there is no policy to serve")?.text();
         let deps = GatewayDeps {
             engines: arguments.engines.clone(),
-            context_length: arguments.model.context_tokens,
-            tokenizer: arguments.model.tokenizer.clone(),
-            template: arguments.model.template.clone(),
+            context_length: text.context_tokens,
+            tokenizer: text.tokenizer.clone(),
+            template: text.template.clone(),
             sessions: arguments.sessions.clone(),
             recorder: Some(recorder),
         };
