@@ -1,0 +1,133 @@
+//! A launched node as a process: where it serves, what its clients see, and how it is killed.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+};
+
+use crate::binary;
+
+/// A topology file with keys put over it.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    file: String,
+    run_dir: PathBuf,
+    sets: Vec<String>,
+    options: Vec<String>,
+}
+
+/// A process that serves. Killed when dropped.
+#[derive(Debug)]
+pub struct Node {
+    child: Child,
+    /// Where clients connect: `http://host:port/v1`.
+    pub url: String,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Launch {
+    /// `file` is relative to the root of the tree; everything the run writes goes to `run_dir`, and ports are free ones.
+    pub fn new(file: &str, run_dir: &Path) -> Self {
+        let launch =
+            Self { file: file.into(), run_dir: run_dir.into(), sets: Vec::new(), options: Vec::new() };
+        launch
+            .set(&format!("run.dir={}", run_dir.display()))
+            .set("actors.gateway.listen=127.0.0.1:0")
+            .set("nodes.local.metrics=127.0.0.1:0")
+    }
+
+    /// Puts a value over a key.
+    pub fn set(mut self, key_value: &str) -> Self {
+        self.sets.push(key_value.into());
+        self
+    }
+
+    /// Adds a flag of `launch`.
+    pub fn option(mut self, option: &str) -> Self {
+        self.options.push(option.into());
+        self
+    }
+
+    /// Where the run writes.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Starts the process and waits until it says where it serves. Panics, with its log, when it ends before.
+    pub fn start(&self) -> Node {
+        self.try_start().unwrap_or_else(|log| panic!("it ended before it served:\n{log}"))
+    }
+
+    /// Starts the process; its log when it ends before it serves.
+    pub fn try_start(&self) -> Result<Node, String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut command = Command::new(binary());
+        command.current_dir(root).env_remove("RUST_LOG").args(["launch", &self.file]).args(&self.options);
+        for set in &self.sets {
+            command.args(["--set", set]);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary can be run");
+        let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (tell, told) = mpsc::channel();
+        let kept = log.clone();
+        // Read to the end, so that the process never waits for a reader.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, url)) = line.split_once("gateway=").filter(|_| line.contains("serving")) {
+                    // The receiver is gone once it knows.
+                    let _ = tell.send(url.trim().to_owned());
+                }
+                kept.lock().expect("nobody panics with it").push(line);
+            }
+        });
+        match told.recv() {
+            Ok(url) => Ok(Node { child, url, log }),
+            Err(_) => {
+                // Its standard error is closed: it has ended, or is about to.
+                let _ = child.wait();
+                Err(log.lock().expect("nobody panics with it").join("\n"))
+            }
+        }
+    }
+}
+
+impl Node {
+    /// What it has written to standard error so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("nobody panics with it").join("\n")
+    }
+
+    /// `kill -9`, and waits for its end.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.expect("kill is there").success());
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.child.wait().expect("it ends")
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Errors mean that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
