@@ -2,6 +2,7 @@
 //! node twice: first nothing they do is trained on, then every rated answer is, until enough versions are out.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,14 +11,49 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use clap::Args;
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{supervisor::Supervisor, topology::Topology, wiring};
+use crate::{
+    supervisor::Supervisor,
+    topology::{Override, Topology},
+    wiring,
+};
 
 /// Tokens of each streamed answer.
 const STREAM_TOKENS: usize = 64;
+
+/// The arguments of `experiment serving`.
+#[derive(Clone, Debug, Args)]
+pub struct ServingArgs {
+    /// The topology file; its simulated users are left out, and every sample is a step.
+    #[arg(value_name = "FILE", default_value = "configs/quickstart.toml")]
+    topology: PathBuf,
+    /// Versions to publish.
+    #[arg(long, default_value_t = 20)]
+    versions: u64,
+    /// Puts a value over a key of the file; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<Override>,
+}
+
+/// Runs both phases; their table.
+pub(super) async fn command(args: ServingArgs) -> anyhow::Result<String> {
+    let mut overrides = args.overrides;
+    let fixed = [
+        "actors.rollout=[]",
+        "actors.optimizer.batch_samples=1",
+        "actors.gateway.listen=127.0.0.1:0",
+        "method={ kind = \"binary_rl\" }",
+    ];
+    for set in fixed {
+        overrides.push(set.parse().map_err(anyhow::Error::msg)?);
+    }
+    let topology = Topology::load_for_launch(&args.topology, &overrides)?;
+    Ok(table(&run(&topology, args.versions).await?))
+}
 
 /// What a streaming client saw in one phase; times in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -101,8 +137,8 @@ async fn watch_streams(client: reqwest::Client, url: String, over: Arc<AtomicBoo
     let mut seen = Seen::default();
     let (mut firsts, mut gaps) = (Vec::new(), Vec::new());
     while !over.load(Ordering::SeqCst) {
-        match stream(&client, &url, seen.answers).await {
-            Ok((first, between)) => {
+        match stream_answer(&client, &url, seen.answers).await {
+            Ok(Streamed { first, between }) => {
                 seen.answers += 1;
                 firsts.push(first);
                 gaps.extend(between);
@@ -115,22 +151,27 @@ async fn watch_streams(client: reqwest::Client, url: String, over: Arc<AtomicBoo
     }
     firsts.sort();
     gaps.sort();
-    let at = |sorted: &[Duration], share: f64| {
-        let place = ((sorted.len().max(1) - 1) as f64 * share).round() as usize;
-        sorted.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e3)
-    };
-    (seen.first_token_p50_ms, seen.first_token_p95_ms) = (at(&firsts, 0.5), at(&firsts, 0.95));
-    (seen.between_p50_ms, seen.between_p95_ms) = (at(&gaps, 0.5), at(&gaps, 0.95));
-    seen.between_max_ms = at(&gaps, 1.0);
+    (seen.first_token_p50_ms, seen.first_token_p95_ms) =
+        (percentile(&firsts, 0.5), percentile(&firsts, 0.95));
+    (seen.between_p50_ms, seen.between_p95_ms) = (percentile(&gaps, 0.5), percentile(&gaps, 0.95));
+    seen.between_max_ms = percentile(&gaps, 1.0);
     seen
 }
 
-/// Time to the first chunk, and between the following ones.
-async fn stream(
+/// When the chunks of one answer came.
+pub(super) struct Streamed {
+    /// From the request to the first.
+    pub first: Duration,
+    /// Between the following ones.
+    pub between: Vec<Duration>,
+}
+
+/// Reads one answer of a side turn to its end.
+pub(super) async fn stream_answer(
     client: &reqwest::Client,
     url: &str,
     number: usize,
-) -> anyhow::Result<(Duration, Vec<Duration>)> {
+) -> anyhow::Result<Streamed> {
     let body = json!({
         "model": "policy",
         "messages": [{"role": "user", "content": format!("Tell me about the number {number}.")}],
@@ -140,12 +181,12 @@ async fn stream(
     let started = Instant::now();
     let request = client.post(format!("{url}/chat/completions")).header("x-turn-type", "side").json(&body);
     let mut bytes = request.send().await?.error_for_status()?.bytes_stream();
-    let (mut first, mut last, mut gaps, mut tail) = (None, started, Vec::new(), Vec::new());
+    let (mut first, mut last, mut between, mut tail) = (None, started, Vec::new(), Vec::new());
     while let Some(chunk) = bytes.next().await {
         let now = Instant::now();
         match first {
             None => first = Some(now - started),
-            Some(_) => gaps.push(now - last),
+            Some(_) => between.push(now - last),
         }
         last = now;
         tail.extend_from_slice(&chunk?);
@@ -153,7 +194,13 @@ async fn stream(
         tail.drain(..excess);
     }
     ensure!(String::from_utf8_lossy(&tail).trim_end().ends_with("data: [DONE]"), "the stream was cut");
-    Ok((first.context("the stream was empty")?, gaps))
+    Ok(Streamed { first: first.context("the stream was empty")?, between })
+}
+
+/// The value below which this share of sorted times lies, in milliseconds.
+pub(super) fn percentile(sorted: &[Duration], share: f64) -> f64 {
+    let place = ((sorted.len().max(1) - 1) as f64 * share).round() as usize;
+    sorted.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
 /// Both phases side by side.

@@ -155,7 +155,7 @@ fn plot(runs: &[Run]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Sampled;
+    use crate::experiment::personalization::Sampled;
 
     fn run(method: &str, seed: u64, sessions: [Option<usize>; 2]) -> Run {
         let sampled = |correct| Sampled { correct, tokens: 10.0, ..Sampled::default() };
