@@ -1,5 +1,6 @@
 //! The binary `openclaw-rl`: topology, supervisor, wiring, CLI, telemetry.
 
+pub mod admin;
 pub mod chat;
 pub mod cli;
 pub mod evaluate;

@@ -1,0 +1,21 @@
+//! The node's operator: its verbs over a unix socket in the run's folder, for its owner alone, and on a loopback
+//! port for whoever holds the token.
+//!
+//! `operator` is what can be asked and answered, `routes` the same as HTTP, `socket` and `server` how it is
+//! reached, `client` the other end, `node` the verbs on a real node.
+
+mod client;
+mod operator;
+mod routes;
+mod server;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use client::{AdminClient, ClientError};
+pub use operator::{
+    ActorStatus, AuditEntry, Command, DeadTurn, Done, InboxView, JournalStatus, NodeStatus, Operator,
+    Refusal, RefusalKind, VersionStatus,
+};
+pub use server::{AdminServer, ServeError};
+pub use socket::{SOCKET_FILE, is_live};

@@ -1,0 +1,354 @@
+//! The operator's verbs and what they answer: the JSON that the command line and the HTTP port speak.
+
+use std::{future::Future, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What a node does for its operator. Every command can be given again: what is done already stays done.
+pub trait Operator: Send + Sync + 'static {
+    /// The node and its actors.
+    fn status(&self) -> impl Future<Output = Result<NodeStatus, Refusal>> + Send;
+    /// Turns that were given up on, until somebody decides.
+    fn dead(&self) -> impl Future<Output = Result<Vec<DeadTurn>, Refusal>> + Send;
+    /// Versions of the policy, oldest first.
+    fn versions(&self) -> impl Future<Output = Result<Vec<VersionStatus>, Refusal>> + Send;
+    /// What operators did, latest last.
+    fn audit(&self) -> impl Future<Output = Result<Vec<AuditEntry>, Refusal>> + Send;
+    /// Does it, and says what was done.
+    fn operate(&self, command: Command) -> impl Future<Output = Result<Done, Refusal>> + Send;
+}
+
+/// What an operator tells a node to do. As JSON, the variant's name is the path and its fields are the body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Gives an actor, or each of a role, a new incarnation.
+    Restart {
+        /// An actor or a role.
+        name: String,
+        /// Lets it finish what it has under way first.
+        #[serde(default)]
+        drain: bool,
+    },
+    /// Ends an actor at once, as a crash would; its supervisor brings it back.
+    Kill {
+        /// An actor or a role.
+        name: String,
+    },
+    /// Hands a role no further work; what it has under way is finished.
+    Pause {
+        /// A role, or its only actor.
+        name: String,
+    },
+    /// Ends a pause, and starts what was drained.
+    Resume {
+        /// An actor or a role.
+        name: String,
+    },
+    /// Lets an actor finish what it has under way, and keeps it down.
+    Drain {
+        /// An actor or a role.
+        name: String,
+    },
+    /// Makes a role this many actors.
+    Scale {
+        /// The role.
+        role: String,
+        /// How many.
+        count: usize,
+    },
+    /// Gives dead turns another try.
+    #[serde(rename = "dead/retry")]
+    RetryDead {
+        /// Which.
+        turns: Vec<String>,
+    },
+    /// Gives dead turns up for good.
+    #[serde(rename = "dead/drop")]
+    DropDead {
+        /// Which.
+        turns: Vec<String>,
+    },
+    /// Writes the policy and the optimizer's state now.
+    Checkpoint {},
+    /// Serves an earlier version from now on, and trains from it.
+    Rollback {
+        /// Its number.
+        version: u64,
+    },
+    /// Ends the node.
+    Stop {
+        /// At once, rather than in order.
+        #[serde(default)]
+        now: bool,
+    },
+}
+
+impl Command {
+    /// Every verb that changes something.
+    pub const VERBS: [&'static str; 11] = [
+        "restart",
+        "kill",
+        "pause",
+        "resume",
+        "drain",
+        "scale",
+        "dead/retry",
+        "dead/drop",
+        "checkpoint",
+        "rollback",
+        "stop",
+    ];
+
+    /// The verb and its fields.
+    pub fn into_request(self) -> (String, Value) {
+        let Ok(Value::Object(request)) = serde_json::to_value(self) else {
+            unreachable!("a struct variant is an object of one entry")
+        };
+        request.into_iter().next().expect("a struct variant is an object of one entry")
+    }
+
+    /// Reads what [`Command::into_request`] wrote; fields that have a default may be missing.
+    pub fn from_request(verb: &str, body: Value) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(Value::Object(Map::from_iter([(verb.to_owned(), body)])))
+    }
+
+    /// What it is done to, for the audit.
+    pub fn target(&self) -> String {
+        match self {
+            Self::Restart { name, .. }
+            | Self::Kill { name }
+            | Self::Pause { name }
+            | Self::Resume { name }
+            | Self::Drain { name } => name.clone(),
+            Self::Scale { role, count } => format!("{role} {count}"),
+            Self::RetryDead { turns } | Self::DropDead { turns } => turns.join(" "),
+            Self::Rollback { version } => version.to_string(),
+            Self::Checkpoint {} | Self::Stop { .. } => String::new(),
+        }
+    }
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// In words, such as `judge.0 restarted`.
+    pub message: String,
+}
+
+impl Done {
+    /// With this message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+/// Why a command is refused. Decides the HTTP status and the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// The request cannot be read.
+    Usage,
+    /// The token is missing or wrong.
+    Unauthorized,
+    /// There is no actor, role, turn or version of this name.
+    Unknown,
+    /// Not possible in this state.
+    NotNow,
+    /// Not possible for this role in any state.
+    NeverHere,
+    /// It was tried and did not work.
+    Failed,
+}
+
+/// A command that was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Why, for programs.
+    pub kind: RefusalKind,
+    /// Why, in words.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Refuses in words.
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// What was tried and did not work, with its causes.
+    pub fn failed(error: impl std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        Self::new(RefusalKind::Failed, message)
+    }
+}
+
+/// A node, as `status --json` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// `run.name`.
+    pub run: String,
+    /// `run.dir`, absolute.
+    pub dir: PathBuf,
+    /// The node's name in the topology.
+    pub node: String,
+    /// Its process.
+    pub pid: u32,
+    /// It is ending.
+    pub stopping: bool,
+    /// Since its start.
+    pub uptime_secs: f64,
+    /// Where clients connect, once they can.
+    pub gateway: Option<String>,
+    /// The current version of the policy.
+    pub version: u64,
+    /// Conversations since the run began.
+    pub sessions: u64,
+    /// How the journal is.
+    pub journal: JournalStatus,
+    /// Every actor, in starting order.
+    pub actors: Vec<ActorStatus>,
+}
+
+/// How the journal is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JournalStatus {
+    /// It takes records.
+    pub healthy: bool,
+    /// In words.
+    pub detail: String,
+}
+
+/// An actor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ActorStatus {
+    /// Such as `judge.0`.
+    pub name: String,
+    /// Such as `judge`.
+    pub role: String,
+    /// `starting`, `running`, `stuck`, `restarting`, `paused`, `draining`, `failed` or `stopped`.
+    pub state: String,
+    /// How long it has been in this state.
+    pub since_secs: f64,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Why it last ended by itself.
+    pub last_error: Option<String>,
+    /// The version that it serves or trains.
+    pub version: Option<u64>,
+    /// Where its work waits.
+    pub inbox: Option<InboxView>,
+    /// What its role has to say.
+    pub detail: String,
+}
+
+/// An inbox.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InboxView {
+    /// Messages nobody reads yet.
+    pub waiting: usize,
+    /// Messages being worked on.
+    pub leased: usize,
+    /// Most of both together.
+    pub capacity: usize,
+    /// How long the next message has waited.
+    pub oldest_wait_secs: f64,
+    /// Messages given up on since the node started.
+    pub dead_letters: u64,
+    /// Nothing is handed out.
+    pub paused: bool,
+}
+
+/// A turn that killed its reader too often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadTurn {
+    /// Its id.
+    pub turn: String,
+    /// Its conversation.
+    pub session: String,
+    /// The inbox that gave it up.
+    pub inbox: String,
+    /// Why.
+    pub reason: String,
+    /// What was asked.
+    pub asked: String,
+    /// What the policy replied.
+    pub replied: String,
+}
+
+/// A version of the policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// Its number.
+    pub version: u64,
+    /// The step that made it.
+    pub step: u64,
+    /// It serves now.
+    pub current: bool,
+    /// `published` or `withheld`.
+    pub state: String,
+    /// Why it was withheld.
+    pub reason: Option<String>,
+    /// Of its weights.
+    pub fingerprint: String,
+    /// It is on disk: `rollback` can return to it.
+    pub kept: bool,
+    /// When it was made, in seconds since 1970.
+    pub made_unix_secs: u64,
+}
+
+/// Something an operator did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// When, in seconds since 1970.
+    pub at_unix_secs: u64,
+    /// The verb.
+    pub verb: String,
+    /// What it was done to.
+    pub target: String,
+    /// What came of it.
+    pub outcome: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_command_is_a_path_and_a_body_and_reads_back() {
+        let name = || "judge.0".to_owned();
+        let commands = [
+            Command::Restart { name: name(), drain: true },
+            Command::Kill { name: name() },
+            Command::Pause { name: name() },
+            Command::Resume { name: name() },
+            Command::Drain { name: name() },
+            Command::Scale { role: name(), count: 2 },
+            Command::RetryDead { turns: vec![name()] },
+            Command::DropDead { turns: vec![name()] },
+            Command::Checkpoint {},
+            Command::Rollback { version: 3 },
+            Command::Stop { now: true },
+        ];
+        let mut verbs = Vec::new();
+        for command in commands {
+            let (verb, body) = command.clone().into_request();
+            assert_eq!(Command::from_request(&verb, body).unwrap(), command);
+            verbs.push(verb);
+        }
+        assert_eq!(verbs, Command::VERBS);
+        let restart = Command::from_request("restart", json!({"name": "judge"})).unwrap();
+        assert_eq!(restart, Command::Restart { name: "judge".into(), drain: false });
+        assert!(Command::from_request("restart", json!({"name": "judge", "drian": true})).is_err());
+        assert!(Command::from_request("restart", json!({})).is_err());
+    }
+}

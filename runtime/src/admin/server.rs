@@ -1,0 +1,140 @@
+//! Serves the verbs: on the socket always, on a loopback port where the topology names one.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use openclaw_actors::gateway::ApiKey;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinHandle,
+};
+
+use super::{
+    operator::Operator,
+    routes,
+    socket::{self, SOCKET_FILE},
+};
+use crate::stop::{StopHandle, StopSignal, stop_flag};
+
+/// Holds the port's token.
+pub const TOKEN_FILE: &str = "admin.token";
+/// Answers under way get this long to end when the server stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Why the operator cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another process has the run's folder.
+    #[error("a node is already running in {}: `openclaw-rl status --run {}` shows it", dir.display(), dir.display())]
+    Running {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file in the run's folder cannot be made.
+    #[error("cannot make {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The address is taken or not ours.
+    #[error("cannot serve the operator's verbs on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A server; its files go with [`AdminServer::stop`].
+#[derive(Debug)]
+pub struct AdminServer {
+    /// The loopback port, where there is one.
+    pub address: Option<SocketAddr>,
+    files: Vec<PathBuf>,
+    stop: StopHandle,
+    serving: Vec<JoinHandle<()>>,
+}
+
+impl AdminServer {
+    /// Serves `operator` in the run's folder, and on `port`, where 0 picks a free one.
+    pub async fn start(
+        operator: Arc<impl Operator>,
+        run_dir: &Path,
+        port: Option<SocketAddr>,
+    ) -> Result<Self, ServeError> {
+        let socket_file = run_dir.join(SOCKET_FILE);
+        let failed = |source| ServeError::File { path: socket_file.clone(), source };
+        if socket::is_live(run_dir).map_err(failed)? {
+            return Err(ServeError::Running { dir: run_dir.to_owned() });
+        }
+        let (stop, stopped) = stop_flag();
+        let mut server = Self { address: None, files: Vec::new(), stop, serving: Vec::new() };
+        let router = routes::router(operator);
+        if let Some(address) = port {
+            let failed = |source| ServeError::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            server.address = Some(listener.local_addr().map_err(failed)?);
+            let (file, token) = write_token(run_dir)?;
+            server.files.push(file);
+            server.serve(listener, routes::with_token(router.clone(), token), stopped.clone());
+        }
+        let listener = socket::bind(run_dir).and_then(UnixListener::from_std).map_err(failed)?;
+        server.files.push(socket_file);
+        server.serve(listener, router, stopped);
+        Ok(server)
+    }
+
+    fn serve<L: axum::serve::Listener>(&mut self, listener: L, router: Router, mut stop: StopSignal)
+    where
+        L::Addr: std::fmt::Debug,
+    {
+        let serving = axum::serve(listener, router);
+        self.serving.push(tokio::spawn(async move {
+            let graceful = serving.with_graceful_shutdown(async move { stop.wait().await });
+            // It ends with the stop; accepting goes on over errors.
+            let _ = graceful.await;
+        }));
+    }
+
+    /// Removes its files, and lets answers under way end.
+    pub async fn stop(self) {
+        // First, so that a node that starts now does not lose files of its own.
+        for file in &self.files {
+            // Whoever removed it did what was wanted.
+            let _ = fs::remove_file(file);
+        }
+        self.stop.stop();
+        let ended = futures::future::join_all(self.serving);
+        // Whoever is still being answered hears no more: the process ends.
+        let _ = tokio::time::timeout(STOP_DEADLINE, ended).await;
+    }
+}
+
+/// Writes a new token, readable by the owner alone.
+fn write_token(run_dir: &Path) -> Result<(PathBuf, ApiKey), ServeError> {
+    let path = run_dir.join(TOKEN_FILE);
+    let partial = run_dir.join(format!(".{TOKEN_FILE}.{}", std::process::id()));
+    let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let write = || {
+        // An old file could have been opened by others before.
+        let _ = fs::remove_file(&partial);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+        writeln!(file, "{token}")?;
+        fs::rename(&partial, &path)
+    };
+    write().map_err(|source| ServeError::File { path: path.clone(), source })?;
+    Ok((path, ApiKey::new(token).expect("32 bytes are not empty")))
+}
