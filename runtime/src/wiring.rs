@@ -173,12 +173,12 @@ impl Builder<'_> {
         Ok(Wiring { specs: self.specs, view })
     }
 
-    fn child<A, F>(&mut self, name: String, group: &str, make: F) -> &mut ChildSpec
+    fn child<A, F>(&mut self, name: String, role: &str, make: F) -> &mut ChildSpec
     where
         A: Actor,
         F: Fn() -> (A, A::Arguments) + Send + Sync + 'static,
     {
-        self.specs.push(ChildSpec::new(name, group, move |supervisor: ActorCell| {
+        self.specs.push(ChildSpec::new(name, role, move |supervisor: ActorCell| {
             let (actor, arguments) = make();
             async move {
                 let (reference, task) = Actor::spawn_linked(None, actor, arguments, supervisor)
@@ -220,14 +220,7 @@ impl Builder<'_> {
         address
     }
 
-    fn engine(
-        &mut self,
-        name: String,
-        group: &str,
-        model: &str,
-        follows: bool,
-        versions: Versions,
-    ) -> Engine {
+    fn engine(&mut self, name: String, role: &str, model: &str, follows: bool, versions: Versions) -> Engine {
         let policy = &self.topology.actors.policy;
         let model = &self.models[model];
         let engine = Engine::new(name.clone(), EngineLimits::default(), model.text.clone());
@@ -237,7 +230,7 @@ impl Builder<'_> {
             versions,
             follows,
         };
-        self.child(name, group, move || (EngineActor, arguments.clone()));
+        self.child(name, role, move || (EngineActor, arguments.clone()));
         engine
     }
 

@@ -1,53 +1,81 @@
-//! The life of one child as a plain state machine: what happened goes in, what to do next comes out. Every start
-//! has a number, so that news of an earlier one is told from news of this one.
+//! The life of one child as a plain state machine: where it is, and where it is to go. Every start has a number,
+//! so that news of an earlier one is told from news of this one.
 
 use std::collections::VecDeque;
 
 use tokio::time::{Duration, Instant};
 
 use super::{
-    ChildState, ChildStatus, SupervisorError,
     spec::{ChildSpec, Restart},
+    status::{ChildState, ChildStatus, LastError},
 };
 
+/// Names a child for as long as there is a supervisor; a name may come again.
+pub type ChildId = u64;
+
 /// What the supervisor must do for a child now.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
-    /// Nothing.
-    Wait,
     /// Start incarnation `generation`.
-    Start {
-        /// Its number.
-        generation: u64,
-    },
-    /// Stop the running one.
-    Stop,
+    Start { generation: u64 },
+    /// The start under way is not wanted any more: cut it short if it takes long.
+    GiveUpStart,
+    /// Stop the running one, after a drain if asked.
+    Stop { drain: bool },
+    /// Kill it, or cut its start short, now.
+    Kill,
     /// Report back when the wait before a restart is over.
-    WakeAfter {
-        /// The wait.
-        delay: Duration,
-        /// Of this incarnation.
-        generation: u64,
-    },
+    WakeAfter { delay: Duration, generation: u64 },
 }
 
+/// Where a child is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Phase {
+pub enum Phase {
     /// Nothing is running and nothing is due.
     Down,
     /// The start is under way.
     Starting {
-        /// Stop it as soon as it is up.
-        unwanted: bool,
+        given_up: bool,
     },
-    Up,
+    Up {
+        stuck: bool,
+    },
     /// Told to end, and not ended yet.
     Ending {
-        /// Start it again then.
-        again: bool,
+        draining: bool,
     },
-    /// Waiting before a restart.
+    /// Down, until the wait before a restart is over.
     Backoff,
+}
+
+/// Where a child is to go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    Up,
+    /// Up, but not as the incarnation it is.
+    Renewed {
+        drain: bool,
+    },
+    /// Down until someone wants it up.
+    Down {
+        drain: bool,
+    },
+    /// Down, and forgotten.
+    Removed,
+    /// Down: it ended too often.
+    Failed,
+    /// Down: it ended as it may.
+    Finished,
+}
+
+impl Goal {
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Up | Self::Renewed { .. })
+    }
+
+    fn drains(self) -> bool {
+        matches!(self, Self::Renewed { drain: true } | Self::Down { drain: true } | Self::Removed)
+    }
 }
 
 /// Why a child ended.
@@ -59,189 +87,151 @@ pub struct Exit {
     pub reason: String,
 }
 
-/// Those who wait for a child to be up, or down.
-pub struct Waiters<W> {
-    pub up: Vec<W>,
-    pub down: Vec<W>,
-}
-
-/// One child and where it is in its life. `W` is the port of someone who waits for it.
-pub struct Child<W> {
+/// One child and where it is in its life.
+pub struct Child {
+    pub id: ChildId,
     pub spec: ChildSpec,
-    pub waiters: Waiters<W>,
-    phase: Phase,
-    generation: u64,
+    pub phase: Phase,
+    pub goal: Goal,
+    pub generation: u64,
     /// When it ended by itself, within the intensity's period.
     ends: VecDeque<Instant>,
     status: ChildStatus,
 }
 
-impl<W> Child<W> {
-    pub fn new(spec: ChildSpec) -> Self {
+impl Child {
+    pub fn new(id: ChildId, spec: ChildSpec) -> Self {
         let status = ChildStatus {
             name: spec.name.clone(),
-            group: spec.group.clone(),
+            role: spec.role.clone(),
             state: ChildState::Stopped,
             since: Instant::now(),
             restarts: 0,
             last_error: None,
         };
-        let waiters = Waiters { up: Vec::new(), down: Vec::new() };
-        Self { spec, waiters, phase: Phase::Down, generation: 0, ends: VecDeque::new(), status }
+        let (phase, goal) = (Phase::Down, Goal::Down { drain: false });
+        Self { id, spec, phase, goal, generation: 0, ends: VecDeque::new(), status }
     }
 
     pub fn status(&self) -> &ChildStatus {
         &self.status
     }
 
-    pub fn generation(&self) -> u64 {
-        self.generation
+    /// It holds what an incarnation holds, or may yet.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. } | Phase::Up { .. } | Phase::Ending { .. })
     }
 
-    pub fn is_up(&self) -> bool {
-        self.phase == Phase::Up
-    }
-
-    pub fn is_down(&self) -> bool {
-        self.phase == Phase::Down
-    }
-
-    fn enter(&mut self, phase: Phase, state: ChildState) {
-        self.phase = phase;
-        if self.status.state != state {
-            self.status.state = state;
-            self.status.since = Instant::now();
+    /// An operator wants it up: the failures so far are forgiven.
+    pub fn wanted(&mut self, goal: Goal) {
+        self.ends.clear();
+        self.goal = goal;
+        if self.phase == Phase::Backoff {
+            self.phase = Phase::Down;
         }
     }
 
-    fn start(&mut self, state: ChildState) -> Action {
+    pub fn start(&mut self) -> Action {
         self.generation += 1;
-        self.enter(Phase::Starting { unwanted: false }, state);
+        self.goal = Goal::Up;
+        self.phase = Phase::Starting { given_up: false };
         Action::Start { generation: self.generation }
     }
 
-    /// Someone wants it up.
-    pub fn wanted(&mut self) -> Action {
+    /// It is to go down, for now or for good.
+    pub fn end(&mut self) -> Option<Action> {
         match self.phase {
-            Phase::Down => self.start(ChildState::Starting),
-            Phase::Starting { .. } => {
-                self.phase = Phase::Starting { unwanted: false };
-                Action::Wait
+            Phase::Up { .. } => {
+                let drain = self.goal.drains();
+                self.phase = Phase::Ending { draining: drain };
+                Some(Action::Stop { drain })
             }
-            Phase::Up => Action::Wait,
-            Phase::Ending { .. } => {
-                self.phase = Phase::Ending { again: true };
-                Action::Wait
+            Phase::Starting { given_up: false } => {
+                self.phase = Phase::Starting { given_up: true };
+                Some(Action::GiveUpStart)
             }
-            Phase::Backoff => self.start(ChildState::Restarting),
+            // A stop cuts a drain short.
+            Phase::Ending { draining: true } if !self.goal.drains() && !self.goal.is_up() => {
+                self.phase = Phase::Ending { draining: false };
+                Some(Action::Stop { drain: false })
+            }
+            Phase::Backoff if !self.goal.is_up() => {
+                self.phase = Phase::Down;
+                None
+            }
+            Phase::Starting { given_up: true } | Phase::Ending { .. } | Phase::Backoff | Phase::Down => None,
         }
     }
 
-    /// An operator wants a new incarnation.
-    pub fn restart_wanted(&mut self) -> Action {
-        self.ends.clear();
-        if self.generation > 0 && !matches!(self.phase, Phase::Starting { .. }) {
-            self.status.restarts += 1;
+    /// The incarnation, or its start, is no more. `told`: it was to go down anyway.
+    pub fn ended(&mut self, exit: Exit, told: bool) -> Option<Action> {
+        let ending = matches!(self.phase, Phase::Ending { .. } | Phase::Starting { given_up: true });
+        let expected = told || ending;
+        self.phase = Phase::Down;
+        if exit.abnormal || !expected && self.spec.restart == Restart::Permanent {
+            self.note(exit.reason);
         }
-        if self.phase == Phase::Up {
-            self.enter(Phase::Ending { again: true }, ChildState::Restarting);
-            return Action::Stop;
-        }
-        self.wanted()
-    }
-
-    /// Someone wants it down.
-    pub fn unwanted(&mut self) -> Action {
-        match self.phase {
-            Phase::Down => {}
-            Phase::Starting { .. } => self.phase = Phase::Starting { unwanted: true },
-            Phase::Up => {
-                self.phase = Phase::Ending { again: false };
-                return Action::Stop;
-            }
-            Phase::Ending { .. } => self.phase = Phase::Ending { again: false },
-            Phase::Backoff => self.enter(Phase::Down, ChildState::Stopped),
-        }
-        Action::Wait
-    }
-
-    /// A start came to its end. Returns what those who wait for it are told, once they are.
-    pub fn started(&mut self, outcome: Result<(), String>) -> (Action, Option<Result<(), SupervisorError>>) {
-        let unwanted = self.phase == Phase::Starting { unwanted: true };
-        let name = self.spec.name.clone();
-        match outcome {
-            Ok(()) if unwanted => {
-                self.phase = Phase::Ending { again: false };
-                (Action::Stop, Some(Err(SupervisorError::Stopped { name })))
-            }
-            Ok(()) => {
-                self.enter(Phase::Up, ChildState::Running);
-                (Action::Wait, Some(Ok(())))
-            }
-            Err(reason) => {
-                self.status.last_error = Some(reason.clone());
-                if unwanted {
-                    self.enter(Phase::Down, ChildState::Stopped);
-                    return (Action::Wait, Some(Err(SupervisorError::Stopped { name })));
-                }
-                // Who asked for it is told and decides; what restarts by itself tries again.
-                let asked = !self.waiters.up.is_empty();
-                let action = if asked {
-                    self.enter(Phase::Down, ChildState::Failed);
-                    Action::Wait
-                } else {
-                    self.ended_by_itself()
-                };
-                (action, Some(Err(SupervisorError::Start { name, reason })))
-            }
-        }
-    }
-
-    /// The running incarnation has ended, with all it owned.
-    pub fn ended(&mut self, exit: Exit) -> Action {
-        if let Phase::Ending { again } = self.phase {
-            if again {
-                return self.start(ChildState::Restarting);
-            }
-            self.enter(Phase::Down, ChildState::Stopped);
-            return Action::Wait;
-        }
-        if exit.abnormal || self.spec.restart == Restart::Permanent {
-            self.status.last_error = Some(exit.reason);
+        if expected {
+            return None;
         }
         match self.spec.restart {
-            Restart::Permanent => self.ended_by_itself(),
-            Restart::Transient if exit.abnormal => self.ended_by_itself(),
-            Restart::Temporary if exit.abnormal => {
-                self.enter(Phase::Down, ChildState::Failed);
-                Action::Wait
-            }
-            Restart::Transient | Restart::Temporary => {
-                self.enter(Phase::Down, ChildState::Stopped);
-                Action::Wait
-            }
+            Restart::Transient | Restart::Temporary if !exit.abnormal => self.goal = Goal::Finished,
+            Restart::Temporary => self.goal = Goal::Failed,
+            Restart::Permanent | Restart::Transient => return self.ended_by_itself(),
         }
+        None
     }
 
-    fn ended_by_itself(&mut self) -> Action {
+    fn ended_by_itself(&mut self) -> Option<Action> {
         let now = Instant::now();
         self.ends.push_back(now);
         self.ends.retain(|end| now.duration_since(*end) <= self.spec.intensity.period);
         if self.ends.len() > self.spec.intensity.restarts {
-            self.enter(Phase::Down, ChildState::Failed);
-            return Action::Wait;
+            self.goal = Goal::Failed;
+            return None;
         }
-        self.enter(Phase::Backoff, ChildState::Restarting);
+        self.phase = Phase::Backoff;
         let delay = self.spec.backoff.delay(self.ends.len(), rand::random());
-        Action::WakeAfter { delay, generation: self.generation }
+        Some(Action::WakeAfter { delay, generation: self.generation })
     }
 
-    /// The wait before a restart is over.
-    pub fn woken(&mut self) -> Action {
-        if self.phase != Phase::Backoff {
-            return Action::Wait;
+    /// A stuck child is not restarted: its thread may be in a driver's call that nothing can interrupt, and a
+    /// second incarnation beside it would want the same memory. An operator's restart waits for its end.
+    pub fn probed(&mut self, outcome: Result<(), String>) {
+        if let Phase::Up { stuck } = &mut self.phase {
+            let newly = outcome.is_err() && !*stuck;
+            *stuck = outcome.is_err();
+            if let (Err(reason), true) = (outcome, newly) {
+                self.note(reason);
+            }
         }
-        self.status.restarts += 1;
-        self.start(ChildState::Restarting)
+    }
+
+    fn note(&mut self, reason: String) {
+        self.status.last_error = Some(LastError { reason, when: Instant::now() });
+    }
+
+    /// Brings the status in line with the rest.
+    pub fn settle(&mut self) {
+        let coming = match self.status.state {
+            ChildState::Starting | ChildState::Stopped | ChildState::Failed => ChildState::Starting,
+            _ => ChildState::Restarting,
+        };
+        let state = match (self.phase, self.goal) {
+            (Phase::Up { stuck: true }, _) => ChildState::Stuck,
+            (Phase::Up { stuck: false }, _) => ChildState::Running,
+            (Phase::Starting { .. } | Phase::Backoff, _) => coming,
+            (Phase::Ending { draining: true }, _) => ChildState::Draining,
+            (Phase::Ending { .. }, goal) if goal.is_up() => ChildState::Restarting,
+            (Phase::Ending { .. }, _) => ChildState::Draining,
+            (Phase::Down, goal) if goal.is_up() => coming,
+            (Phase::Down, Goal::Failed) => ChildState::Failed,
+            (Phase::Down, _) => ChildState::Stopped,
+        };
+        if self.status.state != state {
+            self.status.state = state;
+            self.status.since = Instant::now();
+        }
+        self.status.restarts = self.generation.saturating_sub(1);
     }
 }

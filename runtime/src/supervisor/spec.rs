@@ -1,7 +1,8 @@
-//! What a child is told to be: how to start it, when to start it again, how long it may take to stop.
+//! What a child is told to be: how to start, probe, drain and stop it, and when to start it again.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use ractor::ActorCell;
 use tokio::task::JoinHandle;
 
@@ -20,6 +21,18 @@ pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 /// A child on its way up.
 pub type StartFuture = Pin<Box<dyn Future<Output = Result<RunningChild, StartError>> + Send>>;
 
+/// Starts a child, linked to the given supervisor.
+pub type Start = Arc<dyn Fn(ActorCell) -> StartFuture + Send + Sync>;
+
+/// Asks a running child whether it is well; an error says what is wrong with it.
+pub type Probe = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Lets a running child finish what it has, and take nothing more.
+pub type Drain = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Whether a child's inbox hands nothing out.
+pub type Paused = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// When a child that ended by itself is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
@@ -29,6 +42,16 @@ pub enum Restart {
     Transient,
     /// Never.
     Temporary,
+}
+
+/// What a child's end means for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Nothing.
+    OneForOne,
+    /// In the group of this name a child is up only while those before it are: when one ends, those after it are
+    /// stopped in reverse, and started again in order after it.
+    RestForOne(String),
 }
 
 /// The wait before a restart: doubles with each failure in the period, up to `max`, half of it at random.
@@ -64,35 +87,84 @@ pub struct ChildSpec {
     /// Its name, such as `judge.0`.
     pub name: String,
     /// Its role, such as `judge`.
-    pub group: String,
-    /// Starts it, linked to the given supervisor.
-    pub start: Arc<dyn Fn(ActorCell) -> StartFuture + Send + Sync>,
+    pub role: String,
+    /// Starts it.
+    pub start: Start,
+    /// What its end means for others.
+    pub strategy: Strategy,
     /// When it is started again.
     pub restart: Restart,
-    /// How long it may take to stop before it is killed.
-    pub shutdown_timeout: Duration,
     /// The wait before a restart.
     pub backoff: Backoff,
     /// When to give up.
     pub intensity: Intensity,
+    /// How long it may take to drain, and then to stop before it is killed.
+    pub shutdown_timeout: Duration,
+    /// Lets it finish what it has; without one, a drain is a stop.
+    pub drain: Option<Drain>,
+    /// Asks it whether it is well; without one, it is well while it is up.
+    pub probe: Option<Probe>,
+    /// From one answer to the next question.
+    pub probe_period: Duration,
+    /// A child that has not answered by then is stuck. Longer than its longest honest silence: a model thread in
+    /// a long step is busy, not stuck.
+    pub probe_timeout: Duration,
+    /// Whether its inbox hands nothing out.
+    pub paused: Option<Paused>,
 }
 
 impl ChildSpec {
-    /// A permanent child: 5 restarts a minute, 50 ms to 5 s apart, 10 s to stop.
-    pub fn new<F, S>(name: impl Into<String>, group: impl Into<String>, start: S) -> Self
+    /// A permanent child on its own: 5 restarts a minute, 50 ms to 5 s apart, 10 s to stop.
+    pub fn new<F, S>(name: impl Into<String>, role: impl Into<String>, start: S) -> Self
     where
         S: Fn(ActorCell) -> F + Send + Sync + 'static,
         F: Future<Output = Result<RunningChild, StartError>> + Send + 'static,
     {
         Self {
             name: name.into(),
-            group: group.into(),
+            role: role.into(),
             start: Arc::new(move |supervisor| Box::pin(start(supervisor))),
+            strategy: Strategy::OneForOne,
             restart: Restart::Permanent,
-            shutdown_timeout: Duration::from_secs(10),
             backoff: Backoff { min: Duration::from_millis(50), max: Duration::from_secs(5) },
             intensity: Intensity { restarts: 5, period: Duration::from_secs(60) },
+            shutdown_timeout: Duration::from_secs(10),
+            drain: None,
+            probe: None,
+            probe_period: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(30),
+            paused: None,
         }
+    }
+
+    /// Puts it into a group of which the rest follows one.
+    pub fn rest_for_one(&mut self, group: impl Into<String>) -> &mut Self {
+        self.strategy = Strategy::RestForOne(group.into());
+        self
+    }
+
+    /// Sets [`Self::drain`].
+    pub fn drained_by<F>(&mut self, drain: impl Fn(ActorCell) -> F + Send + Sync + 'static) -> &mut Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.drain = Some(Arc::new(move |cell| Box::pin(drain(cell))));
+        self
+    }
+
+    /// Sets [`Self::probe`].
+    pub fn probed_by<F>(&mut self, probe: impl Fn(ActorCell) -> F + Send + Sync + 'static) -> &mut Self
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.probe = Some(Arc::new(move |cell| Box::pin(probe(cell))));
+        self
+    }
+
+    /// Sets [`Self::paused`].
+    pub fn paused_when(&mut self, paused: impl Fn() -> bool + Send + Sync + 'static) -> &mut Self {
+        self.paused = Some(Arc::new(paused));
+        self
     }
 }
 

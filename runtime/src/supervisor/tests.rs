@@ -112,8 +112,7 @@ impl World {
 
 /// Waits until the only child looks like this.
 async fn until(supervisor: &Supervisor, holds: impl Fn(&ChildStatus) -> bool) -> ChildStatus {
-    let mut watch = supervisor.watch();
-    let statuses = watch.wait_for(|statuses| holds(&statuses[0])).await.expect("the supervisor is up");
+    let statuses = supervisor.wait_for(|statuses| holds(&statuses[0])).await.expect("the supervisor is up");
     statuses[0].clone()
 }
 
@@ -146,7 +145,10 @@ async fn the_reason_of_an_end_is_kept() {
     let supervisor = Supervisor::start(vec![world.child("a")]).await.unwrap();
     world.tell("a", Order::Panic);
     let status = until(&supervisor, |child| child.restarts == 1).await;
-    assert!(status.last_error.as_ref().is_some_and(|error| error.contains("told to panic")), "{status:?}");
+    assert!(
+        status.last_error.as_ref().is_some_and(|error| error.reason.contains("told to panic")),
+        "{status:?}"
+    );
     supervisor.stop().await;
 }
 
@@ -165,7 +167,7 @@ async fn over_its_intensity_a_child_fails_alone_until_an_operator_restarts_it() 
     assert_eq!(supervisor.statuses()[1].state, ChildState::Running);
     assert_eq!(world.alive.load(SeqCst), 1);
 
-    supervisor.restart("weak").await.unwrap();
+    supervisor.restart("weak", false).await.unwrap();
     assert_eq!(supervisor.statuses()[0].state, ChildState::Running);
     // The count starts anew.
     world.tell("weak", Order::Fail);
@@ -214,12 +216,12 @@ async fn an_operators_restart_is_no_failure_and_loses_no_order() {
     child.intensity = Intensity { restarts: 0, period: Duration::from_secs(60) };
     let supervisor = Supervisor::start(vec![child]).await.unwrap();
     for restarts in 1..=3 {
-        supervisor.restart("a").await.unwrap();
+        supervisor.restart("a", false).await.unwrap();
         let status = supervisor.statuses().remove(0);
         assert_eq!((status.state, status.restarts), (ChildState::Running, restarts));
     }
     assert_eq!(world.most_alive.load(SeqCst), 1);
-    let error = supervisor.restart("b").await.unwrap_err();
+    let error = supervisor.restart("b", false).await.unwrap_err();
     assert_eq!(error.to_string(), "no actor named `b` (did you mean \"a\"?)");
     supervisor.stop().await;
 }
@@ -229,7 +231,7 @@ async fn a_child_that_does_not_stop_in_time_is_killed() {
     let world = World::default();
     let supervisor = Supervisor::start(vec![world.child("a")]).await.unwrap();
     world.tell("a", Order::Hang);
-    supervisor.restart("a").await.unwrap();
+    supervisor.restart("a", false).await.unwrap();
     world.tell("a", Order::Hang);
     assert_eq!(supervisor.stop().await, Vec::<String>::new());
     assert_eq!(world.log(), ["up a", "down a", "up a", "down a"]);
@@ -278,10 +280,10 @@ async fn a_child_stopped_while_it_starts_comes_down_again() {
     let supervisor = Arc::new(Supervisor::start(vec![slow]).await.unwrap());
     let restarting = tokio::spawn({
         let supervisor = supervisor.clone();
-        async move { supervisor.restart("a").await }
+        async move { supervisor.restart("a", false).await }
     });
     until(&supervisor, |child| child.state == ChildState::Restarting).await;
-    let stopping = supervisor.ask(|reply| Message::Stop { name: "a".to_owned(), reply });
+    let stopping = supervisor.stop_child("a");
     let (stopped, sent) = tokio::join!(stopping, go.send(()));
     stopped.unwrap();
     sent.unwrap();

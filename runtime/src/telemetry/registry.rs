@@ -97,8 +97,13 @@ pub const METRICS: &[Metric] = &[
     counter("openclaw_sessions_unreachable_total", "Requests for the sessions actor that found none."),
     gauge("openclaw_sessions_waiting_turns", "Turns waiting for their next state."),
     counter("openclaw_supervisor_failures_total", "Actors that ended too often and stay down."),
-    counter("openclaw_supervisor_kills_total", "Actors that did not stop in time."),
+    counter(
+        "openclaw_supervisor_kills_total",
+        "Actors killed, by reason: an order, or a stop that took too long.",
+    ),
     counter("openclaw_supervisor_restarts_total", "Actors started again."),
+    gauge("openclaw_supervisor_state", "1 for the state that an actor is in, 0 for those it was in."),
+    counter("openclaw_supervisor_stuck_total", "Times that a running actor was not well or did not answer."),
     counter("openclaw_teacher_hints_dropped_total", "Hints that the teacher could not use, by reason."),
     counter("openclaw_worker_panics_total", "Panics while a message was handled."),
 ];
