@@ -1,6 +1,9 @@
 //! Hugging Face checkpoint folders: one or several safetensors files to and from one flat buffer.
 
+mod version;
+
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
@@ -10,6 +13,7 @@ use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
+pub use self::version::{StagedVersion, StoredVersion, VersionFolders, VersionManifest, fingerprint};
 use crate::{
     config::{ConfigError, ModelConfig},
     params::{Parameter, ParameterLayout},
@@ -82,6 +86,14 @@ pub enum CheckpointError {
         /// The shape that the configuration asks for.
         expected: Vec<usize>,
     },
+    /// A file of a version folder is not as it was written.
+    #[error("{path} is torn: {what}")]
+    Torn {
+        /// The file.
+        path: PathBuf,
+        /// What it is and what it should be.
+        what: String,
+    },
     /// A tensor's element type is not supported.
     #[error("{path}: tensor `{tensor}` has dtype {dtype:?}, expected F32, BF16 or F16")]
     Dtype {
@@ -126,18 +138,32 @@ pub fn load(dir: &Path) -> Result<(ModelConfig, Vec<f32>), CheckpointError> {
     let layout = ParameterLayout::new(&config);
     let mut weights = vec![0f32; layout.len()];
     for (file, parameters) in files(dir, &layout)? {
-        let bytes = fs::read(&file).map_err(|source| CheckpointError::Io { path: file.clone(), source })?;
-        let tensors = SafeTensors::deserialize(&bytes)
-            .map_err(|source| CheckpointError::Format { path: file.clone(), source })?;
-        for parameter in parameters {
-            let tensor = tensors.tensor(&parameter.name).map_err(|_| CheckpointError::Missing {
-                path: file.clone(),
-                tensor: parameter.name.clone(),
-            })?;
-            read(&file, parameter, &tensor, &mut weights[parameter.range.clone()])?;
-        }
+        let bytes = fs::read(&file).map_err(io(&file))?;
+        read_parameters(&file, &bytes, &parameters, &mut weights)?;
     }
     Ok((config, weights))
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + use<> {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { path: path.clone(), source }
+}
+
+fn tensors<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, CheckpointError> {
+    SafeTensors::deserialize(bytes).map_err(|source| CheckpointError::Format { path: path.into(), source })
+}
+
+fn read_parameters(
+    path: &Path,
+    bytes: &[u8],
+    parameters: &[&Parameter],
+    weights: &mut [f32],
+) -> Result<(), CheckpointError> {
+    let tensors = tensors(path, bytes)?;
+    for parameter in parameters {
+        read(path, parameter, &tensors, &mut weights[parameter.range.clone()])?;
+    }
+    Ok(())
 }
 
 /// Which file holds which parameters.
@@ -170,9 +196,12 @@ fn files<'a>(
 fn read(
     path: &Path,
     parameter: &Parameter,
-    tensor: &TensorView<'_>,
+    tensors: &SafeTensors<'_>,
     out: &mut [f32],
 ) -> Result<(), CheckpointError> {
+    let tensor = tensors
+        .tensor(&parameter.name)
+        .map_err(|_| CheckpointError::Missing { path: path.into(), tensor: parameter.name.clone() })?;
     if tensor.shape() != parameter.shape {
         return Err(CheckpointError::Shape {
             path: path.into(),
@@ -227,10 +256,6 @@ pub fn save(
     end_ids: &[u32],
     template: Option<&Path>,
 ) -> Result<(), CheckpointError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CheckpointError::Io { path, source }
-    };
     if let Ok(entries) = fs::read_dir(dir) {
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
         let ours = |name: &str| {
@@ -249,45 +274,65 @@ pub fn save(
         fs::remove_dir_all(&partial).map_err(io(&partial))?;
     }
     fs::create_dir_all(&partial).map_err(io(&partial))?;
-    let layout = ParameterLayout::new(config);
-    let bytes: Vec<Vec<u8>> = layout
-        .parameters
-        .iter()
-        .map(|p| {
-            let values = &weights[p.range.clone()];
-            match dtype {
-                WeightDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                WeightDtype::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-            }
-        })
-        .collect();
-    let kind = match dtype {
-        WeightDtype::F32 => Dtype::F32,
-        WeightDtype::Bf16 => Dtype::BF16,
-    };
-    let views = layout.parameters.iter().zip(&bytes).map(|(p, data)| {
-        let view = TensorView::new(kind, p.shape.clone(), data).expect("the data has the shape's length");
-        (p.name.clone(), view)
-    });
-    let file = partial.join("model.safetensors");
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), &file)
-        .map_err(|source| CheckpointError::Format { path: file.clone(), source })?;
-    let json = config.to_json(end_ids, dtype.hf_name());
-    let text = serde_json::to_string_pretty(&json).expect("a JSON value always serialises");
-    let path = partial.join("config.json");
-    fs::write(&path, text + "\n").map_err(io(&path))?;
-    if let Some(template) = template {
-        for name in COMPANIONS {
-            let from = template.join(name);
-            if from.exists() {
-                fs::copy(&from, partial.join(name)).map_err(io(&from))?;
-            }
-        }
+    for (name, bytes) in files_of(config, weights, dtype, end_ids, template)? {
+        let path = partial.join(name);
+        fs::write(&path, bytes).map_err(io(&path))?;
     }
     if dir.exists() {
         fs::remove_dir_all(dir).map_err(io(dir))?;
     }
     // Rename last: whoever opens the folder finds all of it or none.
     fs::rename(&partial, dir).map_err(io(dir))
+}
+
+/// Every file of a checkpoint folder, by name.
+fn files_of(
+    config: &ModelConfig,
+    weights: &[f32],
+    dtype: WeightDtype,
+    end_ids: &[u32],
+    template: Option<&Path>,
+) -> Result<Vec<(&'static str, Vec<u8>)>, CheckpointError> {
+    let json = config.to_json(end_ids, dtype.hf_name());
+    let text = serde_json::to_string_pretty(&json).expect("a JSON value always serialises");
+    let mut files = vec![
+        ("model.safetensors", weights_file(&ParameterLayout::new(config), weights, dtype)),
+        ("config.json", (text + "\n").into_bytes()),
+    ];
+    for name in COMPANIONS {
+        let Some(from) = template.map(|template| template.join(name)).filter(|from| from.exists()) else {
+            continue;
+        };
+        files.push((name, fs::read(&from).map_err(io(&from))?));
+    }
+    Ok(files)
+}
+
+fn weights_file(layout: &ParameterLayout, weights: &[f32], dtype: WeightDtype) -> Vec<u8> {
+    let kind = match dtype {
+        WeightDtype::F32 => Dtype::F32,
+        WeightDtype::Bf16 => Dtype::BF16,
+    };
+    let bytes = layout.parameters.iter().map(|parameter| {
+        let values = &weights[parameter.range.clone()];
+        match dtype {
+            WeightDtype::F32 => le_bytes(values),
+            WeightDtype::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+        }
+    });
+    let bytes: Vec<Cow<'_, [u8]>> = bytes.collect();
+    let views = layout.parameters.iter().zip(&bytes).map(|(parameter, data)| {
+        let view = TensorView::new(kind, parameter.shape.clone(), data);
+        (parameter.name.as_str(), view.expect("the data has the shape's length"))
+    });
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize(views, Some(metadata)).expect("every name is there once")
+}
+
+/// The bytes of `values` as a safetensors file holds them.
+fn le_bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    match cfg!(target_endian = "little") {
+        true => Cow::Borrowed(bytemuck::cast_slice(values)),
+        false => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
 }

@@ -28,7 +28,7 @@ pub mod transformer;
 pub use batcher::{Batcher, BatcherConfig, BatcherError, BatcherStats, SequenceId, SubmitError};
 pub use bpe::train_bpe;
 pub use chat_template::{ChatTemplate, NANO_TEMPLATE};
-pub use checkpoint::{CheckpointError, WeightDtype};
+pub use checkpoint::{CheckpointError, StoredVersion, VersionFolders, WeightDtype, fingerprint};
 pub use config::{ConfigError, ModelConfig};
 pub use detokenizer::{IncrementalDetokenizer, StopMatcher, StopStep};
 pub use generation_config::GenerationConfig;
@@ -44,6 +44,6 @@ pub use text_error::TextError;
 pub use tokenizer::{NamedTokens, Tokenizer};
 pub use training::{
     AdamWConfig, CandidateObjective, Objective, PolicyObjective, StepReport, TrainCandidate, TrainRow,
-    TrainSequence, Trainer,
+    TrainSequence, Trainer, TrainerState,
 };
 pub use transformer::{KvPool, PagedStep, Transformer, Weights, random_weights};

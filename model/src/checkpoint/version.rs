@@ -1,0 +1,290 @@
+//! Version folders: a checkpoint folder together with the optimizer's state, and a list of its files by which a
+//! torn one is found out. Training goes on from one bit for bit.
+//!
+//! A folder is written as `<number>.tmp` and renamed when all of it is on the disk, so that a folder with a number
+//! is complete unless the disk failed it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use safetensors::{Dtype, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{CheckpointError, WeightDtype, files_of, io, le_bytes, read, read_parameters, tensors};
+use crate::{
+    config::ModelConfig,
+    params::{Parameter, ParameterLayout},
+    training::TrainerState,
+};
+
+const WEIGHTS: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const MANIFEST: &str = "version.json";
+/// Full-precision weights, in the optimizer's file of a folder whose own are rounded.
+const MASTER: &str = "weights";
+
+/// `version.json`: what a version folder is and what is in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionManifest {
+    /// The version's number.
+    pub number: u64,
+    /// The run's step that made it.
+    pub step: u64,
+    /// Steps that the optimizer's moments have seen.
+    pub optimizer_step: u32,
+    /// [`fingerprint`] of its weights.
+    pub fingerprint: String,
+    /// Version of this program that wrote it.
+    pub written_by: String,
+    /// Its files, this one excepted.
+    pub files: BTreeMap<String, FileSum>,
+}
+
+/// What a file was when it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSum {
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its content.
+    pub sha256: String,
+}
+
+/// A version read back from its folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredVersion {
+    /// What the folder says of itself.
+    pub manifest: VersionManifest,
+    /// What training goes on from.
+    pub state: TrainerState,
+}
+
+/// Names weights by what they are: SHA-256 over the model's shape and every parameter, in hexadecimal.
+pub fn fingerprint(config: &ModelConfig, weights: &[f32]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(config.to_json(&[], WeightDtype::F32.hf_name()).to_string());
+    hash.update(le_bytes(weights));
+    hex(hash)
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The folder of version folders, and what they have in common.
+#[derive(Clone, Debug)]
+pub struct VersionFolders {
+    /// Holds a folder per version.
+    pub dir: PathBuf,
+    /// The model's shape.
+    pub config: ModelConfig,
+    /// What the parameters are stored in; where that rounds them, the exact ones are stored beside.
+    pub dtype: WeightDtype,
+    /// The checkpoint folder whose tokenizer and templates are taken along.
+    pub template: PathBuf,
+    /// Tokens that end a response.
+    pub end_ids: Vec<u32>,
+}
+
+/// A version folder that is written and not there yet.
+#[must_use = "it becomes a version by `publish`"]
+pub struct StagedVersion {
+    staged: PathBuf,
+    dir: PathBuf,
+}
+
+impl VersionFolders {
+    /// Where version `number` is, if it is kept.
+    pub fn folder(&self, number: u64) -> PathBuf {
+        self.dir.join(number.to_string())
+    }
+
+    /// Writes `<number>.tmp`, all of it to the disk.
+    pub fn stage(
+        &self,
+        number: u64,
+        step: u64,
+        fingerprint: &str,
+        state: &TrainerState,
+    ) -> Result<StagedVersion, CheckpointError> {
+        let staged = self.dir.join(format!("{number}.tmp"));
+        remove_folder(&staged)?;
+        fs::create_dir_all(&staged).map_err(io(&staged))?;
+        let template = Some(self.template.as_path());
+        let mut files = files_of(&self.config, &state.weights, self.dtype, &self.end_ids, template)?;
+        files.push((OPTIMIZER, self.optimizer_file(state)));
+        let files = write_all(&staged, &files)?;
+        let manifest = VersionManifest {
+            number,
+            step,
+            optimizer_step: state.step,
+            fingerprint: fingerprint.to_owned(),
+            written_by: env!("CARGO_PKG_VERSION").to_owned(),
+            files,
+        };
+        let text = serde_json::to_string_pretty(&manifest).expect("its keys are strings") + "\n";
+        write(&staged.join(MANIFEST), text.as_bytes())?;
+        sync(&staged)?;
+        Ok(StagedVersion { staged, dir: self.folder(number) })
+    }
+
+    fn optimizer_file(&self, state: &TrainerState) -> Vec<u8> {
+        let moments = [("first", &state.first), ("second", &state.second)];
+        let master = (self.dtype != WeightDtype::F32).then_some((MASTER, &state.weights));
+        let values: Vec<_> =
+            moments.into_iter().chain(master).map(|(name, values)| (name, le_bytes(values))).collect();
+        let views = values.iter().map(|(name, bytes)| {
+            let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
+            (*name, view.expect("one dimension of the data's length"))
+        });
+        safetensors::serialize(views, Some(HashMap::new())).expect("every name is there once")
+    }
+
+    /// Reads version `number` back; a file that is not as it was written is named.
+    pub fn load(&self, number: u64) -> Result<StoredVersion, CheckpointError> {
+        let dir = self.folder(number);
+        let path = dir.join(MANIFEST);
+        let text = fs::read(&path).map_err(io(&path))?;
+        let torn = |path: &Path, what: String| CheckpointError::Torn { path: path.into(), what };
+        let manifest: VersionManifest =
+            serde_json::from_slice(&text).map_err(|error| torn(&path, error.to_string()))?;
+        if manifest.number != number {
+            return Err(torn(&path, format!("it is of version {}", manifest.number)));
+        }
+        let mut contents = BTreeMap::new();
+        for (name, sum) in &manifest.files {
+            let path = dir.join(name);
+            let bytes = fs::read(&path).map_err(io(&path))?;
+            if bytes.len() as u64 != sum.bytes {
+                return Err(torn(&path, format!("{} bytes, {MANIFEST} says {}", bytes.len(), sum.bytes)));
+            }
+            let found = hex(Sha256::new_with_prefix(&bytes));
+            if found != sum.sha256 {
+                return Err(torn(&path, format!("SHA-256 {found}, {MANIFEST} says {}", sum.sha256)));
+            }
+            contents.insert(name.as_str(), bytes);
+        }
+        let content = |name: &str| {
+            let path = dir.join(name);
+            let bytes = contents.get(name).map(Vec::as_slice);
+            bytes.map(|bytes| (path.clone(), bytes)).ok_or(torn(&path, format!("not in {MANIFEST}")))
+        };
+        let layout = ParameterLayout::new(&self.config);
+        let (path, bytes) = content(OPTIMIZER)?;
+        let optimizer = tensors(&path, bytes)?;
+        let whole = |name: &str| -> Result<Vec<f32>, CheckpointError> {
+            let len = layout.len();
+            let mut values = vec![0.0; len];
+            let parameter = Parameter { name: name.into(), shape: vec![len], range: 0..len };
+            read(&path, &parameter, &optimizer, &mut values)?;
+            Ok(values)
+        };
+        let weights = match optimizer.tensor(MASTER) {
+            Ok(_) => whole(MASTER)?,
+            Err(_) => {
+                let (path, bytes) = content(WEIGHTS)?;
+                let parameters: Vec<&Parameter> = layout.parameters.iter().collect();
+                let mut weights = vec![0.0; layout.len()];
+                read_parameters(&path, bytes, &parameters, &mut weights)?;
+                weights
+            }
+        };
+        let state = TrainerState {
+            step: manifest.optimizer_step,
+            weights,
+            first: whole("first")?,
+            second: whole("second")?,
+        };
+        Ok(StoredVersion { manifest, state })
+    }
+
+    /// Numbers of the folders that are there, ascending; complete or not.
+    pub fn numbers(&self) -> Result<Vec<u64>, CheckpointError> {
+        let mut numbers: Vec<u64> = self.names()?.iter().filter_map(|name| name.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Removes what a writer that died has left: every `<number>.tmp`, and every folder of a number that is not
+    /// among `named`. Returns what was removed.
+    pub fn discard_unnamed(&self, named: &[u64]) -> Result<Vec<PathBuf>, CheckpointError> {
+        let unnamed = |name: &&String| match name.strip_suffix(".tmp") {
+            Some(number) => number.parse::<u64>().is_ok(),
+            None => name.parse().is_ok_and(|number| !named.contains(&number)),
+        };
+        let names = self.names()?;
+        let discarded: Vec<PathBuf> = names.iter().filter(unnamed).map(|name| self.dir.join(name)).collect();
+        discarded.iter().try_for_each(|folder| remove_folder(folder))?;
+        Ok(discarded)
+    }
+
+    /// Removes version `number`, if it is there.
+    pub fn remove(&self, number: u64) -> Result<(), CheckpointError> {
+        remove_folder(&self.folder(number))
+    }
+
+    fn names(&self) -> Result<Vec<String>, CheckpointError> {
+        if !self.dir.exists() {
+            return Ok(Vec::new());
+        }
+        let entries = fs::read_dir(&self.dir).map_err(io(&self.dir))?;
+        Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    }
+}
+
+impl StagedVersion {
+    /// Gives the folder its number. What has it already is one that nobody named, and goes.
+    pub fn publish(self) -> Result<PathBuf, CheckpointError> {
+        remove_folder(&self.dir)?;
+        fs::rename(&self.staged, &self.dir).map_err(io(&self.dir))?;
+        sync(self.dir.parent().expect("a version folder lies in a folder"))?;
+        Ok(self.dir)
+    }
+}
+
+/// Writes all files at once: hashing one goes on while the disk takes another.
+fn write_all(
+    dir: &Path,
+    files: &[(&'static str, Vec<u8>)],
+) -> Result<BTreeMap<String, FileSum>, CheckpointError> {
+    thread::scope(|scope| {
+        let writers: Vec<_> =
+            files.iter().map(|(name, bytes)| scope.spawn(move || write(&dir.join(name), bytes))).collect();
+        let sums = files.iter().map(|(name, bytes)| {
+            let sum = FileSum { bytes: bytes.len() as u64, sha256: hex(Sha256::new_with_prefix(bytes)) };
+            ((*name).to_owned(), sum)
+        });
+        let sums = sums.collect();
+        for writer in writers {
+            writer.join().expect("a writer does not panic")?;
+        }
+        Ok(sums)
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(io(path))
+}
+
+/// A folder's entries survive a loss of power only once the folder itself is on the disk.
+fn sync(dir: &Path) -> Result<(), CheckpointError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))
+}
+
+fn remove_folder(dir: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(io(dir)(source)),
+        _ => Ok(()),
+    }
+}
