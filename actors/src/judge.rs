@@ -228,6 +228,7 @@ impl JudgeEngine {
             Self::Embedded(engine) => {
                 let prompt_ids = engine.prompt_ids(&[message], &[], &Map::new())?;
                 let request = GenerateRequest {
+                    drawn_ids: Vec::new(),
                     prompt_ids,
                     sampling: SamplingParams { temperature: config.temperature, ..SamplingParams::default() },
                     max_new_tokens: config.max_new_tokens,

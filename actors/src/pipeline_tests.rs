@@ -154,6 +154,7 @@ impl Loop {
 
     async fn generate(&self, max_new_tokens: usize) -> mpsc::Receiver<GenerateEvent> {
         let request = GenerateRequest {
+            drawn_ids: Vec::new(),
             prompt_ids: vec![1, 40, 41],
             sampling: SamplingParams { seed: Some(1), ..SamplingParams::default() },
             max_new_tokens,

@@ -33,6 +33,7 @@ fn batcher() -> Batcher<Cpu> {
 /// A prompt that no cache has seen.
 fn request(rng: &mut ChaCha8Rng, prompt_tokens: usize, max_new_tokens: usize) -> GenerateRequest {
     GenerateRequest {
+        drawn_ids: Vec::new(),
         prompt_ids: (0..prompt_tokens).map(|_| rng.random_range(0..nano_shape::VOCAB_SIZE as u32)).collect(),
         sampling: SamplingParams { seed: Some(1), ..Default::default() },
         max_new_tokens,

@@ -210,16 +210,26 @@ impl<B: Backend> Batcher<B> {
             return Err(SubmitError::ContextLengthExceeded { prompt_tokens, context_tokens });
         }
         let vocab_size = self.transformer.config.vocab_size;
-        if let Some(&id) = request.prompt_ids.iter().find(|&&id| id as usize >= vocab_size) {
+        let mut ids = request.prompt_ids.iter().chain(&request.drawn_ids);
+        if let Some(&id) = ids.find(|&&id| id as usize >= vocab_size) {
             return Err(SubmitError::UnknownToken { id, vocab_size });
         }
-        let response = Response::new(&request, context_tokens - prompt_tokens, self.tokenizer.clone())?;
+        let mut response = Response::new(&request, context_tokens - prompt_tokens, self.tokenizer.clone())?;
         if self.waiting() >= self.config.max_waiting {
             return Err(SubmitError::QueueFull { waiting: self.waiting() });
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.schedule.add(id, request.prompt_ids);
+        for &drawn in &request.drawn_ids {
+            if let Some(End { reason, text }) = response.redraw(drawn, &self.end_ids) {
+                // The engine that drew it ended before it could say so.
+                let policy_version = self.version();
+                let finished = GenerateEvent::Finished { reason, text, policy_version, cached_tokens: 0 };
+                self.events.push((SequenceId(id), finished));
+                return Ok(SequenceId(id));
+            }
+        }
+        self.schedule.add(id, [request.prompt_ids, request.drawn_ids].concat());
         self.responses.insert(id, response);
         Ok(SequenceId(id))
     }

@@ -30,7 +30,7 @@ pub(crate) struct End {
 }
 
 impl Response {
-    /// `room` is what the context leaves for drawn tokens.
+    /// `room` is what the context leaves for the response.
     pub fn new(request: &GenerateRequest, room: usize, tokenizer: Tokenizer) -> Result<Self, SamplingError> {
         Ok(Self {
             sampler: Sampler::new(request.sampling.clone(), request.top_logprobs)?,
@@ -40,21 +40,32 @@ impl Response {
         })
     }
 
+    /// Takes in a token that was drawn elsewhere, as if it had been drawn here.
+    pub fn redraw(&mut self, id: u32, end_ids: &[u32]) -> Option<End> {
+        self.sampler.skip_draw();
+        self.take(id, end_ids).1
+    }
+
     /// Draws the next token.
     pub fn draw(&mut self, logits: &[f32], end_ids: &[u32]) -> Result<Drawn, NotFinite> {
         let token = self.sampler.draw(logits)?;
-        self.remaining_tokens -= 1;
-        if end_ids.contains(&token.id) {
-            let end = Some(End { reason: FinishReason::Stop, ..self.end() });
-            return Ok(Drawn { token, text: String::new(), end });
+        let (text, end) = self.take(token.id, end_ids);
+        Ok(Drawn { token, text, end })
+    }
+
+    /// The text that became certain with a token, and the end if it was the last.
+    fn take(&mut self, id: u32, end_ids: &[u32]) -> (String, Option<End>) {
+        self.remaining_tokens = self.remaining_tokens.saturating_sub(1);
+        if end_ids.contains(&id) {
+            return (String::new(), Some(End { reason: FinishReason::Stop, ..self.end() }));
         }
-        let StopStep { text, stopped } = self.stop.push(&self.detokenizer.push(token.id));
+        let StopStep { text, stopped } = self.stop.push(&self.detokenizer.push(id));
         let end = if stopped {
             Some(End { reason: FinishReason::Stop, text: String::new() })
         } else {
             (self.remaining_tokens == 0).then(|| self.end())
         };
-        Ok(Drawn { token, text, end })
+        (text, end)
     }
 
     /// The end for want of room, unless the last held-back text completes a stop string.

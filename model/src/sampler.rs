@@ -92,6 +92,13 @@ impl Sampler {
         (drawn, (logit - mass.ln()) as f32)
     }
 
+    /// Leaves the stream where a draw leaves it: each takes one number, a greedy one none.
+    pub fn skip_draw(&mut self) {
+        if self.params.temperature >= f32::MIN_POSITIVE {
+            self.rng.random::<f64>();
+        }
+    }
+
     fn weight(&self, id: u32) -> f64 {
         f64::from(self.weights[id as usize])
     }

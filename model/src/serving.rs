@@ -26,9 +26,13 @@ impl Default for SamplingParams {
 pub struct GenerateRequest {
     /// Token ids of the rendered prompt; at least one.
     pub prompt_ids: Vec<u32>,
+    /// The response's beginning, where another engine ended under it; else empty. The response goes on as if this
+    /// engine had drawn it: the events start behind it, a stop string may begin in it, and a seed's stream is where it
+    /// was. Its tokens count in `max_new_tokens`.
+    pub drawn_ids: Vec<u32>,
     /// How to draw.
     pub sampling: SamplingParams,
-    /// Most tokens to draw, the end token included; at least one.
+    /// Most tokens of the response, the end token included; at least one.
     pub max_new_tokens: usize,
     /// The response ends before the first of these strings.
     pub stop: Vec<String>,

@@ -130,7 +130,14 @@ fn drain(batcher: &mut Batcher<Cpu>) -> BTreeMap<SequenceId, Reply> {
 
 fn request(prompt_ids: Vec<u32>, max_new_tokens: usize, temperature: f32) -> GenerateRequest {
     let sampling = SamplingParams { temperature, seed: Some(11), ..Default::default() };
-    GenerateRequest { prompt_ids, sampling, max_new_tokens, stop: Vec::new(), top_logprobs: 0 }
+    GenerateRequest {
+        prompt_ids,
+        drawn_ids: Vec::new(),
+        sampling,
+        max_new_tokens,
+        stop: Vec::new(),
+        top_logprobs: 0,
+    }
 }
 
 fn prompt(seed: u64, len: usize) -> Vec<u32> {
@@ -487,5 +494,47 @@ fn no_request_is_lost_and_no_block_leaks_whatever_happens() {
             assert!(replies[&id].reason.is_some(), "seed {seed}: {id:?} never ended");
         }
         assert_eq!(batcher.live_versions(), [version]);
+    }
+}
+
+#[test]
+fn a_response_that_another_engine_began_goes_on_as_if_it_had_not_been_cut() {
+    let model = Model::new();
+    let weights = model.weights(1);
+    let mut requests = mixed_requests();
+    let said: Vec<char> = model.alone(&weights, &requests[..1])[0].text.chars().collect();
+    // Some cuts fall into it: its beginning was held back.
+    requests[0].stop = vec![said[said.len() / 2..said.len() / 2 + 3].iter().collect()];
+    for request in requests {
+        let (events, whole) = told(&mut model.batcher(ROOMY, &weights), request.clone());
+        for cut in 0..=events.len() {
+            let begun = &events[..cut];
+            let drawn_ids = begun.iter().map(|(id, _)| *id).collect();
+            let resumed = GenerateRequest { drawn_ids, ..request.clone() };
+            let (rest, end) = told(&mut model.batcher(ROOMY, &weights), resumed);
+            assert_eq!([begun, &rest].concat(), events, "cut at {cut}");
+            assert_eq!(end, whole, "cut at {cut}");
+        }
+    }
+}
+
+/// Each token and the text that came with it; the reason of the end and the text that came with that.
+fn told(
+    batcher: &mut Batcher<Cpu>,
+    request: GenerateRequest,
+) -> (Vec<(u32, String)>, (FinishReason, String)) {
+    batcher.submit(request).expect("it fits");
+    let mut tokens = Vec::new();
+    loop {
+        for (_, event) in batcher.step().expect("the CPU does not fail") {
+            match event {
+                GenerateEvent::Token { token, text, .. } => tokens.push((token.id, text)),
+                GenerateEvent::Finished { reason, text, .. } => {
+                    assert!(batcher.is_idle());
+                    return (tokens, (reason, text));
+                }
+                GenerateEvent::Failed { error } => panic!("{error}"),
+            }
+        }
     }
 }

@@ -101,6 +101,7 @@ pub fn answers<'a>(
     let mut requests = Vec::new();
     for (messages, temperature, seed) in prompts {
         requests.push(GenerateRequest {
+            drawn_ids: Vec::new(),
             prompt_ids: model.text.prompt_ids(messages, &[], &Map::new())?,
             sampling: SamplingParams { temperature, seed: Some(seed), ..SamplingParams::default() },
             max_new_tokens: MOST_TOKENS,

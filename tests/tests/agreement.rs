@@ -27,6 +27,7 @@ fn log_probs_of_serving_scoring_and_training_agree_to_1e_4() {
         let mut batcher = model.batcher(model.weights.clone(), 4096).expect("a batcher");
         let sampling = SamplingParams { temperature, seed: Some(seed), ..SamplingParams::default() };
         let request = GenerateRequest {
+            drawn_ids: Vec::new(),
             prompt_ids: prompt_ids.clone(),
             sampling,
             max_new_tokens: 48,

@@ -66,6 +66,7 @@ impl ServingModel for Counting {
 
 fn request(prompt: u32, max_new_tokens: usize) -> GenerateRequest {
     GenerateRequest {
+        drawn_ids: Vec::new(),
         prompt_ids: vec![prompt],
         sampling: SamplingParams::default(),
         max_new_tokens,

@@ -3,7 +3,6 @@
 //! overtake it.
 
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,11 +15,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use openclaw_model::{
-    FinishReason, GenerateEvent, GenerateRequest, ParserConfig, SamplingParams, normalize_messages,
-};
+use openclaw_model::{GenerateRequest, ParserConfig, SamplingParams, normalize_messages};
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{
@@ -28,23 +24,18 @@ use super::{
     admission::Admitted,
     draft::Draft,
     errors::ApiError,
+    generation::{Drawn, Ending, Generation},
     models::unix_secs,
     openai::{ChatRequest, request_marks},
     stream,
 };
 use crate::{
-    engine::{Engine, EngineError},
     sessions::{Arrival, ArrivedRequest, TurnCompleted},
     turn::{Turn, TurnId, TurnKind},
 };
 
 /// A client that sends its body slower than this is not waited for.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two tries to reach a model that ended under a request.
-const ENGINE_RETRY_PERIOD: Duration = Duration::from_millis(100);
-/// How often a request that nobody has seen an answer to is begun again.
-const MAX_ATTEMPTS: u32 = 3;
-
 /// The handler.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
     let received = Instant::now();
@@ -69,6 +60,7 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
     metrics::counter!("openclaw_gateway_prompt_tokens_total").increment(prompt.ids.len() as u64);
     let generate = GenerateRequest {
         prompt_ids: prompt.ids.clone(),
+        drawn_ids: Vec::new(),
         sampling: sampling(&shared, &chat),
         max_new_tokens: chat.max_tokens.unwrap_or(shared.config.default_max_tokens).clamp(1, room),
         stop: chat.stop.clone(),
@@ -76,7 +68,6 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
     };
     let answer = Answer {
         id: TurnId(format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()).into()),
-        engine: pick_engine(&shared.engines, &arrival),
         created: unix_secs(),
         shared,
         chat,
@@ -106,7 +97,6 @@ pub struct Answer {
     pub arrival: Arrival,
     prompt: Prompt,
     generate: GenerateRequest,
-    engine: Engine,
     received: Instant,
     _place: Admitted,
 }
@@ -116,24 +106,6 @@ struct Prompt {
     messages: Vec<Value>,
     tools: Vec<Value>,
     parser: ParserConfig,
-}
-
-/// Tokens on their way.
-pub struct Generation {
-    first: Option<GenerateEvent>,
-    events: mpsc::Receiver<GenerateEvent>,
-    /// The version that draws every token.
-    pub policy_version: u64,
-}
-
-/// How a generation ended.
-pub struct Ending {
-    /// Why.
-    pub reason: FinishReason,
-    /// The version that drew every token.
-    pub policy_version: u64,
-    /// Prompt tokens that needed no computing.
-    pub cached_tokens: usize,
 }
 
 /// A complete turn, recorded.
@@ -146,69 +118,19 @@ pub struct Completed {
     pub usage: Value,
 }
 
-impl Generation {
-    /// The next event; a server that stops and an engine that ends are failures.
-    pub async fn next(&mut self, shared: &Shared) -> GenerateEvent {
-        if let Some(first) = self.first.take() {
-            return first;
-        }
-        let mut cut = shared.cut.subscribe();
-        let event = tokio::select! {
-            event = self.events.recv() => event,
-            _ = cut.wait_for(|cut| *cut) => {
-                return GenerateEvent::Failed { error: "the server is stopping".to_owned() };
-            }
-        };
-        event.unwrap_or_else(|| GenerateEvent::Failed { error: "the model ended".to_owned() })
-    }
-}
-
 impl Answer {
     /// An empty reply to fill.
     pub fn draft(&self) -> Draft {
         Draft::new(self.prompt.parser, self.chat.logprobs)
     }
 
-    /// Begins to draw and waits for the first event. A model that ends before it has said a word is waited for and
-    /// asked again: clients would answer an error with a rewritten message.
+    /// Begins to draw and waits for the first token.
     pub async fn begin(&self) -> Result<Generation, ApiError> {
-        let patience = Duration::from_secs(self.shared.config.engine_wait_secs);
-        let deadline = tokio::time::Instant::now() + patience;
-        let mut attempts = 0;
-        let last_error = loop {
-            attempts += 1;
-            let asked = tokio::time::timeout_at(deadline, self.engine.generate(self.generate.clone())).await;
-            let error = match asked {
-                Ok(Ok(events)) => {
-                    let mut generation = Generation { first: None, events, policy_version: 0 };
-                    match generation.next(&self.shared).await {
-                        GenerateEvent::Failed { error } => error,
-                        first @ (GenerateEvent::Token { policy_version, .. }
-                        | GenerateEvent::Finished { policy_version, .. }) => {
-                            generation.first = Some(first);
-                            generation.policy_version = policy_version;
-                            let waited = self.received.elapsed().as_secs_f64();
-                            metrics::histogram!("openclaw_gateway_time_to_first_token_seconds")
-                                .record(waited);
-                            return Ok(generation);
-                        }
-                    }
-                }
-                Ok(Err(EngineError::Refused { reason, .. })) => {
-                    let message = format!("The model cannot take this request: {reason}.");
-                    return Err(ApiError::invalid("messages", message));
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => break "it did not come back in time".to_owned(),
-            };
-            warn!(error, attempts, "the model ended before it answered; asking again");
-            metrics::counter!("openclaw_gateway_generations_repeated_total").increment(1);
-            if attempts == MAX_ATTEMPTS || *self.shared.cut.borrow() {
-                break error;
-            }
-            tokio::time::sleep(ENGINE_RETRY_PERIOD).await;
-        };
-        Err(ApiError::unavailable(format!("The model is away: {last_error}.")))
+        let session = &self.arrival.session;
+        let generation = Generation::begin(self.shared.clone(), session, self.generate.clone()).await?;
+        let waited = self.received.elapsed().as_secs_f64();
+        metrics::histogram!("openclaw_gateway_time_to_first_token_seconds").record(waited);
+        Ok(generation)
     }
 
     /// Hands the finished turn on. The client must not see its end before this returns.
@@ -225,6 +147,10 @@ impl Answer {
                 "prompt_tokens_details": {"cached_tokens": ending.cached_tokens},
             }),
         };
+        if ending.mixed_versions && self.arrival.trainable {
+            metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => "mixed_versions")
+                .increment(1);
+        }
         let completion = draft.into_completion(
             self.prompt.ids,
             ending.policy_version,
@@ -236,7 +162,7 @@ impl Answer {
             session: self.arrival.session,
             index: self.arrival.index,
             kind: self.arrival.kind,
-            trainable: self.arrival.trainable,
+            trainable: self.arrival.trainable && !ending.mixed_versions,
             messages: Arc::new(self.prompt.messages),
             tools: Arc::new(self.prompt.tools),
             template_kwargs: Arc::new(self.chat.template_kwargs),
@@ -310,18 +236,7 @@ impl Drop for Uncut {
 
 async fn whole(answer: Answer) -> Result<Response, ApiError> {
     let uncut = Uncut::watch();
-    let mut attempts = 0;
-    let outcome = loop {
-        attempts += 1;
-        match draw(&answer).await {
-            // Nobody has seen a word of it: it may be drawn again.
-            Err(error) if attempts < MAX_ATTEMPTS && error.status.is_server_error() => {
-                warn!(error = error.message, attempts, "a generation broke; drawing again");
-            }
-            outcome => break outcome,
-        }
-    };
-    let (mut draft, ending) = match outcome {
+    let (mut draft, ending) = match draw(&answer).await {
         Ok(drawn) => drawn,
         Err(error) => {
             uncut.ended();
@@ -344,19 +259,13 @@ async fn draw(answer: &Answer) -> Result<(Draft, Ending), ApiError> {
     let mut generation = answer.begin().await?;
     let mut draft = answer.draft();
     loop {
-        match generation.next(&answer.shared).await {
-            GenerateEvent::Token { token, text, .. } => {
+        match generation.next().await? {
+            Drawn::Token(token, text) => {
                 draft.push(&token, &text, &answer.shared.tokenizer);
             }
-            GenerateEvent::Finished { reason: FinishReason::Cancelled, .. } => {
-                return Err(ApiError::unavailable("The generation was cancelled."));
-            }
-            GenerateEvent::Finished { reason, text, policy_version, cached_tokens } => {
+            Drawn::End(ending, text) => {
                 draft.close(&text);
-                return Ok((draft, Ending { reason, policy_version, cached_tokens }));
-            }
-            GenerateEvent::Failed { error } => {
-                return Err(ApiError::unavailable(format!("The generation broke: {error}.")));
+                return Ok((draft, ending));
             }
         }
     }
@@ -436,13 +345,4 @@ fn sampling(shared: &Shared, chat: &ChatRequest) -> SamplingParams {
         min_p: chat.min_p.unwrap_or(0.0).min(1.0 - f32::EPSILON),
         seed: chat.seed,
     }
-}
-
-/// A session stays with the engine that has its prefix cached, as long as that engine is up.
-fn pick_engine(engines: &[Engine], arrival: &Arrival) -> Engine {
-    let mut hasher = DefaultHasher::new();
-    arrival.session.hash(&mut hasher);
-    let home = (hasher.finish() % engines.len() as u64) as usize;
-    let mut in_turn = engines.iter().cycle().skip(home).take(engines.len());
-    in_turn.find(|engine| engine.status().up).unwrap_or(&engines[home]).clone()
 }

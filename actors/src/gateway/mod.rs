@@ -6,6 +6,7 @@ mod chat;
 mod draft;
 mod errors;
 mod feedback;
+mod generation;
 mod models;
 mod openai;
 mod routes;

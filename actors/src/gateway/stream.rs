@@ -9,15 +9,16 @@ use std::{
 
 use axum::response::{IntoResponse, Response, Sse, sse};
 use futures::{FutureExt, Stream};
-use openclaw_model::{FinishReason, GenerateEvent, OutputDelta};
+use openclaw_model::OutputDelta;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::{
-    chat::{Answer, Ending, Generation, Uncut},
+    chat::{Answer, Uncut},
     draft::delta_json,
     errors::ApiError,
+    generation::{Drawn, Generation},
 };
 
 /// Silence of this length is broken by a comment, for proxies that close quiet connections.
@@ -33,11 +34,11 @@ pub async fn respond(answer: Answer) -> Result<Response, ApiError> {
             return Err(error);
         }
     };
-    let headers = answer.headers(generation.policy_version);
+    let headers = answer.headers(generation.policy_version());
     // Unbounded, yet no longer than the answer: a slow reader must not slow the model down.
     let (sender, receiver) = mpsc::unbounded_channel();
     let frames = Frames {
-        envelope: answer.envelope("chat.completion.chunk", generation.policy_version),
+        envelope: answer.envelope("chat.completion.chunk", generation.policy_version()),
         usage: answer.chat.include_usage,
         sender: sender.clone(),
     };
@@ -62,21 +63,18 @@ async fn tell(answer: Answer, mut generation: Generation, mut frames: Frames, un
         let next = tokio::select! {
             // Dropping the generation cancels it, dropping `uncut` counts it.
             () = frames.left() => return,
-            next = generation.next(&answer.shared) => next,
+            next = generation.next() => next,
         };
         match next {
-            GenerateEvent::Token { token, text, .. } => {
+            Ok(Drawn::Token(token, text)) => {
                 let deltas = draft.push(&token, &text, &answer.shared.tokenizer);
                 frames.deltas(deltas, || draft.take_logprobs());
             }
-            GenerateEvent::Finished { reason: FinishReason::Cancelled, .. } => {
-                return frames.broken("the generation was cancelled", uncut);
-            }
-            GenerateEvent::Finished { reason, text, policy_version, cached_tokens } => {
+            Ok(Drawn::End(ending, text)) => {
                 frames.deltas(draft.close(&text), || draft.take_logprobs());
-                break Ending { reason, policy_version, cached_tokens };
+                break ending;
             }
-            GenerateEvent::Failed { error } => return frames.broken(&error, uncut),
+            Err(error) => return frames.broken(error, uncut),
         }
     };
     if frames.sender.is_closed() {
@@ -131,11 +129,10 @@ impl Frames {
         let _ = self.sender.send(event(&Value::Object(chunk)));
     }
 
-    fn broken(&self, error: &str, uncut: Uncut) {
-        warn!(error, "a stream broke");
+    fn broken(&self, error: ApiError, uncut: Uncut) {
+        warn!(error = error.message, "a stream broke");
         uncut.ended();
         metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => "failed").increment(1);
-        let error = ApiError::unavailable(format!("The generation broke: {error}."));
         let _ = self.sender.send(event(&error.body()));
     }
 

@@ -334,20 +334,20 @@ pub fn any_weights() -> PolicyWeights {
 /// A stream's `data:` lines as they arrive.
 pub struct Events {
     bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
-    pending: String,
+    pending: Vec<u8>,
     pub content_type: String,
     pub policy_version: String,
 }
 
 impl Events {
-    fn of(response: Response) -> Self {
+    pub fn of(response: Response) -> Self {
         let header = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
         Self {
             content_type: header("content-type"),
             policy_version: header("x-policy-version"),
-            pending: String::new(),
+            pending: Vec::new(),
             bytes: response.bytes_stream().boxed(),
         }
     }
@@ -355,16 +355,15 @@ impl Events {
     /// The next event's data; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<String> {
         loop {
-            if let Some((event, rest)) = self.pending.split_once("\n\n") {
-                let data = event.strip_prefix("data: ").map(str::to_owned);
-                self.pending = rest.to_owned();
-                match data {
-                    Some(data) => return Some(data),
+            if let Some(end) = self.pending.windows(2).position(|two| two == b"\n\n") {
+                let event: Vec<u8> = self.pending.drain(..end + 2).take(end).collect();
+                let event = String::from_utf8(event).expect("events are text");
+                match event.strip_prefix("data: ") {
+                    Some(data) => return Some(data.to_owned()),
                     None => continue,
                 }
             }
-            let bytes = self.bytes.next().await?.ok()?;
-            self.pending.push_str(std::str::from_utf8(&bytes).expect("tests speak ASCII"));
+            self.pending.extend_from_slice(&self.bytes.next().await?.ok()?);
         }
     }
 

@@ -3,5 +3,6 @@
 
 mod house;
 mod requests;
+mod resumption;
 mod sessions;
 mod streams;

@@ -251,14 +251,15 @@ async fn a_policy_that_breaks_or_restarts_is_asked_again() {
     let house = House::new().await;
     house.script.then(Line::Break(""));
     house.script.then(Line::Break("half an ans"));
-    house.script.then(Line::Say("whole"));
-    assert_eq!(house.chat(&ask("hi")).await["choices"][0]["message"]["content"], "whole");
+    house.script.then(Line::Say("wer"));
+    assert_eq!(house.chat(&ask("hi")).await["choices"][0]["message"]["content"], "half an answer");
     assert_eq!(house.turns().len(), 1);
+    assert_eq!(house.tokenizer.decode(&house.script.last_asked().drawn_ids, false), "half an ans");
     house.script.then(Line::Break(""));
     let events = house.stream(&with(ask("hi"), "stream", json!(true))).await.rest().await;
     assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
 
-    house.script.then(Line::Hold("never"));
+    house.script.then(Line::Hold(""));
     let waiting = tokio::spawn({
         let (client, url) = (house.client.clone(), house.url("/v1/chat/completions"));
         async move { client.post(url).json(&ask("hi")).send().await.expect("an answer") }

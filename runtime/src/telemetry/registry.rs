@@ -52,7 +52,7 @@ pub const METRICS: &[Metric] = &[
     counter("openclaw_gateway_feedback_total", "Ratings and remarks of users, by what became of them."),
     counter(
         "openclaw_gateway_generations_repeated_total",
-        "Generations begun again on another engine before the first token.",
+        "Replies taken up again after their engine ended, by how far they were.",
     ),
     gauge("openclaw_gateway_in_flight_requests", "Requests being answered."),
     counter("openclaw_gateway_prompt_tokens_total", "Tokens of prompts received."),
