@@ -1,234 +1,154 @@
-//! What happened, in order: turns, what followed them, verdicts, hints, samples, steps and versions.
+//! The only path between the stages of the loop: turns, what followed them, verdicts, hints, signals, steps and
+//! versions.
 //!
-//! This journal lives in memory and forgets its oldest records; its totals do not. Everything that a durable one
-//! must keep already passes through [`Journal::record`].
+//! A turn has one state. A role takes work that is committed here, does it, records the transition, and only then
+//! lets the work go; so whatever dies in between, the work is found again, and done twice it changes nothing.
+
+mod memory;
+mod record;
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use tokio::sync::watch;
 
-use crate::turn::{NextState, Turn, TurnId, TurnKind, Verdict};
+use self::memory::Memory;
+pub use self::record::*;
+use crate::{
+    judge::Judged,
+    turn::{Evaluate, Sample, TurnId},
+};
 
-/// One fact.
-#[derive(Clone, Debug)]
-pub enum Record {
-    /// The policy answered.
-    TurnCompleted(Arc<Turn>),
-    /// Something followed a turn.
-    NextStateSeen {
-        /// The turn.
-        turn: TurnId,
-        /// What followed.
-        next_state: NextState,
-    },
-    /// A turn was judged.
-    Judged {
-        /// The turn.
-        turn: TurnId,
-        /// The majority and its votes.
-        verdict: Verdict,
-        /// What the judge said, vote by vote; none where a vote did not arrive.
-        answers: Vec<Option<String>>,
-    },
-    /// Hints were drawn from what followed a turn.
-    HintsFound {
-        /// The turn.
-        turn: TurnId,
-        /// Those kept.
-        hints: Vec<String>,
-        /// What the hint writer said, vote by vote; none where a vote did not arrive.
-        answers: Vec<Option<String>>,
-    },
-    /// A turn became a sample.
-    SampleReady {
-        /// The turn.
-        turn: TurnId,
-        /// The hint that its teacher saw.
-        hint: Option<String>,
-    },
-    /// A turn will not be trained on.
-    SampleDropped {
-        /// The turn.
-        turn: TurnId,
-        /// Why; also the label of the counter.
-        reason: &'static str,
-    },
-    /// The policy was updated.
-    StepCompleted {
-        /// Number of the step, from 1.
-        step: u64,
-        /// The turns it learnt from.
-        turns: Vec<TurnId>,
-    },
-    /// A version is there to be served.
-    VersionPublished {
-        /// Its number.
-        version: u64,
-        /// The step that made it.
-        step: u64,
-    },
-}
-
-/// Counts since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Conversations, by their first main turn.
-    pub sessions: u64,
-    /// Turns answered.
-    pub turns: u64,
-    /// Turns that something followed.
-    pub next_states: u64,
-    /// Verdicts of +1.
-    pub approved: u64,
-    /// Verdicts of -1.
-    pub rejected: u64,
-    /// Verdicts of 0, and turns whose votes could not be read.
-    pub neutral: u64,
-    /// Turns with at least one hint.
-    pub hinted: u64,
-    /// Samples ready for the optimizer.
-    pub samples: u64,
-    /// Turns given up, for whatever reason.
-    pub dropped: u64,
-    /// Optimizer steps.
-    pub steps: u64,
-    /// Turns trained on.
-    pub trained: u64,
-    /// The newest version.
-    pub version: u64,
-}
-
-impl Totals {
-    fn add(&mut self, record: &Record) {
-        match record {
-            Record::TurnCompleted(turn) => {
-                self.turns += 1;
-                self.sessions += u64::from(turn.kind == TurnKind::Main && turn.index == 1);
-            }
-            Record::NextStateSeen { .. } => self.next_states += 1,
-            Record::Judged { verdict, .. } => match verdict.reward {
-                Some(1) => self.approved += 1,
-                Some(-1) => self.rejected += 1,
-                _ => self.neutral += 1,
-            },
-            Record::HintsFound { hints, .. } => self.hinted += u64::from(!hints.is_empty()),
-            Record::SampleReady { .. } => self.samples += 1,
-            Record::SampleDropped { .. } => self.dropped += 1,
-            Record::StepCompleted { turns, .. } => {
-                self.steps += 1;
-                self.trained += turns.len() as u64;
-            }
-            Record::VersionPublished { version, .. } => self.version = *version,
-        }
-    }
-}
-
-/// Why a record was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why the journal did not do as asked.
+#[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The run is ending.
     #[error("the journal is closed")]
     Closed,
 }
 
-/// The address of a journal.
+/// The address of a journal. Clones share it; it outlives every incarnation of the writer.
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    capacity: usize,
-    kept: Mutex<Kept>,
+    kept: Mutex<Memory>,
     totals: watch::Sender<Totals>,
-}
-
-struct Kept {
-    records: VecDeque<Record>,
-    closed: bool,
+    backlog: watch::Sender<Backlog>,
 }
 
 impl Journal {
-    /// A journal that keeps the latest `capacity` records.
-    pub fn in_memory(capacity: usize) -> Self {
-        let kept = Kept { records: VecDeque::new(), closed: false };
-        Self {
-            shared: Arc::new(Shared {
-                capacity: capacity.max(1),
-                kept: Mutex::new(kept),
-                totals: watch::Sender::default(),
-            }),
-        }
+    /// A journal that ends with the process.
+    pub fn in_memory() -> Self {
+        let shared =
+            Shared { kept: Mutex::default(), totals: watch::Sender::default(), backlog: Default::default() };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Returns once the record is as safe as this journal makes it.
-    pub async fn record(&self, record: Record) -> Result<(), JournalError> {
+    /// Returns after the commit.
+    pub async fn record(&self, record: Record) -> Result<Recorded, JournalError> {
         let mut kept = self.kept();
-        if kept.closed {
-            return Err(JournalError::Closed);
-        }
-        if let Record::SampleDropped { reason, .. } = &record {
+        let recorded = kept.apply(&record);
+        if let (Recorded::Done, Record::TurnDropped { reason, .. }) = (recorded, &record) {
             metrics::counter!("openclaw_samples_dropped_total", "reason" => *reason).increment(1);
         }
-        self.shared.totals.send_modify(|totals| totals.add(&record));
-        if kept.records.len() == self.shared.capacity {
-            kept.records.pop_front();
+        if recorded == Recorded::Done {
+            self.shared.totals.send_replace(kept.totals);
+            self.shared.backlog.send_replace(kept.backlog());
         }
-        kept.records.push_back(record);
-        Ok(())
+        Ok(recorded)
     }
 
-    /// Takes nothing further.
-    pub fn close(&self) {
-        self.kept().closed = true;
+    /// Returns when the record has a place in the queue; its order with others is kept.
+    pub async fn submit(&self, record: Record) -> Result<(), JournalError> {
+        self.record(record).await.map(drop)
     }
 
-    /// Counts since the start; the receiver is told of each change.
+    /// Counts since the run began; the receiver is told of each change.
     pub fn totals(&self) -> watch::Receiver<Totals> {
         self.shared.totals.subscribe()
     }
 
-    /// The latest records that `wanted` maps to something, oldest first.
-    pub fn recent<T>(&self, wanted: impl FnMut(&Record) -> Option<T>) -> Vec<T> {
-        self.kept().records.iter().filter_map(wanted).collect()
+    /// What is not settled; the receiver is told of each change.
+    pub fn backlog(&self) -> watch::Receiver<Backlog> {
+        self.shared.backlog.subscribe()
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    /// Work for judges changed after `after`, by the number of the change.
+    pub async fn evaluations(&self, after: u64, limit: usize) -> Result<Vec<(u64, Evaluate)>, JournalError> {
+        Ok(self.kept().evaluations(after, limit))
+    }
+
+    /// Work for teachers, likewise.
+    pub async fn judged(&self, after: u64, limit: usize) -> Result<Vec<(u64, Judged)>, JournalError> {
+        Ok(self.kept().judged(after, limit))
+    }
+
+    /// Work for the optimizer, likewise.
+    pub async fn samples(&self, after: u64, limit: usize) -> Result<Vec<(u64, Sample)>, JournalError> {
+        Ok(self.kept().samples(after, limit))
+    }
+
+    /// Those of `turns` that a batch may lease: ready, or leased by an earlier optimizer.
+    pub async fn trainable(&self, turns: &[TurnId]) -> Result<Vec<TurnId>, JournalError> {
+        Ok(self.kept().trainable(turns))
+    }
+
+    /// Every turn of the sessions that answered since then, oldest first.
+    pub async fn open_turns(&self, since: SystemTime) -> Result<Vec<RecordedTurn>, JournalError> {
+        Ok(self.kept().open_turns(since))
+    }
+
+    /// Every version, oldest first.
+    pub async fn versions(&self) -> Result<Vec<VersionRow>, JournalError> {
+        Ok(self.kept().versions.values().cloned().collect())
+    }
+
+    /// The version announced or returned to last; none for the base.
+    pub async fn current_version(&self) -> Result<Option<VersionRow>, JournalError> {
+        let kept = self.kept();
+        Ok(kept.versions.get(&kept.current).cloned())
+    }
+
+    /// The version to go on from after a restart: the last that was committed with a checkpoint or returned to;
+    /// none for the base.
+    pub async fn resumable_version(&self) -> Result<Option<VersionRow>, JournalError> {
+        let kept = self.kept();
+        Ok(kept.versions.get(&kept.resumable).cloned())
+    }
+
+    /// The highest number ever given; 0 is the base.
+    pub async fn last_version_number(&self) -> Result<u64, JournalError> {
+        Ok(self.kept().versions.keys().next_back().copied().unwrap_or(0))
+    }
+
+    /// The highest number of a step; 0 before the first.
+    pub async fn last_step(&self) -> Result<u64, JournalError> {
+        Ok(self.kept().steps.iter().map(|row| row.step).max().unwrap_or(0))
+    }
+
+    /// The latest steps, newest first.
+    pub async fn steps(&self, limit: usize) -> Result<Vec<StepRow>, JournalError> {
+        Ok(self.kept().steps.iter().rev().take(limit).cloned().collect())
+    }
+
+    /// Dead turns, oldest first.
+    pub async fn dead(&self, limit: usize) -> Result<Vec<DeadTurn>, JournalError> {
+        let mut dead = self.kept().dead();
+        dead.truncate(limit);
+        Ok(dead)
+    }
+
+    /// What operators asked for, newest first.
+    pub async fn audit(&self, limit: usize) -> Result<Vec<AuditRow>, JournalError> {
+        Ok(self.kept().audit.iter().rev().take(limit).cloned().collect())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Memory> {
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn dropped(turn: &str) -> Record {
-        Record::SampleDropped { turn: TurnId(turn.into()), reason: "stale" }
-    }
-
-    #[tokio::test]
-    async fn records_are_bounded_and_totals_are_not() {
-        let journal = Journal::in_memory(2);
-        for turn in ["a", "b", "c"] {
-            journal.record(dropped(turn)).await.expect("open");
-        }
-        journal.record(Record::VersionPublished { version: 4, step: 9 }).await.expect("open");
-        let turns = journal.recent(|record| match record {
-            Record::SampleDropped { turn, .. } => Some(turn.to_string()),
-            _ => None,
-        });
-        assert_eq!(turns, ["c"]);
-        assert_eq!(*journal.totals().borrow(), Totals { dropped: 3, version: 4, ..Totals::default() });
-    }
-
-    #[tokio::test]
-    async fn a_closed_journal_says_so() {
-        let journal = Journal::in_memory(2);
-        journal.close();
-        assert_eq!(journal.record(dropped("a")).await, Err(JournalError::Closed));
-        assert_eq!(journal.totals().borrow().dropped, 0);
     }
 }

@@ -17,10 +17,10 @@ use crate::{
     conversation,
     engine::{Engine, EngineError},
     inbox::{Inbox, Lease},
-    journal::{Journal, JournalError, Record},
+    journal::{Journal, JournalError, Record, Recorded},
     methods::HintSelection,
     prompts::{self, Exhibit, PromptStyle},
-    turn::{Evaluate, NextState, NextStateKind, Sample, Turn, TurnKind, Verdict, Vote},
+    turn::{Evaluate, NextState, NextStateKind, Sample, Turn, Verdict, Vote},
     worker::Work,
 };
 
@@ -122,25 +122,23 @@ impl Judge {
     ) -> Result<(), JournalError> {
         let Opinion { verdict, answers, hints, hint_answers } = opinion;
         let seen = Record::NextStateSeen { turn: turn.id.clone(), next_state: next_state.clone() };
-        self.journal.record(seen).await?;
+        self.journal.submit(seen).await?;
         self.recent.remember(&turn.session, turn.index, verdict.reward);
-        let judged = Record::Judged { turn: turn.id.clone(), verdict: verdict.clone(), answers };
-        self.journal.record(judged).await?;
-        if !hint_answers.is_empty() {
-            let found =
-                Record::HintsFound { turn: turn.id.clone(), hints: hints.clone(), answers: hint_answers };
-            self.journal.record(found).await?;
-        }
-        if !turn.trainable || turn.kind == TurnKind::Side {
-            let dropped = Record::SampleDropped { turn: turn.id.clone(), reason: "not_trainable" };
-            return self.journal.record(dropped).await;
-        }
-        match &self.teacher {
-            Some(teacher) if !hints.is_empty() => {
+        let teacher = self.teacher.as_ref().filter(|_| !hints.is_empty());
+        let judged = Record::Judged {
+            turn: turn.id.clone(),
+            verdict: verdict.clone(),
+            answers,
+            hints: hints.clone(),
+            hint_answers,
+            teach: teacher.is_some(),
+        };
+        match (self.journal.record(judged).await?, teacher) {
+            (Recorded::Stale, _) => debug!(turn = %turn.id, "judged before, or not to be trained on"),
+            (Recorded::Done, Some(teacher)) => {
                 teacher.send(Judged { turn: turn.clone(), verdict, hints }).await;
             }
-            _ => {
-                self.journal.record(Record::SampleReady { turn: turn.id.clone(), hint: None }).await?;
+            (Recorded::Done, None) => {
                 self.samples.send(Sample { turn: turn.clone(), verdict, teacher: None }).await;
             }
         }

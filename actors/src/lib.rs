@@ -3,6 +3,7 @@
 pub mod chat_client;
 mod conversation;
 pub mod engine;
+pub mod fault;
 pub mod gateway;
 pub mod inbox;
 pub mod journal;

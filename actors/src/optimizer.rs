@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     engine::{Device, Engine, EngineError},
     inbox::{Inbox, Lease},
-    journal::{Journal, JournalError, Record},
+    journal::{Journal, JournalError, Record, StepCommit},
     methods::MethodConfig,
     publisher::{Publish, Versions},
     turn::{Sample, TurnId},
@@ -194,7 +194,7 @@ impl Loop {
 
     async fn give_up(&self, lease: Lease<Sample>, reason: &'static str) -> Result<(), JournalError> {
         let turn = lease.turn.id.clone();
-        self.arguments.journal.record(Record::SampleDropped { turn, reason }).await?;
+        self.arguments.journal.record(Record::TurnDropped { turn, reason }).await?;
         lease.ack();
         Ok(())
     }
@@ -216,14 +216,21 @@ impl Loop {
         });
         metrics::gauge!("openclaw_optimizer_staleness_versions").set(staleness.max().unwrap_or(0) as f64);
 
+        let leased = Record::BatchLeased { step: self.arguments.versions.number() + 1, turns: turns.clone() };
+        journal.record(leased).await?;
         let StepOutcome { report, weights } =
             self.thread.step(sequences, batch::objective(&config.method), batch).await?;
         observe(&report);
         let Some(weights) = weights else {
             warn!(loss = report.loss, grad_norm = report.grad_norm, "step withheld: not finite");
-            for turn in turns {
-                journal.record(Record::SampleDropped { turn, reason: "not_finite" }).await?;
-            }
+            let withheld = Record::StepWithheld {
+                step: u64::from(report.step),
+                turns,
+                reason: "not_finite".to_owned(),
+                report,
+                fingerprint: String::new(),
+            };
+            journal.record(withheld).await?;
             return Ok(());
         };
         let step = u64::from(report.step);
@@ -234,7 +241,9 @@ impl Loop {
             grad_norm = report.grad_norm,
             "step completed"
         );
-        journal.record(Record::StepCompleted { step, turns }).await?;
+        let commit =
+            StepCommit { step, version: step, turns, report, fingerprint: String::new(), checkpoint: true };
+        journal.record(Record::StepCompleted(commit)).await?;
         reports.send_replace(Some(report));
         publisher.send(Publish { step, weights }).await;
         Ok(())

@@ -13,7 +13,7 @@ use crate::{
     },
     engine::{Engine, EngineLimits},
     inbox::{Inbox, InboxLimits},
-    journal::{Journal, Record, Totals},
+    journal::{Journal, Record, Totals, TurnMark},
     judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
     methods::{MethodConfig, MethodKind},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig},
@@ -56,7 +56,7 @@ async fn start(kind: MethodKind) -> Loop {
     let limits = InboxLimits::default();
     let (evaluations, judged) = (Inbox::new("judge", limits), Inbox::new("teacher", limits));
     let (samples, publish) = (Inbox::new("samples", limits), Inbox::new("publisher", limits));
-    let journal = Journal::in_memory(1000);
+    let journal = Journal::in_memory();
     let versions = Versions::new(0, tiny.weights.clone());
     let dir = tempfile::tempdir().expect("a temporary folder");
     let template = dir.path().join("base");
@@ -142,8 +142,10 @@ impl Loop {
     async fn hear_a_complaint(&self, number: usize) {
         let mut turn = turn(vec![message("user", "2 + 2?")], "**four**");
         turn.id = TurnId(format!("turn-{number}").into());
-        let next_state = user_says("No bold, please.");
-        self.evaluations.send(Evaluate { turn: Arc::new(turn), next_state }).await;
+        let turn = Arc::new(turn);
+        let completed = Record::TurnCompleted { turn: turn.clone(), mark: TurnMark::default() };
+        self.journal.submit(completed).await.expect("recorded");
+        self.evaluations.send(Evaluate { turn, next_state: user_says("No bold, please.") }).await;
     }
 
     async fn serves(&self, version: u64) {
@@ -198,11 +200,8 @@ async fn complaints_become_versions_while_the_policy_serves() {
         let totals = *run.totals.wait_for(|totals| totals.version == 2).await.expect("the journal lives");
         assert_eq!((totals.rejected, totals.steps, totals.trained, totals.dropped), (4, 2, 4, 0), "{kind:?}");
         assert_eq!(totals.hinted, if kind == MethodKind::BinaryRl { 0 } else { 4 });
-        let learnt_from = run.journal.recent(|record| match record {
-            Record::StepCompleted { turns, .. } => Some(turns.len()),
-            _ => None,
-        });
-        assert_eq!(learnt_from, [2, 2]);
+        let steps = run.journal.steps(10).await.expect("read");
+        assert_eq!(steps.iter().map(|step| (step.step, step.turns)).collect::<Vec<_>>(), [(2, 2), (1, 2)]);
         let kept = run.dir.path().join("versions/2");
         while !kept.join("model.safetensors").exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -163,8 +163,7 @@ impl Work for Publisher {
         if let Some(teacher) = self.teacher.as_ref().filter(|teacher| version.is_multiple_of(teacher.every)) {
             teacher.versions.mirror(Version { number: version, weights: lease.weights.clone() });
         }
-        let published = Record::VersionPublished { version, step: lease.step };
-        if let Err(error) = self.journal.record(published).await {
+        if let Err(error) = self.journal.submit(Record::VersionPublished { version }).await {
             warn!(version, %error, "a version was not recorded");
         }
         if version.is_multiple_of(self.config.save_every.max(1)) {

@@ -15,7 +15,7 @@ use crate::{
     conversation,
     engine::{Engine, EngineError},
     inbox::{Inbox, Lease},
-    journal::{Journal, JournalError, Record},
+    journal::{Journal, JournalError, Record, Recorded},
     judge::Judged,
     methods::{MethodConfig, check_alignment},
     prompts,
@@ -81,14 +81,15 @@ impl Work for Teacher {
 impl Teacher {
     async fn pass_on(&self, judged: &Judged, teacher: Option<TeacherSignal>) -> Result<(), JournalError> {
         let turn = judged.turn.id.clone();
-        let hint = teacher.as_ref().map(|signal| signal.hint.clone());
         let sample = Sample { turn: judged.turn.clone(), verdict: judged.verdict.clone(), teacher };
         if let Err(error) = check_alignment(&sample) {
             warn!(%turn, %error, "sample dropped");
-            return self.journal.record(Record::SampleDropped { turn, reason: "misaligned" }).await;
+            return self.journal.submit(Record::TurnDropped { turn, reason: "misaligned" }).await;
         }
-        self.journal.record(Record::SampleReady { turn, hint }).await?;
-        self.samples.send(sample).await;
+        let signal = sample.teacher.clone();
+        if self.journal.record(Record::Taught { turn, signal }).await? == Recorded::Done {
+            self.samples.send(sample).await;
+        }
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! A tiny model with random weights, for tests: everything about it is real but its knowledge.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use openclaw_model::{
     AdamWConfig, Batcher, BatcherConfig, ChatTemplate, FinishReason, ModelConfig, NANO_TEMPLATE, Trainer,
@@ -10,6 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
+    journal::{Journal, Record, Recorded, TurnMark},
+    judge::Judged,
     optimizer::BuildTrainer,
     policy::BuildModel,
     turn::*,
@@ -98,6 +103,8 @@ pub(crate) fn message(role: &str, content: &str) -> Value {
     json!({"role": role, "content": content})
 }
 
+static NEXT: AtomicUsize = AtomicUsize::new(1);
+
 /// A turn that answers `messages` with the bytes of `answer`; its log-probs are made up.
 pub(crate) fn turn(messages: Vec<Value>, answer: &str) -> Turn {
     let text = Tiny::text();
@@ -105,7 +112,7 @@ pub(crate) fn turn(messages: Vec<Value>, answer: &str) -> Turn {
     let mut response_ids = text.tokenizer.encode(answer).expect("text");
     response_ids.extend(text.tokenizer.special_id("<|im_end|>"));
     Turn {
-        id: TurnId("turn".into()),
+        id: TurnId(format!("turn-{}", NEXT.fetch_add(1, Ordering::Relaxed)).into()),
         session: SessionId("session".into()),
         index: 1,
         kind: TurnKind::Main,
@@ -128,4 +135,42 @@ pub(crate) fn turn(messages: Vec<Value>, answer: &str) -> Turn {
 /// A user's message as a next state.
 pub(crate) fn user_says(text: &str) -> NextState {
     NextState { kind: NextStateKind::User, text: text.to_owned(), rating: None, is_error: false }
+}
+
+/// Records all that comes before a judge.
+pub(crate) async fn record_followed(journal: &Journal, evaluate: &Evaluate) {
+    let Evaluate { turn, next_state } = evaluate.clone();
+    let id = turn.id.clone();
+    journal.submit(Record::TurnCompleted { turn, mark: TurnMark::default() }).await.expect("recorded");
+    let seen = journal.record(Record::NextStateSeen { turn: id, next_state }).await;
+    assert_eq!(seen.expect("recorded"), Recorded::Done);
+}
+
+/// Records all that comes before a teacher.
+pub(crate) async fn record_judged(journal: &Journal, judged: &Judged) {
+    let Judged { turn, verdict, hints } = judged.clone();
+    let turn_id = turn.id.clone();
+    record_followed(journal, &Evaluate { turn, next_state: user_says("?") }).await;
+    let teach = !hints.is_empty();
+    let record = Record::Judged {
+        turn: turn_id,
+        verdict,
+        answers: Vec::new(),
+        hints,
+        hint_answers: Vec::new(),
+        teach,
+    };
+    assert_eq!(journal.record(record).await.expect("recorded"), Recorded::Done);
+}
+
+/// Records all that comes before the optimizer.
+pub(crate) async fn record_ready(journal: &Journal, sample: &Sample) {
+    let Sample { turn, verdict, teacher } = sample.clone();
+    let turn_id = turn.id.clone();
+    let hints: Vec<String> = teacher.iter().map(|signal| signal.hint.clone()).collect();
+    record_judged(journal, &Judged { turn, verdict, hints }).await;
+    if teacher.is_some() {
+        let taught = Record::Taught { turn: turn_id, signal: teacher };
+        assert_eq!(journal.record(taught).await.expect("recorded"), Recorded::Done);
+    }
 }

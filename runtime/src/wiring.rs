@@ -51,8 +51,6 @@ const HISTORY_MESSAGES: usize = 6;
 const REPLY_DEADLINE: Duration = Duration::from_secs(120);
 /// How often a simulated user looks whether learning has caught up.
 const PACE_PERIOD: Duration = Duration::from_millis(10);
-/// Records that the journal holds in memory.
-const JOURNAL_RECORDS: usize = 100_000;
 
 /// The actors of a node, not started yet, and what the rest of the process sees of them.
 pub struct Wiring {
@@ -129,7 +127,7 @@ pub fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
             samples: Inbox::new("optimizer", limits),
             publish: Inbox::new("publisher", limits),
         },
-        journal: Journal::in_memory(JOURNAL_RECORDS),
+        journal: Journal::in_memory(),
         models,
         specs: Vec::new(),
     };

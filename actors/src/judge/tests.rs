@@ -36,7 +36,7 @@ fn bench(engine: JudgeEngine, config: JudgeConfig) -> Bench {
         recent: RecentVerdicts::new(),
         teacher: Some(teacher.clone()),
         samples: samples.clone(),
-        journal: Journal::in_memory(100),
+        journal: Journal::in_memory(),
     };
     let work = Inbox::new("judge", InboxLimits { capacity: 8, max_attempts: 2 });
     Bench { judge, teacher, samples, work }
@@ -44,7 +44,10 @@ fn bench(engine: JudgeEngine, config: JudgeConfig) -> Bench {
 
 impl Bench {
     async fn judge(&self, turn: Turn, next_state: NextState) {
-        self.work.send(Evaluate { turn: Arc::new(turn), next_state }).await;
+        let turn = Arc::new(turn);
+        let completed = Record::TurnCompleted { turn: turn.clone(), mark: Default::default() };
+        self.judge.journal.submit(completed).await.expect("recorded");
+        self.work.send(Evaluate { turn, next_state }).await;
         self.judge.handle(self.work.lease().await).await;
     }
 }
@@ -139,13 +142,13 @@ async fn an_untrained_judge_gives_no_verdict_and_does_not_hold_the_turn() {
 }
 
 #[tokio::test]
-async fn a_turn_that_must_not_be_trained_on_is_judged_and_no_more() {
+async fn a_turn_that_must_not_be_trained_on_goes_no_further() {
     let url = endpoint(|_| async { completion("\\boxed{1}") }).await;
     let bench = bench(client(&url), config());
     bench.judge(Turn { trainable: false, ..homework() }, user_says("thanks!")).await;
     assert_eq!((bench.samples.depth(), bench.teacher.depth(), bench.work.depth()), (0, 0, 0));
     let totals = *bench.judge.journal.totals().borrow();
-    assert_eq!((totals.approved, totals.dropped), (1, 1));
+    assert_eq!((totals.turns, totals.approved, totals.samples), (1, 0, 0));
 }
 
 #[test]

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     inbox::InboxLimits,
     methods::{MethodKind, tests::teacher},
-    tiny::{Tiny, message, turn},
+    tiny::{Tiny, message, record_ready, turn},
     turn::{TeacherSignal, Verdict},
 };
 
@@ -25,7 +25,7 @@ async fn bench(batch_samples: usize, max_wait: Duration) -> Bench {
         reference: Some(engine.clone()),
         versions: Versions::new(0, tiny.weights.clone()),
         publisher: published.clone(),
-        journal: Journal::in_memory(100),
+        journal: Journal::in_memory(),
         thread_slot: Arc::default(),
         reports: watch::Sender::new(None),
     };
@@ -55,6 +55,11 @@ impl Bench {
         engine.score(request).await.expect("a score").logprobs
     }
 
+    async fn send(&self, sample: Sample) {
+        record_ready(&self.arguments.journal, &sample).await;
+        self.arguments.samples.send(sample).await;
+    }
+
     async fn start(&self) -> (ActorRef<OptimizerControl>, ractor::concurrency::JoinHandle<()>) {
         Actor::spawn(None, Optimizer, self.arguments.clone()).await.expect("it starts")
     }
@@ -66,8 +71,8 @@ const LONG: Duration = Duration::from_secs(3600);
 async fn a_step_makes_the_praised_answer_likelier_and_the_blamed_one_less() {
     let bench = bench(2, LONG).await;
     let (good, bad) = (bench.sample("four", 1).await, bench.sample("**4**", -1).await);
-    bench.arguments.samples.send(good.clone()).await;
-    bench.arguments.samples.send(bad.clone()).await;
+    bench.send(good.clone()).await;
+    bench.send(bad.clone()).await;
     let (_actor, _task) = bench.start().await;
     let publish = bench.published.lease().await;
     assert_eq!(publish.step, 1);
@@ -88,7 +93,7 @@ async fn a_step_makes_the_praised_answer_likelier_and_the_blamed_one_less() {
 #[tokio::test]
 async fn a_batch_is_not_held_up_by_samples_that_do_not_come() {
     let bench = bench(16, Duration::from_millis(200)).await;
-    bench.arguments.samples.send(bench.sample("four", 1).await).await;
+    bench.send(bench.sample("four", 1).await).await;
     let (_actor, _task) = bench.start().await;
     assert_eq!(bench.published.lease().await.step, 1);
 }
@@ -97,7 +102,7 @@ async fn a_batch_is_not_held_up_by_samples_that_do_not_come() {
 async fn samples_that_teach_nothing_take_no_place_in_a_batch() {
     let bench = bench(2, LONG).await;
     for reward in [0, 1, 0, -1] {
-        bench.arguments.samples.send(bench.sample("four", reward).await).await;
+        bench.send(bench.sample("four", reward).await).await;
     }
     let (_actor, _task) = bench.start().await;
     bench.published.lease().await.ack();
@@ -112,13 +117,13 @@ async fn a_loss_that_is_not_finite_changes_nothing_and_is_not_tried_again() {
     let tokens = poisoned.turn.completion.response_ids.len();
     let old = poisoned.turn.completion.rollout_logprobs.clone();
     poisoned.teacher = Some(TeacherSignal { ..teacher(&old, &vec![f32::NAN; tokens]) });
-    bench.arguments.samples.send(poisoned).await;
+    bench.send(poisoned).await;
     let (actor, task) = bench.start().await;
     let mut totals = bench.arguments.journal.totals();
-    totals.wait_for(|totals| totals.dropped == 1).await.expect("the journal lives");
+    totals.wait_for(|totals| totals.quarantined == 1).await.expect("the journal lives");
     assert_eq!((bench.arguments.samples.depth(), bench.published.depth()), (0, 0));
 
-    bench.arguments.samples.send(bench.sample("four", 1).await).await;
+    bench.send(bench.sample("four", 1).await).await;
     let publish = bench.published.lease().await;
     let flat = publish.weights.to_host(&bench.tiny.transformer).expect("on the host");
     assert!(flat.iter().all(|value| value.is_finite()));
@@ -129,7 +134,7 @@ async fn a_loss_that_is_not_finite_changes_nothing_and_is_not_tried_again() {
 #[tokio::test]
 async fn an_optimizer_killed_while_it_collects_gives_its_samples_back() {
     let bench = bench(2, LONG).await;
-    bench.arguments.samples.send(bench.sample("four", 1).await).await;
+    bench.send(bench.sample("four", 1).await).await;
     let (actor, task) = bench.start().await;
     while bench.arguments.samples.status().leased == 0 {
         tokio::task::yield_now().await;
@@ -138,7 +143,7 @@ async fn an_optimizer_killed_while_it_collects_gives_its_samples_back() {
     task.await.expect("it ends");
     // The next incarnation waits for the old thread, and trains on the sample once its companion is there.
     let (_actor, _task) = bench.start().await;
-    bench.arguments.samples.send(bench.sample("**4**", -1).await).await;
+    bench.send(bench.sample("**4**", -1).await).await;
     bench.published.lease().await.ack();
     assert_eq!(bench.arguments.journal.totals().borrow().trained, 2);
 }

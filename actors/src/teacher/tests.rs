@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     inbox::InboxLimits,
     methods::MethodKind,
-    tiny::{Tiny, message, turn},
+    tiny::{Tiny, message, record_judged, turn},
     turn::Verdict,
 };
 
@@ -20,7 +20,7 @@ async fn bench(method: &MethodConfig) -> Bench {
         student: Tiny::new(1).engine("policy.0").await.0,
         teacher: Tiny::new(2).engine("teacher.0").await.0,
         samples: samples.clone(),
-        journal: Journal::in_memory(10),
+        journal: Journal::in_memory(),
     };
     Bench { teacher, samples }
 }
@@ -90,7 +90,9 @@ async fn a_hint_too_long_for_the_context_leaves_the_verdict() {
     let work = Inbox::new("teacher", InboxLimits::default());
     let turn = turn(vec![message("user", &"x".repeat(900))], "ok");
     let verdict = Verdict { reward: Some(-1), votes: vec![Some(-1)], rule: None };
-    work.send(Judged { turn: Arc::new(turn), verdict, hints: vec!["y".repeat(500)] }).await;
+    let judged = Judged { turn: Arc::new(turn), verdict, hints: vec!["y".repeat(500)] };
+    record_judged(&teacher.journal, &judged).await;
+    work.send(judged).await;
     teacher.handle(work.lease().await).await;
     let sample = samples.try_lease().expect("a sample");
     assert_eq!((sample.verdict.reward, sample.teacher.is_none()), (Some(-1), true));

@@ -9,7 +9,7 @@ use std::{
 use openclaw_actors::{
     engine::Engine,
     gateway::{ApiKey, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
-    journal::{Journal, Record},
+    journal::{Journal, Record, TurnMark},
     sessions::SessionsAddress,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -98,7 +98,8 @@ impl Actor for GatewayActor {
         let recorder: Recorder = Arc::new(move |turn| {
             let journal = journal.clone();
             Box::pin(async move {
-                journal.record(Record::TurnCompleted(turn)).await.map_err(|error| error.to_string())
+                let completed = Record::TurnCompleted { turn, mark: TurnMark::default() };
+                journal.record(completed).await.map(drop).map_err(|error| error.to_string())
             })
         });
         let mut config = arguments.config.clone();

@@ -1,0 +1,296 @@
+//! What is recorded of a run, and what is read back.
+
+use std::{sync::Arc, time::SystemTime};
+
+use openclaw_model::StepReport;
+use serde::Serialize;
+
+use crate::turn::{NextState, TeacherSignal, Turn, TurnId, Verdict};
+
+/// One fact. A transition that finds its turn in another state than it expects changes nothing and is
+/// [`Recorded::Stale`].
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// The policy answered: `waiting` for its next state, or `answered` where it may not be trained on.
+    TurnCompleted {
+        /// The turn.
+        turn: Arc<Turn>,
+        /// How a later request recognises it.
+        mark: TurnMark,
+    },
+    /// Something followed a turn: `waiting` to `followed`.
+    NextStateSeen {
+        /// The turn.
+        turn: TurnId,
+        /// What followed.
+        next_state: NextState,
+    },
+    /// A turn was judged: `followed` to `judged` if it goes to a teacher, else to `ready`.
+    Judged {
+        /// The turn.
+        turn: TurnId,
+        /// The majority and its votes.
+        verdict: Verdict,
+        /// What the judge said, vote by vote; none where a vote did not arrive.
+        answers: Vec<Option<String>>,
+        /// The hints that were kept, the most promising first.
+        hints: Vec<String>,
+        /// What the hint writer said, vote by vote; none where a vote did not arrive.
+        hint_answers: Vec<Option<String>>,
+        /// A teacher scores it before it is trained on.
+        teach: bool,
+    },
+    /// A teacher scored a turn: `judged` to `ready`.
+    Taught {
+        /// The turn.
+        turn: TurnId,
+        /// What it said; none where no hint could be shown to it.
+        signal: Option<TeacherSignal>,
+    },
+    /// A turn will not be trained on: any open state to `dropped`.
+    TurnDropped {
+        /// The turn.
+        turn: TurnId,
+        /// Why; also the label of the counter.
+        reason: &'static str,
+    },
+    /// A turn killed its reader too often: it keeps its state and is handed out no more.
+    TurnDied {
+        /// The turn.
+        turn: TurnId,
+        /// Whose inbox gave it up.
+        inbox: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// A dead turn is handed out again.
+    TurnRetried {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// A batch is about to be trained on: `ready` to `leased`, all of them or none. What is leased already may be
+    /// leased again, by an optimizer that was restarted.
+    BatchLeased {
+        /// The step that will learn from it.
+        step: u64,
+        /// The batch.
+        turns: Vec<TurnId>,
+    },
+    /// The policy was updated: `leased` to `trained`. Stale when its version is known already.
+    StepCompleted(StepCommit),
+    /// A step was not applied: `leased` to `quarantined`.
+    StepWithheld {
+        /// Number of the step.
+        step: u64,
+        /// The turns it would have learnt from.
+        turns: Vec<TurnId>,
+        /// Why.
+        reason: String,
+        /// What the step did.
+        report: StepReport,
+        /// Names the weights it made.
+        fingerprint: String,
+    },
+    /// A version was announced. Stale when it was before, or was never committed.
+    VersionPublished {
+        /// Its number.
+        version: u64,
+    },
+    /// An earlier version was returned to; 0 is the base. Stale when it is unknown.
+    RolledBack {
+        /// The version left.
+        from: u64,
+        /// The version served and trained from now on.
+        to: u64,
+    },
+    /// An operator asked for something.
+    Operated {
+        /// What was asked: `restart`, `rollback`, ..
+        verb: String,
+        /// Of whom.
+        target: String,
+        /// What came of it.
+        outcome: String,
+    },
+}
+
+/// A step that was applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepCommit {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// The version it made.
+    pub version: u64,
+    /// With a checkpoint: every turn learnt from since the last one. Without: those of this step, which stay leased.
+    pub turns: Vec<TurnId>,
+    /// What the step did.
+    pub report: StepReport,
+    /// Names the version's weights.
+    pub fingerprint: String,
+    /// The version's folder is complete. Without one the step lives in memory alone and is lost with the process.
+    pub checkpoint: bool,
+}
+
+/// How a later request recognises a turn as part of its history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TurnMark {
+    /// Names of the request's prefixes, the empty one first, the whole request last.
+    pub chain: Arc<[u64]>,
+    /// The session gave its name.
+    pub named: bool,
+    /// The request ended its session.
+    pub last: bool,
+    /// Name of the reply.
+    pub reply: u64,
+    /// The reply holds words or a tool call.
+    pub says_anything: bool,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is committed.
+    Done,
+    /// It came too late or twice: nothing changed.
+    Stale,
+}
+
+/// A stage that work is handed out to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// For a judge.
+    Followed,
+    /// For a teacher.
+    Judged,
+    /// For the optimizer.
+    Ready,
+}
+
+/// Counts since the run began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Conversations, by their first main turn.
+    pub sessions: u64,
+    /// Turns answered.
+    pub turns: u64,
+    /// Turns that something followed.
+    pub next_states: u64,
+    /// Verdicts of +1.
+    pub approved: u64,
+    /// Verdicts of -1.
+    pub rejected: u64,
+    /// Verdicts of 0, and turns whose votes could not be read.
+    pub neutral: u64,
+    /// Turns with at least one hint.
+    pub hinted: u64,
+    /// Samples made ready for the optimizer.
+    pub samples: u64,
+    /// Turns given up, for whatever reason.
+    pub dropped: u64,
+    /// Turns whose step was withheld.
+    pub quarantined: u64,
+    /// Optimizer steps applied.
+    pub steps: u64,
+    /// Optimizer steps withheld.
+    pub withheld: u64,
+    /// Turns trained on.
+    pub trained: u64,
+    /// The version announced or returned to last.
+    pub version: u64,
+}
+
+/// Turns that are not settled, by where they stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Backlog {
+    /// Waiting for their next state.
+    pub waiting: u64,
+    /// For a judge.
+    pub to_judge: u64,
+    /// For a teacher.
+    pub to_teach: u64,
+    /// For the optimizer.
+    pub ready: u64,
+    /// In a batch.
+    pub leased: u64,
+    /// Handed out to nobody until an operator retries them; not counted above.
+    pub dead: u64,
+    /// The number of the last change; work that a reader has not seen has a higher one.
+    pub last_seq: u64,
+}
+
+/// A turn as sessions remember it.
+#[derive(Clone, Debug)]
+pub struct RecordedTurn {
+    /// The turn.
+    pub turn: Arc<Turn>,
+    /// How a later request recognises it.
+    pub mark: TurnMark,
+    /// Its next state has not come.
+    pub waiting: bool,
+    /// When it was recorded.
+    pub completed: SystemTime,
+}
+
+/// A version of the policy.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VersionRow {
+    /// Its number; only grows.
+    pub number: u64,
+    /// The step that made it.
+    pub step: u64,
+    /// Names its weights.
+    pub fingerprint: String,
+    /// It has a folder.
+    pub checkpoint: bool,
+    /// It was announced.
+    pub published: bool,
+    /// When it was committed.
+    pub when: SystemTime,
+}
+
+/// A step of the optimizer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepRow {
+    /// Its number.
+    pub step: u64,
+    /// The version it made; none where it was withheld.
+    pub version: Option<u64>,
+    /// Why it was withheld.
+    pub withheld: Option<String>,
+    /// Turns of its batch.
+    pub turns: u64,
+    /// What it did.
+    pub report: StepReport,
+    /// Names the weights it made.
+    pub fingerprint: String,
+    /// When it was recorded.
+    pub when: SystemTime,
+}
+
+/// A turn that is handed out to nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeadTurn {
+    /// The turn.
+    pub turn: TurnId,
+    /// The state it waits in.
+    pub state: &'static str,
+    /// Whose inbox gave it up.
+    pub inbox: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was given up.
+    pub when: SystemTime,
+}
+
+/// What an operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditRow {
+    /// When.
+    pub when: SystemTime,
+    /// What was asked.
+    pub verb: String,
+    /// Of whom.
+    pub target: String,
+    /// What came of it.
+    pub outcome: String,
+}
