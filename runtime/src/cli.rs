@@ -14,6 +14,7 @@ use crate::{
     evaluate::{self, EvaluateArgs},
     experiment::{self, Experiment},
     launch::{self, LaunchOptions},
+    operate,
     pretrain::run::{self as pretrain, PretrainConfig},
     score::{self, ScoreArgs},
     sft::{self, SftArgs},
@@ -22,13 +23,19 @@ use crate::{
 };
 
 pub(crate) const EXIT_FAILED: u8 = 1;
-const EXIT_USAGE: u8 = 2;
+pub(crate) const EXIT_USAGE: u8 = 2;
+pub(crate) const EXIT_NO_NODE: u8 = 3;
+pub(crate) const EXIT_UNKNOWN: u8 = 4;
+pub(crate) const EXIT_NOT_POSSIBLE: u8 = 5;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    failed while running
   2    wrong usage, or a topology that cannot be used
+  3    no node is running, or it cannot be reached
+  4    the node has no actor, role, turn or version of that name
+  5    not possible: in the node's present state, or for that role
   130  ended at once by a second SIGINT or SIGTERM (the first one stops in order, and ends with 0)";
 
 const CHECK_EXAMPLES: &str = "\
@@ -62,6 +69,8 @@ enum Command {
     /// Starts a node of a topology and runs it until it is stopped.
     #[command(after_help = LAUNCH_EXAMPLES)]
     Launch(LaunchArgs),
+    #[command(flatten)]
+    Operate(operate::Verb),
     /// Talks to a running gateway from the terminal.
     #[command(after_help = chat::EXAMPLES)]
     Chat(ChatArgs),
@@ -123,7 +132,8 @@ pub fn main() -> ExitCode {
             _ => eprintln!("openclaw-rl: {error:#}"),
         }
         let is_usage = error.is::<TopologyError>() || error.is::<UnknownNode>();
-        ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_FAILED })
+        let code = if is_usage { Some(EXIT_USAGE) } else { operate::exit_code(&error) };
+        ExitCode::from(code.unwrap_or(EXIT_FAILED))
     })
 }
 
@@ -144,6 +154,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 launch::run(topology, options, signal).await
             })
         }
+        Command::Operate(verb) => tokio_runtime()?.block_on(operate::run(verb)),
         Command::Chat(args) => tokio_runtime()?.block_on(chat::run(args)),
         Command::Score(args) => score::run(args),
         Command::Sft(args) => {

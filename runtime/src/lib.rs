@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod experiment;
 pub mod launch;
 pub mod loaded_model;
+mod operate;
 pub mod pretrain;
 pub mod progress;
 pub mod score;

@@ -235,6 +235,8 @@ pub struct ActorStatus {
     pub role: String,
     /// `starting`, `running`, `stuck`, `restarting`, `paused`, `draining`, `failed` or `stopped`.
     pub state: String,
+    /// How long its incarnation has run; 0 when it does not.
+    pub up_secs: f64,
     /// How long it has been in this state.
     pub since_secs: f64,
     /// How often it was started again.
