@@ -28,6 +28,7 @@ use crate::{
     turn::{Sample, TurnId},
 };
 
+pub(crate) use admission::ends_in_a_loop;
 pub use thread::TrainingEnded;
 use thread::{StepOutcome, TrainingThread};
 

@@ -9,8 +9,9 @@ use crate::{
 
 /// The longest phrase whose repetition is looked for.
 const LONGEST_PERIOD_TOKENS: usize = 64;
-/// A response that ends in this many tokens of one repeated phrase, and in at least [`REPEATS`] of it, is a loop.
+/// A response that ends in this many tokens of one repeated phrase is a loop.
 const LOOP_TOKENS: usize = 64;
+/// A loop says its phrase at least this often.
 const REPEATS: usize = 6;
 
 /// Why `sample` is not trained on; none when it is.
@@ -31,7 +32,7 @@ pub(super) fn refusal(
     if completion.finish_reason == FinishReason::Length && sample.verdict.reward != Some(-1) {
         return Some("truncated");
     }
-    if ends_in_a_loop(&completion.response_ids) {
+    if ends_in_a_loop(&completion.response_ids, LOOP_TOKENS) {
         return Some("repetition");
     }
     if check_alignment(sample).is_err() {
@@ -43,11 +44,12 @@ pub(super) fn refusal(
     None
 }
 
-fn ends_in_a_loop(ids: &[u32]) -> bool {
+/// Whether the last `loop_tokens` or more of `ids` are one phrase again and again.
+pub(crate) fn ends_in_a_loop(ids: &[u32], loop_tokens: usize) -> bool {
     (1..=LONGEST_PERIOD_TOKENS.min(ids.len() / 2)).any(|period| {
         let repeated =
             ids.iter().rev().zip(ids.iter().rev().skip(period)).take_while(|(a, b)| a == b).count();
-        repeated + period >= LOOP_TOKENS.max(REPEATS * period)
+        repeated + period >= loop_tokens.max(REPEATS * period)
     })
 }
 
@@ -79,11 +81,11 @@ mod tests {
     fn loops_are_recognised_and_lists_are_not() {
         let phrase = [7u32, 8, 9];
         let looping: Vec<u32> = (100..150).chain(phrase.into_iter().cycle().take(70)).collect();
-        assert!(ends_in_a_loop(&looping));
-        assert!(ends_in_a_loop(&[3; 64]));
-        assert!(!ends_in_a_loop(&[3; 20]), "a short run is a word or a rule of dashes");
+        assert!(ends_in_a_loop(&looping, LOOP_TOKENS));
+        assert!(ends_in_a_loop(&[3; 64], LOOP_TOKENS));
+        assert!(!ends_in_a_loop(&[3; 20], LOOP_TOKENS), "a short run is a word or a rule of dashes");
         let list: Vec<u32> = (0..40).flat_map(|n| [5, 6, 100 + n]).collect();
-        assert!(!ends_in_a_loop(&list));
-        assert!(!ends_in_a_loop(&[]));
+        assert!(!ends_in_a_loop(&list, LOOP_TOKENS));
+        assert!(!ends_in_a_loop(&[], LOOP_TOKENS));
     }
 }
