@@ -206,6 +206,7 @@ impl Canary {
         let mut drawing: BTreeMap<SequenceId, (Answer, String)> = BTreeMap::new();
         for (prompt, prompt_ids) in self.prompts.iter().enumerate() {
             let request = GenerateRequest {
+                drawn_ids: Vec::new(),
                 prompt_ids: prompt_ids.clone(),
                 sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
                 max_new_tokens: ANSWER_TOKENS,

@@ -242,8 +242,15 @@ impl Loop {
             grad_norm = report.grad_norm,
             "step completed"
         );
-        let commit =
-            StepCommit { step, version: step, turns, report, fingerprint: String::new(), checkpoint: true };
+        let commit = StepCommit {
+            step,
+            version: step,
+            base: step - 1,
+            turns,
+            report,
+            fingerprint: String::new(),
+            checkpoint: true,
+        };
         journal.record(Record::StepCompleted(commit)).await?;
         reports.send_replace(Some(report));
         publisher.send(Publish { step, weights }).await;

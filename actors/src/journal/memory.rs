@@ -39,6 +39,8 @@ struct Entry {
     verdict: Option<Verdict>,
     hints: Vec<String>,
     signal: Option<TeacherSignal>,
+    /// The version whose folder holds what was learnt from it.
+    learnt_by: Option<u64>,
 }
 
 #[derive(Default)]
@@ -125,6 +127,48 @@ impl Memory {
                 all
             }
             Record::StepCompleted(commit) => self.commit(commit),
+            Record::VersionKept { version, turns } => match self.versions.get_mut(version) {
+                Some(row) if !row.checkpoint => {
+                    row.checkpoint = true;
+                    self.trained(turns, *version);
+                    true
+                }
+                _ => false,
+            },
+            Record::VersionRestored { version, base } => {
+                let of = self.versions.get(base).cloned();
+                let known = self.versions.contains_key(version) || (of.is_none() && *base != 0);
+                if !known {
+                    let row = VersionRow {
+                        number: *version,
+                        step: of.as_ref().map_or(0, |row| row.step),
+                        base: *base,
+                        fingerprint: of.map(|row| row.fingerprint).unwrap_or_default(),
+                        checkpoint: false,
+                        published: false,
+                        when: SystemTime::now(),
+                    };
+                    self.versions.insert(*version, row);
+                }
+                !known
+            }
+            Record::VersionsUndone { versions, to } => {
+                let lost = |entry: &Entry| entry.learnt_by.is_some_and(|version| versions.contains(&version));
+                let turns: Vec<TurnId> = self
+                    .turns
+                    .values()
+                    .filter(|entry| lost(entry))
+                    .map(|entry| entry.turn.id.clone())
+                    .collect();
+                self.totals.trained -= self.settle(&turns, &[State::Trained], State::Ready);
+                for version in versions {
+                    if let Some(row) = self.versions.get_mut(version) {
+                        row.checkpoint = false;
+                    }
+                }
+                self.resumable = *to;
+                true
+            }
             Record::StepWithheld { step, turns, reason, report, fingerprint } => {
                 let held = self.settle(turns, &[State::Leased], State::Quarantined);
                 if held > 0 {
@@ -191,6 +235,7 @@ impl Memory {
             verdict: None,
             hints: Vec::new(),
             signal: None,
+            learnt_by: None,
         };
         self.turns.insert(turn.id.clone(), entry);
         true
@@ -230,8 +275,7 @@ impl Memory {
         }
         let when = SystemTime::now();
         if commit.checkpoint {
-            self.totals.trained += self.settle(&commit.turns, &[State::Leased], State::Trained);
-            self.resumable = commit.version;
+            self.trained(&commit.turns, commit.version);
         }
         self.totals.steps += 1;
         self.steps.push(StepRow {
@@ -246,6 +290,7 @@ impl Memory {
         let row = VersionRow {
             number: commit.version,
             step: commit.step,
+            base: commit.base,
             fingerprint: commit.fingerprint.clone(),
             checkpoint: commit.checkpoint,
             published: false,
@@ -253,6 +298,17 @@ impl Memory {
         };
         self.versions.insert(commit.version, row);
         true
+    }
+
+    /// The folder of `version` holds what was learnt from `turns`.
+    fn trained(&mut self, turns: &[TurnId], version: u64) {
+        self.totals.trained += self.settle(turns, &[State::Leased], State::Trained);
+        for turn in turns {
+            if let Some(entry) = self.turns.get_mut(turn).filter(|entry| entry.state == State::Trained) {
+                entry.learnt_by = Some(version);
+            }
+        }
+        self.resumable = version;
     }
 
     fn serve(&mut self, version: u64) {

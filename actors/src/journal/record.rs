@@ -78,6 +78,29 @@ pub enum Record {
     },
     /// The policy was updated: `leased` to `trained`. Stale when its version is known already.
     StepCompleted(StepCommit),
+    /// A version that lived in memory alone got its folder, without another step: `leased` to `trained`. Stale when
+    /// it has one, or is unknown.
+    VersionKept {
+        /// The version.
+        version: u64,
+        /// Every turn learnt from since the last checkpoint.
+        turns: Vec<TurnId>,
+    },
+    /// Versions after `base` were lost with the process, and their numbers were seen: the weights of `base`, 0 being
+    /// the base model, go on under a new one. Stale when it is known already.
+    VersionRestored {
+        /// The new number.
+        version: u64,
+        /// Whose weights they are.
+        base: u64,
+    },
+    /// Folders of these versions are torn: what they learnt is lost, and their turns go from `trained` to `ready`.
+    VersionsUndone {
+        /// The versions.
+        versions: Vec<u64>,
+        /// The version that training goes on from; 0 is the base model.
+        to: u64,
+    },
     /// A step was not applied: `leased` to `quarantined`.
     StepWithheld {
         /// Number of the step.
@@ -121,6 +144,8 @@ pub struct StepCommit {
     pub step: u64,
     /// The version it made.
     pub version: u64,
+    /// The version it started from; 0 is the base model.
+    pub base: u64,
     /// With a checkpoint: every turn learnt from since the last one. Without: those of this step, which stay leased.
     pub turns: Vec<TurnId>,
     /// What the step did.
@@ -238,6 +263,8 @@ pub struct VersionRow {
     pub number: u64,
     /// The step that made it.
     pub step: u64,
+    /// The version it was trained from, or whose weights it has; 0 is the base model.
+    pub base: u64,
     /// Names its weights.
     pub fingerprint: String,
     /// It has a folder.
