@@ -4,6 +4,8 @@ mod launched;
 mod load;
 mod personalization;
 pub mod serving;
+mod soak;
+mod users;
 
 use std::io::Write;
 
@@ -17,7 +19,8 @@ Examples:
   openclaw-rl experiment personalization --out runs/personalization
   openclaw-rl experiment personalization --seeds 1 --topology configs/methods/opd.toml --set actors.judge.votes=3
   openclaw-rl experiment serving
-  openclaw-rl experiment load --sessions 10000 --streams 200";
+  openclaw-rl experiment load --sessions 10000 --streams 200
+  openclaw-rl experiment soak --minutes 30";
 
 /// Which experiment.
 #[derive(Clone, Debug, Subcommand)]
@@ -28,6 +31,8 @@ pub enum Experiment {
     Serving(serving::ServingArgs),
     /// Memory of many open sessions, and what many streams at once notice of each other.
     Load(load::LoadArgs),
+    /// A node under load and under kills for a long time: what it holds must not grow.
+    Soak(soak::SoakArgs),
 }
 
 /// Runs an experiment and prints its table.
@@ -36,6 +41,7 @@ pub async fn command(experiment: Experiment, stop: StopSignal) -> anyhow::Result
         Experiment::Personalization(args) => personalization::command(args, stop).await?,
         Experiment::Serving(args) => serving::command(args).await?,
         Experiment::Load(args) => load::command(args).await?,
+        Experiment::Soak(args) => soak::command(args).await?,
     };
     std::io::stdout().write_all(table.as_bytes())?;
     Ok(())

@@ -1,95 +1,25 @@
 //! The whole loop as a user meets it: the embedded model behind the real HTTP API, judged, taught and published
 //! while it serves.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use futures::StreamExt;
 use openclaw_actors::rollout::Progress;
-use openclaw_runtime::{
-    supervisor::Supervisor,
-    topology::{Override, Topology},
-    wiring::{self, View},
-};
+use openclaw_tests::{HostedNode, stream};
 use serde_json::{Value, json};
 
 /// Long enough for a busy machine; a test that needs it has failed.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-struct Node {
-    supervisor: Supervisor,
-    view: View,
-    url: String,
-    client: reqwest::Client,
-    _dir: tempfile::TempDir,
-}
-
-impl Node {
-    async fn start(file: &str, sets: &[&str]) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let dir = tempfile::tempdir().expect("a folder can be made");
-        let mut overrides: Vec<Override> = [
-            format!("run.dir={}", dir.path().join("run").display()),
-            format!("models.policy.path={}", root.join("configs/models/nano").display()),
-            "actors.gateway.listen=127.0.0.1:0".to_owned(),
-            "nodes.local.metrics=127.0.0.1:0".to_owned(),
-        ]
-        .iter()
-        .map(|set| set.parse().expect("an override"))
-        .collect();
-        overrides.extend(sets.iter().map(|set| set.parse::<Override>().expect("an override")));
-        let topology = Topology::load_for_launch(&root.join(file), &overrides).expect("a valid topology");
-        let (_, node) = topology.node(None).expect("one node");
-        let wiring::Wiring { specs, mut view } = wiring::wire(&topology, node).expect("it can be wired");
-        let supervisor = Supervisor::start(specs).await.expect("every actor starts");
-        let address = view.gateway.wait_for(Option::is_some).await.expect("the gateway lives").expect("some");
-        let client = reqwest::Client::new();
-        Self { supervisor, view, url: format!("http://{address}/v1"), client, _dir: dir }
-    }
-
-    async fn ask(&self, session: &str, messages: Value) -> Value {
-        let body = json!({"model": "policy", "messages": messages, "max_tokens": 24});
-        let request = self.client.post(format!("{}/chat/completions", self.url));
-        let response = request.header("x-session-id", session).json(&body).send().await.expect("an answer");
-        assert_eq!(response.status(), 200);
-        response.json().await.expect("JSON")
-    }
-
-    async fn rate(&self, id: &str, rating: &str) {
-        let body = json!({"id": id, "rating": rating});
-        let response = self.client.post(format!("{}/feedback", self.url)).json(&body).send().await;
-        assert_eq!(response.expect("an answer").status(), 200);
-    }
-}
-
-/// The versions that a stream's chunks name, and its finish reason.
-async fn stream(client: &reqwest::Client, url: &str, number: usize) -> (Vec<u64>, String) {
-    let body = json!({
-        "model": "policy",
-        "messages": [{"role": "user", "content": format!("Please solve my homework: {number} + 7 = ?")}],
-        "max_tokens": 64,
-        "stream": true,
-    });
-    let request = client.post(format!("{url}/chat/completions")).header("x-turn-type", "side").json(&body);
-    let response = request.send().await.expect("an answer");
-    assert_eq!(response.status(), 200);
-    let mut text = String::new();
-    let mut bytes = response.bytes_stream();
-    while let Some(chunk) = bytes.next().await {
-        text.push_str(&String::from_utf8_lossy(&chunk.expect("the stream is not cut")));
-    }
-    let events: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-    assert_eq!(events.last(), Some(&"[DONE]"), "{text}");
-    let chunks: Vec<Value> =
-        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
-    let versions = chunks.iter().map(|chunk| chunk["policy_version"].as_u64().expect("a version")).collect();
-    let finish = chunks.iter().find_map(|chunk| chunk["choices"][0]["finish_reason"].as_str());
-    (versions, finish.expect("a finish reason").to_owned())
+async fn start(sets: &[&str]) -> (HostedNode, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    (HostedNode::start("configs/quickstart.toml", &dir.path().join("run"), sets).await, dir)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_client_streams_through_twenty_versions_without_an_error() {
     let sets = ["actors.optimizer.batch_samples=1", "actors.rollout=[]", "method={ kind = \"binary_rl\" }"];
-    let node = Node::start("configs/quickstart.toml", &sets).await;
+    let (node, _dir) = start(&sets).await;
     let (client, url) = (node.client.clone(), node.url.clone());
     let versions = node.view.versions.clone();
     let streaming = tokio::spawn(async move {
@@ -117,7 +47,7 @@ async fn a_client_streams_through_twenty_versions_without_an_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn simulated_users_are_satisfied_within_72_sessions_each() {
-    let mut node = Node::start("configs/quickstart.toml", &[]).await;
+    let (mut node, _dir) = start(&[]).await;
     let mut open = node.view.personas.clone();
     assert_eq!(open.len(), 3);
     let all = async {
@@ -141,7 +71,7 @@ async fn simulated_users_are_satisfied_within_72_sessions_each() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_clients_get_wrong_is_told_and_the_server_stays_up() {
-    let node = Node::start("configs/quickstart.toml", &["actors.rollout=[]"]).await;
+    let (node, _dir) = start(&["actors.rollout=[]"]).await;
     let chat = format!("{}/chat/completions", node.url);
     let post = |body: String| node.client.post(&chat).body(body).send();
     let message = |content: &str| json!([{"role": "user", "content": content}]);

@@ -1,6 +1,9 @@
 //! A node in a process of its own, for what can only be measured from outside: memory, and being killed.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -40,10 +43,15 @@ impl Launched {
         bail!("the node ended before it served: {}", said.join("; "))
     }
 
+    /// What Linux tells of the process.
+    pub fn proc(&self) -> anyhow::Result<PathBuf> {
+        let id = self.child.id().context("the node has ended")?;
+        Ok(PathBuf::from(format!("/proc/{id}")))
+    }
+
     /// Resident memory, in bytes.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
-        let id = self.child.id().context("the node has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))
+        let status = std::fs::read_to_string(self.proc()?.join("status"))
             .context("cannot read the node's memory: this needs Linux")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS in its status")?;
