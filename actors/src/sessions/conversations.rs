@@ -5,7 +5,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,6 +15,7 @@ use serde_json::Value;
 use super::{
     classify::{DefaultTurnType, classify},
     identify::{RequestMarks, stated_session},
+    name::Name,
     next_state::next_state,
     recency::RecencyMap,
     transcript::{Author, Transcript, follow, reply_hash, says_anything},
@@ -497,9 +497,7 @@ fn forget_history(by_history: &mut HashMap<u64, SessionId>, history: u64, owner:
 
 /// A request's history under another name than the same history as a prefix.
 fn request_key(history: u64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    ("request", history).hash(&mut hasher);
-    hasher.finish()
+    Name::new().text("request").number(history).finish()
 }
 
 fn fresh_session() -> SessionId {

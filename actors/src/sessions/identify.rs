@@ -2,11 +2,9 @@
 //! `prompt_cache_key` or an affinity header, the `Runtime:` line of the first user message, `metadata`, `user`.
 //! A request that says nothing is recognised by its history (see `conversations`).
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use serde_json::Value;
 
-use super::transcript::message_text;
+use super::{name::Name, transcript::message_text};
 use crate::turn::SessionId;
 
 /// Longer names are replaced by their hash: they come from outside and are kept.
@@ -60,11 +58,8 @@ fn session_id(id: &str) -> SessionId {
     if id.len() <= MAX_SESSION_ID_BYTES {
         return SessionId(id.into());
     }
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    let first = hasher.finish();
-    id.len().hash(&mut hasher);
-    SessionId(format!("long-{first:016x}{:016x}", hasher.finish()).into())
+    let [first, second] = [1, 2].map(|half| Name::new().number(half).text(id).finish());
+    SessionId(format!("long-{first:016x}{second:016x}").into())
 }
 
 /// `<id>:<n>`: the client counts its compactions behind the id.

@@ -4,6 +4,7 @@ mod actor;
 mod classify;
 mod conversations;
 mod identify;
+mod name;
 mod next_state;
 mod recency;
 pub(crate) mod transcript;

@@ -2,12 +2,11 @@
 //! comes back. Transient carriers are left out; an assistant's words are compared without formatting, because clients
 //! replay replies trimmed, re-wrapped and without their thinking.
 
-use std::{
-    borrow::Cow,
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::borrow::Cow;
 
 use serde_json::Value;
+
+use super::name::Name;
 
 const CARRIER_BEGIN: &str = "<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>";
 const CARRIER_END: &str = "<<<END_OPENCLAW_INTERNAL_CONTEXT>>>";
@@ -100,16 +99,14 @@ impl Transcript {
 
 /// The name of a history that goes on with a message.
 pub fn follow(history: u64, author: Author, hash: u64) -> u64 {
-    let mut hasher = DefaultHasher::new();
     // A machine's text and a person's share a role: the hash must not depend on our reading of it.
-    let role: u8 = match author {
+    let role = match author {
         Author::System => 0,
         Author::Human | Author::Machine | Author::MachineRemark => 1,
         Author::Assistant => 2,
         Author::Tool => 3,
     };
-    (history, role, hash).hash(&mut hasher);
-    hasher.finish()
+    Name::new().number(history).number(role).number(hash).finish()
 }
 
 /// The hash under which a reply will come back in a later request.
@@ -217,26 +214,26 @@ fn starts_with_any(text: &str, starts: &[&str]) -> bool {
 }
 
 fn message_hash(message: &Value, author: Author) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut name = Name::new();
     let text = message_text(message);
     if author == Author::Assistant {
         let visible = visible(&text);
         let words: String = visible.chars().filter(|c| c.is_alphanumeric()).collect();
         // An answer of nothing but signs still differs from another one.
-        if words.is_empty() { visible.trim() } else { &words }.hash(&mut hasher);
-        for call in tool_calls(message) {
-            call.hash(&mut hasher);
+        name = name.text(if words.is_empty() { visible.trim() } else { &words });
+        for (function, arguments) in tool_calls(message) {
+            name = name.text(&function).text(&arguments);
         }
     } else {
-        text.trim().hash(&mut hasher);
+        name = name.text(text.trim());
         // Pictures count by their address.
         for part in message.get("content").and_then(Value::as_array).into_iter().flatten() {
             if part.get("text").is_none() {
-                part.to_string().hash(&mut hasher);
+                name = name.text(&part.to_string());
             }
         }
     }
-    hasher.finish()
+    name.finish()
 }
 
 /// Name and arguments of each call. Ids are left out: clients rewrite them.

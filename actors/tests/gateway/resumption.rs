@@ -86,12 +86,10 @@ async fn engine(name: &str, tokenizer: &Tokenizer, fate: &Arc<Fate>, comes_back:
     let engine = Engine::new(name, EngineLimits::default(), text);
     let start = {
         let (engine, tokenizer, fate) = (engine.clone(), tokenizer.clone(), fate.clone());
-        move || {
-            let (engine, tokenizer, fate) = (engine.clone(), tokenizer.clone(), fate.clone());
-            async move {
-                fate.incarnations.fetch_add(1, Ordering::SeqCst);
-                engine.start(move || Ok(Box::new(mortal(tokenizer, fate)))).await.expect("it starts")
-            }
+        async move || {
+            fate.incarnations.fetch_add(1, Ordering::SeqCst);
+            let (tokenizer, fate) = (tokenizer.clone(), fate.clone());
+            engine.start(move || Ok(Box::new(mortal(tokenizer, fate)))).await.expect("it starts")
         }
     };
     let mut exited = start().await;
