@@ -11,7 +11,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use openclaw_model::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 pub use serving_model::{Device, EngineText, PolicyWeights, ServingModel};
 pub(crate) use thread::panic_message;
@@ -105,6 +105,8 @@ struct Shared {
     scorings: Arc<Semaphore>,
     link: watch::Sender<Option<mpsc::UnboundedSender<Command>>>,
     gauges: Arc<Gauges>,
+    /// Held by the thread for as long as it may hold a model, even one that nobody waits for any more.
+    thread_slot: Arc<Mutex<()>>,
 }
 
 impl Engine {
@@ -119,6 +121,7 @@ impl Engine {
                 scorings: Arc::new(Semaphore::new(limits.scorings.max(1))),
                 link: watch::Sender::new(None),
                 gauges: Arc::default(),
+                thread_slot: Arc::default(),
             }),
         }
     }
@@ -131,8 +134,7 @@ impl Engine {
     ) -> Result<Exited, EngineError> {
         let failed = |reason| EngineError::Start { engine: self.name().to_owned(), reason };
         self.stop();
-        let mut link = self.shared.link.subscribe();
-        link.wait_for(Option::is_none).await.expect("`self` holds the sender");
+        let held = self.shared.thread_slot.clone().lock_owned().await;
         let (commands, inbox) = mpsc::unbounded_channel();
         let (report, exited) = oneshot::channel();
         let (built, ready) = oneshot::channel();
@@ -140,7 +142,7 @@ impl Engine {
         let shared = Arc::downgrade(&self.shared);
         std::thread::Builder::new()
             .name(self.shared.name.clone())
-            .spawn(move || thread::run(serving, build, built, shared, report))
+            .spawn(move || thread::run(serving, build, built, shared, held, report))
             .map_err(|error| failed(error.to_string()))?;
         match ready.await {
             Ok(Ok(())) => {
@@ -197,6 +199,16 @@ impl Engine {
             sequences: self.shared.gauges.sequences.load(Ordering::Relaxed),
             generated_tokens: self.shared.gauges.generated_tokens.load(Ordering::Relaxed),
         }
+    }
+
+    /// Returns once the thread has turned its loop: it is neither down nor stuck in a call that does not return.
+    pub async fn ping(&self) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        let commands = self.shared.link.borrow().clone().ok_or_else(|| self.ended())?;
+        // One that was not taken drops its reply.
+        let _ = commands.send(Command::Ping(reply));
+        drop(commands);
+        self.answer(answer).await
     }
 
     /// Draws a response. Waits for a place and, while the thread is down, for its return. Dropping the receiver

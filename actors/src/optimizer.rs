@@ -75,6 +75,8 @@ pub struct OptimizerArguments {
 pub enum OptimizerControl {
     /// Finishes the step under way, gives back the samples collected since, answers, and stops.
     Drain(RpcReplyPort<()>),
+    /// Answers.
+    Ping(RpcReplyPort<()>),
     /// The loop or its thread ended by itself.
     #[doc(hidden)]
     Ended(String),
@@ -133,6 +135,8 @@ impl Actor for Optimizer {
                 running.draining.send_replace(true);
                 running.drained = Some(reply);
             }
+            // The asker may have given up waiting.
+            OptimizerControl::Ping(reply) => drop(reply.send(())),
             OptimizerControl::Ended(reason) => match running.drained.take() {
                 Some(reply) => {
                     // The asker may have given up waiting.

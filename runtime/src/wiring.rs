@@ -3,6 +3,7 @@
 //! Inboxes, engine handles and the announcement of versions are made here, once, and outlive every incarnation of
 //! the actors that use them.
 
+mod care;
 mod gateway;
 
 use std::{
@@ -189,10 +190,11 @@ impl Builder<'_> {
     }
 
     fn worker<W: Work>(&mut self, name: String, work: Arc<W>, inbox: &Inbox<W::Message>, concurrency: usize) {
-        let inbox = inbox.clone();
-        self.child(name, W::ROLE, move || {
+        let (inbox, seen) = (inbox.clone(), inbox.clone());
+        let spec = self.child(name, W::ROLE, move || {
             (Worker::default(), WorkerArguments { work: work.clone(), inbox: inbox.clone(), concurrency })
         });
+        care::worker(spec).paused_when(move || seen.status().paused);
     }
 
     fn sessions(&mut self) -> SessionsAddress {
@@ -228,7 +230,8 @@ impl Builder<'_> {
             versions,
             follows,
         };
-        self.child(name, role, move || (EngineActor, arguments.clone()));
+        let spec = self.child(name, role, move || (EngineActor, arguments.clone()));
+        care::engine(spec, engine.clone());
         engine
     }
 
@@ -282,7 +285,9 @@ impl Builder<'_> {
             thread_slot: Arc::default(),
             reports,
         };
-        self.child("optimizer".into(), "optimizer", move || (Optimizer, arguments.clone()));
+        let samples = self.inboxes.samples.clone();
+        let spec = self.child("optimizer".into(), "optimizer", move || (Optimizer, arguments.clone()));
+        care::optimizer(spec).paused_when(move || samples.status().paused);
     }
 
     /// The engine of a teacher that takes the policy's weights now and then.

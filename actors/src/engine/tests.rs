@@ -182,3 +182,50 @@ fn after_a_score_generation_gets_its_share_of_time() {
     share.scored(Duration::from_secs(1));
     assert!(share.may_score(false), "nobody else needs the time");
 }
+
+#[tokio::test]
+async fn a_ping_is_answered_by_a_thread_that_turns_and_refused_by_one_that_is_down() {
+    let (engine, exited) = started().await;
+    engine.ping().await.expect("idle is well");
+    let _running = engine.generate(request(1, MOST_EVENTS)).await.expect("accepted");
+    engine.ping().await.expect("busy is well");
+    engine.stop();
+    exited.await.expect("a stop is not a failure");
+    let ended = EngineError::Ended { engine: "test".to_owned() };
+    assert_eq!(engine.ping().await, Err(ended));
+}
+
+#[tokio::test]
+async fn a_start_that_was_given_up_holds_the_next_one_back_until_its_model_is_gone() {
+    let engine = Engine::new("test", EngineLimits::default(), Tiny::text());
+    let (building, mut is_building) = mpsc::unbounded_channel();
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let first = tokio::spawn({
+        let (engine, building) = (engine.clone(), building.clone());
+        async move {
+            let build = move || -> Result<Box<dyn ServingModel>, String> {
+                let _ = building.send("first");
+                // An error means that the test is over.
+                let _ = held.recv();
+                let _ = building.send("first is built");
+                Ok(Box::new(Counting::default()))
+            };
+            engine.start(build).await.map(drop)
+        }
+    });
+    assert_eq!(is_building.recv().await, Some("first"));
+    first.abort();
+    assert!(first.await.expect_err("it was given up").is_cancelled());
+    let second = tokio::spawn(async move {
+        let build = move || -> Result<Box<dyn ServingModel>, String> {
+            let _ = building.send("second");
+            Ok(Box::new(Counting::default()))
+        };
+        engine.start(build).await.map(drop)
+    });
+    tokio::task::yield_now().await;
+    let_go.send(()).expect("the first still builds");
+    assert_eq!(is_building.recv().await, Some("first is built"));
+    assert_eq!(is_building.recv().await, Some("second"));
+    second.await.expect("no panic").expect("it starts");
+}

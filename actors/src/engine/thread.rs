@@ -15,7 +15,7 @@ use std::{
 };
 
 use openclaw_model::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::{PolicyWeights, ServingModel, Shared};
@@ -28,8 +28,8 @@ pub(super) struct Gauges {
     pub generated_tokens: AtomicU64,
 }
 
-// The channel is unbounded, what may be in it is not: every command but the rare load holds one of a bounded
-// number of places.
+// The channel is unbounded, what may be in it is not: every command but the rare load and ping holds one of a
+// bounded number of places.
 pub(super) enum Command {
     Generate {
         request: GenerateRequest,
@@ -43,6 +43,7 @@ pub(super) enum Command {
         weights: PolicyWeights,
         done: oneshot::Sender<Result<(), String>>,
     },
+    Ping(oneshot::Sender<Result<(), String>>),
     Stop,
 }
 
@@ -111,6 +112,7 @@ pub(super) fn run(
     build: impl FnOnce() -> Result<Box<dyn ServingModel>, String>,
     built: oneshot::Sender<Result<(), String>>,
     shared: Weak<Shared>,
+    held: OwnedMutexGuard<()>,
     report: oneshot::Sender<Result<(), String>>,
 ) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -127,7 +129,7 @@ pub(super) fn run(
         serving.serve(&mut *model)
     }));
     let outcome = outcome.unwrap_or_else(|panic| Err(panic_message(panic)));
-    // First nobody new, then a word to everybody who waits, then the report that lets a successor start.
+    // First nobody new, then a word to everybody who waits, then the slot that lets a successor start.
     if let Some(shared) = shared.upgrade() {
         shared.link.send_replace(None);
     }
@@ -137,6 +139,7 @@ pub(super) fn run(
         metrics::counter!("openclaw_engine_ended_total", "engine" => serving.name.clone()).increment(1);
     }
     drop(serving);
+    drop(held);
     let _ = report.send(outcome);
 }
 
@@ -206,6 +209,8 @@ impl Thread {
                 }
                 let _ = done.send(loaded);
             }
+            // The asker may have given up.
+            Command::Ping(reply) => drop(reply.send(Ok(()))),
             Command::Stop => unreachable!("the loop returns on it"),
         }
     }

@@ -156,9 +156,10 @@ impl SupervisorHandle {
         self.order_each(names.into_iter().rev().collect(), Order::Stop { drain: true }).await
     }
 
-    /// Ends one child as a crash would, and returns once it is gone; counts as a failure.
-    pub async fn kill(&self, name: &str) -> Result<(), SupervisorError> {
-        self.order(name, Order::Kill).await
+    /// Ends what is alive as a crash would, and returns once it is gone; counts as a failure.
+    pub async fn kill(&self, target: &str) -> Result<Vec<String>, SupervisorError> {
+        let names = self.resolve(target)?;
+        self.order_each(names, Order::Kill).await
     }
 
     /// A new child, behind the last one of its role. When it does not start, there is no such child again.

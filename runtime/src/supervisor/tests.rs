@@ -1,5 +1,9 @@
 //! Real actors that crash, hang and finish, under paused time.
 
+mod groups;
+mod machine;
+mod orders;
+
 use std::{
     future::pending,
     sync::{
