@@ -1,37 +1,40 @@
 //! Simulated users: personas that talk to the policy through the real HTTP API, session by session, until each of
-//! them is satisfied with three first replies in a row or gives up.
+//! them is satisfied with three first replies in a row or gives up. The workers of a group share its schedule; a
+//! session whose worker is gone is played anew by another.
 
 mod schedule;
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use openclaw_environments::persona::{Persona, PersonaSession, SessionRecord, Step};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tracing::{debug, warn};
 
 pub use schedule::{IN_A_ROW, Progress, Schedule};
 
-use crate::chat_client::{ChatClient, ChatError, ChatRequest};
+use crate::{
+    chat_client::{ChatClient, ChatError, ChatRequest},
+    engine::panic_message,
+};
 
 /// More exchanges than this no session has.
 const MOST_EXCHANGES: usize = 16;
 
-/// Who talks, and how.
+/// How a worker talks.
 #[derive(Clone, Debug)]
 pub struct RolloutConfig {
-    /// Who they play.
-    pub personas: Vec<Persona>,
-    /// Sessions at a time.
-    pub workers: usize,
-    /// Sessions per persona before it gives up.
-    pub max_sessions: usize,
     /// Decides what is asked and said.
     pub seed: u64,
     /// Further fields of each request: `temperature`, `max_tokens`, ..
@@ -61,14 +64,14 @@ pub struct SessionReport {
 /// simulated users wait for this instead.
 pub type Pace = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// What starts a group of simulated users.
+/// What starts a worker.
 #[derive(Clone)]
 pub struct RolloutArguments {
-    /// Who talks, and how.
+    /// How it talks.
     pub config: RolloutConfig,
     /// The gateway.
     pub client: ChatClient,
-    /// Where sessions are handed out; it outlives the actor.
+    /// Where the sessions of its group are handed out; it outlives the actor.
     pub schedule: Arc<Mutex<Schedule>>,
     /// Awaited before each session; none talk as fast as they are answered.
     pub pace: Option<Pace>,
@@ -76,22 +79,31 @@ pub struct RolloutArguments {
     pub reports: mpsc::Sender<SessionReport>,
 }
 
-/// Control of a group.
+/// Control of a worker.
 pub enum RolloutControl {
-    /// How far each persona has come.
-    Progress(RpcReplyPort<Vec<(Persona, Progress)>>),
-    /// Every persona is satisfied or has given up.
+    /// Finishes the session under way, answers, and stops.
+    Drain(RpcReplyPort<()>),
+    /// Answers.
+    Ping(RpcReplyPort<()>),
+    /// There is no further session, a drain is over, or it panicked.
     #[doc(hidden)]
-    Over,
+    Ended(Result<(), String>),
 }
 
-/// The actor `rollout.N`: one group. It stops by itself when its personas are through.
+/// The actor `rollout.N`: plays one session after the other, and stops by itself when none is left.
 pub struct Rollout;
 
-/// One incarnation's workers.
+/// One incarnation.
 pub struct Running {
-    schedule: Arc<Mutex<Schedule>>,
-    _workers: JoinSet<()>,
+    playing: JoinHandle<()>,
+    draining: watch::Sender<bool>,
+    drained: Option<RpcReplyPort<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.playing.abort();
+    }
 }
 
 impl Actor for Rollout {
@@ -104,19 +116,13 @@ impl Actor for Rollout {
         myself: ActorRef<Self::Msg>,
         arguments: RolloutArguments,
     ) -> Result<Running, ActorProcessingErr> {
-        let schedule = arguments.schedule.clone();
-        let mut workers = JoinSet::new();
-        for _ in 0..arguments.config.workers.max(1) {
-            let (arguments, myself) = (arguments.clone(), myself.clone());
-            workers.spawn(async move {
-                work(&arguments).await;
-                if locked(&arguments.schedule).is_over() {
-                    // Fails only when the actor is gone, and then nobody needs to know.
-                    let _ = myself.cast(RolloutControl::Over);
-                }
-            });
-        }
-        Ok(Running { schedule, _workers: workers })
+        let (draining, drain_asked) = watch::channel(false);
+        let playing = tokio::spawn(async move {
+            let ended = AssertUnwindSafe(work(&arguments, drain_asked)).catch_unwind().await;
+            // Fails only when the actor is gone, and then nobody needs to know.
+            let _ = myself.cast(RolloutControl::Ended(ended.map_err(panic_message)));
+        });
+        Ok(Running { playing, draining, drained: None })
     }
 
     async fn handle(
@@ -126,11 +132,47 @@ impl Actor for Rollout {
         running: &mut Running,
     ) -> Result<(), ActorProcessingErr> {
         match control {
-            // The asker may have given up waiting.
-            RolloutControl::Progress(reply) => drop(reply.send(locked(&running.schedule).progress())),
-            RolloutControl::Over => myself.stop(Some("every persona is through".to_owned())),
+            RolloutControl::Drain(reply) => {
+                running.draining.send_replace(true);
+                running.drained = Some(reply);
+            }
+            // The asker may have given up waiting, here and below.
+            RolloutControl::Ping(reply) => drop(reply.send(())),
+            RolloutControl::Ended(ended) => {
+                ended?;
+                running.drained.take().map(|reply| reply.send(()));
+                myself.stop(None);
+            }
         }
         Ok(())
+    }
+}
+
+/// A session that was handed out. Dropped before its end, it is given back.
+struct Session<'a> {
+    schedule: &'a Mutex<Schedule>,
+    persona: Persona,
+    number: usize,
+    ended: bool,
+}
+
+impl<'a> Session<'a> {
+    fn start(schedule: &'a Mutex<Schedule>) -> Option<Self> {
+        let (persona, number) = locked(schedule).start()?;
+        Some(Self { schedule, persona, number, ended: false })
+    }
+
+    fn end(mut self, satisfied: bool) -> Progress {
+        self.ended = true;
+        locked(self.schedule).end(self.persona, self.number, satisfied)
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            locked(self.schedule).give_back(self.persona, self.number);
+        }
     }
 }
 
@@ -138,12 +180,20 @@ fn locked(schedule: &Mutex<Schedule>) -> std::sync::MutexGuard<'_, Schedule> {
     schedule.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn work(arguments: &RolloutArguments) {
+async fn work(arguments: &RolloutArguments, mut drain_asked: watch::Receiver<bool>) {
     loop {
-        if let Some(pace) = &arguments.pace {
-            pace().await;
+        let pace = async {
+            if let Some(pace) = &arguments.pace {
+                pace().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = drain_asked.wait_for(|asked| *asked) => return,
+            () = pace => {}
         }
-        let Some((persona, number)) = locked(&arguments.schedule).start() else { return };
+        let Some(session) = Session::start(&arguments.schedule) else { return };
+        let (persona, number) = (session.persona, session.number);
         let (record, policy_version) = match play(arguments, persona, number).await {
             Ok(played) => played,
             Err(error) => {
@@ -153,13 +203,15 @@ async fn work(arguments: &RolloutArguments) {
                 (SessionRecord::default(), None)
             }
         };
+        // A place for the report first: whoever is killed here has not ended the session either.
+        let report = arguments.reports.reserve().await;
         let satisfied = record.first_satisfied;
-        let progress = locked(&arguments.schedule).end(persona, number, satisfied);
+        let progress = session.end(satisfied);
         let labels = [("persona", persona.name()), ("satisfied", if satisfied { "yes" } else { "no" })];
         metrics::counter!("openclaw_rollout_sessions_total", &labels).increment(1);
-        let report = SessionReport { persona, number, record, policy_version, progress };
-        if arguments.reports.send(report).await.is_err() {
-            debug!("nobody reads session reports");
+        match report {
+            Ok(place) => place.send(SessionReport { persona, number, record, policy_version, progress }),
+            Err(_) => debug!("nobody reads session reports"),
         }
     }
 }
@@ -216,7 +268,7 @@ mod tests {
     use crate::chat_client::tests::{completion, endpoint};
 
     #[tokio::test]
-    async fn a_group_talks_until_each_persona_is_satisfied_and_then_stops() {
+    async fn a_worker_talks_until_each_persona_is_satisfied_and_then_stops() {
         // The student wants no formatting: the first two sessions get what it dislikes.
         let asked = Arc::new(Mutex::new(Vec::<(usize, Value)>::new()));
         let seen = asked.clone();
@@ -231,14 +283,10 @@ mod tests {
                 }
             })
             .await;
-        let personas = vec![Persona::Student];
         let (reports, mut sessions) = mpsc::channel(100);
         let arguments = RolloutArguments {
-            schedule: Arc::new(Mutex::new(Schedule::new(&personas, 72))),
+            schedule: Arc::new(Mutex::new(Schedule::new(&[Persona::Student], 72))),
             config: RolloutConfig {
-                personas,
-                workers: 1,
-                max_sessions: 72,
                 seed: 1,
                 options: Map::new(),
                 stream: false,
@@ -260,5 +308,52 @@ mod tests {
         assert_eq!(last, Progress::Satisfied { sessions: 5 });
         let complaints = asked.lock().expect("not poisoned").iter().filter(|(length, _)| *length > 3).count();
         assert_eq!(complaints, 2, "each bad session hears two complaints, the second in its third exchange");
+    }
+
+    #[tokio::test]
+    async fn the_session_of_a_killed_worker_is_played_anew_and_a_drained_one_finishes_its_own() {
+        let (asked, mut asking) = watch::channel(0);
+        let (answers, answering) = watch::channel(false);
+        let url = endpoint(move |_| {
+            asked.send_modify(|asked| *asked += 1);
+            let mut answering = answering.clone();
+            async move {
+                let _ = answering.wait_for(|answers| *answers).await;
+                completion("We have 2 + 2 = 4.")
+            }
+        })
+        .await;
+        let (reports, mut sessions) = mpsc::channel(100);
+        let arguments = RolloutArguments {
+            schedule: Arc::new(Mutex::new(Schedule::new(&[Persona::Student], 72))),
+            config: RolloutConfig {
+                seed: 1,
+                options: Map::new(),
+                stream: false,
+                reply_deadline: Duration::from_secs(20),
+            },
+            client: ChatClient::new(&url, "policy", None).expect("a client"),
+            pace: None,
+            reports,
+        };
+        let (killed, task) = Actor::spawn(None, Rollout, arguments.clone()).await.expect("it starts");
+        asking.wait_for(|asked| *asked == 1).await.expect("the endpoint is up");
+        killed.kill();
+        task.await.expect("it ends");
+
+        let schedule = arguments.schedule.clone();
+        let (drained, task) = Actor::spawn(None, Rollout, arguments).await.expect("it starts");
+        asking.wait_for(|asked| *asked == 2).await.expect("the endpoint is up");
+        let (answer, drain) = ractor::concurrency::oneshot();
+        drained.cast(RolloutControl::Drain(answer.into())).expect("it is up");
+        // Answered after the ping, which stands behind the drain in the mailbox.
+        ractor::call!(drained, RolloutControl::Ping).expect("it is up");
+        answers.send_replace(true);
+        drain.await.expect("it drains");
+        task.await.expect("it stops");
+        let report = sessions.recv().await.expect("a report");
+        assert_eq!((report.number, report.record.first_satisfied), (1, true));
+        assert!(sessions.try_recv().is_err(), "it took no further session");
+        assert_eq!(locked(&schedule).start(), Some((Persona::Student, 2)));
     }
 }

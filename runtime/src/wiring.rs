@@ -418,14 +418,12 @@ impl Builder<'_> {
         let mut all = Vec::new();
         let served_model = self.topology.actors.gateway.served_model.clone();
         let key = gateway::api_key(self.topology)?;
-        for (i, group) in self.topology.actors.rollout.iter().enumerate() {
+        let mut number = 0;
+        for group in &self.topology.actors.rollout {
             let personas: Vec<Persona> = group.personas.iter().map(|persona| (*persona).into()).collect();
             all.extend(personas.iter().copied());
             let schedule = Arc::new(Mutex::new(Schedule::new(&personas, group.max_sessions)));
             let config = RolloutConfig {
-                personas,
-                workers: group.workers,
-                max_sessions: group.max_sessions,
                 seed: group.seed.unwrap_or(self.topology.run.seed),
                 options: Map::new(),
                 stream: true,
@@ -434,23 +432,26 @@ impl Builder<'_> {
             let (gateway, served_model, key, reports) =
                 (gateway.clone(), served_model.clone(), key.clone(), reports.clone());
             let pace = group.wait_for_learning.then(|| pace.clone());
-            self.specs.push(ChildSpec {
-                // A group ends once its personas are through.
-                restart: Restart::Transient,
-                ..ChildSpec::new(format!("rollout.{i}"), "rollout", move |supervisor: ActorCell| {
-                    let (config, schedule, reports) = (config.clone(), schedule.clone(), reports.clone());
-                    let (mut gateway, served_model, key, pace) =
-                        (gateway.clone(), served_model.clone(), key.clone(), pace.clone());
-                    async move {
-                        let address = gateway.wait_for(Option::is_some).await?.expect("waited for it");
-                        let client = ChatClient::new(&format!("http://{address}/v1"), served_model, key)?;
-                        let arguments = RolloutArguments { config, client, schedule, pace, reports };
-                        let (reference, task) =
-                            Actor::spawn_linked(None, Rollout, arguments, supervisor).await?;
-                        Ok(RunningChild { cell: reference.get_cell(), task })
-                    }
-                })
-            });
+            let start = move |supervisor: ActorCell| {
+                let (config, schedule, reports) = (config.clone(), schedule.clone(), reports.clone());
+                let (mut gateway, served_model, key, pace) =
+                    (gateway.clone(), served_model.clone(), key.clone(), pace.clone());
+                async move {
+                    let address = gateway.wait_for(Option::is_some).await?.expect("waited for it");
+                    let client = ChatClient::new(&format!("http://{address}/v1"), served_model, key)?;
+                    let arguments = RolloutArguments { config, client, schedule, pace, reports };
+                    let (reference, task) = Actor::spawn_linked(None, Rollout, arguments, supervisor).await?;
+                    Ok(RunningChild { cell: reference.get_cell(), task })
+                }
+            };
+            for _ in 0..group.workers {
+                let mut spec = ChildSpec::new(format!("rollout.{number}"), "rollout", start.clone());
+                // A worker ends once its group has no further session.
+                spec.restart = Restart::Transient;
+                care::rollout(&mut spec);
+                self.specs.push(spec);
+                number += 1;
+            }
         }
         Ok(all)
     }

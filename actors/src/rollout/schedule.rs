@@ -1,11 +1,14 @@
 //! Which persona comes next, and which are content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openclaw_environments::persona::Persona;
 
 /// First replies in a row that must keep the rule before a persona counts as satisfied.
 pub const IN_A_ROW: usize = 3;
+
+/// A session that broke off this often with its worker satisfied nobody: no session may end every worker.
+const MOST_TRIES: u32 = 3;
 
 /// How far a persona has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,10 @@ pub enum Progress {
 struct Track {
     persona: Persona,
     started: usize,
+    /// Sessions whose worker is gone, by number; they come first.
+    given_back: BTreeSet<usize>,
+    /// How often each was.
+    tries: BTreeMap<usize, u32>,
     /// By session number: several sessions may run at once and end in any order.
     satisfied: BTreeMap<usize, bool>,
     progress: Progress,
@@ -41,8 +48,14 @@ pub struct Schedule {
 impl Schedule {
     /// Nobody has said anything yet.
     pub fn new(personas: &[Persona], max_sessions: usize) -> Self {
-        let track =
-            |&persona| Track { persona, started: 0, satisfied: BTreeMap::new(), progress: Progress::Open };
+        let track = |&persona| Track {
+            persona,
+            started: 0,
+            given_back: BTreeSet::new(),
+            tries: BTreeMap::new(),
+            satisfied: BTreeMap::new(),
+            progress: Progress::Open,
+        };
         Self { tracks: personas.iter().map(track).collect(), next: 0, max_sessions }
     }
 
@@ -52,12 +65,30 @@ impl Schedule {
             let index = self.next % self.tracks.len();
             self.next += 1;
             let track = &mut self.tracks[index];
-            if track.progress == Progress::Open && track.started < self.max_sessions {
+            if track.progress != Progress::Open {
+                continue;
+            }
+            if let Some(number) = track.given_back.pop_first() {
+                return Some((track.persona, number));
+            }
+            if track.started < self.max_sessions {
                 track.started += 1;
                 return Some((track.persona, track.started));
             }
         }
         None
+    }
+
+    /// The worker of a session is gone: it is to be had again.
+    pub fn give_back(&mut self, persona: Persona, number: usize) {
+        let Some(track) = self.tracks.iter_mut().find(|track| track.persona == persona) else { return };
+        let tries = track.tries.entry(number).or_default();
+        *tries += 1;
+        if *tries < MOST_TRIES {
+            track.given_back.insert(number);
+        } else {
+            self.end(persona, number, false);
+        }
     }
 
     /// A session ended; says how far its persona has come.
@@ -128,5 +159,24 @@ mod tests {
         }
         assert_eq!(schedule.progress(), [(Student, Progress::Unsatisfied), (Ta, Progress::Unsatisfied)]);
         assert!(schedule.is_over());
+    }
+
+    #[test]
+    fn a_session_whose_worker_is_gone_comes_first_and_not_for_ever() {
+        let mut schedule = Schedule::new(&[Persona::Student], 3);
+        let mut next = || (schedule.start(), schedule.start());
+        assert_eq!(next(), (Some((Persona::Student, 1)), Some((Persona::Student, 2))));
+        for _ in 0..2 {
+            schedule.give_back(Persona::Student, 1);
+            assert_eq!(schedule.start(), Some((Persona::Student, 1)));
+        }
+        schedule.give_back(Persona::Student, 1);
+        assert_eq!(schedule.start(), Some((Persona::Student, 3)));
+        schedule.end(Persona::Student, 2, true);
+        assert_eq!(
+            schedule.end(Persona::Student, 3, true),
+            Progress::Unsatisfied,
+            "the first satisfied nobody"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! How each role is asked whether it is well, and how it finishes what it has.
 
 use openclaw_actors::{
-    engine::Engine, optimizer::OptimizerControl, policy::EngineControl, worker::WorkerControl,
+    engine::Engine, optimizer::OptimizerControl, policy::EngineControl, rollout::RolloutControl,
+    worker::WorkerControl,
 };
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort, rpc::CallResult};
 
@@ -30,6 +31,12 @@ pub fn optimizer(spec: &mut ChildSpec) -> &mut ChildSpec {
         .drained_by(|cell| async { drained(ask(cell, OptimizerControl::Drain).await) })
 }
 
+/// A simulated user answers whatever it is told.
+pub fn rollout(spec: &mut ChildSpec) -> &mut ChildSpec {
+    spec.probed_by(|cell| async { ask(cell, RolloutControl::Ping).await })
+        .drained_by(|cell| async { drained(ask(cell, RolloutControl::Drain).await) })
+}
+
 /// An actor that did not answer has ended, and with it what it had; its leases are back in the inbox.
 fn drained(answer: Result<(), String>) {
     if let Err(reason) = answer {
@@ -45,5 +52,102 @@ async fn ask<M: Message, T: Send + 'static>(
         Ok(CallResult::Success(answer)) => Ok(answer),
         Ok(_) => Err("ended before it answered".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::{Arc, Mutex, mpsc},
+        time::Duration,
+    };
+
+    use openclaw_actors::{
+        engine::{EngineLimits, PolicyWeights, ServingModel},
+        policy::{EngineActor, EngineArguments},
+        publisher::Versions,
+    };
+    use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams, ScoreRequest, Scored};
+    use ractor::Actor;
+
+    use super::*;
+    use crate::{
+        loaded_model::LoadedModel,
+        supervisor::{ChildState, RunningChild, Supervisor},
+    };
+
+    /// A model whose every step blocks until it is let.
+    struct Blocking(Arc<Mutex<mpsc::Receiver<()>>>, bool);
+
+    impl ServingModel for Blocking {
+        fn submit(&mut self, _: GenerateRequest) -> Result<u64, String> {
+            self.1 = true;
+            Ok(1)
+        }
+        fn cancel(&mut self, _: u64) {
+            self.1 = false;
+        }
+        fn step(&mut self) -> Result<Vec<(u64, GenerateEvent)>, String> {
+            self.0.lock().expect("one thread at a time").recv().map_err(|error| error.to_string())?;
+            Ok(Vec::new())
+        }
+        fn is_idle(&self) -> bool {
+            !self.1
+        }
+        fn load(&mut self, _: u64, _: PolicyWeights) -> Result<(), String> {
+            Ok(())
+        }
+        fn score(&mut self, _: &ScoreRequest) -> Result<Scored, String> {
+            Ok(Scored::default())
+        }
+        fn version(&self) -> u64 {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_whose_thread_is_in_a_call_that_does_not_return_is_stuck_until_it_does() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
+        let model = LoadedModel::open(&folder, 1).expect("the embedded model is there");
+        let engine = Engine::new("policy.0", EngineLimits::default(), model.text.clone());
+        let (let_go, held) = mpsc::channel();
+        let held = Arc::new(Mutex::new(held));
+        let arguments = EngineArguments {
+            engine: engine.clone(),
+            build: Arc::new(move |_| Ok(Box::new(Blocking(held.clone(), false)))),
+            versions: Versions::new(0, model.weights.clone()),
+            follows: false,
+        };
+        let mut spec = ChildSpec::new("policy.0", "policy", move |supervisor| {
+            let arguments = arguments.clone();
+            async move {
+                let (actor, task) = Actor::spawn_linked(None, EngineActor, arguments, supervisor).await?;
+                Ok(RunningChild { cell: actor.get_cell(), task })
+            }
+        });
+        self::engine(&mut spec, engine.clone());
+        spec.probe_period = Duration::from_millis(5);
+        spec.probe_timeout = Duration::from_millis(50);
+        let supervisor = Supervisor::start(vec![spec]).await.expect("it starts");
+        let request = GenerateRequest {
+            prompt_ids: vec![1],
+            sampling: SamplingParams::default(),
+            max_new_tokens: 1,
+            stop: Vec::new(),
+            top_logprobs: 0,
+            drawn_ids: Vec::new(),
+        };
+        let response = engine.generate(request).await.expect("accepted");
+        let state = |state| supervisor.wait_for(move |children| children[0].state == state);
+        let stuck = state(ChildState::Stuck).await.expect("the supervisor is up");
+        let error = stuck[0].last_error.as_ref().expect("a reason");
+        assert_eq!(error.reason, "does not answer for 0.05 s");
+
+        drop(response);
+        let_go.send(()).expect("the model is there");
+        let back = state(ChildState::Running).await.expect("the supervisor is up");
+        assert_eq!(back[0].restarts, 0);
+        assert_eq!(supervisor.stop().await, Vec::<String>::new());
     }
 }
