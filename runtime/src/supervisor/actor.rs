@@ -1,16 +1,18 @@
 //! The supervisor as an actor: carries orders and news to the tree and does what it answers. No handler waits for
 //! anything.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, error::Error};
 
 use metrics::{counter, gauge};
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
+};
 use tokio::{
     sync::watch,
     task::AbortHandle,
     time::{Duration, sleep, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     SupervisorError,
@@ -174,7 +176,7 @@ impl State {
             Order::Start | Order::Restart { .. } => Until::Up,
             Order::Stop { .. } | Order::Remove | Order::Kill => Until::Past(generation),
         };
-        info!(actor = name, ?order, "order");
+        debug!(actor = name, ?order, "order");
         if order == Order::Kill {
             counter!("openclaw_supervisor_kills_total", "actor" => name.to_owned(), "reason" => "order")
                 .increment(1);
@@ -248,7 +250,7 @@ impl State {
     }
 
     fn act(&mut self, myself: &ActorRef<Message>, child: ChildId, action: Action) {
-        let spec = &self.tree.get(child).expect("the tree knows whom it sends").spec;
+        let Some(spec) = self.tree.get(child).map(|child| &child.spec) else { return };
         match (action, self.alive.get(&child)) {
             (Action::Start { generation }, _) => {
                 if generation > 1 {
@@ -386,7 +388,18 @@ fn answer(reply: Reply, outcome: Result<(), SupervisorError>) {
     let _ = reply.send(outcome);
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// The error with its causes. ractor calls every failed start a panic; its cause says what it was.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut error = match error.downcast_ref() {
+        Some(SpawnErr::StartupFailed(cause)) => &**cause,
+        _ => error,
+    };
+    let mut text = error.to_string();
+    while let Some(cause) = error.source() {
+        if !text.ends_with(&cause.to_string()) {
+            text = format!("{text}: {cause}");
+        }
+        error = cause;
+    }
+    text
 }

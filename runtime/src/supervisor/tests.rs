@@ -301,3 +301,31 @@ async fn two_children_of_one_name_are_refused() {
     let error = Supervisor::start(vec![world.child("a"), world.child("a")]).await.unwrap_err();
     assert_eq!(error, SupervisorError::Duplicate { name: "a".to_owned() });
 }
+
+/// Whose start goes wrong inside ractor.
+struct Stillborn {
+    panics: bool,
+}
+
+impl Actor for Stillborn {
+    type Msg = Order;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Order>, (): ()) -> Result<(), ActorProcessingErr> {
+        assert!(!self.panics, "no memory");
+        Err("no such file".into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_and_a_panic_before_the_start_tell_their_reason() {
+    for (panics, reason) in [(false, "no such file"), (true, "no memory")] {
+        let spec = ChildSpec::new("a", "test", move |supervisor| async move {
+            let (actor, task) = Actor::spawn_linked(None, Stillborn { panics }, (), supervisor).await?;
+            Ok(RunningChild { cell: actor.get_cell(), task })
+        });
+        let error = Supervisor::start(vec![spec]).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("a did not start: {reason}"));
+    }
+}
