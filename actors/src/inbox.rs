@@ -97,6 +97,36 @@ pub struct InboxStatus {
     pub paused: bool,
 }
 
+/// An inbox as an operator sees it, whatever it holds.
+pub trait AnyInbox: Send + Sync {
+    /// [`Inbox::name`].
+    fn name(&self) -> &str;
+    /// [`Inbox::status`].
+    fn status(&self) -> InboxStatus;
+    /// [`Inbox::pause`].
+    fn pause(&self);
+    /// [`Inbox::resume`].
+    fn resume(&self);
+}
+
+impl<M: Send + 'static> AnyInbox for Inbox<M> {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn status(&self) -> InboxStatus {
+        self.status()
+    }
+
+    fn pause(&self) {
+        self.pause();
+    }
+
+    fn resume(&self) {
+        self.resume();
+    }
+}
+
 impl<M: Send + 'static> Inbox<M> {
     /// An empty inbox. `name` labels its metrics and must come from the topology, not from data.
     pub fn new(name: impl Into<String>, limits: InboxLimits) -> Self {

@@ -1,14 +1,15 @@
 //! `launch`: starts what a topology names, shows how it is doing, and stops it in order.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use openclaw_actors::rollout::{Progress, SessionReport};
 use openclaw_environments::persona::Persona;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tracing::{debug, info};
 
 use crate::{
+    admin::{self, NodeArguments, NodeOperator, ServeError},
     progress::{self, PersonaProgress, ProgressSnapshot, RewardCounts},
     stop::{StopSignal, stop_flag},
     supervisor::Supervisor,
@@ -28,8 +29,6 @@ pub struct LaunchOptions {
 
 /// How often the snapshot is made.
 const SNAPSHOT_PERIOD: Duration = Duration::from_millis(500);
-/// Time constant of the token rate that is shown.
-const RATE_SECS: f64 = 5.0;
 
 /// Runs until the stop: starts the actors in order, shows progress, stops them in reverse.
 pub async fn run(
@@ -38,23 +37,42 @@ pub async fn run(
     mut stop: StopSignal,
 ) -> anyhow::Result<ExitCode> {
     let (name, node) = topology.node(options.node.as_deref())?;
-    let dir = topology.run.dir.display();
-    let resolved = topology.write_resolved().with_context(|| format!("cannot write into run.dir {dir}"))?;
+    let dir = &topology.run.dir;
+    // Before anything is written over a node's head.
+    if admin::is_live(dir).unwrap_or(false) {
+        return Err(ServeError::Running { dir: dir.clone() }.into());
+    }
+    let unwritable = || format!("cannot write into run.dir {}", dir.display());
+    let resolved = topology.write_resolved().with_context(unwritable)?;
     // Metrics and progress outlive the stop, so that the shutdown is seen too.
     let (shutdown_over, observing) = stop_flag();
     let metrics = telemetry::serve_metrics(node.metrics, observing.clone()).await?;
     info!(node = name, %metrics, topology = %resolved.display(), "launching {}", topology.run.name);
 
-    let wiring = wiring::wire(&topology, node)?;
+    let mut wiring = wiring::wire(&topology, node)?;
+    let (stop_handle, mut told_to_stop) = stop_flag();
+    let operator = Arc::new(NodeOperator::new(NodeArguments {
+        run: topology.run.name.clone(),
+        dir: dir.clone(),
+        node: name.to_owned(),
+        panel: wiring.panel,
+        journal: wiring.view.journal.clone(),
+        versions: wiring.view.versions.clone(),
+        gateway: wiring.view.gateway.clone(),
+        stop: stop_handle.clone(),
+    }));
+    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), node.admin));
     let mut watcher = Watcher::new(wiring.view);
     let (snapshots, shown) = watch::channel(watcher.snapshot());
     let shown = tokio::spawn(progress::show(shown, observing));
     let supervisor = Supervisor::start(wiring.specs).await?;
+    operator.supervised_by(supervisor.handle());
     info!(gateway = %watcher.gateway_url().await, "serving");
 
     loop {
         tokio::select! {
             () = stop.wait() => break,
+            () = told_to_stop.wait() => break,
             report = watcher.view.sessions.recv(), if watcher.is_open() => {
                 if let Some(report) = report {
                     watcher.heard(&report);
@@ -71,6 +89,7 @@ pub async fn run(
         snapshots.send_replace(watcher.snapshot());
     }
 
+    stop_handle.stop();
     let stuck = supervisor.stop().await;
     watcher.view.publisher.keep_current().await;
     snapshots.send_replace(watcher.snapshot());
@@ -89,9 +108,6 @@ pub async fn run(
 struct Watcher {
     view: View,
     personas: Vec<Heard>,
-    tokens: u64,
-    tokens_per_sec: f64,
-    looked: Instant,
 }
 
 /// What one simulated user has said so far.
@@ -111,7 +127,7 @@ impl Watcher {
             open: true,
         };
         let personas = view.personas.iter().map(heard).collect();
-        Self { view, personas, tokens: 0, tokens_per_sec: 0.0, looked: Instant::now() }
+        Self { view, personas }
     }
 
     async fn gateway_url(&mut self) -> String {
@@ -184,14 +200,7 @@ impl Watcher {
     }
 
     fn snapshot(&mut self) -> ProgressSnapshot {
-        let drawn: u64 = self.view.policies.iter().map(|engine| engine.status().generated_tokens).sum();
-        let (now, before) = (Instant::now(), self.looked);
-        let secs = now.duration_since(before).as_secs_f64();
-        if secs > 0.0 {
-            let rate = drawn.saturating_sub(self.tokens) as f64 / secs;
-            self.tokens_per_sec += (rate - self.tokens_per_sec) * (1.0 - (-secs / RATE_SECS).exp());
-            (self.tokens, self.looked) = (drawn, now);
-        }
+        self.view.rates.look();
         let totals = *self.view.journal.totals().borrow();
         let step = *self.view.steps.borrow();
         ProgressSnapshot {
@@ -204,7 +213,7 @@ impl Watcher {
             },
             hints: totals.hinted,
             policy_version: self.view.versions.number(),
-            tokens_per_sec: self.tokens_per_sec,
+            tokens_per_sec: self.view.rates.total(),
             in_flight: *self.view.in_flight.borrow(),
             step: totals.steps,
             loss: step.map(|report| report.loss),

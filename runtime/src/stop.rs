@@ -23,6 +23,11 @@ impl StopHandle {
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
+
+    /// Whether the flag is up.
+    pub fn is_set(&self) -> bool {
+        *self.0.borrow()
+    }
 }
 
 impl StopSignal {

@@ -5,6 +5,8 @@
 
 mod care;
 mod gateway;
+mod looks;
+mod panel;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +38,7 @@ use serde_json::Map;
 use tokio::sync::{mpsc, watch};
 
 use self::gateway::{GatewayActor, GatewayArguments};
+pub use self::panel::{Gate, Panel, Seen, TokenRates};
 use crate::{
     loaded_model::LoadedModel,
     supervisor::{ChildSpec, Restart, RunningChild, StartError},
@@ -59,6 +62,8 @@ pub struct Wiring {
     pub specs: Vec<ChildSpec>,
     /// What can be watched.
     pub view: View,
+    /// What an operator sees of the roles and does to them.
+    pub panel: Panel,
 }
 
 /// What the rest of the process sees of the actors.
@@ -67,8 +72,8 @@ pub struct View {
     pub gateway: watch::Receiver<Option<SocketAddr>>,
     /// Requests being answered.
     pub in_flight: watch::Receiver<usize>,
-    /// The policy's engines.
-    pub policies: Vec<Engine>,
+    /// How fast the policy's engines draw tokens.
+    pub rates: TokenRates,
     /// The announcement of versions.
     pub versions: Versions,
     /// Keeps versions on disk.
@@ -100,6 +105,7 @@ struct Builder<'a> {
     journal: Journal,
     versions: Versions,
     specs: Vec<ChildSpec>,
+    panel: Panel,
 }
 
 /// Makes the actors of `node`. Loads the checkpoints; starts nothing.
@@ -131,6 +137,7 @@ pub fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
         journal: Journal::in_memory(),
         models,
         specs: Vec::new(),
+        panel: Panel::default(),
     };
     builder.build()
 }
@@ -158,10 +165,12 @@ impl Builder<'_> {
         let (gateway, in_flight) = self.gateway(&policies, sessions)?;
         let (session_reports, session_view) = mpsc::channel(1024);
         let personas = self.rollouts(&gateway, &pace, session_reports)?;
+        let rates = TokenRates::new(&policies);
+        self.looks(&policies, &bases, &in_flight, &steps, &rates);
         let view = View {
             gateway,
             in_flight,
-            policies,
+            rates,
             versions: self.versions,
             publisher,
             journal: self.journal,
@@ -169,7 +178,7 @@ impl Builder<'_> {
             sessions: session_view,
             personas,
         };
-        Ok(Wiring { specs: self.specs, view })
+        Ok(Wiring { specs: self.specs, view, panel: self.panel })
     }
 
     fn child<A, F>(&mut self, name: String, role: &str, make: F) -> &mut ChildSpec
@@ -177,24 +186,23 @@ impl Builder<'_> {
         A: Actor,
         F: Fn() -> (A, A::Arguments) + Send + Sync + 'static,
     {
-        self.specs.push(ChildSpec::new(name, role, move |supervisor: ActorCell| {
-            let (actor, arguments) = make();
-            async move {
-                let (reference, task) = Actor::spawn_linked(None, actor, arguments, supervisor)
-                    .await
-                    .map_err(|error| Box::new(error) as StartError)?;
-                Ok(RunningChild { cell: reference.get_cell(), task })
-            }
-        }));
+        self.specs.push(child(name, role, make));
         self.specs.last_mut().expect("it was just pushed")
     }
 
-    fn worker<W: Work>(&mut self, name: String, work: Arc<W>, inbox: &Inbox<W::Message>, concurrency: usize) {
-        let (inbox, seen) = (inbox.clone(), inbox.clone());
-        let spec = self.child(name, W::ROLE, move || {
-            (Worker::default(), WorkerArguments { work: work.clone(), inbox: inbox.clone(), concurrency })
-        });
-        care::worker(spec).paused_when(move || seen.status().paused);
+    /// `replicas` workers of a role, numbered from 0; an operator may change how many.
+    fn workers<W: Work>(
+        &mut self,
+        work: &Arc<W>,
+        inbox: &Inbox<W::Message>,
+        concurrency: usize,
+        replicas: usize,
+    ) {
+        let (work, seen) = (work.clone(), inbox.clone());
+        let make = move |number| worker(format!("{}.{number}", W::ROLE), work.clone(), &seen, concurrency);
+        self.specs.extend((0..replicas.max(1)).map(&make));
+        self.panel.inbox(W::ROLE, inbox);
+        self.panel.factory(W::ROLE, make);
     }
 
     fn sessions(&mut self) -> SessionsAddress {
@@ -285,6 +293,7 @@ impl Builder<'_> {
             thread_slot: Arc::default(),
             reports,
         };
+        self.panel.inbox("optimizer", &self.inboxes.samples);
         let samples = self.inboxes.samples.clone();
         let spec = self.child("optimizer".into(), "optimizer", move || (Optimizer, arguments.clone()));
         care::optimizer(spec).paused_when(move || samples.status().paused);
@@ -322,7 +331,8 @@ impl Builder<'_> {
             journal: self.journal.clone(),
         });
         let inbox = self.inboxes.publish.clone();
-        self.worker("publisher".into(), work.clone(), &inbox, 1);
+        self.specs.push(worker("publisher".into(), work.clone(), &inbox, 1));
+        self.panel.inbox("publisher", &inbox);
         work
     }
 
@@ -338,9 +348,7 @@ impl Builder<'_> {
         });
         let inbox = self.inboxes.judged.clone();
         let replicas = self.topology.actors.teacher.as_ref().map_or(1, |teacher| teacher.replicas);
-        for i in 0..replicas.max(1) {
-            self.worker(format!("teacher.{i}"), work.clone(), &inbox, TEACHER_CONCURRENCY);
-        }
+        self.workers(&work, &inbox, TEACHER_CONCURRENCY, replicas);
     }
 
     fn judges(&mut self, engine: JudgeEngine) {
@@ -363,9 +371,7 @@ impl Builder<'_> {
             journal: self.journal.clone(),
         });
         let inbox = self.inboxes.evaluations.clone();
-        for i in 0..table.replicas.max(1) {
-            self.worker(format!("judge.{i}"), work.clone(), &inbox, JUDGE_CONCURRENCY);
-        }
+        self.workers(&work, &inbox, JUDGE_CONCURRENCY, table.replicas);
     }
 
     #[allow(clippy::type_complexity)]
@@ -418,7 +424,8 @@ impl Builder<'_> {
         let mut all = Vec::new();
         let served_model = self.topology.actors.gateway.served_model.clone();
         let key = gateway::api_key(self.topology)?;
-        let mut number = 0;
+        let gate = Gate::default();
+        let mut workers: Vec<ChildSpec> = Vec::new();
         for group in &self.topology.actors.rollout {
             let personas: Vec<Persona> = group.personas.iter().map(|persona| (*persona).into()).collect();
             all.extend(personas.iter().copied());
@@ -431,7 +438,8 @@ impl Builder<'_> {
             };
             let (gateway, served_model, key, reports) =
                 (gateway.clone(), served_model.clone(), key.clone(), reports.clone());
-            let pace = group.wait_for_learning.then(|| pace.clone());
+            let pace = at_gate(&gate, group.wait_for_learning.then(|| pace.clone()));
+            let seen = schedule.clone();
             let start = move |supervisor: ActorCell| {
                 let (config, schedule, reports) = (config.clone(), schedule.clone(), reports.clone());
                 let (mut gateway, served_model, key, pace) =
@@ -439,22 +447,74 @@ impl Builder<'_> {
                 async move {
                     let address = gateway.wait_for(Option::is_some).await?.expect("waited for it");
                     let client = ChatClient::new(&format!("http://{address}/v1"), served_model, key)?;
-                    let arguments = RolloutArguments { config, client, schedule, pace, reports };
+                    let arguments = RolloutArguments { config, client, schedule, pace: Some(pace), reports };
                     let (reference, task) = Actor::spawn_linked(None, Rollout, arguments, supervisor).await?;
                     Ok(RunningChild { cell: reference.get_cell(), task })
                 }
             };
+            self.panel.look("rollout", looks::rollout(seen.clone()));
             for _ in 0..group.workers {
-                let mut spec = ChildSpec::new(format!("rollout.{number}"), "rollout", start.clone());
+                let name = format!("rollout.{}", workers.len());
+                self.panel.look(name.clone(), looks::rollout(seen.clone()));
+                let mut spec = ChildSpec::new(name, "rollout", start.clone());
                 // A worker ends once its group has no further session.
                 spec.restart = Restart::Transient;
-                care::rollout(&mut spec);
-                self.specs.push(spec);
-                number += 1;
+                let gate = gate.clone();
+                care::rollout(&mut spec).paused_when(move || gate.is_paused());
+                workers.push(spec);
             }
+        }
+        self.specs.extend(workers.iter().cloned());
+        if let Some(last) = workers.last().cloned() {
+            self.panel.gate("rollout", gate);
+            // Further ones join the last group.
+            self.panel.factory("rollout", move |number| {
+                let name = format!("rollout.{number}");
+                ChildSpec { name, ..workers.get(number).unwrap_or(&last).clone() }
+            });
         }
         Ok(all)
     }
+}
+
+/// Waits at the gate, and then for what else is waited for.
+fn at_gate(gate: &Gate, pace: Option<Pace>) -> Pace {
+    let gate = gate.clone();
+    Arc::new(move || {
+        let (gate, pace) = (gate.clone(), pace.clone());
+        Box::pin(async move {
+            if let Some(pace) = pace {
+                pace().await;
+            }
+            gate.pass().await;
+        })
+    })
+}
+
+/// How an actor is started, anew each time.
+fn child<A, F>(name: String, role: &str, make: F) -> ChildSpec
+where
+    A: Actor,
+    F: Fn() -> (A, A::Arguments) + Send + Sync + 'static,
+{
+    ChildSpec::new(name, role, move |supervisor: ActorCell| {
+        let (actor, arguments) = make();
+        async move {
+            let (reference, task) = Actor::spawn_linked(None, actor, arguments, supervisor)
+                .await
+                .map_err(|error| Box::new(error) as StartError)?;
+            Ok(RunningChild { cell: reference.get_cell(), task })
+        }
+    })
+}
+
+fn worker<W: Work>(name: String, work: Arc<W>, inbox: &Inbox<W::Message>, concurrency: usize) -> ChildSpec {
+    let (inbox, seen) = (inbox.clone(), inbox.clone());
+    let mut spec = child(name, W::ROLE, move || {
+        (Worker::default(), WorkerArguments { work: work.clone(), inbox: inbox.clone(), concurrency })
+    });
+    care::worker(&mut spec).paused_when(move || seen.status().paused);
+    spec
 }
 
 /// The secret in the environment variable that `setting` names, if it names one.

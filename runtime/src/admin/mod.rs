@@ -2,9 +2,11 @@
 //! port for whoever holds the token.
 //!
 //! `operator` is what can be asked and answered, `routes` the same as HTTP, `socket` and `server` how it is
-//! reached, `client` the other end, `node` the verbs on a real node.
+//! reached, `client` the other end, `node` the verbs on a real node, `actor` its place in the tree.
 
+mod actor;
 mod client;
+mod node;
 mod operator;
 mod routes;
 mod server;
@@ -12,7 +14,9 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use actor::child;
 pub use client::{AdminClient, ClientError};
+pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
     ActorStatus, AuditEntry, Command, DeadTurn, Done, InboxView, JournalStatus, NodeStatus, Operator,
     Refusal, RefusalKind, VersionStatus,

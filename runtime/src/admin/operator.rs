@@ -101,6 +101,11 @@ impl Command {
         "stop",
     ];
 
+    /// Its verb.
+    pub fn verb(&self) -> String {
+        self.clone().into_request().0
+    }
+
     /// The verb and its fields.
     pub fn into_request(self) -> (String, Value) {
         let Ok(Value::Object(request)) = serde_json::to_value(self) else {
@@ -235,14 +240,14 @@ pub struct ActorStatus {
     pub role: String,
     /// `starting`, `running`, `stuck`, `restarting`, `paused`, `draining`, `failed` or `stopped`.
     pub state: String,
-    /// How long its incarnation has run; 0 when it does not.
-    pub up_secs: f64,
-    /// How long it has been in this state.
-    pub since_secs: f64,
+    /// How long it has been up; nothing while it is down.
+    pub up_secs: Option<f64>,
     /// How often it was started again.
     pub restarts: u64,
-    /// Why it last ended by itself.
+    /// What last went wrong, if anything did.
     pub last_error: Option<String>,
+    /// How long ago.
+    pub last_error_secs: Option<f64>,
     /// The version that it serves or trains.
     pub version: Option<u64>,
     /// Where its work waits.
@@ -273,34 +278,30 @@ pub struct InboxView {
 pub struct DeadTurn {
     /// Its id.
     pub turn: String,
-    /// Its conversation.
-    pub session: String,
+    /// Where it stands in its life: `followed`, `judged` or `ready`.
+    pub state: String,
     /// The inbox that gave it up.
     pub inbox: String,
-    /// Why.
-    pub reason: String,
-    /// What was asked.
-    pub asked: String,
-    /// What the policy replied.
-    pub replied: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was given up, in seconds since 1970.
+    pub died_unix_secs: u64,
 }
 
-/// A version of the policy.
+/// A version of the policy, or one that was not to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionStatus {
-    /// Its number.
-    pub version: u64,
+    /// Its number; a withheld one has none.
+    pub version: Option<u64>,
     /// The step that made it.
     pub step: u64,
-    /// It serves now.
-    pub current: bool,
-    /// `published` or `withheld`.
+    /// `current`, `published`, `committed` (and not announced yet) or `withheld`.
     pub state: String,
     /// Why it was withheld.
     pub reason: Option<String>,
     /// Of its weights.
     pub fingerprint: String,
-    /// It is on disk: `rollback` can return to it.
+    /// It was written to disk.
     pub kept: bool,
     /// When it was made, in seconds since 1970.
     pub made_unix_secs: u64,

@@ -58,6 +58,36 @@ pub enum ServeError {
     },
 }
 
+/// What the port asks for.
+#[derive(Clone, Debug)]
+pub struct Token {
+    text: String,
+    key: ApiKey,
+}
+
+impl Token {
+    /// One that nobody can guess.
+    pub fn random() -> Self {
+        let text: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { key: ApiKey::new(text.clone()).expect("32 bytes are not empty"), text }
+    }
+
+    /// Writes it where the owner alone can read it.
+    fn write(&self, run_dir: &Path) -> Result<PathBuf, ServeError> {
+        let path = run_dir.join(TOKEN_FILE);
+        let partial = run_dir.join(format!(".{TOKEN_FILE}.{}", std::process::id()));
+        let write = || {
+            // What is left of another time may be open to others.
+            let _ = fs::remove_file(&partial);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+            writeln!(file, "{}", self.text)?;
+            fs::rename(&partial, &path)
+        };
+        write().map_err(|source| ServeError::File { path: path.clone(), source })?;
+        Ok(path)
+    }
+}
+
 /// A server; its files go with [`AdminServer::stop`].
 #[derive(Debug)]
 pub struct AdminServer {
@@ -69,11 +99,11 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Serves `operator` in the run's folder, and on `port`, where 0 picks a free one.
+    /// Serves `operator` in the run's folder, and on `port` to who has its token; port 0 is any free one.
     pub async fn start(
         operator: Arc<impl Operator>,
         run_dir: &Path,
-        port: Option<SocketAddr>,
+        port: Option<(SocketAddr, &Token)>,
     ) -> Result<Self, ServeError> {
         let socket_file = run_dir.join(SOCKET_FILE);
         let failed = |source| ServeError::File { path: socket_file.clone(), source };
@@ -83,13 +113,12 @@ impl AdminServer {
         let (stop, stopped) = stop_flag();
         let mut server = Self { address: None, files: Vec::new(), stop, serving: Vec::new() };
         let router = routes::router(operator);
-        if let Some(address) = port {
+        if let Some((address, token)) = port {
             let failed = |source| ServeError::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             server.address = Some(listener.local_addr().map_err(failed)?);
-            let (file, token) = write_token(run_dir)?;
-            server.files.push(file);
-            server.serve(listener, routes::with_token(router.clone(), token), stopped.clone());
+            server.files.push(token.write(run_dir)?);
+            server.serve(listener, routes::with_token(router.clone(), token.key.clone()), stopped.clone());
         }
         let listener = socket::bind(run_dir).and_then(UnixListener::from_std).map_err(failed)?;
         server.files.push(socket_file);
@@ -110,31 +139,23 @@ impl AdminServer {
     }
 
     /// Removes its files, and lets answers under way end.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         // First, so that a node that starts now does not lose files of its own.
         for file in &self.files {
             // Whoever removed it did what was wanted.
             let _ = fs::remove_file(file);
         }
         self.stop.stop();
-        let ended = futures::future::join_all(self.serving);
+        let ended = futures::future::join_all(&mut self.serving);
         // Whoever is still being answered hears no more: the process ends.
         let _ = tokio::time::timeout(STOP_DEADLINE, ended).await;
     }
 }
 
-/// Writes a new token, readable by the owner alone.
-fn write_token(run_dir: &Path) -> Result<(PathBuf, ApiKey), ServeError> {
-    let path = run_dir.join(TOKEN_FILE);
-    let partial = run_dir.join(format!(".{TOKEN_FILE}.{}", std::process::id()));
-    let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let write = || {
-        // An old file could have been opened by others before.
-        let _ = fs::remove_file(&partial);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        writeln!(file, "{token}")?;
-        fs::rename(&partial, &path)
-    };
-    write().map_err(|source| ServeError::File { path: path.clone(), source })?;
-    Ok((path, ApiKey::new(token).expect("32 bytes are not empty")))
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        for serving in &self.serving {
+            serving.abort();
+        }
+    }
 }

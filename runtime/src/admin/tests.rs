@@ -8,7 +8,10 @@ use std::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::{server::TOKEN_FILE, *};
+use super::{
+    server::{TOKEN_FILE, Token},
+    *,
+};
 
 /// Remembers what it was told; knows `judge.0` alone.
 #[derive(Default)]
@@ -26,7 +29,7 @@ impl Operator for Notebook {
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
-        Ok(vec![VersionStatus { version: 7, current: true, ..VersionStatus::default() }])
+        Ok(vec![VersionStatus { version: Some(7), state: "current".into(), ..VersionStatus::default() }])
     }
 
     async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {
@@ -58,7 +61,8 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let operator = Arc::new(Notebook::default());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = AdminServer::start(operator.clone(), dir.path(), Some(any)).await.unwrap();
+        let server =
+            AdminServer::start(operator.clone(), dir.path(), Some((any, &Token::random()))).await.unwrap();
         Self { dir, operator, server }
     }
 

@@ -100,7 +100,7 @@ pub(super) async fn command(args: SoakArgs) -> anyhow::Result<String> {
         }
         let held = Held::of(&node, &args.out)?;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let version = admin.versions().await?.iter().map(|version| version.version).max().unwrap_or(0);
+        let version = admin.status().await?.version;
         writeln!(
             text,
             "| {:.1} | {} | {} | {version} | {} | {:.0} | {} | {} | {:.1} | {} |",

@@ -36,24 +36,31 @@ pub fn find<'a>(all: &'a [DeadTurn], id: &str) -> Result<&'a DeadTurn, NoSuchTur
 
 /// `dead list`.
 pub fn dead(all: &[DeadTurn]) -> String {
-    let columns =
-        [Column::Left("TURN"), Column::Left("INBOX"), Column::Left("REASON"), Column::Left("ASKED")];
+    let columns = [
+        Column::Left("TURN"),
+        Column::Left("STATE"),
+        Column::Left("INBOX"),
+        Column::Right("TRIES"),
+        Column::Right("AGE"),
+    ];
     let row = |dead: &DeadTurn| {
-        let (reason, asked) = (short(&dead.reason, CELL_CHARS), short(&dead.asked, CELL_CHARS));
-        [dead.turn.clone(), dead.inbox.clone(), reason, asked]
+        let (tries, age) = (dead.attempts.to_string(), age(dead.died_unix_secs));
+        [dead.turn.clone(), dead.state.clone(), dead.inbox.clone(), tries, age]
     };
     lines(&columns, &all.iter().map(row).collect::<Vec<_>>()).join("\n")
 }
 
 /// `dead show`.
 pub fn dead_turn(dead: &DeadTurn) -> String {
-    let DeadTurn { turn, session, inbox, reason, asked, replied } = dead;
+    let DeadTurn { turn, state, inbox, attempts, died_unix_secs } = dead;
+    let ago = age(*died_unix_secs);
     format!(
-        "turn     {turn}\nsession  {session}\ninbox    {inbox}\nreason   {reason}\n\nasked:\n{asked}\n\nreplied:\n{replied}"
+        "turn   {turn}\nstate  {state}\ninbox  {inbox}, given up after {attempts} tries, {ago} ago\n\
+         retry  openclaw-rl dead retry {turn}\ndrop   openclaw-rl dead drop {turn}"
     )
 }
 
-/// `versions`, the current one marked.
+/// `versions`.
 pub fn versions(all: &[VersionStatus]) -> String {
     let columns = [
         Column::Right("VERSION"),
@@ -65,9 +72,8 @@ pub fn versions(all: &[VersionStatus]) -> String {
         Column::Left("REASON"),
     ];
     let row = |version: &VersionStatus| {
-        let mark = if version.current { "*" } else { "" };
         [
-            format!("{mark}{}", version.version),
+            version.version.map_or_else(|| "-".to_owned(), |number| number.to_string()),
             version.step.to_string(),
             version.state.clone(),
             if version.kept { "yes" } else { "no" }.to_owned(),
@@ -100,12 +106,7 @@ mod tests {
     use super::*;
 
     fn turn(id: &str) -> DeadTurn {
-        DeadTurn {
-            turn: id.into(),
-            inbox: "judge".into(),
-            reason: "gave up\nafter 3".into(),
-            ..DeadTurn::default()
-        }
+        DeadTurn { turn: id.into(), state: "followed".into(), inbox: "judge".into(), ..DeadTurn::default() }
     }
 
     #[test]
@@ -119,13 +120,22 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_a_line_each_and_mark_what_serves() {
-        assert_eq!(
-            dead(&[turn("4be1")]),
-            "TURN  INBOX  REASON           ASKED\n4be1  judge  gave up after 3"
+    fn lists_have_a_heading_and_a_line_each() {
+        let told = dead(&[turn("4be1"), turn("77c0")]);
+        let firsts: Vec<_> = told.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(firsts, ["TURN", "4be1", "77c0"]);
+        let withheld = VersionStatus {
+            state: "withheld".into(),
+            reason: Some("not finite".into()),
+            ..VersionStatus::default()
+        };
+        let told = versions(&[
+            VersionStatus { version: Some(7), state: "current".into(), ..VersionStatus::default() },
+            withheld,
+        ]);
+        assert!(
+            told.lines().nth(1).unwrap().contains("7     0  current") && told.ends_with("not finite"),
+            "{told}"
         );
-        let serving = VersionStatus { version: 7, current: true, kept: true, ..VersionStatus::default() };
-        let told = versions(&[serving]);
-        assert!(told.lines().nth(1).unwrap().trim_start().starts_with("*7 "), "{told}");
     }
 }

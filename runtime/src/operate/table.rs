@@ -41,12 +41,11 @@ fn header(status: &NodeStatus) -> String {
 
 fn row(actor: &ActorStatus) -> [String; 7] {
     let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
-    let is_up = matches!(actor.state.as_str(), "running" | "paused" | "draining" | "stuck");
     [
         actor.name.clone(),
         actor.state.clone(),
         or_dash(actor.version.map(|version| version.to_string())),
-        or_dash(is_up.then(|| span(actor.up_secs))),
+        or_dash(actor.up_secs.map(span)),
         actor.restarts.to_string(),
         or_dash(actor.inbox.as_ref().map(|inbox| (inbox.waiting + inbox.leased).to_string())),
         detail(actor),
@@ -55,21 +54,20 @@ fn row(actor: &ActorStatus) -> [String; 7] {
 
 /// What the role says; for one that is not well, why, and what brings it back.
 fn detail(actor: &ActorStatus) -> String {
-    let reason = actor.last_error.as_deref().map(|reason| short(reason, REASON_CHARS));
-    let (name, ago) = (&actor.name, span(actor.since_secs));
-    match (actor.state.as_str(), reason) {
-        ("failed", reason) => {
-            let reason = reason.unwrap_or_else(|| "ended".to_owned());
-            format!("{reason} ({ago} ago); `openclaw-rl restart {name}`")
-        }
-        ("stuck", reason) => {
-            let reason = reason.unwrap_or_else(|| "does not answer".to_owned());
-            format!("{reason} (for {ago}); `openclaw-rl restart {name}`")
-        }
-        ("paused", _) => join(&actor.detail, &format!("`openclaw-rl resume {name}`")),
-        ("restarting", Some(reason)) => reason,
-        (_, Some(reason)) => join(&actor.detail, &format!("last ended: {reason}")),
-        (_, None) => actor.detail.clone(),
+    let (name, role) = (&actor.name, &actor.role);
+    let reason = actor.last_error.as_deref().map(|reason| {
+        let ago = span(actor.last_error_secs.unwrap_or_default());
+        format!("{} ({ago} ago)", short(reason, REASON_CHARS))
+    });
+    let reason = reason.as_deref();
+    match actor.state.as_str() {
+        "failed" => join(reason.unwrap_or("ended"), &format!("`openclaw-rl restart {name}`")),
+        "stuck" => join(reason.unwrap_or("does not answer"), &format!("`openclaw-rl restart {name}`")),
+        "paused" => join(&actor.detail, &format!("`openclaw-rl resume {role}`")),
+        _ => match reason {
+            Some(reason) => join(&actor.detail, &format!("last: {reason}")),
+            None => actor.detail.clone(),
+        },
     }
 }
 
@@ -99,9 +97,9 @@ mod tests {
     fn node() -> NodeStatus {
         let actor = |name: &str, state: &str| ActorStatus {
             name: name.into(),
+            role: name.split('.').next().unwrap().into(),
             state: state.into(),
-            since_secs: 12.0,
-            up_secs: 7384.0,
+            up_secs: Some(7384.0).filter(|_| state != "failed"),
             ..ActorStatus::default()
         };
         let inbox = |waiting, leased| Some(InboxView { waiting, leased, ..InboxView::default() });
@@ -123,6 +121,7 @@ mod tests {
                     restarts: 5,
                     inbox: inbox(37, 4),
                     last_error: Some("engine ended: out of\nmemory".into()),
+                    last_error_secs: Some(12.0),
                     ..actor("judge.0", "failed")
                 },
                 ActorStatus {
@@ -143,7 +142,7 @@ personal-agent on local  version 118  412 sessions  up 2h03m  journal ok, 12 MiB
 NAME       STATE    VERSION     UP  RESTARTS  INBOX  DETAIL
 policy.0   running      118  2h03m         0      2  2 sequences
 judge.0    failed         -      -         5     41  engine ended: out of memory (12s ago); `openclaw-rl restart judge.0`
-teacher.0  paused         -  2h03m         0      1  0 in flight; `openclaw-rl resume teacher.0`";
+teacher.0  paused         -  2h03m         0      1  0 in flight; `openclaw-rl resume teacher`";
         assert_eq!(render(&node(), false), expected);
     }
 

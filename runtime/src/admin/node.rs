@@ -1,0 +1,419 @@
+//! The verbs on a real node: orders for the supervisor, pauses for the inboxes, questions to the journal.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::OnceLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use openclaw_actors::{
+    inbox::InboxStatus,
+    journal::{Journal, JournalError, Record, Recorded},
+    publisher::Versions,
+    turn::TurnId,
+};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
+
+use super::operator::{
+    ActorStatus, AuditEntry, Command, DeadTurn, Done, InboxView, JournalStatus, NodeStatus, Operator,
+    Refusal, RefusalKind, VersionStatus,
+};
+use crate::{
+    stop::{EXIT_INTERRUPTED, StopHandle},
+    supervisor::{ChildState, ChildStatus, SupervisorError, SupervisorHandle},
+    wiring::Panel,
+};
+
+/// A command that takes longer is told to be under way still.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// An answer gets this long to leave before the process ends.
+const LAST_WORD: Duration = Duration::from_millis(100);
+/// Most rows that a list has.
+const LIST_ROWS: usize = 1000;
+/// Most actors of a role.
+const MOST_ACTORS: usize = 256;
+
+/// What a node's operator is given.
+pub struct NodeArguments {
+    /// `run.name`.
+    pub run: String,
+    /// `run.dir`.
+    pub dir: PathBuf,
+    /// The node's name.
+    pub node: String,
+    /// What each role shows and lets be done.
+    pub panel: Panel,
+    /// Where turns, versions and the audit are.
+    pub journal: Journal,
+    /// The announcement of versions.
+    pub versions: Versions,
+    /// Where the gateway listens, once it does.
+    pub gateway: watch::Receiver<Option<SocketAddr>>,
+    /// Ends the node; raised once it is ending, whoever ended it.
+    pub stop: StopHandle,
+}
+
+/// The operator of a node.
+pub struct NodeOperator {
+    node: NodeArguments,
+    started: Instant,
+    supervisor: OnceLock<SupervisorHandle>,
+    /// Two scalings of a role must not count on each other's actors.
+    scaling: Mutex<()>,
+}
+
+/// Actors that a command is for.
+struct Target {
+    names: Vec<String>,
+    role: String,
+    whole_role: bool,
+}
+
+impl NodeOperator {
+    /// For a node that is about to start.
+    pub fn new(node: NodeArguments) -> Self {
+        Self { node, started: Instant::now(), supervisor: OnceLock::new(), scaling: Mutex::default() }
+    }
+
+    /// Gives orders to this supervisor from now on.
+    pub fn supervised_by(&self, supervisor: SupervisorHandle) {
+        // A node has one supervisor; a second word of it changes nothing.
+        let _ = self.supervisor.set(supervisor);
+    }
+
+    fn supervisor(&self) -> Result<&SupervisorHandle, Refusal> {
+        self.supervisor.get().ok_or_else(|| Refusal::new(RefusalKind::NotNow, "the node is starting"))
+    }
+
+    fn target(&self, name: &str) -> Result<Target, Refusal> {
+        let supervisor = self.supervisor()?;
+        let names = supervisor.resolve(name)?;
+        let children = supervisor.statuses();
+        let role = children.iter().find(|child| child.name == names[0]).map(|child| child.role.clone());
+        let role = role.ok_or_else(|| Refusal::new(RefusalKind::NotNow, format!("{name} is going away")))?;
+        let whole_role = children.iter().filter(|child| child.role == role).count() == names.len();
+        Ok(Target { names, role, whole_role })
+    }
+
+    async fn carry_out(&self, command: Command) -> Result<Done, Refusal> {
+        match command {
+            Command::Restart { name, drain } => {
+                let names = self.supervisor()?.restart(&name, drain).await?;
+                Ok(Done::new(format!("{} restarted", names.join(", "))))
+            }
+            Command::Kill { name } => {
+                let supervisor = self.supervisor()?;
+                let names = supervisor.resolve(&name)?;
+                for name in &names {
+                    supervisor.kill(name).await?;
+                }
+                Ok(Done::new(format!("{} killed", names.join(", "))))
+            }
+            Command::Pause { name } => self.pause(&name),
+            Command::Resume { name } => self.resume(&name).await,
+            Command::Drain { name } => self.drain(&name).await,
+            Command::Scale { role, count } => self.scale(&role, count).await,
+            Command::RetryDead { turns } => {
+                let retried = |turn| Record::TurnRetried { turn };
+                self.settle_dead(turns, "retried", retried).await
+            }
+            Command::DropDead { turns } => {
+                let dropped = |turn| Record::TurnDropped { turn, reason: "operator" };
+                self.settle_dead(turns, "dropped", dropped).await
+            }
+            Command::Checkpoint {} | Command::Rollback { .. } => {
+                Err(Refusal::new(RefusalKind::NotNow, "this node cannot do that yet"))
+            }
+            // Done last, once it is in the audit.
+            Command::Stop { .. } => Ok(Done::new("stopping")),
+        }
+    }
+
+    fn pause(&self, name: &str) -> Result<Done, Refusal> {
+        let Target { role, whole_role, names } = self.target(name)?;
+        if !whole_role {
+            let message = format!("{} takes its work from the inbox of every {role}: pause {role}", names[0]);
+            return Err(Refusal::new(RefusalKind::NeverHere, message));
+        }
+        match self.node.panel.set_paused(&role, true) {
+            Some(true) => Ok(Done::new(format!("{role} is paused already"))),
+            Some(false) => Ok(Done::new(format!("{role} paused; `openclaw-rl resume {role}` ends it"))),
+            None => Err(self.cannot("paused", &role, &self.node.panel.pausable())),
+        }
+    }
+
+    async fn resume(&self, name: &str) -> Result<Done, Refusal> {
+        let Target { role, whole_role, names } = self.target(name)?;
+        let already = !whole_role || self.node.panel.set_paused(&role, false).unwrap_or(true);
+        let down = self.children_of(&names).any(|child| child.state == ChildState::Stopped);
+        self.supervisor()?.start_child(name).await?;
+        let names = names.join(", ");
+        Ok(Done::new(if already && !down {
+            format!("{names}: nothing to resume")
+        } else {
+            format!("{names} resumed")
+        }))
+    }
+
+    async fn drain(&self, name: &str) -> Result<Done, Refusal> {
+        let Target { role, .. } = self.target(name)?;
+        let pausable = self.node.panel.pausable();
+        if !pausable.contains(&role.as_str()) {
+            return Err(self.cannot("drained", &role, &pausable));
+        }
+        let names = self.supervisor()?.drain(name).await?.join(", ");
+        Ok(Done::new(format!("{names} drained; `openclaw-rl resume {name}` starts it again")))
+    }
+
+    async fn scale(&self, role: &str, count: usize) -> Result<Done, Refusal> {
+        let supervisor = self.supervisor()?;
+        let scalable = self.node.panel.scalable();
+        if !scalable.contains(&role) {
+            // An unknown name is told first.
+            let Target { role, .. } = self.target(role)?;
+            return Err(self.cannot("scaled", &role, &scalable));
+        }
+        if !(1..=MOST_ACTORS).contains(&count) {
+            let message =
+                format!("{count} is not from 1 to {MOST_ACTORS}; `openclaw-rl pause {role}` stops its work");
+            return Err(Refusal::new(RefusalKind::Usage, message));
+        }
+        let _alone = self.scaling.lock().await;
+        let mut numbers: Vec<usize> = supervisor
+            .statuses()
+            .iter()
+            .filter(|child| child.role == role)
+            .filter_map(|child| child.name.rsplit_once('.')?.1.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        let before = numbers.len();
+        while numbers.len() > count {
+            let last = numbers.pop().expect("it is longer than count");
+            supervisor.remove(&format!("{role}.{last}")).await?;
+        }
+        while numbers.len() < count {
+            let free = (0..).find(|number| !numbers.contains(number)).expect("numbers do not end");
+            let spec = self.node.panel.make(role, free).expect("it is among the scalable");
+            supervisor.add(spec).await?;
+            numbers.push(free);
+        }
+        Ok(Done::new(match before == count {
+            true => format!("{role}: {count} already"),
+            false => format!("{role}: {before} -> {count}"),
+        }))
+    }
+
+    async fn settle_dead(
+        &self,
+        turns: Vec<String>,
+        verb: &str,
+        record: impl Fn(TurnId) -> Record,
+    ) -> Result<Done, Refusal> {
+        let dead = self.node.journal.dead(LIST_ROWS).await?;
+        let (mut done, asked) = (0, turns.len());
+        for turn in turns {
+            // What is not dead is on its way: a drop of it would be felt.
+            if let Some(dead) = dead.iter().find(|dead| *dead.turn.0 == *turn)
+                && self.node.journal.record(record(dead.turn.clone())).await? == Recorded::Done
+            {
+                done += 1;
+            }
+        }
+        let rest = if done < asked { format!(", {} not dead", asked - done) } else { String::new() };
+        Ok(Done::new(format!("{done} {verb}{rest}")))
+    }
+
+    fn cannot(&self, what: &str, role: &str, these: &[&str]) -> Refusal {
+        let why = match role {
+            "gateway" => "requests would be refused",
+            "sessions" => "every request goes through it",
+            "journal" => "every reply waits for it",
+            "policy" => "requests would wait for it",
+            "base" | "admin" => "others depend on it",
+            _ => "it has no work of its own",
+        };
+        let message = format!("{role} cannot be {what}: {why}; these can: {}", these.join(", "));
+        Refusal::new(RefusalKind::NeverHere, message)
+    }
+
+    fn children_of(&self, names: &[String]) -> impl Iterator<Item = ChildStatus> {
+        let children = self.supervisor.get().map(SupervisorHandle::statuses).unwrap_or_default();
+        children.into_iter().filter(move |child| names.contains(&child.name))
+    }
+
+    fn actor(&self, child: ChildStatus) -> ActorStatus {
+        let seen = self.node.panel.seen(&child.name, &child.role);
+        let since_secs = child.since.elapsed().as_secs_f64();
+        let is_up = matches!(
+            child.state,
+            ChildState::Running | ChildState::Paused | ChildState::Stuck | ChildState::Draining
+        );
+        let (last_error, last_error_secs) = match child.last_error {
+            Some(error) => (Some(error.reason), Some(error.when.elapsed().as_secs_f64())),
+            None => (None, None),
+        };
+        ActorStatus {
+            state: child.state.as_str().to_owned(),
+            up_secs: is_up.then_some(since_secs),
+            restarts: child.restarts,
+            last_error,
+            last_error_secs,
+            version: seen.version,
+            inbox: self.node.panel.inbox_of(&child.role).map(|inbox| inbox.status().into()),
+            detail: seen.detail,
+            name: child.name,
+            role: child.role,
+        }
+    }
+}
+
+impl Operator for NodeOperator {
+    async fn status(&self) -> Result<NodeStatus, Refusal> {
+        let node = &self.node;
+        let children = self.supervisor.get().map(SupervisorHandle::statuses).unwrap_or_default();
+        let totals = *node.journal.totals().borrow();
+        Ok(NodeStatus {
+            run: node.run.clone(),
+            dir: std::path::absolute(&node.dir).unwrap_or_else(|_| node.dir.clone()),
+            node: node.node.clone(),
+            pid: std::process::id(),
+            stopping: node.stop.is_set(),
+            uptime_secs: self.started.elapsed().as_secs_f64(),
+            gateway: node.gateway.borrow().map(|address| format!("http://{address}/v1")),
+            version: node.versions.number(),
+            sessions: totals.sessions,
+            journal: JournalStatus { healthy: true, detail: String::new() },
+            actors: children.into_iter().map(|child| self.actor(child)).collect(),
+        })
+    }
+
+    async fn dead(&self) -> Result<Vec<DeadTurn>, Refusal> {
+        let dead = self.node.journal.dead(LIST_ROWS).await?;
+        let row = |dead: openclaw_actors::journal::DeadTurn| DeadTurn {
+            turn: dead.turn.to_string(),
+            state: dead.state.to_owned(),
+            inbox: dead.inbox,
+            attempts: dead.attempts,
+            died_unix_secs: unix_secs(dead.when),
+        };
+        Ok(dead.into_iter().map(row).collect())
+    }
+
+    async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
+        let current = self.node.versions.number();
+        let made = self.node.journal.versions().await?.into_iter().map(|row| VersionStatus {
+            version: Some(row.number),
+            step: row.step,
+            state: match (row.number == current, row.published) {
+                (true, _) => "current".to_owned(),
+                (false, true) => "published".to_owned(),
+                (false, false) => "committed".to_owned(),
+            },
+            reason: None,
+            fingerprint: row.fingerprint,
+            kept: row.checkpoint,
+            made_unix_secs: unix_secs(row.when),
+        });
+        let withheld =
+            self.node.journal.steps(LIST_ROWS).await?.into_iter().filter(|step| step.withheld.is_some());
+        let withheld = withheld.map(|step| VersionStatus {
+            version: None,
+            step: step.step,
+            state: "withheld".to_owned(),
+            reason: step.withheld,
+            fingerprint: step.fingerprint,
+            kept: false,
+            made_unix_secs: unix_secs(step.when),
+        });
+        let mut all: Vec<_> = made.chain(withheld).collect();
+        all.sort_by_key(|row| (row.step, row.version));
+        Ok(all)
+    }
+
+    async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {
+        let rows = self.node.journal.audit(LIST_ROWS).await?;
+        let entry = |row: openclaw_actors::journal::AuditRow| AuditEntry {
+            at_unix_secs: unix_secs(row.when),
+            verb: row.verb,
+            target: row.target,
+            outcome: row.outcome,
+        };
+        Ok(rows.into_iter().rev().map(entry).collect())
+    }
+
+    async fn operate(&self, command: Command) -> Result<Done, Refusal> {
+        let (verb, target) = (command.verb(), command.target());
+        let stop = match command {
+            Command::Stop { now } => Some(now),
+            _ => None,
+        };
+        let outcome = timeout(DEADLINE, self.carry_out(command)).await.unwrap_or_else(|_| {
+            let message =
+                format!("not done after {} s; it goes on, and `status` shows it", DEADLINE.as_secs());
+            Err(Refusal::new(RefusalKind::Failed, message))
+        });
+        let told = match &outcome {
+            Ok(done) => done.message.clone(),
+            Err(refusal) => format!("refused: {refusal}"),
+        };
+        info!(verb, target, outcome = told, "operated");
+        let record = Record::Operated { verb, target, outcome: told };
+        if let Err(error) = self.node.journal.record(record).await {
+            warn!(%error, "what the operator did is not in the journal");
+        }
+        match stop {
+            Some(false) => self.node.stop.stop(),
+            Some(true) => {
+                tokio::spawn(async {
+                    tokio::time::sleep(LAST_WORD).await;
+                    std::process::exit(EXIT_INTERRUPTED.into());
+                });
+            }
+            None => {}
+        }
+        outcome
+    }
+}
+
+impl From<SupervisorError> for Refusal {
+    fn from(error: SupervisorError) -> Self {
+        let kind = match &error {
+            SupervisorError::Unknown { .. } => RefusalKind::Unknown,
+            SupervisorError::Held { .. } | SupervisorError::Stopped { .. } | SupervisorError::Ended => {
+                RefusalKind::NotNow
+            }
+            SupervisorError::Start { .. }
+            | SupervisorError::Failed { .. }
+            | SupervisorError::Duplicate { .. } => RefusalKind::Failed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<JournalError> for Refusal {
+    fn from(error: JournalError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<InboxStatus> for InboxView {
+    fn from(status: InboxStatus) -> Self {
+        Self {
+            waiting: status.waiting,
+            leased: status.leased,
+            capacity: status.capacity,
+            oldest_wait_secs: status.oldest_wait.as_secs_f64(),
+            dead_letters: status.dead_letters,
+            paused: status.paused,
+        }
+    }
+}
+
+fn unix_secs(when: SystemTime) -> u64 {
+    when.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

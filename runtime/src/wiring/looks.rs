@@ -1,0 +1,104 @@
+//! What each role says of itself in `status`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use openclaw_actors::{
+    engine::Engine,
+    rollout::{Progress, Schedule},
+};
+use openclaw_model::StepReport;
+use tokio::sync::watch;
+
+use super::{Builder, Seen, TokenRates};
+
+impl Builder<'_> {
+    /// Puts up what every role but the simulated users says.
+    pub(super) fn looks(
+        &mut self,
+        policies: &[Engine],
+        bases: &BTreeMap<String, Engine>,
+        in_flight: &watch::Receiver<usize>,
+        steps: &watch::Receiver<Option<StepReport>>,
+        rates: &TokenRates,
+    ) {
+        let panel = &mut self.panel;
+        let (in_flight, most) = (in_flight.clone(), self.topology.actors.gateway.max_in_flight);
+        panel.look("gateway", move || says(format!("{} of {most} requests in flight", *in_flight.borrow())));
+        for engine in policies.iter().chain(bases.values()) {
+            let (engine, rates) = (engine.clone(), rates.clone());
+            panel.look(engine.name().to_owned(), move || {
+                let status = engine.status();
+                let rate = rates.of(engine.name()).map(|rate| format!(", {} tok/s", thousands(rate)));
+                let detail = format!("{} sequences{}", status.sequences, rate.unwrap_or_default());
+                Seen { version: status.up.then_some(status.version), detail }
+            });
+        }
+        let (evaluations, judged) = (self.inboxes.evaluations.clone(), self.inboxes.judged.clone());
+        panel.look("judge", move || says(format!("{} in flight", evaluations.status().leased)));
+        panel.look("teacher", move || says(format!("{} in flight", judged.status().leased)));
+        let (versions, samples) = (self.versions.clone(), self.inboxes.samples.clone());
+        let (steps, totals) = (steps.clone(), self.journal.totals());
+        let batch = self.topology.actors.optimizer.batch_samples;
+        panel.look("optimizer", move || {
+            let (step, leased) = (totals.borrow().steps, samples.status().leased);
+            let loss = steps.borrow().map(|report| format!(", loss {:.3}", report.loss)).unwrap_or_default();
+            let detail = format!("step {step}, {leased} of {batch} samples{loss}");
+            Seen { version: Some(versions.number()), detail }
+        });
+        let versions = self.versions.clone();
+        panel.look("publisher", move || Seen { version: Some(versions.number()), detail: String::new() });
+        let backlog = self.journal.backlog();
+        panel.look("sessions", move || {
+            says(format!("{} turns wait for what follows", backlog.borrow().waiting))
+        });
+    }
+}
+
+/// What a group of simulated users says.
+pub fn rollout(schedule: Arc<Mutex<Schedule>>) -> impl Fn() -> Seen + Send + Sync {
+    move || {
+        let schedule = schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = schedule.progress().into_iter().map(|(persona, progress)| match progress {
+            Progress::Open => format!("{} goes on", persona.name()),
+            Progress::Satisfied { sessions } => format!("{} satisfied after {sessions}", persona.name()),
+            Progress::Unsatisfied => format!("{} gave up", persona.name()),
+        });
+        says(told.collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn says(detail: String) -> Seen {
+    Seen { version: None, detail }
+}
+
+/// `840`, `1.2k`, `31k`.
+fn thousands(number: f64) -> String {
+    match number {
+        ..1000.0 => format!("{number:.0}"),
+        ..10_000.0 => format!("{:.1}k", number / 1000.0),
+        _ => format!("{:.0}k", number / 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openclaw_environments::persona::Persona;
+
+    use super::*;
+
+    #[test]
+    fn rates_are_short() {
+        assert_eq!([0.0, 839.6, 1249.0, 31_400.0].map(thousands), ["0", "840", "1.2k", "31k"]);
+    }
+
+    #[test]
+    fn a_group_tells_how_far_each_persona_has_come() {
+        let schedule = Arc::new(Mutex::new(Schedule::new(&[Persona::Student, Persona::Ta], 1)));
+        schedule.lock().unwrap().start();
+        schedule.lock().unwrap().end(Persona::Student, 1, false);
+        assert_eq!(rollout(schedule)().detail, "student gave up, ta goes on");
+    }
+}
