@@ -1,0 +1,192 @@
+//! The operator's verbs on a launched node, as a person types them.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use openclaw_tests::{Launch, Node, binary};
+use serde_json::Value;
+
+struct House {
+    _dir: tempfile::TempDir,
+    run: std::path::PathBuf,
+    node: Node,
+}
+
+impl House {
+    fn open() -> Self {
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let run = dir.path().join("run");
+        let node = Launch::new("configs/personal-agent.toml", &run).start();
+        Self { _dir: dir, run, node }
+    }
+
+    fn type_in(&self, verb: &str) -> Output {
+        let words: Vec<&str> = verb.split(' ').collect();
+        operate(&words, &self.run)
+    }
+
+    /// What a verb that is done says.
+    fn done(&self, verb: &str) -> String {
+        let output = self.type_in(verb);
+        assert_eq!(output.status.code(), Some(0), "{verb}: {}", text(&output.stderr));
+        text(&output.stdout).trim_end().to_owned()
+    }
+
+    /// The exit code of one that is not, and what it says.
+    fn refused(&self, verb: &str) -> (Option<i32>, String) {
+        let output = self.type_in(verb);
+        assert_eq!(text(&output.stdout), "", "{verb}");
+        (output.status.code(), text(&output.stderr).trim_end().to_owned())
+    }
+
+    fn actors(&self) -> Vec<Value> {
+        let status: Value = serde_json::from_str(&self.done("status --json")).expect("JSON");
+        status["actors"].as_array().expect("actors").clone()
+    }
+
+    fn actor(&self, name: &str) -> Option<Value> {
+        self.actors().into_iter().find(|actor| actor["name"] == name)
+    }
+}
+
+fn operate(words: &[&str], run: &Path) -> Output {
+    let mut command = Command::new(binary());
+    command.args(words).env_remove("RUST_LOG").env("OPENCLAW_RUN", run);
+    command.output().expect("the binary can be run")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the output is text")
+}
+
+#[test]
+fn an_operator_sees_and_moves_a_running_node() {
+    let house = House::open();
+
+    let table = house.done("status");
+    let first = table.lines().next().expect("a line");
+    assert!(first.starts_with("personal-agent on local  version 0  "), "{table}");
+    assert!(table.contains("\nNAME ") && table.contains("\ngateway ") && table.contains("0 of 64 requests"));
+    assert!(house.actors().iter().all(|actor| actor["state"] == "running"), "{table}");
+
+    assert_eq!(house.done("restart judge.0"), "judge.0 restarted");
+    assert_eq!(house.actor("judge.0").expect("it is there")["restarts"], 1);
+    assert_eq!(house.done("restart judge --drain"), "judge.0 restarted");
+    assert_eq!(house.actor("judge.0").expect("it is there")["restarts"], 2);
+    house.done("kill judge.0");
+    let (code, told) = house.refused("restart jugde");
+    assert_eq!(code, Some(4), "{told}");
+    assert!(told.contains("(did you mean \"judge\"?)"), "{told}");
+
+    for said in ["judge paused; `openclaw-rl resume judge` ends it", "judge is paused already"] {
+        assert_eq!(house.done("pause judge"), said);
+        // The kill above may still be on its way back.
+        while house.actor("judge.0").expect("it is there")["state"] == "restarting" {}
+        let judge = house.actor("judge.0").expect("it is there");
+        assert_eq!((&judge["state"], &judge["inbox"]["paused"]), (&"paused".into(), &true.into()));
+    }
+    assert_eq!(house.done("resume judge"), "judge.0 resumed");
+    assert_eq!(house.actor("judge.0").expect("it is there")["state"], "running");
+    for pillar in ["gateway", "policy", "sessions"] {
+        let (code, told) = house.refused(&format!("pause {pillar}"));
+        assert_eq!(code, Some(5), "{told}");
+        assert!(told.contains("cannot be paused") && told.contains("judge"), "{told}");
+    }
+
+    for said in ["judge: 1 -> 3", "judge: 3 already"] {
+        assert_eq!(house.done("scale judge 3"), said);
+        let judges = house.actors().into_iter().filter(|actor| actor["role"] == "judge").count();
+        assert_eq!(judges, 3);
+    }
+    assert_eq!(house.refused("pause judge.1").0, Some(5), "they share an inbox");
+    assert_eq!(house.done("scale judge 1"), "judge: 3 -> 1");
+    assert!(house.actor("judge.0").is_some() && house.actor("judge.2").is_none());
+    assert_eq!(house.refused("scale optimizer 2").0, Some(5));
+    assert_eq!(house.refused("scale judge 0").0, Some(2));
+
+    assert!(house.done("drain judge.0").starts_with("judge.0 drained"));
+    assert_eq!(house.actor("judge.0").expect("it is there")["state"], "stopped");
+    assert_eq!(house.done("resume judge.0"), "judge.0 resumed");
+    assert_eq!(house.actor("judge.0").expect("it is there")["state"], "running");
+
+    assert!(house.done("dead list").starts_with("TURN "));
+    assert_eq!(house.refused("dead retry 77").0, Some(4));
+    assert_eq!(house.done("dead retry --all"), "0 retried");
+    assert!(house.done("versions").trim_start().starts_with("VERSION "));
+
+    let audit: Vec<Value> = serde_json::from_str(&house.done("audit --json")).expect("JSON");
+    let verbs: Vec<_> = audit.iter().map(|entry| entry["verb"].as_str().expect("text")).collect();
+    assert_eq!(verbs[..4], ["restart", "restart", "kill", "restart"], "{audit:?}");
+    let refused = audit[3]["outcome"].as_str().expect("text");
+    assert!(audit[3]["target"] == "jugde" && refused.starts_with("refused: "), "{audit:?}");
+
+    assert_eq!(house.done("stop"), "stopped");
+    assert_eq!(house.node.wait().code(), Some(0));
+    assert_eq!(operate(&["status"], &house.run).status.code(), Some(3));
+}
+
+#[test]
+fn a_second_node_does_not_take_the_folder_of_the_first() {
+    let house = House::open();
+    let log = Launch::new("configs/personal-agent.toml", &house.run).try_start().expect_err("it is taken");
+    assert!(log.contains("a node is already running in"), "{log}");
+    house.done("status");
+    assert_eq!(house.done("stop --now"), "stopped");
+    assert_eq!(house.node.wait().code(), Some(130));
+    // What it left is not in the way.
+    let again = Launch::new("configs/personal-agent.toml", &house.run).start();
+    assert_eq!(again.stop().code(), Some(0));
+}
+
+#[test]
+fn without_a_node_the_exit_code_is_3_and_the_way_to_one_is_told() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let output = operate(&["status"], dir.path());
+    assert_eq!(output.status.code(), Some(3));
+    let told = text(&output.stderr);
+    assert!(told.contains("no node is running in") && told.contains("openclaw-rl launch FILE"), "{told}");
+
+    let mut command = Command::new(binary());
+    let output = command.arg("status").current_dir(dir.path()).env_remove("OPENCLAW_RUN").output();
+    let output = output.expect("the binary can be run");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("no node is running under runs"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn every_verb_shows_examples_and_wrong_usage_ends_with_2() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let verbs = [
+        "status",
+        "restart",
+        "kill",
+        "pause",
+        "resume",
+        "drain",
+        "scale",
+        "dead list",
+        "dead show",
+        "dead retry",
+        "dead drop",
+        "checkpoint",
+        "rollback",
+        "versions",
+        "audit",
+        "stop",
+    ];
+    for verb in verbs {
+        let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
+        let help = text(&operate(&words, dir.path()).stdout);
+        let example = format!("  openclaw-rl {verb}");
+        assert!(help.contains("Examples:") && help.contains(&example) && help.contains("--run"), "{help}");
+    }
+    for wrong in [&["restart"][..], &["scale", "judge"], &["rollback", "x"], &["dead", "retry"]] {
+        assert_eq!(operate(wrong, dir.path()).status.code(), Some(2), "{wrong:?}");
+    }
+    let help = text(&operate(&["--help"], dir.path()).stdout);
+    for code in 0..=5 {
+        assert!(help.contains(&format!("\n  {code}    ")), "{help}");
+    }
+}
