@@ -3,6 +3,10 @@
 use std::{sync::Arc, time::SystemTime};
 
 use openclaw_model::StepReport;
+use rusqlite::{
+    ToSql,
+    types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
+};
 use serde::Serialize;
 
 use crate::turn::{NextState, TeacherSignal, Turn, TurnId, Verdict};
@@ -180,15 +184,76 @@ pub enum Recorded {
     Stale,
 }
 
-/// A stage that work is handed out to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
+/// Where a turn stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnState {
+    /// Answered, and never trained on.
+    Answered,
+    /// For its next state.
+    Waiting,
     /// For a judge.
     Followed,
     /// For a teacher.
     Judged,
     /// For the optimizer.
     Ready,
+    /// In a batch.
+    Leased,
+    /// Learnt from.
+    Trained,
+    /// Given up.
+    Dropped,
+    /// Of a step that was withheld.
+    Quarantined,
+}
+
+impl TurnState {
+    /// Every state.
+    pub const ALL: [Self; 9] = [
+        Self::Answered,
+        Self::Waiting,
+        Self::Followed,
+        Self::Judged,
+        Self::Ready,
+        Self::Leased,
+        Self::Trained,
+        Self::Dropped,
+        Self::Quarantined,
+    ];
+
+    /// Its name, as it is kept.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Waiting => "waiting",
+            Self::Followed => "followed",
+            Self::Judged => "judged",
+            Self::Ready => "ready",
+            Self::Leased => "leased",
+            Self::Trained => "trained",
+            Self::Dropped => "dropped",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// More is to be done with it.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Waiting | Self::Followed | Self::Judged | Self::Ready | Self::Leased)
+    }
+}
+
+impl ToSql for TurnState {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.name().into())
+    }
+}
+
+impl FromSql for TurnState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let name = value.as_str()?;
+        Self::ALL.into_iter().find(|state| state.name() == name).ok_or(FromSqlError::InvalidType)
+    }
 }
 
 /// Counts since the run began.
@@ -256,6 +321,31 @@ pub struct RecordedTurn {
     pub completed: SystemTime,
 }
 
+/// All that is known of a turn.
+#[derive(Clone, Debug)]
+pub struct TurnRow {
+    /// The turn.
+    pub turn: Arc<Turn>,
+    /// Where it stands.
+    pub state: TurnState,
+    /// It is handed out to nobody.
+    pub dead: bool,
+    /// Why it was dropped or quarantined.
+    pub reason: Option<String>,
+    /// The step that leased it last.
+    pub step: Option<u64>,
+    /// The version whose folder holds what was learnt from it.
+    pub version: Option<u64>,
+    /// What followed it.
+    pub next_state: Option<NextState>,
+    /// What the judge made of it.
+    pub verdict: Option<Verdict>,
+    /// The hints that were kept.
+    pub hints: Vec<String>,
+    /// What the teacher said.
+    pub signal: Option<TeacherSignal>,
+}
+
 /// A version of the policy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VersionRow {
@@ -300,7 +390,7 @@ pub struct DeadTurn {
     /// The turn.
     pub turn: TurnId,
     /// The state it waits in.
-    pub state: &'static str,
+    pub state: TurnState,
     /// Whose inbox gave it up.
     pub inbox: String,
     /// How often it was tried.

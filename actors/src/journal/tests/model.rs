@@ -1,36 +1,17 @@
-//! A journal in plain collections: what the durable one must agree with.
+//! A journal in plain collections, to compare the real one with.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use super::record::*;
+use super::super::record::*;
 use crate::{
     judge::Judged,
     turn::{Evaluate, NextState, Sample, TeacherSignal, Turn, TurnId, TurnKind, Verdict},
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Answered,
-    Waiting,
-    Followed,
-    Judged,
-    Ready,
-    Leased,
-    Trained,
-    Dropped,
-    Quarantined,
-}
-
-impl State {
-    fn is_open(self) -> bool {
-        matches!(self, Self::Waiting | Self::Followed | Self::Judged | Self::Ready | Self::Leased)
-    }
-}
-
 struct Entry {
     no: usize,
     seq: u64,
-    state: State,
+    state: TurnState,
     dead: Option<DeadTurn>,
     turn: Arc<Turn>,
     mark: TurnMark,
@@ -59,13 +40,15 @@ impl Memory {
     pub fn apply(&mut self, record: &Record) -> Recorded {
         let done = match record {
             Record::TurnCompleted { turn, mark } => self.complete(turn, mark),
-            Record::NextStateSeen { turn, next_state } => self.step(turn, State::Waiting, |entry, totals| {
-                totals.next_states += 1;
-                entry.next_state = Some(next_state.clone());
-                State::Followed
-            }),
+            Record::NextStateSeen { turn, next_state } => {
+                self.step(turn, TurnState::Waiting, |entry, totals| {
+                    totals.next_states += 1;
+                    entry.next_state = Some(next_state.clone());
+                    TurnState::Followed
+                })
+            }
             Record::Judged { turn, verdict, hints, teach, .. } => {
-                self.step(turn, State::Followed, |entry, totals| {
+                self.step(turn, TurnState::Followed, |entry, totals| {
                     match verdict.reward {
                         Some(1) => totals.approved += 1,
                         Some(-1) => totals.rejected += 1,
@@ -75,21 +58,20 @@ impl Memory {
                     totals.samples += u64::from(!teach);
                     entry.verdict = Some(verdict.clone());
                     entry.hints.clone_from(hints);
-                    if *teach { State::Judged } else { State::Ready }
+                    if *teach { TurnState::Judged } else { TurnState::Ready }
                 })
             }
-            Record::Taught { turn, signal } => self.step(turn, State::Judged, |entry, totals| {
+            Record::Taught { turn, signal } => self.step(turn, TurnState::Judged, |entry, totals| {
                 totals.samples += 1;
                 entry.signal.clone_from(signal);
-                State::Ready
+                TurnState::Ready
             }),
             Record::TurnDropped { turn, .. } => {
                 let open = self.turns.get(turn).map(|entry| entry.state).filter(|state| state.is_open());
                 open.is_some_and(|state| {
-                    self.step(turn, state, |entry, totals| {
+                    self.step(turn, state, |_, totals| {
                         totals.dropped += 1;
-                        entry.dead = None;
-                        State::Dropped
+                        TurnState::Dropped
                     })
                 })
             }
@@ -97,7 +79,7 @@ impl Memory {
                 Some(entry) if entry.state.is_open() && entry.dead.is_none() => {
                     entry.dead = Some(DeadTurn {
                         turn: turn.clone(),
-                        state: entry.state.name(),
+                        state: entry.state,
                         inbox: inbox.clone(),
                         attempts: *attempts,
                         when: SystemTime::now(),
@@ -118,11 +100,11 @@ impl Memory {
                 let leasable = |turn| {
                     self.turns
                         .get(turn)
-                        .is_some_and(|entry| matches!(entry.state, State::Ready | State::Leased))
+                        .is_some_and(|entry| matches!(entry.state, TurnState::Ready | TurnState::Leased))
                 };
                 let all = !turns.is_empty() && turns.iter().all(leasable);
                 if all {
-                    self.settle(turns, &[State::Ready, State::Leased], State::Leased);
+                    self.settle(turns, &[TurnState::Ready, TurnState::Leased], TurnState::Leased);
                 }
                 all
             }
@@ -154,13 +136,10 @@ impl Memory {
             }
             Record::VersionsUndone { versions, to } => {
                 let lost = |entry: &Entry| entry.learnt_by.is_some_and(|version| versions.contains(&version));
-                let turns: Vec<TurnId> = self
-                    .turns
-                    .values()
-                    .filter(|entry| lost(entry))
-                    .map(|entry| entry.turn.id.clone())
-                    .collect();
-                self.totals.trained -= self.settle(&turns, &[State::Trained], State::Ready);
+                let mut turns: Vec<_> = self.turns.values().filter(|entry| lost(entry)).collect();
+                turns.sort_by_key(|entry| entry.seq);
+                let turns: Vec<TurnId> = turns.into_iter().map(|entry| entry.turn.id.clone()).collect();
+                self.totals.trained -= self.settle(&turns, &[TurnState::Trained], TurnState::Ready);
                 for version in versions {
                     if let Some(row) = self.versions.get_mut(version) {
                         row.checkpoint = false;
@@ -170,7 +149,7 @@ impl Memory {
                 true
             }
             Record::StepWithheld { step, turns, reason, report, fingerprint } => {
-                let held = self.settle(turns, &[State::Leased], State::Quarantined);
+                let held = self.settle(turns, &[TurnState::Leased], TurnState::Quarantined);
                 if held > 0 {
                     self.totals.quarantined += held;
                     self.totals.withheld += 1;
@@ -215,6 +194,19 @@ impl Memory {
         if done { Recorded::Done } else { Recorded::Stale }
     }
 
+    /// What opening does: what was leased is ready again.
+    pub fn reopen(&mut self) {
+        let mut leased: Vec<(u64, TurnId)> = self
+            .turns
+            .iter()
+            .filter(|(_, entry)| entry.state == TurnState::Leased)
+            .map(|(id, entry)| (entry.seq, id.clone()))
+            .collect();
+        leased.sort();
+        let leased: Vec<TurnId> = leased.into_iter().map(|(_, id)| id).collect();
+        self.settle(&leased, &[TurnState::Leased], TurnState::Ready);
+    }
+
     fn complete(&mut self, turn: &Arc<Turn>, mark: &TurnMark) -> bool {
         if self.turns.contains_key(&turn.id) {
             return false;
@@ -226,7 +218,7 @@ impl Memory {
         let entry = Entry {
             no: self.turns.len(),
             seq: self.last_seq,
-            state: if trainable { State::Waiting } else { State::Answered },
+            state: if trainable { TurnState::Waiting } else { TurnState::Answered },
             dead: None,
             turn: turn.clone(),
             mark: mark.clone(),
@@ -244,26 +236,27 @@ impl Memory {
     fn step(
         &mut self,
         turn: &TurnId,
-        expected: State,
-        change: impl FnOnce(&mut Entry, &mut Totals) -> State,
+        expected: TurnState,
+        change: impl FnOnce(&mut Entry, &mut Totals) -> TurnState,
     ) -> bool {
         let Some(entry) = self.turns.get_mut(turn).filter(|entry| entry.state == expected) else {
             return false;
         };
         entry.state = change(entry, &mut self.totals);
+        entry.dead = None;
         self.last_seq += 1;
         entry.seq = self.last_seq;
         true
     }
 
-    fn settle(&mut self, turns: &[TurnId], from: &[State], to: State) -> u64 {
+    fn settle(&mut self, turns: &[TurnId], from: &[TurnState], to: TurnState) -> u64 {
         let mut changed = 0;
         for turn in turns {
             let Some(entry) = self.turns.get_mut(turn).filter(|entry| from.contains(&entry.state)) else {
                 continue;
             };
             self.last_seq += 1;
-            (entry.state, entry.seq) = (to, self.last_seq);
+            (entry.state, entry.seq, entry.dead) = (to, self.last_seq, None);
             changed += 1;
         }
         changed
@@ -302,10 +295,10 @@ impl Memory {
 
     /// The folder of `version` holds what was learnt from `turns`.
     fn trained(&mut self, turns: &[TurnId], version: u64) {
-        self.totals.trained += self.settle(turns, &[State::Leased], State::Trained);
         for turn in turns {
-            if let Some(entry) = self.turns.get_mut(turn).filter(|entry| entry.state == State::Trained) {
-                entry.learnt_by = Some(version);
+            if self.settle(std::slice::from_ref(turn), &[TurnState::Leased], TurnState::Trained) > 0 {
+                self.totals.trained += 1;
+                self.turns.get_mut(turn).expect("it was just settled").learnt_by = Some(version);
             }
         }
         self.resumable = version;
@@ -321,11 +314,11 @@ impl Memory {
         for entry in self.turns.values() {
             let counted = match entry.state {
                 _ if entry.dead.is_some() => &mut backlog.dead,
-                State::Waiting => &mut backlog.waiting,
-                State::Followed => &mut backlog.to_judge,
-                State::Judged => &mut backlog.to_teach,
-                State::Ready => &mut backlog.ready,
-                State::Leased => &mut backlog.leased,
+                TurnState::Waiting => &mut backlog.waiting,
+                TurnState::Followed => &mut backlog.to_judge,
+                TurnState::Judged => &mut backlog.to_teach,
+                TurnState::Ready => &mut backlog.ready,
+                TurnState::Leased => &mut backlog.leased,
                 _ => continue,
             };
             *counted += 1;
@@ -333,7 +326,7 @@ impl Memory {
         backlog
     }
 
-    fn pending(&self, state: State, after: u64, limit: usize) -> Vec<&Entry> {
+    fn pending(&self, state: TurnState, after: u64, limit: usize) -> Vec<&Entry> {
         let wanted = |entry: &&Entry| entry.state == state && entry.dead.is_none() && entry.seq > after;
         let mut found: Vec<&Entry> = self.turns.values().filter(wanted).collect();
         found.sort_by_key(|entry| entry.seq);
@@ -346,7 +339,7 @@ impl Memory {
             let next_state = entry.next_state.clone()?;
             Some((entry.seq, Evaluate { turn: entry.turn.clone(), next_state }))
         };
-        self.pending(State::Followed, after, limit).into_iter().filter_map(evaluate).collect()
+        self.pending(TurnState::Followed, after, limit).into_iter().filter_map(evaluate).collect()
     }
 
     pub fn judged(&self, after: u64, limit: usize) -> Vec<(u64, Judged)> {
@@ -354,7 +347,7 @@ impl Memory {
             let (verdict, hints) = (entry.verdict.clone()?, entry.hints.clone());
             Some((entry.seq, Judged { turn: entry.turn.clone(), verdict, hints }))
         };
-        self.pending(State::Judged, after, limit).into_iter().filter_map(judged).collect()
+        self.pending(TurnState::Judged, after, limit).into_iter().filter_map(judged).collect()
     }
 
     pub fn samples(&self, after: u64, limit: usize) -> Vec<(u64, Sample)> {
@@ -362,12 +355,14 @@ impl Memory {
             let (verdict, teacher) = (entry.verdict.clone()?, entry.signal.clone());
             Some((entry.seq, Sample { turn: entry.turn.clone(), verdict, teacher }))
         };
-        self.pending(State::Ready, after, limit).into_iter().filter_map(sample).collect()
+        self.pending(TurnState::Ready, after, limit).into_iter().filter_map(sample).collect()
     }
 
     pub fn trainable(&self, turns: &[TurnId]) -> Vec<TurnId> {
         let open = |turn: &&TurnId| {
-            self.turns.get(turn).is_some_and(|entry| matches!(entry.state, State::Ready | State::Leased))
+            self.turns
+                .get(turn)
+                .is_some_and(|entry| matches!(entry.state, TurnState::Ready | TurnState::Leased))
         };
         turns.iter().filter(open).cloned().collect()
     }
@@ -385,7 +380,7 @@ impl Memory {
             .map(|entry| RecordedTurn {
                 turn: entry.turn.clone(),
                 mark: entry.mark.clone(),
-                waiting: entry.state == State::Waiting,
+                waiting: entry.state == TurnState::Waiting,
                 completed: entry.completed,
             })
             .collect()
@@ -393,21 +388,5 @@ impl Memory {
 
     pub fn dead(&self) -> Vec<DeadTurn> {
         self.turns.values().filter_map(|entry| entry.dead.clone()).collect()
-    }
-}
-
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Waiting => "waiting",
-            Self::Followed => "followed",
-            Self::Judged => "judged",
-            Self::Ready => "ready",
-            Self::Leased => "leased",
-            Self::Trained => "trained",
-            Self::Dropped => "dropped",
-            Self::Quarantined => "quarantined",
-        }
     }
 }

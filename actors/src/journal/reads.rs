@@ -1,0 +1,258 @@
+//! What is read back.
+
+use std::{sync::Arc, time::SystemTime};
+
+use rusqlite::{OptionalExtension, Params, Row};
+
+use super::{
+    bodies::{Bodies, Part},
+    codec::{Body, Opinion},
+    error::JournalError,
+    record::*,
+    store::{millis, time},
+    tally::Tally,
+};
+use crate::{
+    judge::Judged,
+    turn::{Evaluate, Sample, TurnId},
+};
+
+/// Rows, and the turns among them whose parts cannot be read.
+pub(super) struct Page<T> {
+    pub rows: Vec<T>,
+    pub unreadable: Vec<(TurnId, JournalError)>,
+}
+
+struct Pending {
+    no: i64,
+    seq: u64,
+    id: String,
+}
+
+impl Bodies<'_> {
+    pub fn evaluations(&self, after: u64, limit: usize) -> Result<Page<(u64, Evaluate)>, JournalError> {
+        self.pending(TurnState::Followed, after, limit, |no, id| {
+            let turn = Arc::new(self.get(no, id, Part::Turn)?);
+            Ok(Evaluate { turn, next_state: self.get(no, id, Part::NextState)? })
+        })
+    }
+
+    pub fn judged(&self, after: u64, limit: usize) -> Result<Page<(u64, Judged)>, JournalError> {
+        self.pending(TurnState::Judged, after, limit, |no, id| {
+            let turn = Arc::new(self.get(no, id, Part::Turn)?);
+            let Opinion { verdict, hints, .. } = self.get(no, id, Part::Opinion)?;
+            Ok(Judged { turn, verdict, hints })
+        })
+    }
+
+    pub fn samples(&self, after: u64, limit: usize) -> Result<Page<(u64, Sample)>, JournalError> {
+        self.pending(TurnState::Ready, after, limit, |no, id| {
+            let turn = Arc::new(self.get(no, id, Part::Turn)?);
+            let Opinion { verdict, .. } = self.get(no, id, Part::Opinion)?;
+            Ok(Sample { turn, verdict, teacher: self.find(no, id, Part::Signal)? })
+        })
+    }
+
+    fn pending<T>(
+        &self,
+        state: TurnState,
+        after: u64,
+        limit: usize,
+        read: impl Fn(i64, &str) -> Result<T, JournalError>,
+    ) -> Result<Page<(u64, T)>, JournalError> {
+        let sql = "SELECT no, seq, id FROM turns
+                   WHERE state = ?1 AND seq > ?2 AND died_in IS NULL ORDER BY seq LIMIT ?3";
+        let found = self.select(sql, (state, after, limit), |row| {
+            Ok(Pending { no: row.get(0)?, seq: row.get(1)?, id: row.get(2)? })
+        })?;
+        let mut page = Page { rows: Vec::with_capacity(found.len()), unreadable: Vec::new() };
+        for Pending { no, seq, id } in found {
+            match read(no, &id) {
+                Ok(work) => page.rows.push((seq, work)),
+                Err(error) => page.unreadable.push((TurnId(id.into()), error)),
+            }
+        }
+        Ok(page)
+    }
+
+    pub fn trainable(&self, turns: &[TurnId]) -> Result<Vec<TurnId>, JournalError> {
+        let mut trainable = Vec::new();
+        for turn in turns {
+            let sql = "SELECT 1 FROM turns WHERE id = ?1 AND state IN ('ready', 'leased')";
+            if self.one(sql, [&*turn.0], |_| Ok(()))?.is_some() {
+                trainable.push(turn.clone());
+            }
+        }
+        Ok(trainable)
+    }
+
+    pub fn open_turns(&self, since: SystemTime) -> Result<Page<RecordedTurn>, JournalError> {
+        let sql = "SELECT no, id, state, completed_at FROM turns
+                   WHERE session IN (SELECT session FROM turns WHERE completed_at >= ?1) ORDER BY no";
+        let found = self.select(sql, [millis(since)], |row| {
+            let (no, id): (i64, String) = (row.get(0)?, row.get(1)?);
+            Ok((no, id, row.get::<_, TurnState>(2)?, row.get::<_, i64>(3)?))
+        })?;
+        let mut page = Page { rows: Vec::with_capacity(found.len()), unreadable: Vec::new() };
+        for (no, id, state, completed) in found {
+            let turn = self.get(no, &id, Part::Turn).map(Arc::new);
+            match turn.and_then(|turn| Ok((turn, self.get(no, &id, Part::Mark)?))) {
+                Ok((turn, mark)) => page.rows.push(RecordedTurn {
+                    turn,
+                    mark,
+                    waiting: state == TurnState::Waiting,
+                    completed: time(completed),
+                }),
+                Err(error) => page.unreadable.push((TurnId(id.into()), error)),
+            }
+        }
+        Ok(page)
+    }
+
+    pub fn turn(&self, id: &TurnId) -> Result<Option<TurnRow>, JournalError> {
+        let sql = "SELECT no, state, died_in IS NOT NULL, reason, step, version FROM turns WHERE id = ?1";
+        let found = self.one(sql, [&*id.0], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })?;
+        let Some((no, state, dead, reason, step, version)) = found else { return Ok(None) };
+        let opinion: Option<Opinion> = self.find(no, &id.0, Part::Opinion)?;
+        let (verdict, hints) = opinion.map_or((None, Vec::new()), |said| (Some(said.verdict), said.hints));
+        Ok(Some(TurnRow {
+            turn: Arc::new(self.get(no, &id.0, Part::Turn)?),
+            state,
+            dead,
+            reason,
+            step,
+            version,
+            next_state: self.find(no, &id.0, Part::NextState)?,
+            verdict,
+            hints,
+            signal: self.find(no, &id.0, Part::Signal)?,
+        }))
+    }
+
+    pub fn states(&self) -> Result<Vec<(TurnState, u64)>, JournalError> {
+        self.select("SELECT state, count(*) FROM turns GROUP BY state", (), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+    }
+
+    pub fn versions(&self) -> Result<Vec<VersionRow>, JournalError> {
+        self.select(&format!("{VERSION} ORDER BY number"), (), version)
+    }
+
+    pub fn current_version(&self) -> Result<Option<VersionRow>, JournalError> {
+        let tally = self.tally()?;
+        self.one(&format!("{VERSION} WHERE number = ?1"), [tally.totals.version], version)
+    }
+
+    pub fn resumable_version(&self) -> Result<Option<VersionRow>, JournalError> {
+        let tally = self.tally()?;
+        self.one(&format!("{VERSION} WHERE number = ?1"), [tally.resumable], version)
+    }
+
+    pub fn last_version_number(&self) -> Result<u64, JournalError> {
+        let last = self.one("SELECT coalesce(max(number), 0) FROM versions", (), |row| row.get(0))?;
+        Ok(last.unwrap_or(0))
+    }
+
+    pub fn last_step(&self) -> Result<u64, JournalError> {
+        let last = self.one("SELECT coalesce(max(step), 0) FROM steps", (), |row| row.get(0))?;
+        Ok(last.unwrap_or(0))
+    }
+
+    pub fn steps(&self, limit: usize) -> Result<Vec<StepRow>, JournalError> {
+        let sql = "SELECT step, version, withheld, turns, fingerprint, at, report FROM steps
+                   ORDER BY no DESC LIMIT ?1";
+        let rows = self.select(sql, [limit], |row| {
+            let step = StepRow {
+                step: row.get(0)?,
+                version: row.get(1)?,
+                withheld: row.get(2)?,
+                turns: row.get(3)?,
+                fingerprint: row.get(4)?,
+                when: time(row.get(5)?),
+                report: Default::default(),
+            };
+            Ok((step, row.get::<_, Vec<u8>>(6)?))
+        })?;
+        let read = |(step, report): (StepRow, Vec<u8>)| {
+            let form = |source| JournalError::Form {
+                what: Part::Report.name(),
+                turn: format!("none, but of step {}", step.step),
+                source,
+            };
+            Ok(StepRow { report: Body::decode(&report).map_err(form)?, ..step })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    pub fn dead(&self, limit: usize) -> Result<Vec<DeadTurn>, JournalError> {
+        let sql = "SELECT id, state, died_in, died_after, died_at FROM turns
+                   WHERE died_in IS NOT NULL ORDER BY died_at, no LIMIT ?1";
+        self.select(sql, [limit], |row| {
+            Ok(DeadTurn {
+                turn: TurnId(row.get::<_, String>(0)?.into()),
+                state: row.get(1)?,
+                inbox: row.get(2)?,
+                attempts: row.get(3)?,
+                when: time(row.get(4)?),
+            })
+        })
+    }
+
+    pub fn audit(&self, limit: usize) -> Result<Vec<AuditRow>, JournalError> {
+        let sql = "SELECT at, verb, target, outcome FROM audit ORDER BY no DESC LIMIT ?1";
+        self.select(sql, [limit], |row| {
+            Ok(AuditRow {
+                when: time(row.get(0)?),
+                verb: row.get(1)?,
+                target: row.get(2)?,
+                outcome: row.get(3)?,
+            })
+        })
+    }
+
+    fn tally(&self) -> Result<Tally, JournalError> {
+        Tally::load(self.connection).map_err(|source| JournalError::database(self.path, source))
+    }
+
+    fn select<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, JournalError> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut select| select.query_map(params, read)?.collect())
+            .map_err(|source| JournalError::database(self.path, source))
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, JournalError> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut select| select.query_row(params, read).optional())
+            .map_err(|source| JournalError::database(self.path, source))
+    }
+}
+
+const VERSION: &str =
+    "SELECT number, step, base, fingerprint, checkpoint, published_at IS NOT NULL, at FROM versions";
+
+fn version(row: &Row<'_>) -> rusqlite::Result<VersionRow> {
+    Ok(VersionRow {
+        number: row.get(0)?,
+        step: row.get(1)?,
+        base: row.get(2)?,
+        fingerprint: row.get(3)?,
+        checkpoint: row.get(4)?,
+        published: row.get(5)?,
+        when: time(row.get(6)?),
+    })
+}

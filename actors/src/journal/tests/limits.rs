@@ -1,0 +1,102 @@
+use super::*;
+
+const SOON: Duration = Duration::from_millis(1);
+
+async fn gone(journal: &Journal, name: &str) {
+    while journal.state(name).await.is_some() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn old_settled_turns_leave_and_open_ones_stay() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let retention = Retention { keep: Duration::ZERO, period: SOON, ..Retention::default() };
+    let run = Run::start(JournalConfig { retention, ..config(dir.path()) }).await;
+    let journal = &run.journal;
+    for name in ["waiting", "followed", "judged", "dropped"] {
+        journal.done(completed(name)).await;
+    }
+    for name in ["ready", "leased", "trained", "quarantined"] {
+        journal.make_ready(name).await;
+    }
+    journal.done(followed("followed")).await;
+    journal.done(followed("judged")).await;
+    journal.done(judged("judged", true)).await;
+    journal.done(dropped("dropped")).await;
+    journal.done(leased(1, &["leased", "trained"])).await;
+    journal.done(step(1, &["trained"])).await;
+    journal.done(leased(2, &["quarantined"])).await;
+    journal.done(withheld(2, &["quarantined"])).await;
+    for name in ["dropped", "trained", "quarantined"] {
+        gone(journal, name).await;
+    }
+    for name in ["waiting", "followed", "judged", "ready", "leased"] {
+        assert_eq!(journal.state(name).await.map(TurnState::name), Some(name));
+    }
+    assert_eq!((journal.totals().borrow().turns, journal.totals().borrow().trained), (8, 1));
+    run.stop().await;
+    let run = Run::start(config(dir.path())).await;
+    assert_eq!(run.journal.totals().borrow().trained, 1, "counted on over what left");
+}
+
+#[tokio::test]
+async fn beyond_its_size_the_oldest_settled_turns_leave_and_the_file_shrinks() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let max_bytes = 2 << 20;
+    let retention = Retention { max_bytes, period: SOON, ..Retention::default() };
+    let run = Run::start(JournalConfig { retention, ..config(dir.path()) }).await;
+    run.journal.done(completed("first")).await;
+    for n in 0..200 {
+        let name = format!("turn-{n}");
+        let mut turn = turn(&name);
+        turn.completion.text = "x".repeat(50_000);
+        turn.trainable = n % 100 != 0;
+        run.journal
+            .submit(Record::TurnCompleted { turn: Arc::new(turn), mark: mark(n) })
+            .await
+            .expect("a place");
+        run.journal.submit(dropped(&name)).await.expect("a place");
+    }
+    run.journal.done(completed("last")).await;
+    let size = || {
+        let connection = run.journal.shared.parts.store.writing();
+        super::super::retention::size_bytes(&connection).expect("read")
+    };
+    while size() > max_bytes {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(run.journal.state("turn-0").await.is_none(), "the oldest");
+    assert!(run.journal.state("turn-199").await.is_some(), "the newest settled one");
+    assert_eq!(run.journal.state("first").await, Some(TurnState::Waiting), "open, whatever its age");
+    run.stop().await;
+    let file = std::fs::metadata(dir.path().join("journal.db")).expect("a file").len();
+    assert!(file < 2 * max_bytes, "{file} bytes");
+}
+
+#[tokio::test]
+async fn beyond_its_backlog_the_oldest_turns_that_nobody_judged_are_dropped() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let retention = Retention { max_backlog_turns: 3, ..Retention::default() };
+    let run = Run::start(JournalConfig { retention, ..config(dir.path()) }).await;
+    run.journal.make_ready("ready").await;
+    for name in ["a", "b", "c", "d"] {
+        run.journal.done(completed(name)).await;
+        if name == "b" {
+            run.journal.done(followed(name)).await;
+        }
+    }
+    let mut totals = run.journal.totals();
+    totals.wait_for(|totals| totals.dropped == 2).await.expect("the journal lives");
+    for (name, state) in [
+        ("ready", TurnState::Ready),
+        ("a", TurnState::Dropped),
+        ("b", TurnState::Dropped),
+        ("c", TurnState::Waiting),
+        ("d", TurnState::Waiting),
+    ] {
+        assert_eq!(run.journal.state(name).await, Some(state), "{name}");
+    }
+    let row = run.journal.turn(&id("a")).await.expect("read").expect("it is kept");
+    assert_eq!(row.reason.as_deref(), Some("backlog"));
+}
