@@ -14,6 +14,7 @@ pub fn check(topology: &Topology, problems: &mut Problems) {
     checks.run_and_nodes();
     checks.ports();
     checks.optimizer();
+    checks.journal();
     method::check(&topology.method, "method", checks.problems);
     let actors = &topology.actors;
     checks.gateway(&actors.gateway);
@@ -120,6 +121,13 @@ impl Checks<'_> {
         self.number("optimizer.weight_decay", optimizer.weight_decay, 0.0..=10.0);
         self.number("optimizer.grad_clip", optimizer.grad_clip, 1e-6..=1e6);
         self.number("optimizer.epsilon", optimizer.epsilon, 1e-16..=1e-2);
+    }
+
+    fn journal(&mut self) {
+        let journal = &self.topology.journal;
+        self.count("journal.keep_days", journal.keep_days, 0..=36_500);
+        self.count("journal.max_mib", journal.max_mib, 16..=MANY);
+        self.count("journal.max_backlog_turns", journal.max_backlog_turns, 1..=MANY);
     }
 
     fn gateway(&mut self, gateway: &Gateway) {

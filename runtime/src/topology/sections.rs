@@ -25,6 +25,8 @@ section! {
         method: MethodConfig,
         /// How the loss becomes a step.
         optimizer: AdamW,
+        /// How much of a run is kept.
+        journal: Journal = every_default(),
         /// The roles.
         actors: Actors,
     }
@@ -39,6 +41,18 @@ section! {
         dir: PathBuf,
         /// Every random choice derives from it.
         seed: u64,
+    }
+}
+
+section! {
+    /// `[journal]`: everything in it is optional.
+    pub struct Journal {
+        /// Turns that are trained on, dropped or answered leave this long after; open ones stay.
+        keep_days: usize = 30,
+        /// The journal's size; beyond it the oldest of those leave sooner.
+        max_mib: usize = 4096,
+        /// Turns that are not settled; beyond it the oldest that nobody judged yet are dropped.
+        max_backlog_turns: usize = 20_000,
     }
 }
 
@@ -343,6 +357,11 @@ impl FromToml for Device {
     fn placeholder() -> Self {
         Self::Auto
     }
+}
+
+/// A table whose every key has a default, and that is not there.
+fn every_default<T: FromToml>() -> T {
+    T::from_toml(&Value::Table(toml::Table::new()), "", &mut Problems::new(BTreeMap::new()))
 }
 
 fn half_the_cores() -> usize {
