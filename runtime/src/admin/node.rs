@@ -296,7 +296,7 @@ impl Operator for NodeOperator {
         let dead = self.node.journal.dead(LIST_ROWS).await?;
         let row = |dead: openclaw_actors::journal::DeadTurn| DeadTurn {
             turn: dead.turn.to_string(),
-            state: dead.state.to_owned(),
+            state: dead.state.name().to_owned(),
             inbox: dead.inbox,
             attempts: dead.attempts,
             died_unix_secs: unix_secs(dead.when),
