@@ -57,6 +57,13 @@ impl ChatError {
             Self::Unreadable { .. } => false,
         }
     }
+
+    /// Whether the endpoint will never take this very request, and may well take others.
+    pub fn is_about_the_request(&self) -> bool {
+        let about =
+            [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
+        matches!(self, Self::Status { status, .. } if about.contains(status))
+    }
 }
 
 /// What a request is about.

@@ -1,12 +1,14 @@
 //! A bounded queue of work that outlives the actor reading it.
 //!
 //! ractor mailboxes are unbounded and die with their actor, so work waits here instead. A reader *leases* a
-//! message and acks it when its effect is safe; a lease dropped before that (a panic, a killed actor) puts the
-//! message back at the front. A message that keeps killing its reader ends among the dead letters. A place is
-//! given free by the ack, not by the lease, so a slow reader is felt by its senders.
+//! message and acks it when its effect is safe; one that is not acked comes back. What that costs depends on whose
+//! fault it was: a reader that panics or [fails][Lease::fail] with a message uses up one of its few attempts, one that
+//! is killed uses up one of its many interruptions, and one that [postpones][Lease::postpone] it uses up nothing, so
+//! that work for somebody who is away for an hour waits and does not die. A message without attempts left is a dead
+//! letter. A place is given free by the ack, not by the lease, so a slow reader is felt by its senders.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,18 +17,22 @@ use std::{
 
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
-/// Most dead letters kept for inspection; older ones go.
+/// Most dead letters that wait for somebody to read them; more are only counted.
 const DEAD_LETTERS_KEPT: usize = 64;
+/// A message whose reader was killed this often is a dead letter: it may be why.
+const MOST_INTERRUPTIONS: u32 = 32;
+/// First and longest rest of a message that is given back.
+const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Limits of an [`Inbox`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InboxLimits {
     /// Most messages that wait or are leased.
     pub capacity: usize,
-    /// A message whose lease was dropped this often is a dead letter.
+    /// A message that failed this often is a dead letter.
     pub max_attempts: u32,
 }
 
@@ -52,22 +58,29 @@ struct Shared<M> {
     max_attempts: u32,
     places: Arc<Semaphore>,
     arrived: Notify,
+    died: Notify,
     queue: Mutex<Queue<M>>,
 }
 
 struct Queue<M> {
     waiting: VecDeque<Item<M>>,
+    /// Given back for a while, by when they may be leased again and in the order of their giving back.
+    resting: BTreeMap<(Instant, u64), Item<M>>,
     leased: usize,
     paused: bool,
-    dead: VecDeque<M>,
+    given_back: u64,
+    dead: VecDeque<Item<M>>,
     dead_count: u64,
 }
 
 struct Item<M> {
     message: M,
-    attempt: u32,
     sent: Instant,
-    place: OwnedSemaphorePermit,
+    attempts: u32,
+    interruptions: u32,
+    rests: u32,
+    /// Free once the message is acked or dead.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 /// The inbox had no place; the message is handed back.
@@ -83,14 +96,18 @@ impl<M> fmt::Display for Full<M> {
 /// What an operator sees of an inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InboxStatus {
-    /// Messages nobody reads yet.
+    /// Messages nobody reads yet, those that rest included.
     pub waiting: usize,
+    /// Messages that were given back and wait a while before they are read again.
+    pub resting: usize,
     /// Messages being worked on.
     pub leased: usize,
     /// Most of both together.
     pub capacity: usize,
-    /// How long the message that is next has waited.
+    /// How long the oldest message that nobody reads has waited.
     pub oldest_wait: Duration,
+    /// Times a message was given back, ever.
+    pub redeliveries: u64,
     /// Messages given up on, ever.
     pub dead_letters: u64,
     /// Nothing is handed out.
@@ -136,10 +153,13 @@ impl<M: Send + 'static> Inbox<M> {
                 max_attempts: limits.max_attempts.max(1),
                 places: Arc::new(Semaphore::new(limits.capacity.max(1))),
                 arrived: Notify::new(),
+                died: Notify::new(),
                 queue: Mutex::new(Queue {
                     waiting: VecDeque::new(),
+                    resting: BTreeMap::new(),
                     leased: 0,
                     paused: false,
+                    given_back: 0,
                     dead: VecDeque::new(),
                     dead_count: 0,
                 }),
@@ -175,7 +195,8 @@ impl<M: Send + 'static> Inbox<M> {
     }
 
     fn push(&self, message: M, place: OwnedSemaphorePermit) {
-        let item = Item { message, attempt: 0, sent: Instant::now(), place };
+        let (sent, place) = (Instant::now(), Some(place));
+        let item = Item { message, sent, attempts: 0, interruptions: 0, rests: 0, place };
         let mut queue = self.shared.lock();
         queue.waiting.push_back(item);
         self.shared.report_depth(&queue);
@@ -193,7 +214,11 @@ impl<M: Send + 'static> Inbox<M> {
             if let Some(lease) = self.try_lease() {
                 return lease;
             }
-            arrived.await;
+            let rested_at = self.shared.lock().rested_at();
+            match rested_at {
+                Some(rested_at) => drop(timeout_at(rested_at, arrived).await),
+                None => arrived.await,
+            }
         }
     }
 
@@ -203,9 +228,9 @@ impl<M: Send + 'static> Inbox<M> {
         if queue.paused {
             return None;
         }
-        let item = queue.waiting.pop_front()?;
+        let item = queue.next(Instant::now())?;
         queue.leased += 1;
-        if !queue.waiting.is_empty() {
+        if !queue.waiting.is_empty() || !queue.resting.is_empty() {
             self.shared.arrived.notify_one();
         }
         drop(queue);
@@ -229,11 +254,15 @@ impl<M: Send + 'static> Inbox<M> {
     /// What an operator sees.
     pub fn status(&self) -> InboxStatus {
         let queue = self.shared.lock();
+        let unread = || queue.waiting.iter().chain(queue.resting.values());
+        let waiting = queue.waiting.len() + queue.resting.len();
         InboxStatus {
-            waiting: queue.waiting.len(),
+            waiting,
+            resting: queue.resting.len(),
             leased: queue.leased,
-            capacity: queue.waiting.len() + queue.leased + self.shared.places.available_permits(),
-            oldest_wait: queue.waiting.front().map_or(Duration::ZERO, |item| item.sent.elapsed()),
+            capacity: waiting + queue.leased + self.shared.places.available_permits(),
+            oldest_wait: unread().map(|item| item.sent.elapsed()).max().unwrap_or_default(),
+            redeliveries: queue.given_back,
             dead_letters: queue.dead_count,
             paused: queue.paused,
         }
@@ -241,14 +270,55 @@ impl<M: Send + 'static> Inbox<M> {
 
     /// Messages that wait or are leased.
     pub fn depth(&self) -> usize {
-        let queue = self.shared.lock();
-        queue.waiting.len() + queue.leased
+        self.shared.lock().depth()
     }
 
-    /// Takes the latest dead letters.
-    pub fn take_dead_letters(&self) -> Vec<M> {
-        self.shared.lock().dead.drain(..).collect()
+    /// What `read` makes of the oldest dead letter and of how often it was tried, as soon as there is one. It stays
+    /// until it is buried.
+    pub async fn dead_letter<T>(&self, read: impl Fn(&M, u32) -> T) -> T {
+        loop {
+            let died = self.shared.died.notified();
+            tokio::pin!(died);
+            died.as_mut().enable();
+            if let Some(item) = self.shared.lock().dead.front() {
+                return read(&item.message, item.attempts + item.interruptions);
+            }
+            died.await;
+        }
     }
+
+    /// Forgets the oldest dead letter.
+    pub fn bury(&self) {
+        self.shared.lock().dead.pop_front();
+    }
+}
+
+impl<M> Queue<M> {
+    fn depth(&self) -> usize {
+        self.waiting.len() + self.resting.len() + self.leased
+    }
+
+    /// What has rested goes first: it is the oldest.
+    fn next(&mut self, now: Instant) -> Option<Item<M>> {
+        match self.resting.first_entry() {
+            Some(first) if first.key().0 <= now => Some(first.remove()),
+            _ => self.waiting.pop_front(),
+        }
+    }
+
+    /// When there will be something to lease without a further message.
+    fn rested_at(&self) -> Option<Instant> {
+        self.resting.first_key_value().map(|((at, _), _)| *at).filter(|_| !self.paused)
+    }
+}
+
+/// Why a message comes back.
+#[derive(Clone, Copy)]
+enum GivenBack {
+    Failed,
+    Panicked,
+    Interrupted,
+    Postponed,
 }
 
 impl<M> Shared<M> {
@@ -259,24 +329,40 @@ impl<M> Shared<M> {
 
     fn report_depth(&self, queue: &Queue<M>) {
         metrics::gauge!("openclaw_inbox_depth_messages", "inbox" => self.name.clone())
-            .set((queue.waiting.len() + queue.leased) as f64);
+            .set(queue.depth() as f64);
     }
 
-    fn give_back(&self, mut item: Item<M>) {
+    fn give_back(&self, mut item: Item<M>, why: GivenBack) {
         let mut queue = self.lock();
         queue.leased -= 1;
-        item.attempt += 1;
-        let outcome = if item.attempt < self.max_attempts {
-            queue.waiting.push_front(item);
-            "redelivered"
-        } else {
-            if queue.dead.len() == DEAD_LETTERS_KEPT {
-                queue.dead.pop_front();
+        queue.given_back += 1;
+        match why {
+            GivenBack::Failed | GivenBack::Panicked => item.attempts += 1,
+            GivenBack::Interrupted => item.interruptions += 1,
+            GivenBack::Postponed => {}
+        }
+        let dies = item.attempts >= self.max_attempts || item.interruptions >= MOST_INTERRUPTIONS;
+        let outcome = match why {
+            _ if dies => {
+                drop(item.place.take());
+                queue.dead_count += 1;
+                if queue.dead.len() < DEAD_LETTERS_KEPT {
+                    queue.dead.push_back(item);
+                }
+                self.died.notify_one();
+                "dead_letter"
             }
-            queue.dead.push_back(item.message);
-            queue.dead_count += 1;
-            drop(item.place);
-            "dead_letter"
+            GivenBack::Panicked | GivenBack::Interrupted => {
+                queue.waiting.push_front(item);
+                "redelivered"
+            }
+            GivenBack::Failed | GivenBack::Postponed => {
+                let rest = REST.0.saturating_mul(1 << item.rests.min(16)).min(REST.1);
+                item.rests += 1;
+                let key = (Instant::now() + rest, queue.given_back);
+                queue.resting.insert(key, item);
+                "postponed"
+            }
         };
         self.report_depth(&queue);
         drop(queue);
@@ -286,7 +372,7 @@ impl<M> Shared<M> {
     }
 }
 
-/// A message being worked on. Dropping it un-acked gives it back.
+/// A message being worked on. Dropping it un-acked gives it back, to be read next.
 pub struct Lease<M> {
     item: Option<Item<M>>,
     shared: Arc<Shared<M>>,
@@ -304,9 +390,26 @@ impl<M> Lease<M> {
         metrics::counter!("openclaw_inbox_acked_total", "inbox" => self.shared.name.clone()).increment(1);
     }
 
-    /// How often this message was given back before.
+    /// The work cannot be done now, through no fault of the message: it rests, longer each time, and uses up no
+    /// attempt.
+    pub fn postpone(self) {
+        self.give_back(GivenBack::Postponed);
+    }
+
+    /// The work cannot be done for this message: it uses up an attempt, and rests before the next.
+    pub fn fail(self) {
+        self.give_back(GivenBack::Failed);
+    }
+
+    fn give_back(mut self, why: GivenBack) {
+        if let Some(item) = self.item.take() {
+            self.shared.give_back(item, why);
+        }
+    }
+
+    /// How often this message has failed before.
     pub fn attempt(&self) -> u32 {
-        self.item().attempt
+        self.item().attempts
     }
 
     /// When it was sent.
@@ -329,7 +432,9 @@ impl<M> Deref for Lease<M> {
 impl<M> Drop for Lease<M> {
     fn drop(&mut self) {
         if let Some(item) = self.item.take() {
-            self.shared.give_back(item);
+            let panicked = std::thread::panicking();
+            let why = if panicked { GivenBack::Panicked } else { GivenBack::Interrupted };
+            self.shared.give_back(item, why);
         }
     }
 }
@@ -341,106 +446,4 @@ impl<M: fmt::Debug> fmt::Debug for Lease<M> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::Future;
-
-    use super::*;
-
-    fn inbox(capacity: usize, max_attempts: u32) -> Inbox<u32> {
-        Inbox::new("test", InboxLimits { capacity, max_attempts })
-    }
-
-    #[tokio::test]
-    async fn a_dropped_lease_is_redelivered_first() {
-        let inbox = inbox(4, 3);
-        inbox.send(1).await;
-        inbox.send(2).await;
-        drop(inbox.lease().await);
-        let again = inbox.lease().await;
-        assert_eq!((*again, again.attempt()), (1, 1));
-        again.ack();
-        assert_eq!(*inbox.lease().await, 2);
-    }
-
-    #[tokio::test]
-    async fn a_message_that_keeps_failing_becomes_a_dead_letter_and_frees_its_place() {
-        let inbox = inbox(1, 2);
-        inbox.send(7).await;
-        for _ in 0..2 {
-            drop(inbox.lease().await);
-        }
-        let status = inbox.status();
-        assert_eq!((status.waiting, status.leased, status.dead_letters, status.capacity), (0, 0, 1, 1));
-        assert_eq!(inbox.take_dead_letters(), [7]);
-        assert_eq!(inbox.try_send(8), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn a_place_is_free_after_the_ack_not_after_the_lease() {
-        let inbox = inbox(1, 3);
-        inbox.send(1).await;
-        let lease = inbox.lease().await;
-        assert_eq!(inbox.try_send(2), Err(Full(2)));
-        let waiting_sender = tokio::spawn({
-            let inbox = inbox.clone();
-            async move { inbox.send(3).await }
-        });
-        lease.ack();
-        waiting_sender.await.expect("the sender does not panic");
-        assert_eq!(*inbox.lease().await, 3);
-    }
-
-    #[tokio::test]
-    async fn a_paused_inbox_takes_and_keeps_messages() {
-        let inbox = inbox(4, 3);
-        inbox.pause();
-        inbox.send(1).await;
-        assert!(inbox.try_lease().is_none());
-        let reader = tokio::spawn({
-            let inbox = inbox.clone();
-            async move { inbox.lease().await.ack() }
-        });
-        inbox.resume();
-        reader.await.expect("the reader gets the message after the pause");
-        assert_eq!(inbox.depth(), 0);
-    }
-
-    #[tokio::test]
-    async fn every_reader_waiting_is_woken_even_when_one_gives_up() {
-        let inbox = inbox(8, 3);
-        {
-            // A reader that is told of a message and goes away before it looks.
-            let mut impatient = Box::pin(inbox.lease());
-            let waker = futures::task::noop_waker();
-            let mut context = std::task::Context::from_waker(&waker);
-            assert!(impatient.as_mut().poll(&mut context).is_pending());
-            inbox.send(1).await;
-        }
-        assert_eq!(*inbox.lease().await, 1);
-    }
-
-    #[tokio::test]
-    async fn a_panicking_reader_loses_nothing() {
-        let inbox = inbox(16, 3);
-        for n in 0..10 {
-            inbox.send(n).await;
-        }
-        let reader = tokio::spawn({
-            let inbox = inbox.clone();
-            async move {
-                loop {
-                    let lease = inbox.lease().await;
-                    assert!(*lease != 4 || lease.attempt() > 0, "four");
-                    lease.ack();
-                }
-            }
-        });
-        assert!(reader.await.expect_err("the reader ends by its panic").is_panic());
-        let mut left = Vec::new();
-        while let Some(lease) = inbox.try_lease() {
-            left.push(*lease);
-            lease.ack();
-        }
-        assert_eq!(left, [4, 5, 6, 7, 8, 9]);
-    }
-}
+mod tests;

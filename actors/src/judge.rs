@@ -2,7 +2,8 @@
 //!
 //! Rules come first, because what a rule can see needs no opinion. Else `votes` samples of the judge and, where the
 //! method wants them, as many of the hint writer are drawn at the same time under one deadline; a vote that does
-//! not arrive in time does not count. If not one arrives, the turn goes back into the inbox.
+//! not arrive in time does not count. If not one arrives, the turn goes back into the inbox: for as long as it takes
+//! where nobody could be asked, and a few times where the model refused the question.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,11 +17,12 @@ use crate::{
     chat_client::{ChatClient, ChatRequest},
     conversation,
     engine::{Engine, EngineError},
-    inbox::{Inbox, Lease},
+    fault,
+    inbox::Lease,
     journal::{Journal, JournalError, Record, Recorded},
     methods::HintSelection,
     prompts::{self, Exhibit, PromptStyle},
-    turn::{Evaluate, NextState, NextStateKind, Sample, Turn, Verdict, Vote},
+    turn::{Evaluate, NextState, NextStateKind, Turn, Verdict, Vote},
     worker::Work,
 };
 
@@ -78,10 +80,8 @@ pub struct Judge {
     pub engine: JudgeEngine,
     /// Shared by all judges: what each session's last verdict was.
     pub recent: RecentVerdicts,
-    /// Where turns with hints go; none where the method has no teacher.
-    pub teacher: Option<Inbox<Judged>>,
-    /// Where turns without hints go.
-    pub samples: Inbox<Sample>,
+    /// Whether turns with hints go to a teacher.
+    pub teaches: bool,
     /// Where verdicts and hints are recorded.
     pub journal: Journal,
 }
@@ -91,15 +91,61 @@ impl Work for Judge {
     const ROLE: &'static str = "judge";
 
     async fn handle(&self, lease: Lease<Evaluate>) {
+        fault::point("judge.before");
         let Evaluate { turn, next_state } = &*lease;
-        let Some(opinion) = self.evaluate(turn, next_state).await else {
-            warn!(turn = %turn.id, attempt = lease.attempt(), "no vote arrived");
-            metrics::counter!("openclaw_judge_unanswered_total").increment(1);
-            return; // The lease is dropped: the turn is judged again, or becomes a dead letter.
+        let opinion = match self.evaluate(turn, next_state).await {
+            Ok(opinion) => opinion,
+            Err(missing) => {
+                warn!(turn = %turn.id, attempt = lease.attempt(), ?missing, "no vote arrived");
+                metrics::counter!("openclaw_judge_unanswered_total").increment(1);
+                return match missing {
+                    Missing::Refused => lease.fail(),
+                    Missing::Failed | Missing::Late => lease.postpone(),
+                };
+            }
         };
-        match self.pass_on(turn, next_state, opinion).await {
-            Ok(()) => lease.ack(),
-            Err(error) => warn!(turn = %turn.id, %error, "a verdict was not recorded"),
+        match self.record(turn, opinion).await {
+            Ok(recorded) => {
+                fault::point("judge.after");
+                if recorded == Recorded::Stale {
+                    debug!(turn = %turn.id, "judged before, or not to be trained on");
+                }
+                lease.ack();
+            }
+            Err(error) => {
+                warn!(turn = %turn.id, %error, "a verdict was not recorded");
+                lease.postpone();
+            }
+        }
+    }
+}
+
+/// Why a vote is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// The model does not take the question, and never will.
+    Refused,
+    /// The model was away or ended.
+    Failed,
+    /// It came after the deadline.
+    Late,
+}
+
+impl Missing {
+    fn of(error: &EngineError) -> Self {
+        match error {
+            EngineError::Refused { .. } | EngineError::Prompt { .. } => Self::Refused,
+            EngineError::Ended { .. } | EngineError::Start { .. } | EngineError::Remote { .. } => {
+                Self::Failed
+            }
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Failed => "error",
+            Self::Late => "deadline",
         }
     }
 }
@@ -114,39 +160,16 @@ struct Opinion {
 }
 
 impl Judge {
-    async fn pass_on(
-        &self,
-        turn: &Arc<Turn>,
-        next_state: &NextState,
-        opinion: Opinion,
-    ) -> Result<(), JournalError> {
+    async fn record(&self, turn: &Turn, opinion: Opinion) -> Result<Recorded, JournalError> {
         let Opinion { verdict, answers, hints, hint_answers } = opinion;
-        let seen = Record::NextStateSeen { turn: turn.id.clone(), next_state: next_state.clone() };
-        self.journal.submit(seen).await?;
         self.recent.remember(&turn.session, turn.index, verdict.reward);
-        let teacher = self.teacher.as_ref().filter(|_| !hints.is_empty());
-        let judged = Record::Judged {
-            turn: turn.id.clone(),
-            verdict: verdict.clone(),
-            answers,
-            hints: hints.clone(),
-            hint_answers,
-            teach: teacher.is_some(),
-        };
-        match (self.journal.record(judged).await?, teacher) {
-            (Recorded::Stale, _) => debug!(turn = %turn.id, "judged before, or not to be trained on"),
-            (Recorded::Done, Some(teacher)) => {
-                teacher.send(Judged { turn: turn.clone(), verdict, hints }).await;
-            }
-            (Recorded::Done, None) => {
-                self.samples.send(Sample { turn: turn.clone(), verdict, teacher: None }).await;
-            }
-        }
-        Ok(())
+        let teach = self.teaches && !hints.is_empty();
+        let turn = turn.id.clone();
+        self.journal.record(Record::Judged { turn, verdict, answers, hints, hint_answers, teach }).await
     }
 
-    /// `None` when no vote arrived at all.
-    async fn evaluate(&self, turn: &Turn, next_state: &NextState) -> Option<Opinion> {
+    /// Fails when no vote arrived at all.
+    async fn evaluate(&self, turn: &Turn, next_state: &NextState) -> Result<Opinion, Missing> {
         let repeats_a_failure = || {
             let previous =
                 turn.index.checked_sub(1).and_then(|index| self.recent.reward(&turn.session, index));
@@ -176,10 +199,15 @@ impl Judge {
             self.ask("verdict", &judge_prompt, votes),
             self.ask("hint", &hint_prompt, hint_votes)
         );
-        let asked = answers.len() + hint_answers.len();
-        if asked > 0 && answers.iter().chain(&hint_answers).all(Option::is_none) {
-            return None;
+        let asked = || answers.iter().chain(&hint_answers);
+        if let Some(missing) = asked().find_map(|answer| answer.as_ref().err())
+            && asked().all(Result::is_err)
+        {
+            let refused = asked().any(|answer| *answer == Err(Missing::Refused));
+            return Err(if refused { Missing::Refused } else { *missing });
         }
+        let [answers, hint_answers] =
+            [answers, hint_answers].map(|asked| asked.into_iter().map(Result::ok).collect::<Vec<_>>());
         let verdict = match rule {
             Some((name, reward)) => {
                 Verdict { reward: Some(reward), votes: Vec::new(), rule: Some(name.to_owned()) }
@@ -191,28 +219,23 @@ impl Judge {
             Some(selection) => select_hints(selection, &hint_answers),
             None => Vec::new(),
         };
-        Some(Opinion { verdict, answers, hints, hint_answers })
+        Ok(Opinion { verdict, answers, hints, hint_answers })
     }
 
-    async fn ask(&self, what: &'static str, prompt: &str, votes: usize) -> Vec<Option<String>> {
+    async fn ask(&self, what: &'static str, prompt: &str, votes: usize) -> Vec<Result<String, Missing>> {
         let deadline = Instant::now() + self.config.deadline;
         let ask = || async {
-            let missing = |reason: &'static str| {
-                metrics::counter!("openclaw_judge_votes_missing_total", "vote" => what, "reason" => reason)
-                    .increment(1);
-            };
-            match timeout_at(deadline, self.engine.answer(prompt, &self.config)).await {
-                Ok(Ok(answer)) => Some(answer),
+            let missing = match timeout_at(deadline, self.engine.answer(prompt, &self.config)).await {
+                Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => {
                     debug!(%error, vote = what, "a vote failed");
-                    missing("error");
-                    None
+                    Missing::of(&error)
                 }
-                Err(_) => {
-                    missing("deadline");
-                    None
-                }
-            }
+                Err(_) => Missing::Late,
+            };
+            metrics::counter!("openclaw_judge_votes_missing_total", "vote" => what, "reason" => missing.name())
+                .increment(1);
+            Err(missing)
         };
         join_all((0..votes).map(|_| ask())).await
     }
@@ -241,9 +264,13 @@ impl JudgeEngine {
                 options.insert("max_tokens".into(), config.max_new_tokens.into());
                 let request = ChatRequest { messages: vec![message], options, ..ChatRequest::default() };
                 let reply = client.ask_until_answered(&request).await;
-                reply.map(|reply| reply.content).map_err(|error| EngineError::Remote {
-                    engine: client.url().to_owned(),
-                    reason: error.to_string(),
+                reply.map(|reply| reply.content).map_err(|error| {
+                    let (engine, reason) = (client.url().to_owned(), error.to_string());
+                    if error.is_about_the_request() {
+                        EngineError::Refused { engine, reason }
+                    } else {
+                        EngineError::Remote { engine, reason }
+                    }
                 })
             }
         }

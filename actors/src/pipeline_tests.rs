@@ -11,9 +11,10 @@ use crate::{
         ChatClient,
         tests::{completion, endpoint},
     },
+    dispatch::{Dispatcher, DispatcherArguments, Route},
     engine::{Engine, EngineLimits},
     inbox::{Inbox, InboxLimits},
-    journal::{Journal, Record, Totals, TurnMark},
+    journal::{Journal, Totals},
     judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
     methods::{MethodConfig, MethodKind},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig},
@@ -21,13 +22,12 @@ use crate::{
     prompts::{PromptStyle, hint_answer},
     publisher::{Publisher, PublisherConfig, Versions},
     teacher::{Teacher, TeacherConfig},
-    tiny::{Tiny, message, turn, user_says},
+    tiny::{Tiny, message, record_followed, turn, user_says},
     turn::{Evaluate, TurnId},
     worker::{Work, Worker, WorkerArguments, WorkerControl},
 };
 
 struct Loop {
-    evaluations: Inbox<Evaluate>,
     policy: Engine,
     policy_actor: ActorRef<crate::policy::EngineControl>,
     policy_arguments: EngineArguments,
@@ -89,8 +89,7 @@ async fn start(kind: MethodKind) -> Loop {
         },
         engine: JudgeEngine::OpenAi(ChatClient::new(&url, "judge", None).expect("a client")),
         recent: RecentVerdicts::new(),
-        teacher: method.needs_hints().then(|| judged.clone()),
-        samples: samples.clone(),
+        teaches: method.needs_hints(),
         journal: journal.clone(),
     };
     worker(judge, &evaluations).await;
@@ -98,7 +97,6 @@ async fn start(kind: MethodKind) -> Loop {
         config: TeacherConfig::for_method(&method, Duration::from_secs(60)),
         student: policy.clone(),
         teacher: base.clone(),
-        samples: samples.clone(),
         journal: journal.clone(),
     };
     worker(teacher, &judged).await;
@@ -109,7 +107,7 @@ async fn start(kind: MethodKind) -> Loop {
             max_wait: Duration::from_secs(3600),
             method,
         },
-        samples,
+        samples: samples.clone(),
         build: tiny.build_trainer(1e-3),
         reference: Some(base),
         versions: versions.clone(),
@@ -134,18 +132,23 @@ async fn start(kind: MethodKind) -> Loop {
         journal: journal.clone(),
     };
     worker(publisher, &publish).await;
+    let dispatcher = DispatcherArguments {
+        journal: journal.clone(),
+        evaluations: Some(Route::to(evaluations)),
+        judged: Some(Route::to(judged)),
+        samples: Some(Route::to(samples)),
+    };
+    Actor::spawn(None, Dispatcher, dispatcher).await.expect("the dispatcher starts");
     let totals = journal.totals();
-    Loop { evaluations, policy, policy_actor, policy_arguments, versions, totals, journal, dir }
+    Loop { policy, policy_actor, policy_arguments, versions, totals, journal, dir }
 }
 
 impl Loop {
     async fn hear_a_complaint(&self, number: usize) {
         let mut turn = turn(vec![message("user", "2 + 2?")], "**four**");
         turn.id = TurnId(format!("turn-{number}").into());
-        let turn = Arc::new(turn);
-        let completed = Record::TurnCompleted { turn: turn.clone(), mark: TurnMark::default() };
-        self.journal.submit(completed).await.expect("recorded");
-        self.evaluations.send(Evaluate { turn, next_state: user_says("No bold, please.") }).await;
+        let evaluate = Evaluate { turn: Arc::new(turn), next_state: user_says("No bold, please.") };
+        record_followed(&self.journal, &evaluate).await;
     }
 
     async fn serves(&self, version: u64) {

@@ -14,7 +14,8 @@ use tracing::warn;
 use crate::{
     conversation,
     engine::{Engine, EngineError},
-    inbox::{Inbox, Lease},
+    fault,
+    inbox::Lease,
     journal::{Journal, JournalError, Record, Recorded},
     judge::Judged,
     methods::{MethodConfig, check_alignment},
@@ -54,9 +55,7 @@ pub struct Teacher {
     pub student: Engine,
     /// The base version.
     pub teacher: Engine,
-    /// Where its samples go.
-    pub samples: Inbox<Sample>,
-    /// Where they are recorded.
+    /// Where its signals are recorded.
     pub journal: Journal,
 }
 
@@ -65,32 +64,49 @@ impl Work for Teacher {
     const ROLE: &'static str = "teacher";
 
     async fn handle(&self, lease: Lease<Judged>) {
-        let outcome = match timeout(self.config.deadline, self.signal(&lease.turn, &lease.hints)).await {
-            Ok(Ok(signal)) => self.pass_on(&lease, signal).await.map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no score within {:?}", self.config.deadline)),
+        fault::point("teacher.before");
+        let signal = match timeout(self.config.deadline, self.signal(&lease.turn, &lease.hints)).await {
+            Ok(Ok(signal)) => signal,
+            Ok(Err(error)) => {
+                warn!(turn = %lease.turn.id, attempt = lease.attempt(), %error, "not scored");
+                return match error {
+                    EngineError::Refused { .. } | EngineError::Prompt { .. } => lease.fail(),
+                    EngineError::Ended { .. } | EngineError::Start { .. } | EngineError::Remote { .. } => {
+                        lease.postpone()
+                    }
+                };
+            }
+            Err(_) => {
+                warn!(turn = %lease.turn.id, deadline = ?self.config.deadline, "not scored in time");
+                return lease.postpone();
+            }
         };
-        match outcome {
-            Ok(()) => lease.ack(),
-            // The lease is dropped: the turn is scored again, or becomes a dead letter.
-            Err(error) => warn!(turn = %lease.turn.id, attempt = lease.attempt(), error, "not scored"),
+        match self.record(&lease, signal).await {
+            Ok(_) => {
+                fault::point("teacher.after");
+                lease.ack();
+            }
+            Err(error) => {
+                warn!(turn = %lease.turn.id, %error, "a signal was not recorded");
+                lease.postpone();
+            }
         }
     }
 }
 
 impl Teacher {
-    async fn pass_on(&self, judged: &Judged, teacher: Option<TeacherSignal>) -> Result<(), JournalError> {
+    async fn record(
+        &self,
+        judged: &Judged,
+        teacher: Option<TeacherSignal>,
+    ) -> Result<Recorded, JournalError> {
         let turn = judged.turn.id.clone();
         let sample = Sample { turn: judged.turn.clone(), verdict: judged.verdict.clone(), teacher };
         if let Err(error) = check_alignment(&sample) {
             warn!(%turn, %error, "sample dropped");
-            return self.journal.submit(Record::TurnDropped { turn, reason: "misaligned" }).await;
+            return self.journal.record(Record::TurnDropped { turn, reason: "misaligned" }).await;
         }
-        let signal = sample.teacher.clone();
-        if self.journal.record(Record::Taught { turn, signal }).await? == Recorded::Done {
-            self.samples.send(sample).await;
-        }
-        Ok(())
+        self.journal.record(Record::Taught { turn, signal: sample.teacher }).await
     }
 
     /// `None` when no hinted prompt fits the context: the verdict alone remains.

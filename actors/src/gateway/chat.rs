@@ -22,6 +22,7 @@ use tracing::warn;
 use super::{
     Shared,
     admission::Admitted,
+    completion,
     draft::Draft,
     errors::ApiError,
     generation::{Drawn, Ending, Generation},
@@ -134,7 +135,7 @@ impl Answer {
     }
 
     /// Hands the finished turn on. The client must not see its end before this returns.
-    pub async fn complete(self, draft: Draft, ending: Ending) -> Completed {
+    pub async fn complete(self, draft: Draft, ending: Ending) -> Result<Completed, ApiError> {
         let prompt_tokens = self.prompt.ids.len();
         let completion_tokens = draft.tokens();
         let completed = Completed {
@@ -147,10 +148,6 @@ impl Answer {
                 "prompt_tokens_details": {"cached_tokens": ending.cached_tokens},
             }),
         };
-        if ending.mixed_versions && self.arrival.trainable {
-            metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => "mixed_versions")
-                .increment(1);
-        }
         let completion = draft.into_completion(
             self.prompt.ids,
             ending.policy_version,
@@ -168,19 +165,14 @@ impl Answer {
             template_kwargs: Arc::new(self.chat.template_kwargs),
             completion,
         });
-        if let Some(record) = &self.shared.recorder
-            && let Err(error) = record(turn.clone()).await
-        {
-            warn!(error, turn = %turn.id, "a turn could not be recorded");
-            metrics::counter!("openclaw_gateway_unrecorded_turns_total").increment(1);
+        if turn.kind == TurnKind::Main && !turn.trainable {
+            let reason = if ending.mixed_versions { "mixed_versions" } else { "no_train" };
+            metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => reason).increment(1);
         }
-        self.shared.sessions.complete(TurnCompleted {
-            turn,
-            reply: completed.message.clone(),
-            fingerprint: self.arrival.fingerprint,
-        });
+        let mark = self.arrival.fingerprint.mark(&completed.message);
+        completion::complete(self.shared, TurnCompleted { turn, mark }).await?;
         metrics::counter!("openclaw_gateway_completion_tokens_total").increment(completion_tokens as u64);
-        completed
+        Ok(completed)
     }
 
     /// `X-Session-Id`, `X-Policy-Version`, `X-Request-Id`.
@@ -248,6 +240,7 @@ async fn whole(answer: Answer) -> Result<Response, ApiError> {
     let logprobs = draft.take_logprobs();
     let completed = answer.complete(draft, ending).await;
     uncut.ended();
+    let completed = completed?;
     let choice = json!({"index": 0, "message": completed.message, "logprobs": logprobs,
         "finish_reason": completed.finish_reason});
     body.insert("choices".into(), json!([choice]));

@@ -3,6 +3,7 @@
 mod admission;
 mod auth;
 mod chat;
+mod completion;
 mod draft;
 mod errors;
 mod feedback;
@@ -18,12 +19,16 @@ use axum::serve::ListenerExt;
 use futures::future::BoxFuture;
 use openclaw_model::{ChatTemplate, Tokenizer};
 use serde::Deserialize;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 use tracing::{info, warn};
 
 use self::{admission::Admission, models::ServedModels};
 pub use self::{auth::ApiKey, errors::ApiError};
-use crate::{engine::Engine, sessions::SessionsAddress, turn::Turn};
+use crate::{engine::Engine, journal::TurnMark, sessions::SessionsAddress, turn::Turn};
 
 /// The `[actors.gateway]` table of the topology file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -49,6 +54,8 @@ pub struct GatewayConfig {
     pub max_body_bytes: usize,
     /// Longest wait for a model that restarts. Default 120.
     pub engine_wait_secs: u64,
+    /// Longest wait for the journal at the end of a reply; the turn is then written down later. Default 5.
+    pub journal_wait_secs: u64,
     /// Sampling temperature of requests that name none. Default 1.
     pub default_temperature: f32,
     /// Nucleus of requests that name none. Default 1: all tokens.
@@ -72,6 +79,7 @@ impl Default for GatewayConfig {
             queue_timeout_secs: 30,
             max_body_bytes: 8 << 20,
             engine_wait_secs: 120,
+            journal_wait_secs: 5,
             default_temperature: 1.0,
             default_top_p: 1.0,
             default_top_k: 0,
@@ -80,8 +88,11 @@ impl Default for GatewayConfig {
     }
 }
 
-/// Writes a complete turn down; awaited before the client sees the end of the reply.
-pub type Recorder = Arc<dyn Fn(Arc<Turn>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Turns kept while the journal is away; more are lost to it.
+const MOST_LATE_TURNS: usize = 1024;
+
+/// Writes a complete turn down, with what it is recognised by; awaited before the client sees the end of the reply.
+pub type Recorder = Arc<dyn Fn(Arc<Turn>, TurnMark) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// What the gateway serves with.
 pub struct GatewayDeps {
@@ -144,6 +155,8 @@ pub struct Shared {
     template: ChatTemplate,
     sessions: SessionsAddress,
     recorder: Option<Recorder>,
+    /// Turns that may wait for the journal after their reply has ended.
+    late_turns: Arc<Semaphore>,
     /// Set when answers that have not ended must end now.
     cut: watch::Sender<bool>,
 }
@@ -183,6 +196,7 @@ impl Gateway {
             template: deps.template,
             sessions: deps.sessions,
             recorder: deps.recorder,
+            late_turns: Arc::new(Semaphore::new(MOST_LATE_TURNS)),
             cut: watch::Sender::new(false),
             config,
         });

@@ -82,7 +82,10 @@ async fn tell(answer: Answer, mut generation: Generation, mut frames: Frames, un
     }
     frames.envelope.insert("policy_version".into(), ending.policy_version.into());
     let logprobs = draft.take_logprobs();
-    let completed = answer.complete(draft, ending).await;
+    let completed = match answer.complete(draft, ending).await {
+        Ok(completed) => completed,
+        Err(error) => return frames.broken(error, uncut),
+    };
     uncut.ended();
     frames.chunk(json!([{"index": 0, "delta": {}, "logprobs": logprobs,
         "finish_reason": completed.finish_reason}]));

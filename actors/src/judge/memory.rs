@@ -1,4 +1,7 @@
 //! Remembers each session's last verdict, so that the same answer given again after a complaint is recognised.
+//!
+//! It is kept in memory alone: after a restart of the process the answer to a complaint that came before is judged by
+//! votes and not by the rule. No wrong verdict follows from what is forgotten.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -3,9 +3,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::{
     chat_client::tests::{completion, endpoint},
-    inbox::InboxLimits,
+    inbox::{Inbox, InboxLimits},
     prompts::hint_answer,
     tiny::{Tiny, message, turn, user_says},
+    turn::Sample,
 };
 
 fn config() -> JudgeConfig {
@@ -22,24 +23,13 @@ fn config() -> JudgeConfig {
 
 struct Bench {
     judge: Judge,
-    teacher: Inbox<Judged>,
-    samples: Inbox<Sample>,
     work: Inbox<Evaluate>,
 }
 
 fn bench(engine: JudgeEngine, config: JudgeConfig) -> Bench {
-    let teacher = Inbox::new("teacher", InboxLimits::default());
-    let samples = Inbox::new("samples", InboxLimits::default());
-    let judge = Judge {
-        config,
-        engine,
-        recent: RecentVerdicts::new(),
-        teacher: Some(teacher.clone()),
-        samples: samples.clone(),
-        journal: Journal::in_memory(),
-    };
-    let work = Inbox::new("judge", InboxLimits { capacity: 8, max_attempts: 2 });
-    Bench { judge, teacher, samples, work }
+    let (recent, journal) = (RecentVerdicts::new(), Journal::in_memory());
+    let judge = Judge { config, engine, recent, teaches: true, journal };
+    Bench { judge, work: Inbox::new("judge", InboxLimits { capacity: 8, max_attempts: 2 }) }
 }
 
 impl Bench {
@@ -47,8 +37,20 @@ impl Bench {
         let turn = Arc::new(turn);
         let completed = Record::TurnCompleted { turn: turn.clone(), mark: Default::default() };
         self.judge.journal.submit(completed).await.expect("recorded");
+        let seen = Record::NextStateSeen { turn: turn.id.clone(), next_state: next_state.clone() };
+        self.judge.journal.submit(seen).await.expect("recorded");
         self.work.send(Evaluate { turn, next_state }).await;
         self.judge.handle(self.work.lease().await).await;
+    }
+
+    async fn to_teach(&self) -> Vec<Judged> {
+        let judged = self.judge.journal.judged(0, 10).await.expect("read");
+        judged.into_iter().map(|(_, judged)| judged).collect()
+    }
+
+    async fn ready(&self) -> Vec<Sample> {
+        let samples = self.judge.journal.samples(0, 10).await.expect("read");
+        samples.into_iter().map(|(_, sample)| sample).collect()
     }
 }
 
@@ -78,11 +80,11 @@ async fn a_complaint_becomes_a_verdict_and_its_hints_go_to_the_teacher() {
     .await;
     let bench = bench(client(&url), JudgeConfig { votes: 4, ..config() });
     bench.judge(homework(), user_says("no bold, please")).await;
-    let judged = bench.teacher.try_lease().expect("it has hints");
+    let judged = bench.to_teach().await.remove(0);
     assert_eq!(judged.verdict.reward, Some(-1));
     assert_eq!(judged.verdict.votes, [Some(-1); 4]);
     assert_eq!(judged.hints, ["Use no bold text.", "Write plain sentences, without bold."]);
-    assert_eq!((bench.samples.depth(), bench.work.depth()), (0, 0));
+    assert_eq!((bench.ready().await.len(), bench.work.depth()), (0, 0));
     let totals = *bench.judge.journal.totals().borrow();
     assert_eq!((totals.rejected, totals.hinted), (1, 1));
 }
@@ -96,9 +98,9 @@ async fn without_a_hint_the_verdict_alone_becomes_a_sample() {
     .await;
     let bench = bench(client(&url), config());
     bench.judge(homework(), user_says("thanks!")).await;
-    let sample = bench.samples.try_lease().expect("a sample");
+    let sample = bench.ready().await.remove(0);
     assert_eq!((sample.verdict.reward, sample.teacher.is_none()), (Some(1), true));
-    assert_eq!(bench.teacher.depth(), 0);
+    assert_eq!(bench.to_teach().await.len(), 0);
 }
 
 #[tokio::test]
@@ -122,14 +124,18 @@ async fn a_vote_that_misses_the_deadline_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_turn_that_nobody_answers_for_comes_back_and_ends_as_a_dead_letter() {
-    let url = endpoint(|_| async { axum::http::StatusCode::SERVICE_UNAVAILABLE }).await;
-    let bench = bench(client(&url), JudgeConfig { deadline: Duration::from_millis(300), ..config() });
-    bench.judge(homework(), user_says("no")).await;
-    assert_eq!(bench.work.status().waiting, 1);
-    bench.judge.handle(bench.work.lease().await).await;
-    assert_eq!(bench.work.status().dead_letters, 1);
-    assert_eq!(bench.samples.depth() + bench.teacher.depth(), 0);
+async fn a_turn_that_nobody_answers_for_waits_and_one_that_is_refused_dies() {
+    for (status, resting, dead) in [(503, 1, 0), (400, 0, 1)] {
+        let status = axum::http::StatusCode::from_u16(status).expect("a status");
+        let url = endpoint(move |_| async move { status }).await;
+        let bench = bench(client(&url), JudgeConfig { deadline: Duration::from_millis(300), ..config() });
+        bench.judge(homework(), user_says("no")).await;
+        assert_eq!(bench.work.status().resting, 1, "{status}");
+        bench.judge.handle(bench.work.lease().await).await;
+        let found = bench.work.status();
+        assert_eq!((found.resting, found.dead_letters), (resting, dead), "{status}");
+        assert_eq!(bench.ready().await.len() + bench.to_teach().await.len(), 0);
+    }
 }
 
 #[tokio::test]
@@ -137,7 +143,7 @@ async fn an_untrained_judge_gives_no_verdict_and_does_not_hold_the_turn() {
     let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
     let bench = bench(JudgeEngine::Embedded(engine), config());
     bench.judge(homework(), user_says("no bold, please")).await;
-    let sample = bench.samples.try_lease().expect("a sample");
+    let sample = bench.ready().await.remove(0);
     assert_eq!((sample.verdict.reward, sample.verdict.votes.as_slice()), (None, &[None; 3][..]));
 }
 
@@ -146,7 +152,7 @@ async fn a_turn_that_must_not_be_trained_on_goes_no_further() {
     let url = endpoint(|_| async { completion("\\boxed{1}") }).await;
     let bench = bench(client(&url), config());
     bench.judge(Turn { trainable: false, ..homework() }, user_says("thanks!")).await;
-    assert_eq!((bench.samples.depth(), bench.teacher.depth(), bench.work.depth()), (0, 0, 0));
+    assert_eq!(bench.ready().await.len() + bench.to_teach().await.len() + bench.work.depth(), 0);
     let totals = *bench.judge.journal.totals().borrow();
     assert_eq!((totals.turns, totals.approved, totals.samples), (1, 0, 0));
 }

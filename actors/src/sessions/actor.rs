@@ -1,18 +1,27 @@
 //! The actor around [`Conversations`], and the address under which it is reached through its restarts.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
+use futures::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, rpc::CallResult};
-use tokio::sync::watch;
-use tracing::warn;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
 
 use super::conversations::{
     Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, SessionsConfig, TurnCompleted,
 };
-use crate::turn::Evaluate;
+use crate::{
+    fault,
+    journal::{Journal, JournalError, Record},
+    turn::TurnId,
+};
 
 /// How often idle sessions are looked for.
 const SWEEP_PERIOD: Duration = Duration::from_secs(10);
@@ -20,9 +29,12 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to reach a restarting actor.
 const RETRY_PERIOD: Duration = Duration::from_millis(20);
-
-/// Takes a turn with its next state onward, to be judged. Must not block.
-pub type EvaluateSink = Arc<dyn Fn(Evaluate) + Send + Sync>;
+/// How long a request waits for a place in the journal's queue; what it says is then kept here for a while.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
+/// Facts kept while the journal is away; the oldest go first.
+const MOST_UNSENT: usize = 16_384;
+/// How long a start waits for the journal to write what an earlier incarnation has told it.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What sessions are told and asked.
 #[derive(Debug)]
@@ -30,7 +42,7 @@ pub enum SessionsMessage {
     /// A request has arrived and is about to be answered.
     RequestArrived(Arc<ArrivedRequest>, RpcReplyPort<Arrival>),
     /// A response is complete.
-    TurnCompleted(Box<TurnCompleted>),
+    TurnCompleted(TurnCompleted, RpcReplyPort<()>),
     /// A person rated or commented a response.
     Feedback(Feedback, RpcReplyPort<FeedbackOutcome>),
     /// Time to look for idle sessions.
@@ -42,8 +54,8 @@ pub enum SessionsMessage {
 pub struct SessionsArguments {
     /// Limits and defaults.
     pub config: SessionsConfig,
-    /// Where turns go whose next state is known.
-    pub sink: EvaluateSink,
+    /// Where sessions are restored from, and what becomes of turns is told.
+    pub journal: Journal,
     /// The address to answer at.
     pub address: SessionsAddress,
 }
@@ -55,7 +67,9 @@ pub struct Sessions;
 /// What the actor keeps.
 pub struct SessionsState {
     conversations: Conversations,
-    sink: EvaluateSink,
+    journal: Journal,
+    /// What the journal had no place for.
+    unsent: VecDeque<Record>,
 }
 
 impl Actor for Sessions {
@@ -66,12 +80,15 @@ impl Actor for Sessions {
     async fn pre_start(
         &self,
         myself: ActorRef<SessionsMessage>,
-        arguments: SessionsArguments,
+        SessionsArguments { config, journal, address }: SessionsArguments,
     ) -> Result<SessionsState, ActorProcessingErr> {
         describe_metrics();
+        let conversations = restore(config, &journal).await?;
+        let mut state = SessionsState { conversations, journal, unsent: VecDeque::new() };
+        state.tell_journal().await;
         myself.send_interval(SWEEP_PERIOD, || SessionsMessage::Sweep);
-        arguments.address.current.send_replace(Some(myself));
-        Ok(SessionsState { conversations: Conversations::new(arguments.config), sink: arguments.sink })
+        address.current.send_replace(Some(myself));
+        Ok(state)
     }
 
     async fn handle(
@@ -80,12 +97,29 @@ impl Actor for Sessions {
         message: SessionsMessage,
         state: &mut SessionsState,
     ) -> Result<(), ActorProcessingErr> {
+        let now = Instant::now();
         match message {
-            SessionsMessage::RequestArrived(request, reply) => state.arrive(&request, reply),
-            SessionsMessage::TurnCompleted(turn) => state.conversations.complete(*turn, Instant::now()),
-            SessionsMessage::Feedback(feedback, reply) => state.feedback(feedback, reply),
-            SessionsMessage::Sweep => state.conversations.sweep(Instant::now()),
+            SessionsMessage::RequestArrived(request, reply) => {
+                fault::point("sessions.arrive");
+                let arrival = state.conversations.arrive(&request, now);
+                // First the journal, then the answer: what the request says of the turn before is written before the
+                // turn that it begins.
+                state.tell_journal().await;
+                // A client that hung up no longer waits for the answer.
+                let _ = reply.send(arrival);
+            }
+            SessionsMessage::TurnCompleted(completed, reply) => {
+                state.conversations.complete(completed, now);
+                let _ = reply.send(());
+            }
+            SessionsMessage::Feedback(feedback, reply) => {
+                let outcome = state.conversations.feedback(feedback);
+                state.tell_journal().await;
+                let _ = reply.send(outcome);
+            }
+            SessionsMessage::Sweep => state.conversations.sweep(now),
         }
+        state.tell_journal().await;
         metrics::gauge!("openclaw_sessions_open_sessions").set(state.conversations.open_sessions() as f64);
         metrics::gauge!("openclaw_sessions_waiting_turns").set(state.conversations.waiting_turns() as f64);
         Ok(())
@@ -93,22 +127,50 @@ impl Actor for Sessions {
 }
 
 impl SessionsState {
-    fn arrive(&mut self, request: &ArrivedRequest, reply: RpcReplyPort<Arrival>) {
-        let (arrival, evaluations) = self.conversations.arrive(request, Instant::now());
-        for evaluate in evaluations {
-            (self.sink)(evaluate);
+    /// Waits for the journal only for the first fact that it has no place for: conversations do not stop with it.
+    async fn tell_journal(&mut self) {
+        let patience = if self.unsent.is_empty() { JOURNAL_PATIENCE } else { Duration::ZERO };
+        self.unsent.extend(self.conversations.news());
+        while let Some(record) = self.unsent.front() {
+            let mut submitted = Box::pin(self.journal.submit(record.clone()));
+            let told = match submitted.as_mut().now_or_never() {
+                Some(told) => told.is_ok(),
+                None => timeout(patience, submitted).await.is_ok_and(|told| told.is_ok()),
+            };
+            if !told {
+                break;
+            }
+            self.unsent.pop_front();
         }
-        // A client that hung up no longer waits for the answer.
-        let _ = reply.send(arrival);
+        while self.unsent.len() > MOST_UNSENT {
+            self.unsent.pop_front();
+            warn!("the journal is away: what became of a turn is lost");
+            metrics::counter!("openclaw_sessions_records_dropped_total").increment(1);
+        }
     }
+}
 
-    fn feedback(&mut self, feedback: Feedback, reply: RpcReplyPort<FeedbackOutcome>) {
-        let (outcome, evaluate) = self.conversations.feedback(feedback);
-        if let Some(evaluate) = evaluate {
-            (self.sink)(evaluate);
-        }
-        let _ = reply.send(outcome);
+/// Sessions as an earlier incarnation, or an earlier process, left them.
+async fn restore(config: SessionsConfig, journal: &Journal) -> Result<Conversations, JournalError> {
+    // What an earlier incarnation has submitted would else be found in the state it had before. This record is about
+    // no turn and changes nothing, but is answered after all that.
+    let behind = Record::TurnRetried { turn: TurnId("".into()) };
+    if timeout(RESTORE_PATIENCE, journal.record(behind)).await.is_err() {
+        warn!("the journal does not write: sessions are restored from what it has");
     }
+    let (now, clock) = (Instant::now(), SystemTime::now());
+    let since = clock - Duration::from_secs(config.idle_timeout_secs);
+    let mut conversations = Conversations::new(config);
+    for recorded in journal.open_turns(since).await? {
+        let ago = clock.duration_since(recorded.completed).unwrap_or_default();
+        conversations.restore(recorded, now.checked_sub(ago).unwrap_or(now));
+    }
+    conversations.sweep(now);
+    let (sessions, waiting) = (conversations.open_sessions(), conversations.waiting_turns());
+    if sessions + waiting > 0 {
+        info!(sessions, waiting, "sessions restored");
+    }
+    Ok(conversations)
 }
 
 /// Where the sessions actor is, whichever incarnation.
@@ -136,14 +198,13 @@ impl SessionsAddress {
         })
     }
 
-    /// Tells of a complete response. Messages are handled in order: the request that follows finds the turn.
-    pub fn complete(&self, completed: TurnCompleted) {
-        let message = SessionsMessage::TurnCompleted(Box::new(completed));
-        let delivered = self.current.borrow().as_ref().is_some_and(|actor| actor.cast(message).is_ok());
-        if !delivered {
-            warn!("sessions is away: a turn will have no next state");
-            metrics::counter!("openclaw_sessions_turns_dropped_total", "reason" => "unreachable")
-                .increment(1);
+    /// Tells of a complete response. Once this returns, the request that follows finds the turn. An actor that is
+    /// away finds it in the journal.
+    pub async fn complete(&self, completed: TurnCompleted) {
+        let told = self.ask(|reply| SessionsMessage::TurnCompleted(completed.clone(), reply)).await;
+        if told.is_none() {
+            warn!(turn = %completed.turn.id, "sessions is away: a turn may have no next state");
+            metrics::counter!("openclaw_sessions_unreachable_total").increment(1);
         }
     }
 
@@ -164,10 +225,10 @@ impl SessionsAddress {
                     return Some(answer);
                 }
                 // It is on its way down; its successor will take its place at this address.
-                tokio::time::sleep(RETRY_PERIOD).await;
+                sleep(RETRY_PERIOD).await;
             }
         };
-        tokio::time::timeout(PATIENCE, answer).await.ok().flatten()
+        timeout(PATIENCE, answer).await.ok().flatten()
     }
 }
 
@@ -182,8 +243,8 @@ fn describe_metrics() {
         "Next states found in requests, by kind"
     );
     metrics::describe_counter!(
-        "openclaw_sessions_turns_dropped_total",
-        "Turns that will not be judged, by reason"
+        "openclaw_sessions_records_dropped_total",
+        "Facts lost because the journal was away for too long"
     );
     metrics::describe_counter!(
         "openclaw_sessions_unreachable_total",
@@ -194,7 +255,6 @@ fn describe_metrics() {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use tokio::sync::mpsc;
 
     use super::*;
     use crate::{sessions::RequestMarks, turn::TurnKind};
@@ -205,11 +265,8 @@ mod tests {
     }
 
     fn arguments(address: &SessionsAddress) -> SessionsArguments {
-        let (evaluations, _) = mpsc::unbounded_channel();
-        let sink: EvaluateSink = Arc::new(move |evaluate| {
-            let _ = evaluations.send(evaluate);
-        });
-        SessionsArguments { config: SessionsConfig::default(), sink, address: address.clone() }
+        let journal = Journal::in_memory();
+        SessionsArguments { config: SessionsConfig::default(), journal, address: address.clone() }
     }
 
     #[tokio::test]

@@ -2,6 +2,9 @@
 //!
 //! Pairing goes by content: a request answers turn k when its history holds k's request and then k's reply. So retries,
 //! regenerated replies, branches and interleaved conversations under one name cannot be mistaken for feedback.
+//!
+//! What is kept here is little: the turns themselves lie in the journal, which is told what becomes of them and from
+//! which everything here can be made again.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,12 +18,16 @@ use serde_json::Value;
 use super::{
     classify::{DefaultTurnType, classify},
     identify::{RequestMarks, stated_session},
+    mark::Fingerprint,
     name::Name,
     next_state::next_state,
     recency::RecencyMap,
-    transcript::{Author, Transcript, follow, reply_hash, says_anything},
+    transcript::{Author, Transcript},
 };
-use crate::turn::{Evaluate, NextState, NextStateKind, SessionId, Turn, TurnId, TurnKind};
+use crate::{
+    journal::{Record, RecordedTurn, TurnMark},
+    turn::{NextState, NextStateKind, SessionId, Turn, TurnId, TurnKind},
+};
 
 /// The `[actors.sessions]` table of the topology file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -30,9 +37,9 @@ pub struct SessionsConfig {
     pub idle_timeout_secs: u64,
     /// What a request is when it does not say: `auto` (default) reads the traffic.
     pub default_turn_type: DefaultTurnType,
-    /// Most sessions kept; beyond it the one idle the longest ends. Default 4096.
+    /// Most sessions kept; beyond it the one idle the longest ends. Default 16384.
     pub max_sessions: usize,
-    /// Most turns waiting for their next state, over all sessions. Default 1024.
+    /// Most turns waiting for their next state, over all sessions. Default 16384.
     pub max_pending_turns: usize,
     /// Histories remembered per session that names itself by nothing else. Default 64.
     pub max_histories: usize,
@@ -43,8 +50,8 @@ impl Default for SessionsConfig {
         Self {
             idle_timeout_secs: 1800,
             default_turn_type: DefaultTurnType::Auto,
-            max_sessions: 4096,
-            max_pending_turns: 1024,
+            max_sessions: 16_384,
+            max_pending_turns: 16_384,
             max_histories: 64,
         }
     }
@@ -84,27 +91,6 @@ impl ArrivedRequest {
     }
 }
 
-/// Recognises a request when a later one carries it as history.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fingerprint {
-    /// Names of the request's prefixes, the empty one first, the whole request last.
-    chain: Arc<[u64]>,
-    /// The session gave its name; else its histories are remembered to find it again.
-    named: bool,
-    /// The request ended its session.
-    last: bool,
-}
-
-impl Fingerprint {
-    fn history(&self) -> u64 {
-        *self.chain.last().expect("a transcript's chain starts with one element")
-    }
-
-    fn length(&self) -> usize {
-        self.chain.len() - 1
-    }
-}
-
 /// What sessions made of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrival {
@@ -116,7 +102,7 @@ pub struct Arrival {
     pub index: u32,
     /// `X-No-Train` was not set.
     pub trainable: bool,
-    /// Comes back with [`TurnCompleted`].
+    /// Recognises it later.
     pub fingerprint: Fingerprint,
 }
 
@@ -125,10 +111,8 @@ pub struct Arrival {
 pub struct TurnCompleted {
     /// The turn.
     pub turn: Arc<Turn>,
-    /// The reply as an assistant message: `content`, `tool_calls`.
-    pub reply: Value,
-    /// Of the request it answered.
-    pub fingerprint: Fingerprint,
+    /// How it is recognised later.
+    pub mark: TurnMark,
 }
 
 /// A rating or a remark on one response.
@@ -166,10 +150,8 @@ struct Session {
 
 #[derive(Debug)]
 struct Waiting {
-    turn: Arc<Turn>,
-    fingerprint: Fingerprint,
-    reply: u64,
-    says_anything: bool,
+    session: SessionId,
+    mark: TurnMark,
     completed: Instant,
 }
 
@@ -181,6 +163,8 @@ pub struct Conversations {
     waiting: RecencyMap<TurnId, Waiting>,
     settled: RecencyMap<TurnId, FeedbackOutcome>,
     by_history: HashMap<u64, SessionId>,
+    /// What the journal is still to be told.
+    untold: Vec<Record>,
 }
 
 impl Conversations {
@@ -192,6 +176,7 @@ impl Conversations {
             waiting: RecencyMap::default(),
             settled: RecencyMap::default(),
             by_history: HashMap::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -205,8 +190,13 @@ impl Conversations {
         self.waiting.len()
     }
 
+    /// What has become of turns since the last call, in order, for the journal.
+    pub fn news(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.untold)
+    }
+
     /// Takes in a request before it is answered: what it carries is the next state of turns before it.
-    pub fn arrive(&mut self, request: &ArrivedRequest, now: Instant) -> (Arrival, Vec<Evaluate>) {
+    pub fn arrive(&mut self, request: &ArrivedRequest, now: Instant) -> Arrival {
         let ArrivedRequest { marks, messages, transcript, has_tools } = request;
         let stated = stated_session(marks, messages);
         let kind = classify(marks, self.config.default_turn_type, messages, transcript, *has_tools);
@@ -224,9 +214,8 @@ impl Conversations {
                 last: marks.session_done,
             },
         };
-        let mut evaluations = Vec::new();
         if kind == TurnKind::Main {
-            evaluations = self.pair(&session, named, messages, transcript);
+            self.pair(&session, named, messages, transcript);
             let session = self.open(&session, now);
             if session.last_request.replace(history) != Some(history) {
                 session.main_turns += 1;
@@ -240,70 +229,84 @@ impl Conversations {
             // Its turns stay a while for explicit feedback, but no later request can answer them.
             self.forget(&session);
         }
-        (arrival, evaluations)
+        arrival
     }
 
-    /// Keeps a main turn until its next state arrives.
+    /// Keeps a main turn until its next state arrives. One that is known already stays as it is.
     pub fn complete(&mut self, completed: TurnCompleted, now: Instant) {
-        let TurnCompleted { turn, reply, fingerprint } = completed;
-        let id = turn.id.clone();
-        let session_id = turn.session.clone();
-        let reply_hash = reply_hash(&reply);
-        if turn.kind == TurnKind::Side {
-            return self.settle(id, FeedbackOutcome::NotTrained);
+        let TurnCompleted { turn, mark } = completed;
+        if self.waiting.contains(&turn.id) || self.settled.contains(&turn.id) {
+            return;
         }
-        if !fingerprint.named && !fingerprint.last {
-            let after = follow(fingerprint.history(), Author::Assistant, reply_hash);
-            self.remember_history(&session_id, request_key(fingerprint.history()));
-            self.remember_history(&session_id, after);
+        if turn.kind == TurnKind::Main {
+            self.remember(&turn.session, &mark);
         }
-        if !turn.trainable {
-            count_drop("no_train", 1);
-            return self.settle(id, FeedbackOutcome::NotTrained);
+        if turn.kind == TurnKind::Main && turn.trainable {
+            self.wait(&turn.id, &turn.session, mark, now);
+        } else {
+            self.settle(turn.id.clone(), FeedbackOutcome::NotTrained);
         }
-        if let Some(session) = self.sessions.touch(&session_id).filter(|_| !fingerprint.last) {
+    }
+
+    /// Makes again what a recorded turn left behind. To be told oldest first.
+    pub fn restore(&mut self, recorded: RecordedTurn, completed: Instant) {
+        let RecordedTurn { turn, mark, waiting, .. } = recorded;
+        if turn.kind == TurnKind::Main && mark.last {
+            self.forget(&turn.session);
+        } else if turn.kind == TurnKind::Main {
+            let session = self.open(&turn.session, completed);
+            session.main_turns = turn.index;
+            session.last_request = Some(mark.request());
+            self.remember(&turn.session, &mark);
+        } else if let Some(session) = self.sessions.touch(&turn.session) {
+            session.last_active = completed;
+        }
+        let outcome = match turn.kind {
+            TurnKind::Main if turn.trainable => FeedbackOutcome::TooLate,
+            TurnKind::Main | TurnKind::Side => FeedbackOutcome::NotTrained,
+        };
+        if waiting {
+            self.wait(&turn.id, &turn.session, mark, completed);
+        } else {
+            self.settle(turn.id.clone(), outcome);
+        }
+    }
+
+    fn wait(&mut self, id: &TurnId, session_id: &SessionId, mark: TurnMark, now: Instant) {
+        if let Some(session) = self.sessions.touch(session_id).filter(|_| !mark.last) {
             session.last_active = now;
-            let same = |other: &TurnId| {
-                self.waiting.get(other).is_some_and(|w| {
-                    w.fingerprint.history() == fingerprint.history() && w.reply == reply_hash
-                })
-            };
+            let same = |other: &TurnId| self.waiting.get(other).is_some_and(|w| w.mark.repeats(&mark));
             // The same request answered by the same words is one turn.
             let repeated: Vec<TurnId> = session.waiting.iter().filter(|other| same(other)).cloned().collect();
             session.waiting.retain(|other| !repeated.contains(other));
             session.waiting.push(id.clone());
             for other in repeated {
-                self.waiting.remove(&other);
-                self.settle(other, FeedbackOutcome::TooLate);
-                count_drop("retried", 1);
+                self.drop_turn(other, "retried");
             }
         }
-        let says_anything = says_anything(&reply);
-        self.waiting
-            .insert(id, Waiting { turn, fingerprint, reply: reply_hash, says_anything, completed: now });
+        self.waiting.insert(id.clone(), Waiting { session: session_id.clone(), mark, completed: now });
         while self.waiting.len() > self.config.max_pending_turns {
             let Some((oldest, dropped)) = self.waiting.pop_oldest() else { break };
-            if let Some(session) = self.sessions.touch(&dropped.turn.session) {
+            if let Some(session) = self.sessions.touch(&dropped.session) {
                 session.waiting.retain(|id| *id != oldest);
             }
-            self.settle(oldest, FeedbackOutcome::TooLate);
-            count_drop("overflow", 1);
+            self.drop_turn(oldest, "overflow");
         }
     }
 
     /// Takes explicit feedback as a turn's next state.
-    pub fn feedback(&mut self, feedback: Feedback) -> (FeedbackOutcome, Option<Evaluate>) {
-        let Some(waiting) = self.take(&feedback.turn) else {
-            let outcome = self.settled.get(&feedback.turn).copied().unwrap_or(FeedbackOutcome::Unknown);
-            return (outcome, None);
-        };
+    pub fn feedback(&mut self, feedback: Feedback) -> FeedbackOutcome {
+        if !self.take(&feedback.turn) {
+            return self.settled.get(&feedback.turn).copied().unwrap_or(FeedbackOutcome::Unknown);
+        }
         let next_state = NextState {
             kind: NextStateKind::Feedback,
             text: feedback.text.unwrap_or_default(),
             rating: feedback.rating,
             is_error: false,
         };
-        (FeedbackOutcome::Applied, Some(Evaluate { turn: waiting.turn, next_state }))
+        self.untold.push(Record::NextStateSeen { turn: feedback.turn, next_state });
+        FeedbackOutcome::Applied
     }
 
     /// Ends idle sessions; their turns had no next state.
@@ -322,56 +325,43 @@ impl Conversations {
         let orphans: Vec<TurnId> = self
             .waiting
             .iter()
-            .filter(|(_, w)| idle(w.completed) && !self.sessions.contains(&w.turn.session))
+            .filter(|(_, w)| idle(w.completed) && !self.sessions.contains(&w.session))
             .map(|(id, _)| id.clone())
             .collect();
         for id in orphans {
-            self.waiting.remove(&id);
-            self.settle(id, FeedbackOutcome::TooLate);
-            count_drop("session_done", 1);
+            self.drop_turn(id, "session_done");
         }
     }
 
-    /// The turns of a session that `messages` answer, settled.
-    fn pair(
-        &mut self,
-        session: &SessionId,
-        named: bool,
-        messages: &[Value],
-        transcript: &Transcript,
-    ) -> Vec<Evaluate> {
-        let Some(turns) = self.sessions.get(session).map(|session| session.waiting.clone()) else {
-            return Vec::new();
-        };
-        let find = |answers: &dyn Fn(&Waiting) -> Option<usize>| -> Vec<(TurnId, usize)> {
+    /// Finds the turns of a session that `messages` answer.
+    fn pair(&mut self, session: &SessionId, named: bool, messages: &[Value], transcript: &Transcript) {
+        let Some(turns) = self.sessions.get(session).map(|session| session.waiting.clone()) else { return };
+        let find = |answers: &dyn Fn(&TurnMark) -> Option<usize>| -> Vec<(TurnId, usize)> {
             let newest_first = turns.iter().rev();
-            newest_first.filter_map(|id| Some((id.clone(), answers(self.waiting.get(id)?)?))).collect()
+            newest_first.filter_map(|id| Some((id.clone(), answers(&self.waiting.get(id)?.mark)?))).collect()
         };
-        let mut found = find(&|waiting| waiting.kept_in(transcript));
+        let mut found = find(&|mark| mark.kept_in(transcript));
         // The rest trusts the session's name more than the history: one turn at most.
         if named && found.is_empty() {
-            found = find(&|waiting| waiting.moved_in(transcript));
+            found = find(&|mark| mark.moved_in(transcript));
             found.truncate(1);
         }
         if named && found.is_empty() {
-            found = find(&|waiting| waiting.reworded_in(transcript));
+            found = find(&|mark| mark.reworded_in(transcript));
             found.truncate(1);
         }
-        let mut evaluations = Vec::new();
-        for (id, reply) in found {
+        // Turns are judged in the order in which they happened.
+        for (turn, reply) in found.into_iter().rev() {
             let Some(next_state) = next_state(messages, transcript, reply) else { continue };
-            let waiting = self.take(&id).expect("found among the waiting turns just now");
+            self.take(&turn);
             let kind = match next_state.kind {
                 NextStateKind::User => "user",
                 NextStateKind::Tool => "tool",
                 NextStateKind::Feedback => "feedback",
             };
             metrics::counter!("openclaw_sessions_next_states_total", "kind" => kind).increment(1);
-            evaluations.push(Evaluate { turn: waiting.turn, next_state });
+            self.untold.push(Record::NextStateSeen { turn, next_state });
         }
-        // Turns are judged in the order in which they happened.
-        evaluations.reverse();
-        evaluations
     }
 
     /// The session whose history is the longest prefix of this one.
@@ -417,10 +407,7 @@ impl Conversations {
 
     fn end(&mut self, id: &SessionId, reason: &'static str) {
         for turn in self.forget(id) {
-            if self.waiting.remove(&turn).is_some() {
-                self.settle(turn, FeedbackOutcome::TooLate);
-                count_drop(reason, 1);
-            }
+            self.drop_turn(turn, reason);
         }
     }
 
@@ -432,13 +419,20 @@ impl Conversations {
         session.waiting
     }
 
-    fn take(&mut self, id: &TurnId) -> Option<Waiting> {
-        let waiting = self.waiting.remove(id)?;
-        if let Some(session) = self.sessions.touch(&waiting.turn.session) {
+    /// Whether the turn was waiting; it no longer is.
+    fn take(&mut self, id: &TurnId) -> bool {
+        let Some(waiting) = self.waiting.remove(id) else { return false };
+        if let Some(session) = self.sessions.touch(&waiting.session) {
             session.waiting.retain(|other| other != id);
         }
         self.settle(id.clone(), FeedbackOutcome::TooLate);
-        Some(waiting)
+        true
+    }
+
+    fn drop_turn(&mut self, turn: TurnId, reason: &'static str) {
+        self.waiting.remove(&turn);
+        self.settle(turn.clone(), FeedbackOutcome::TooLate);
+        self.untold.push(Record::TurnDropped { turn, reason });
     }
 
     fn settle(&mut self, id: TurnId, outcome: FeedbackOutcome) {
@@ -448,43 +442,21 @@ impl Conversations {
         }
     }
 
-    fn remember_history(&mut self, session_id: &SessionId, history: u64) {
-        let Some(session) = self.sessions.touch(session_id) else { return };
-        self.by_history.insert(history, session_id.clone());
-        session.histories.push_back(history);
-        if session.histories.len() > self.config.max_histories.saturating_mul(2)
-            && let Some(oldest) = session.histories.pop_front()
-        {
-            forget_history(&mut self.by_history, oldest, session_id);
+    /// Remembers the histories that a session without a name is found by.
+    fn remember(&mut self, session_id: &SessionId, mark: &TurnMark) {
+        if mark.named || mark.last {
+            return;
         }
-    }
-}
-
-impl Waiting {
-    /// The history holds the request and right after it the reply.
-    fn kept_in(&self, transcript: &Transcript) -> Option<usize> {
-        self.place(transcript).filter(|&place| transcript.entries[place].hash == self.reply)
-    }
-
-    /// The history was rewritten (a compaction, another system prompt), but its last reply is this one.
-    fn moved_in(&self, transcript: &Transcript) -> Option<usize> {
-        let last = transcript.entries.iter().rposition(|entry| entry.author == Author::Assistant)?;
-        // An earlier reply of the same words, before this turn's request, is not this reply.
-        let before_this_turn = self.fingerprint.chain.contains(&transcript.chain[last + 1]);
-        (self.says_anything && !before_this_turn && transcript.entries[last].hash == self.reply)
-            .then_some(last)
-    }
-
-    /// The history holds the request, and after it a reply that the client put into other words.
-    fn reworded_in(&self, transcript: &Transcript) -> Option<usize> {
-        self.place(transcript)
-    }
-
-    fn place(&self, transcript: &Transcript) -> Option<usize> {
-        let place = self.fingerprint.length();
-        let entry = transcript.entries.get(place)?;
-        (transcript.chain[place] == self.fingerprint.history() && entry.author == Author::Assistant)
-            .then_some(place)
+        let Some(session) = self.sessions.touch(session_id) else { return };
+        for history in [request_key(mark.request()), mark.answered()] {
+            self.by_history.insert(history, session_id.clone());
+            session.histories.push_back(history);
+            if session.histories.len() > self.config.max_histories.saturating_mul(2)
+                && let Some(oldest) = session.histories.pop_front()
+            {
+                forget_history(&mut self.by_history, oldest, session_id);
+            }
+        }
     }
 }
 
@@ -502,10 +474,6 @@ fn request_key(history: u64) -> u64 {
 
 fn fresh_session() -> SessionId {
     SessionId(format!("session-{}", uuid::Uuid::new_v4().simple()).into())
-}
-
-fn count_drop(reason: &'static str, turns: u64) {
-    metrics::counter!("openclaw_sessions_turns_dropped_total", "reason" => reason).increment(turns);
 }
 
 #[cfg(test)]

@@ -4,15 +4,16 @@ mod actor;
 mod classify;
 mod conversations;
 mod identify;
+mod mark;
 mod name;
 mod next_state;
 mod recency;
 pub(crate) mod transcript;
 
-pub use actor::{EvaluateSink, Sessions, SessionsAddress, SessionsArguments, SessionsMessage};
+pub use actor::{Sessions, SessionsAddress, SessionsArguments, SessionsMessage};
 pub use classify::DefaultTurnType;
 pub use conversations::{
-    Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, Fingerprint, SessionsConfig,
-    TurnCompleted,
+    Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, SessionsConfig, TurnCompleted,
 };
 pub use identify::RequestMarks;
+pub use mark::Fingerprint;

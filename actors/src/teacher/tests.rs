@@ -2,27 +2,19 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    inbox::InboxLimits,
+    inbox::{Inbox, InboxLimits},
     methods::MethodKind,
     tiny::{Tiny, message, record_judged, turn},
     turn::Verdict,
 };
 
-struct Bench {
-    teacher: Teacher,
-    samples: Inbox<Sample>,
-}
-
-async fn bench(method: &MethodConfig) -> Bench {
-    let samples = Inbox::new("samples", InboxLimits::default());
-    let teacher = Teacher {
+async fn bench(method: &MethodConfig) -> Teacher {
+    Teacher {
         config: TeacherConfig::for_method(method, Duration::from_secs(60)),
         student: Tiny::new(1).engine("policy.0").await.0,
         teacher: Tiny::new(2).engine("teacher.0").await.0,
-        samples: samples.clone(),
         journal: Journal::in_memory(),
-    };
-    Bench { teacher, samples }
+    }
 }
 
 fn question() -> Turn {
@@ -41,7 +33,7 @@ async fn direct(engine: &Engine, prompt: &str, turn: &Turn, t: usize) -> f32 {
 
 #[tokio::test]
 async fn the_first_token_is_scored_like_every_other_and_nothing_is_padded() {
-    let Bench { teacher, .. } = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
+    let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
     let turn = question();
     let signal =
         teacher.signal(&turn, &["Be brief, please.".to_owned()]).await.expect("scored").expect("fits");
@@ -63,7 +55,7 @@ async fn the_first_token_is_scored_like_every_other_and_nothing_is_padded() {
 #[tokio::test]
 async fn candidates_carry_both_sides_of_the_same_ids() {
     let method = MethodConfig { add_teacher_top: true, ..MethodConfig::new(MethodKind::Hybrid) };
-    let Bench { teacher, .. } = bench(&method).await;
+    let teacher = bench(&method).await;
     let turn = question();
     let signal =
         teacher.signal(&turn, &["Be brief, please.".to_owned()]).await.expect("scored").expect("fits");
@@ -86,7 +78,7 @@ async fn candidates_carry_both_sides_of_the_same_ids() {
 
 #[tokio::test]
 async fn a_hint_too_long_for_the_context_leaves_the_verdict() {
-    let Bench { teacher, samples } = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
+    let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
     let work = Inbox::new("teacher", InboxLimits::default());
     let turn = turn(vec![message("user", &"x".repeat(900))], "ok");
     let verdict = Verdict { reward: Some(-1), votes: vec![Some(-1)], rule: None };
@@ -94,14 +86,14 @@ async fn a_hint_too_long_for_the_context_leaves_the_verdict() {
     record_judged(&teacher.journal, &judged).await;
     work.send(judged).await;
     teacher.handle(work.lease().await).await;
-    let sample = samples.try_lease().expect("a sample");
+    let (_, sample) = teacher.journal.samples(0, 1).await.expect("read").remove(0);
     assert_eq!((sample.verdict.reward, sample.teacher.is_none()), (Some(-1), true));
     assert_eq!(work.depth(), 0);
 }
 
 #[tokio::test]
 async fn the_hint_whose_teacher_overlaps_most_is_kept() {
-    let Bench { teacher, .. } = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
+    let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
     let turn = question();
     let hints: Vec<String> = ["aaaa", "Be brief, please.", "zz zz zz"].map(str::to_owned).to_vec();
     let top = |engine: Engine, prompt: Vec<u32>| {

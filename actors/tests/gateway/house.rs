@@ -13,7 +13,8 @@ use futures::{FutureExt, StreamExt};
 use openclaw_actors::{
     engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
     gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
-    sessions::{EvaluateSink, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
+    journal::{Journal, Record, TurnMark},
+    sessions::{Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
     turn::{Evaluate, Turn},
 };
 use openclaw_model::{
@@ -23,7 +24,6 @@ use openclaw_model::{
 use ractor::Actor;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 pub const CONTEXT_LENGTH: usize = 600;
 const SPECIAL: [&str; 8] = [
@@ -184,7 +184,8 @@ pub struct House {
     pub script: Arc<Script>,
     pub tokenizer: Tokenizer,
     pub recorded: Arc<Mutex<Vec<Arc<Turn>>>>,
-    pub evaluations: mpsc::UnboundedReceiver<Evaluate>,
+    pub journal: Journal,
+    evaluated: u64,
     pub client: reqwest::Client,
     template: ChatTemplate,
     sessions: SessionsAddress,
@@ -208,23 +209,31 @@ impl House {
         let engine = Engine::new("policy.0", EngineLimits::default(), text);
         let exited = start_policy(&engine, &script, &tokenizer).await;
 
-        let (evaluated, evaluations) = mpsc::unbounded_channel();
-        let sink: EvaluateSink = Arc::new(move |evaluate| {
-            let _ = evaluated.send(evaluate);
-        });
+        let journal = Journal::in_memory();
         let sessions = SessionsAddress::default();
-        let arguments =
-            SessionsArguments { config: SessionsConfig::default(), sink, address: sessions.clone() };
+        let arguments = SessionsArguments {
+            config: SessionsConfig::default(),
+            journal: journal.clone(),
+            address: sessions.clone(),
+        };
         Actor::spawn(None, Sessions, arguments).await.expect("sessions starts");
 
         let recorded: Arc<Mutex<Vec<Arc<Turn>>>> = Arc::default();
         let notes = recorded.clone();
-        let record: Recorder = Arc::new(move |turn: Arc<Turn>| {
+        let kept = journal.clone();
+        let record: Recorder = Arc::new(move |turn: Arc<Turn>, mark: TurnMark| {
             notes.lock().expect("no test panics with it").push(turn.clone());
-            match &recorder {
-                Some(recorder) => recorder(turn),
+            let recorded = match &recorder {
+                Some(recorder) => recorder(turn.clone(), mark.clone()),
                 None => async { Ok(()) }.boxed(),
+            };
+            let kept = kept.clone();
+            async move {
+                recorded.await?;
+                let completed = Record::TurnCompleted { turn, mark };
+                kept.record(completed).await.map(drop).map_err(|error| error.to_string())
             }
+            .boxed()
         });
         let template = ChatTemplate::from_source(NANO_TEMPLATE).expect("the template compiles");
         let deps = deps_of(&engine, &tokenizer, &template, &sessions, &record);
@@ -236,7 +245,8 @@ impl House {
             script,
             tokenizer,
             recorded,
-            evaluations,
+            journal,
+            evaluated: 0,
             client,
             template,
             sessions,
@@ -278,6 +288,21 @@ impl House {
         let response = self.post("/v1/chat/completions", body).await;
         assert_eq!(response.status(), StatusCode::OK);
         Events::of(response)
+    }
+
+    /// The next turn whose next state has arrived.
+    pub async fn evaluation(&mut self) -> Evaluate {
+        let mut changes = self.journal.backlog();
+        loop {
+            changes.mark_unchanged();
+            if let Some((seq, evaluate)) =
+                self.journal.evaluations(self.evaluated, 1).await.expect("read").pop()
+            {
+                self.evaluated = seq;
+                return evaluate;
+            }
+            changes.changed().await.expect("the journal lives");
+        }
     }
 
     pub fn turns(&self) -> Vec<Arc<Turn>> {

@@ -231,7 +231,7 @@ async fn beyond_its_places_and_its_line_a_request_is_told_when_to_come_back() {
 
 #[tokio::test]
 async fn a_panic_is_a_500_for_its_request_alone() {
-    let recorder: Recorder = std::sync::Arc::new(|turn| {
+    let recorder: Recorder = std::sync::Arc::new(|turn, _| {
         assert_ne!(turn.completion.text, "panic", "scripted panic");
         async { Ok(()) }.boxed()
     });

@@ -34,7 +34,7 @@ async fn a_next_state_is_told_when_its_request_arrives_and_not_after_the_answer(
     house.script.then(Line::Hold("one"));
     let body = with(openclaw(&[first, replayed, result]), "stream", json!(true));
     let mut events = house.stream(&body).await;
-    let evaluate = house.evaluations.recv().await.expect("the first turn's next state");
+    let evaluate = house.evaluation().await;
     assert_eq!(house.turns().len(), 1, "the second answer has not ended");
     assert_eq!(evaluate.turn.id.to_string(), answer["id"].as_str().expect("an id"));
     assert_eq!((evaluate.next_state.kind, evaluate.next_state.text.as_str()), (NextStateKind::Tool, "a.txt"));
@@ -56,13 +56,13 @@ async fn clients_without_ids_keep_their_session_by_their_history() {
     let next = json!({"messages": [user("hi"), assistant("hello there"), user("be brief")]});
     let second = house.chat(&next).await;
     assert_eq!(first["session_id"], second["session_id"]);
-    assert_eq!(house.evaluations.recv().await.expect("told").next_state.text, "be brief");
+    assert_eq!(house.evaluation().await.next_state.text, "be brief");
     assert_ne!(house.chat(&ask("something else")).await["session_id"], first["session_id"]);
 }
 
 #[tokio::test]
 async fn side_turns_are_answered_and_never_judged() {
-    let mut house = House::new().await;
+    let house = House::new().await;
     let headers = |name: &'static str, value: &'static str| (name, value);
     for (body, header) in [
         (with(ask("q"), "model", json!("policy-side")), headers("x-session-id", "s")),
@@ -79,7 +79,7 @@ async fn side_turns_are_answered_and_never_judged() {
         assert_eq!(feedback["status"], "not_trained", "{body}");
     }
     house.chat(&json!({"session_id": "s", "messages": [user("q"), assistant("fine"), user("ok")]})).await;
-    assert!(house.evaluations.try_recv().is_err());
+    assert_eq!(house.journal.backlog().borrow().to_judge, 0);
     let kinds: Vec<(TurnKind, bool)> = house.turns().iter().map(|turn| (turn.kind, turn.trainable)).collect();
     let side = (TurnKind::Side, true);
     assert_eq!(kinds, [side, side, side, (TurnKind::Main, false), (TurnKind::Main, true)]);
@@ -92,7 +92,7 @@ async fn feedback_is_a_next_state_of_its_own() {
     let body = json!({"id": answer["id"], "rating": "down", "text": "too stiff"});
     let feedback: Value = house.post("/v1/feedback", &body).await.json().await.expect("JSON");
     assert_eq!((&feedback["applied"], &feedback["id"]), (&json!(true), &answer["id"]));
-    let state = house.evaluations.recv().await.expect("told").next_state;
+    let state = house.evaluation().await.next_state;
     assert_eq!(
         (state.kind, state.rating, state.text.as_str()),
         (NextStateKind::Feedback, Some(-1), "too stiff")

@@ -111,7 +111,7 @@ async fn the_end_of_a_reply_waits_for_its_record() {
     let gate = Arc::new(Semaphore::new(0));
     let recorder: Recorder = Arc::new({
         let gate = gate.clone();
-        move |_| {
+        move |_, _| {
             let gate = gate.clone();
             async move {
                 let _open = gate.acquire().await.map_err(|error| error.to_string())?;

@@ -9,7 +9,7 @@ use std::{
 use openclaw_actors::{
     engine::Engine,
     gateway::{ApiKey, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
-    journal::{Journal, Record, TurnMark},
+    journal::{Journal, Record},
     sessions::SessionsAddress,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -95,10 +95,10 @@ impl Actor for GatewayActor {
         arguments: GatewayArguments,
     ) -> Result<Serving, ActorProcessingErr> {
         let journal = arguments.journal.clone();
-        let recorder: Recorder = Arc::new(move |turn| {
+        let recorder: Recorder = Arc::new(move |turn, mark| {
             let journal = journal.clone();
             Box::pin(async move {
-                let completed = Record::TurnCompleted { turn, mark: TurnMark::default() };
+                let completed = Record::TurnCompleted { turn, mark };
                 journal.record(completed).await.map(drop).map_err(|error| error.to_string())
             })
         });

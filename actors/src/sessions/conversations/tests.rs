@@ -29,9 +29,27 @@ impl Client {
 
     fn ask(&mut self, marks: &RequestMarks, messages: &[Value]) -> (Arrival, Vec<(String, String)>) {
         let request = ArrivedRequest::new(marks.clone(), Arc::new(messages.to_vec()), true);
-        let (arrival, evaluations) = self.conversations.arrive(&request, self.now);
-        let told = evaluations.into_iter().map(|e| (e.turn.id.to_string(), e.next_state.text)).collect();
-        (arrival, told)
+        let arrival = self.conversations.arrive(&request, self.now);
+        (arrival, self.next_states().into_iter().map(|(turn, state)| (turn, state.text)).collect())
+    }
+
+    fn next_states(&mut self) -> Vec<(String, NextState)> {
+        let news = self.conversations.news().into_iter();
+        news.filter_map(|record| match record {
+            Record::NextStateSeen { turn, next_state } => Some((turn.to_string(), next_state)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// What was dropped since the last look, and why.
+    fn dropped(&mut self) -> Vec<(String, &'static str)> {
+        let news = self.conversations.news().into_iter();
+        news.filter_map(|record| match record {
+            Record::TurnDropped { turn, reason } => Some((turn.to_string(), reason)),
+            _ => None,
+        })
+        .collect()
     }
 
     /// Answers a request and returns the turn's id.
@@ -57,8 +75,8 @@ impl Client {
                 text: "x".to_owned(),
             },
         };
-        let fingerprint = arrival.fingerprint.clone();
-        self.conversations.complete(TurnCompleted { turn: Arc::new(turn), reply, fingerprint }, self.now);
+        let mark = arrival.fingerprint.mark(&reply);
+        self.conversations.complete(TurnCompleted { turn: Arc::new(turn), mark }, self.now);
         id
     }
 
@@ -74,7 +92,7 @@ impl Client {
         (arrival, id, told)
     }
 
-    fn feedback(&mut self, turn: &str) -> (FeedbackOutcome, Option<Evaluate>) {
+    fn feedback(&mut self, turn: &str) -> FeedbackOutcome {
         let turn = TurnId(turn.into());
         self.conversations.feedback(Feedback { turn, rating: Some(1), text: None })
     }
@@ -142,7 +160,7 @@ fn a_retry_of_the_same_request_is_one_turn_and_no_feedback() {
     assert_eq!(client.conversations.waiting_turns(), 1);
     let (_, news) = client.ask(&named("s"), &[user("2+2?"), assistant("4"), user("thanks")]);
     assert_eq!(news, told(&kept, "thanks"));
-    assert_eq!(client.feedback(&gone).0, FeedbackOutcome::TooLate);
+    assert_eq!(client.feedback(&gone), FeedbackOutcome::TooLate);
 }
 
 #[test]
@@ -193,7 +211,7 @@ fn side_requests_are_no_next_state() {
     let beat = user("Follow the heartbeat monitor scratch context.");
     let (side, id, news) = client.exchange(&named("s"), &[&history[..], &[beat]].concat(), "NO_REPLY");
     assert_eq!((side.kind, side.index, news.len()), (TurnKind::Side, 1, 0));
-    assert_eq!(client.feedback(&id).0, FeedbackOutcome::NotTrained);
+    assert_eq!(client.feedback(&id), FeedbackOutcome::NotTrained);
     let poll = [user("[OpenClaw heartbeat poll]"), assistant("NO_REPLY"), user("thanks")];
     assert_eq!(client.ask(&named("s"), &[&history[..], &poll].concat()).1, told(&turn, "thanks"));
 }
@@ -264,7 +282,7 @@ fn a_turn_marked_no_train_is_answered_and_never_judged() {
     let marks = RequestMarks { no_train: true, ..named("s") };
     let (_, id, _) = client.exchange(&marks, &[user("secret")], "ok");
     assert_eq!(client.ask(&named("s"), &[user("secret"), assistant("ok"), user("thanks")]).1, []);
-    assert_eq!(client.feedback(&id).0, FeedbackOutcome::NotTrained);
+    assert_eq!(client.feedback(&id), FeedbackOutcome::NotTrained);
 }
 
 #[test]
@@ -277,7 +295,7 @@ fn a_session_that_is_done_gives_its_last_next_state_and_starts_anew() {
     assert_eq!((arrival.index, news), (2, told(&first, "bye")));
     assert_eq!(client.conversations.open_sessions(), 0);
     assert_eq!(client.ask(&named("s"), &[user("new")]).0.index, 1);
-    assert_eq!(client.feedback(&id).0, FeedbackOutcome::Applied);
+    assert_eq!(client.feedback(&id), FeedbackOutcome::Applied);
 }
 
 #[test]
@@ -290,7 +308,8 @@ fn idle_sessions_end_and_drop_their_turns() {
     client.later(1);
     client.conversations.sweep(client.now);
     assert_eq!((client.conversations.open_sessions(), client.conversations.waiting_turns()), (0, 0));
-    assert_eq!(client.feedback(&id).0, FeedbackOutcome::TooLate);
+    assert_eq!(client.dropped(), [(id.clone(), "idle")]);
+    assert_eq!(client.feedback(&id), FeedbackOutcome::TooLate);
     assert_eq!(client.ask(&named("s"), &[user("hi"), assistant("hello"), user("late")]).1, []);
 }
 
@@ -328,13 +347,14 @@ fn limits_hold_and_the_oldest_go_first() {
 fn feedback_is_an_explicit_next_state_once() {
     let mut client = Client::new();
     let (_, id, _) = client.exchange(&named("s"), &[user("hi")], "hello");
-    let (outcome, evaluate) = client.feedback(&id);
-    let state = evaluate.expect("feedback was applied").next_state;
+    let outcome = client.feedback(&id);
+    let (turn, state) = client.next_states().remove(0);
+    assert_eq!(turn, id);
     assert_eq!(
         (outcome, state.kind, state.rating),
         (FeedbackOutcome::Applied, NextStateKind::Feedback, Some(1))
     );
-    assert_eq!(client.feedback(&id).0, FeedbackOutcome::TooLate);
+    assert_eq!(client.feedback(&id), FeedbackOutcome::TooLate);
     assert_eq!(client.ask(&named("s"), &[user("hi"), assistant("hello"), user("thanks")]).1, []);
-    assert_eq!(client.feedback("turn-unknown").0, FeedbackOutcome::Unknown);
+    assert_eq!(client.feedback("turn-unknown"), FeedbackOutcome::Unknown);
 }
