@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::sleep,
@@ -68,6 +68,8 @@ pub struct DispatcherArguments {
 
 /// Control of a [`Dispatcher`].
 pub enum DispatcherControl {
+    /// Answers.
+    Ping(RpcReplyPort<()>),
     /// One of its tasks ended.
     #[doc(hidden)]
     Ended(String),
@@ -111,10 +113,15 @@ impl Actor for Dispatcher {
     async fn handle(
         &self,
         _: ActorRef<Self::Msg>,
-        DispatcherControl::Ended(reason): DispatcherControl,
+        control: DispatcherControl,
         _: &mut Carrying,
     ) -> Result<(), ActorProcessingErr> {
-        Err(reason.into())
+        match control {
+            // The asker may have given up waiting.
+            DispatcherControl::Ping(reply) => drop(reply.send(())),
+            DispatcherControl::Ended(reason) => return Err(reason.into()),
+        }
+        Ok(())
     }
 }
 

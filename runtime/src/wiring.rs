@@ -18,9 +18,10 @@ use std::{
 use anyhow::{Context, bail};
 use openclaw_actors::{
     chat_client::ChatClient,
+    dispatch::{Dispatcher, DispatcherArguments, Route},
     engine::{Engine, EngineLimits},
     inbox::{Inbox, InboxLimits},
-    journal::Journal,
+    journal::{Backlog, Journal},
     judge::{Judge, JudgeConfig, JudgeEngine, Judged, RecentVerdicts},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig},
     policy::{EngineActor, EngineArguments},
@@ -161,6 +162,7 @@ impl Builder<'_> {
         let publisher = self.publisher(refreshed.map(|(_, refresh)| refresh));
         self.teachers(teacher_engine.as_ref(), &policies);
         self.judges(judge_engine);
+        self.dispatcher();
         let pace = self.pace(&policies);
         let (gateway, in_flight) = self.gateway(&policies, sessions)?;
         let (session_reports, session_view) = mpsc::channel(1024);
@@ -208,7 +210,6 @@ impl Builder<'_> {
     fn sessions(&mut self) -> SessionsAddress {
         let table = &self.topology.actors.sessions;
         let address = SessionsAddress::default();
-        let evaluations = self.inboxes.evaluations.clone();
         let arguments = SessionsArguments {
             config: SessionsConfig {
                 idle_timeout_secs: table.idle_timeout_secs,
@@ -220,8 +221,7 @@ impl Builder<'_> {
                 max_sessions: table.max_sessions,
                 ..SessionsConfig::default()
             },
-            // A full inbox refuses and counts: a request must not wait for the judge.
-            sink: Arc::new(move |evaluate| drop(evaluations.try_send(evaluate))),
+            journal: self.journal.clone(),
             address: address.clone(),
         };
         self.child("sessions".into(), "sessions", move || (Sessions, arguments.clone()));
@@ -343,7 +343,6 @@ impl Builder<'_> {
             config: TeacherConfig::for_method(&self.topology.method, deadline),
             student: policies[0].clone(),
             teacher: engine.clone(),
-            samples: self.inboxes.samples.clone(),
             journal: self.journal.clone(),
         });
         let inbox = self.inboxes.judged.clone();
@@ -366,8 +365,7 @@ impl Builder<'_> {
             },
             engine,
             recent: RecentVerdicts::new(),
-            teacher: method.needs_hints().then(|| self.inboxes.judged.clone()),
-            samples: self.inboxes.samples.clone(),
+            teaches: method.needs_hints(),
             journal: self.journal.clone(),
         });
         let inbox = self.inboxes.evaluations.clone();
@@ -394,21 +392,38 @@ impl Builder<'_> {
         Ok((gateway, in_flight_view))
     }
 
-    /// Turns wait for no judge and no teacher, fewer samples than a batch are left, and the policies serve the
-    /// current version.
+    /// Carries work into the inboxes of the stages above.
+    fn dispatcher(&mut self) {
+        let Inboxes { evaluations, judged, samples, .. } = self.inboxes.clone();
+        let arguments = DispatcherArguments {
+            journal: self.journal.clone(),
+            evaluations: Some(Route::to(evaluations)),
+            judged: self.topology.method.needs_hints().then(|| Route::to(judged)),
+            samples: Some(Route::to(samples)),
+        };
+        let spec = self.child("dispatcher".into(), "dispatcher", move || (Dispatcher, arguments.clone()));
+        care::dispatcher(spec);
+    }
+
+    /// Turns wait for no judge and no teacher, fewer samples than a batch are left, no step is under way, and the
+    /// policies serve the current version.
     fn pace(&self, policies: &[Engine]) -> Pace {
-        let Inboxes { evaluations, judged, samples, publish } = self.inboxes.clone();
-        let (versions, policies) = (self.versions.clone(), policies.to_vec());
+        let Inboxes { samples, publish, .. } = self.inboxes.clone();
+        let (backlog, versions, policies) =
+            (self.journal.backlog(), self.versions.clone(), policies.to_vec());
         let batch = self.topology.actors.optimizer.batch_samples;
         Arc::new(move || {
-            let (evaluations, judged, samples) = (evaluations.clone(), judged.clone(), samples.clone());
-            let (publish, versions, policies) = (publish.clone(), versions.clone(), policies.clone());
+            let (backlog, samples, publish) = (backlog.clone(), samples.clone(), publish.clone());
+            let (versions, policies) = (versions.clone(), policies.clone());
             Box::pin(async move {
+                let caught_up = || {
+                    let Backlog { to_judge, to_teach, ready, .. } = *backlog.borrow();
+                    to_judge + to_teach == 0 && ready < batch as u64
+                };
+                // A batch stays leased until its step is committed, and in the publisher's inbox until it is told.
+                let learning = || samples.depth() >= batch || publish.depth() > 0;
                 let current = || policies.iter().all(|engine| engine.version() == versions.number());
-                while evaluations.depth() + judged.depth() + publish.depth() > 0
-                    || samples.depth() >= batch
-                    || !current()
-                {
+                while !caught_up() || learning() || !current() {
                     tokio::time::sleep(PACE_PERIOD).await;
                 }
             })

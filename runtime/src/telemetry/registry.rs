@@ -39,6 +39,7 @@ const fn histogram(name: &'static str, help: &'static str) -> Metric {
 
 /// Every metric, by name.
 pub const METRICS: &[Metric] = &[
+    counter("openclaw_dispatcher_turns_total", "Turns handed from the journal to a stage, by inbox."),
     counter("openclaw_engine_cancelled_total", "Generations whose receiver went away."),
     counter("openclaw_engine_ended_total", "Engine threads that ended, by how."),
     counter("openclaw_engine_generated_tokens_total", "Tokens drawn."),
@@ -101,7 +102,10 @@ pub const METRICS: &[Metric] = &[
     counter("openclaw_samples_dropped_total", "Samples that are not trained on, by reason."),
     counter("openclaw_sessions_next_states_total", "Next states found, by kind."),
     gauge("openclaw_sessions_open_sessions", "Sessions remembered."),
-    counter("openclaw_sessions_turns_dropped_total", "Turns without a usable next state, by reason."),
+    counter(
+        "openclaw_sessions_records_dropped_total",
+        "Facts about turns that are lost because the journal was away for too long.",
+    ),
     counter("openclaw_sessions_unreachable_total", "Requests for the sessions actor that found none."),
     gauge("openclaw_sessions_waiting_turns", "Turns waiting for their next state."),
     counter("openclaw_supervisor_failures_total", "Actors that ended too often and stay down."),

@@ -167,7 +167,7 @@ section! {
         /// What a turn is whose request does not say.
         default_turn_type: TurnType,
         /// Sessions remembered at once; the idlest ends to make room.
-        max_sessions: usize = 4096,
+        max_sessions: usize = 16384,
     }
 }
 

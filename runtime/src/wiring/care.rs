@@ -1,8 +1,8 @@
 //! How each role is asked whether it is well, and how it finishes what it has.
 
 use openclaw_actors::{
-    engine::Engine, optimizer::OptimizerControl, policy::EngineControl, rollout::RolloutControl,
-    worker::WorkerControl,
+    dispatch::DispatcherControl, engine::Engine, optimizer::OptimizerControl, policy::EngineControl,
+    rollout::RolloutControl, worker::WorkerControl,
 };
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort, rpc::CallResult};
 
@@ -29,6 +29,11 @@ pub fn engine(spec: &mut ChildSpec, engine: Engine) -> &mut ChildSpec {
 pub fn optimizer(spec: &mut ChildSpec) -> &mut ChildSpec {
     spec.probed_by(|cell| async { ask(cell, OptimizerControl::Ping).await })
         .drained_by(|cell| async { drained(ask(cell, OptimizerControl::Drain).await) })
+}
+
+/// The dispatcher's tasks wait for inboxes and for the journal; its actor answers meanwhile.
+pub fn dispatcher(spec: &mut ChildSpec) -> &mut ChildSpec {
+    spec.probed_by(|cell| async { ask(cell, DispatcherControl::Ping).await })
 }
 
 /// A simulated user answers whatever it is told.
