@@ -17,6 +17,8 @@ mod pipeline_tests;
 pub mod policy;
 pub mod prompts;
 pub mod publisher;
+#[cfg(test)]
+mod recovery_tests;
 pub mod rollout;
 pub mod sessions;
 pub mod teacher;
