@@ -1,4 +1,4 @@
-//! How fast it writes: `cargo test -p openclaw-actors --test journal --release -- --ignored --nocapture speed`.
+//! How fast it writes: `cargo test -p openclaw-actors --test journal -- --ignored --nocapture speed`.
 
 use std::{
     io::Write,
