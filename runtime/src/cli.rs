@@ -7,10 +7,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
     chat::{self, ChatArgs},
+    doctor::{self, CannotFit},
     evaluate::{self, EvaluateArgs},
     experiment::{self, Experiment},
     launch::{self, LaunchOptions},
@@ -18,7 +20,7 @@ use crate::{
     pretrain::run::{self as pretrain, PretrainConfig},
     score::{self, ScoreArgs},
     sft::{self, SftArgs},
-    stop, telemetry,
+    shell, stop, telemetry,
     topology::{Override, Topology, TopologyError, UnknownNode},
 };
 
@@ -53,6 +55,17 @@ const PRETRAIN_EXAMPLES: &str = "\
 Examples:
   openclaw-rl pretrain configs/pretrain-nano.toml";
 
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  openclaw-rl completions bash > ~/.local/share/bash-completion/completions/openclaw-rl
+  openclaw-rl completions zsh > ~/.zfunc/_openclaw-rl
+  openclaw-rl completions fish > ~/.config/fish/completions/openclaw-rl.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  openclaw-rl man | man -l -
+  openclaw-rl man restart > openclaw-rl-restart.1";
+
 /// Trains any agent simply by talking to it.
 #[derive(Debug, Parser)]
 #[command(name = "openclaw-rl", version, after_help = EXIT_CODES)]
@@ -71,6 +84,16 @@ enum Command {
     Launch(LaunchArgs),
     #[command(flatten)]
     Operate(operate::Verb),
+    /// Looks at the machine, and at what a topology will need of it.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor {
+        /// The topology file; without one the machine alone is looked at.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Puts a TOML value, or a bare string, over a key of the file; can be repeated.
+        #[arg(long = "set", value_name = "KEY=VALUE", requires = "file")]
+        overrides: Vec<Override>,
+    },
     /// Talks to a running gateway from the terminal.
     #[command(after_help = chat::EXAMPLES)]
     Chat(ChatArgs),
@@ -96,6 +119,18 @@ enum Command {
         /// What to train and on how much, such as configs/pretrain-nano.toml.
         #[arg(value_name = "FILE")]
         file: PathBuf,
+    },
+    /// Prints a shell's completions.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Prints a manual page.
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// A verb; the whole command, unless given.
+        verb: Vec<String>,
     },
 }
 
@@ -131,7 +166,7 @@ pub fn main() -> ExitCode {
             Some(TopologyError::Invalid { .. }) => eprintln!("{error}"),
             _ => eprintln!("openclaw-rl: {error:#}"),
         }
-        let is_usage = error.is::<TopologyError>() || error.is::<UnknownNode>();
+        let is_usage = error.is::<TopologyError>() || error.is::<UnknownNode>() || error.is::<CannotFit>();
         let code = if is_usage { Some(EXIT_USAGE) } else { operate::exit_code(&error) };
         ExitCode::from(code.unwrap_or(EXIT_FAILED))
     })
@@ -153,6 +188,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 stop::stop_on_signals(handle)?;
                 launch::run(topology, options, signal).await
             })
+        }
+        Command::Doctor { file, overrides } => doctor::run(file.as_deref(), &overrides),
+        Command::Completions { shell } => {
+            shell::completions(Cli::command(), shell)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { verb } => {
+            shell::man(Cli::command(), &verb)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Operate(verb) => tokio_runtime()?.block_on(operate::run(verb)),
         Command::Chat(args) => tokio_runtime()?.block_on(chat::run(args)),
@@ -189,8 +233,6 @@ fn tokio_runtime() -> io::Result<tokio::runtime::Runtime> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -10,6 +10,7 @@ use tracing::{debug, info};
 
 use crate::{
     admin::{self, NodeArguments, NodeOperator, ServeError},
+    doctor,
     progress::{self, PersonaProgress, ProgressSnapshot, RewardCounts},
     stop::{StopSignal, stop_flag},
     supervisor::Supervisor,
@@ -42,6 +43,7 @@ pub async fn run(
     if admin::is_live(dir).unwrap_or(false) {
         return Err(ServeError::Running { dir: dir.clone() }.into());
     }
+    doctor::must_fit(&topology)?;
     let unwritable = || format!("cannot write into run.dir {}", dir.display());
     let resolved = topology.write_resolved().with_context(unwritable)?;
     // Metrics and progress outlive the stop, so that the shutdown is seen too.

@@ -3,15 +3,18 @@
 pub mod admin;
 pub mod chat;
 pub mod cli;
+mod doctor;
 pub mod evaluate;
 pub mod experiment;
 pub mod launch;
 pub mod loaded_model;
+mod measures;
 mod operate;
 pub mod pretrain;
 pub mod progress;
 pub mod score;
 pub mod sft;
+mod shell;
 pub mod stop;
 pub mod supervised;
 pub mod supervisor;

@@ -190,3 +190,64 @@ fn every_verb_shows_examples_and_wrong_usage_ends_with_2() {
         assert!(help.contains(&format!("\n  {code}    ")), "{help}");
     }
 }
+
+#[test]
+fn the_doctor_finds_what_a_launch_would_trip_over() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let run = format!("run.dir={}", dir.path().join("run").display());
+    let type_in = |words: &[&str], sets: &[&str]| {
+        let mut command = Command::new(binary());
+        command.current_dir(&root).args(words).env_remove("RUST_LOG").args(["--set", &run]);
+        sets.iter().for_each(|set| drop(command.args(["--set", set])));
+        command.output().expect("the binary can be run")
+    };
+    let free = ["actors.gateway.listen=127.0.0.1:0", "nodes.local.metrics=127.0.0.1:0"];
+    let doctor = ["doctor", "configs/personal-agent.toml"];
+
+    let well = type_in(&doctor, &free);
+    let told = text(&well.stdout);
+    assert_eq!(well.status.code(), Some(0), "{told}");
+    for line in ["ok    cpu ", "ok    gpu ", "ok    run.dir ", "ok    fits ", "ok    disk "] {
+        assert!(told.lines().any(|told| told.starts_with(line)), "{line}: {told}");
+    }
+    assert!(!dir.path().join("run").exists(), "looking leaves nothing behind");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it has an address").to_string();
+    let listen = format!("actors.gateway.listen={address}");
+    let huge = "actors.policy.kv_tokens=1000000000";
+    let ill = type_in(&doctor, &[&listen, free[1], huge, "actors.optimizer.keep_versions=65536"]);
+    let told = text(&ill.stdout);
+    assert_eq!(ill.status.code(), Some(1), "{told}");
+    let failed: Vec<_> = told.lines().filter(|line| line.starts_with("FAIL")).collect();
+    assert!(
+        failed.iter().any(|line| line.contains("actors.gateway.listen") && line.contains(&address)),
+        "{told}"
+    );
+    assert!(failed.iter().any(|line| line.contains("actors.policy.kv_tokens")), "{told}");
+
+    let launched = type_in(&["launch", "configs/personal-agent.toml"], &[free[0], free[1], huge]);
+    assert_eq!(launched.status.code(), Some(2));
+    let told = text(&launched.stderr);
+    assert!(told.contains("of memory and ") && told.contains("actors.policy.kv_tokens"), "{told}");
+    assert!(!dir.path().join("run").exists(), "refused before anything is written");
+}
+
+#[test]
+fn completions_and_manual_pages_know_the_verbs() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let printed = |words: &[&str]| {
+        let output = operate(words, dir.path());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(&["completions", shell]);
+        assert!(script.contains("rollback") && script.contains("--drain") || shell == "fish", "{shell}");
+    }
+    assert!(printed(&["man"]).contains("openclaw\\-rl\\-restart"));
+    let page = printed(&["man", "dead", "retry"]);
+    assert!(page.contains("Gives them another try") && page.contains("Examples:"), "{page}");
+    assert_eq!(operate(&["man", "restrat"], dir.path()).status.code(), Some(1));
+}

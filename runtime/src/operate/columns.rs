@@ -1,6 +1,4 @@
-//! Aligned columns, and lengths of time as people write them.
-
-use std::time::Duration;
+//! Aligned columns, and text cut to fit into one.
 
 /// A column's heading and side.
 pub enum Column {
@@ -35,19 +33,6 @@ pub fn lines<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> Vec
     [&heading].into_iter().chain(rows).map(line).collect()
 }
 
-/// `12s`, `4m05s`, `2h03m`, `3d04h`.
-pub fn span(secs: f64) -> String {
-    // What a broken clock says must not panic.
-    let secs = Duration::try_from_secs_f64(secs).unwrap_or_default().as_secs();
-    let (minutes, hours, days) = (secs / 60, secs / 3600, secs / 86400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{secs}s"),
-        (0, 0, _) => format!("{minutes}m{:02}s", secs % 60),
-        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
-        _ => format!("{days}d{:02}h", hours % 24),
-    }
-}
-
 /// `text` on one line of at most `most` characters.
 pub fn short(text: &str, most: usize) -> String {
     let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -68,12 +53,6 @@ mod tests {
         let columns = [Column::Left("NAME"), Column::Right("N"), Column::Left("DETAIL")];
         let told = lines(&columns, &[row("judge.0", "41"), row("é", "5")]);
         assert_eq!(told, ["NAME      N  DETAIL", "judge.0  41  x y", "é         5  x y"]);
-    }
-
-    #[test]
-    fn spans_show_their_two_largest_units() {
-        let told = [0.9, 59.0, 61.0, 3600.0, 7384.0, 100_000.0, -1.0].map(span);
-        assert_eq!(told, ["0s", "59s", "1m01s", "1h00m", "2h03m", "1d03h", "0s"]);
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::columns::{Column, lines, short, span};
-use crate::admin::{AuditEntry, DeadTurn, VersionStatus};
+use super::columns::{Column, lines, short};
+use crate::{
+    admin::{AuditEntry, DeadTurn, VersionStatus},
+    measures::span,
+};
 
 /// Characters of a reason or a message that a list shows.
 const CELL_CHARS: usize = 60;

@@ -1,7 +1,10 @@
 //! What `status` prints.
 
-use super::columns::{Column, lines, short, span};
-use crate::admin::{ActorStatus, NodeStatus};
+use super::columns::{Column, lines, short};
+use crate::{
+    admin::{ActorStatus, NodeStatus},
+    measures::span,
+};
 
 /// Characters of a reason that the table shows; `--json` has all of them.
 const REASON_CHARS: usize = 120;
