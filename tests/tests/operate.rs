@@ -199,7 +199,9 @@ fn the_doctor_finds_what_a_launch_would_trip_over() {
     let type_in = |words: &[&str], sets: &[&str]| {
         let mut command = Command::new(binary());
         command.current_dir(&root).args(words).env_remove("RUST_LOG").args(["--set", &run]);
-        sets.iter().for_each(|set| drop(command.args(["--set", set])));
+        for set in sets {
+            command.args(["--set", set]);
+        }
         command.output().expect("the binary can be run")
     };
     let free = ["actors.gateway.listen=127.0.0.1:0", "nodes.local.metrics=127.0.0.1:0"];
