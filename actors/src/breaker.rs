@@ -44,6 +44,21 @@ pub struct BreakerConfig {
     pub canary_prompts: Vec<String>,
 }
 
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        let prompts = ["What is 12 + 7?", "Say hello.", "Name a colour.", "Thank you for your help!"];
+        Self {
+            max_grad_norm: 1000.0,
+            max_kl: 10.0,
+            max_drift: 2.0,
+            max_degenerate: 0.75,
+            max_canary_drop: 2.0,
+            canary_every_steps: 10,
+            canary_prompts: prompts.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
 /// What the canary said of a candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CanaryScore {

@@ -19,6 +19,8 @@ pub mod prompts;
 pub mod publisher;
 #[cfg(test)]
 mod recovery_tests;
+pub mod resume;
+pub mod rollback;
 pub mod rollout;
 pub mod sessions;
 pub mod teacher;

@@ -1,36 +1,35 @@
-//! Collects a batch, turns it into losses by the method, and takes a step on its own thread.
+//! Collects a batch, and has its own thread learn from it.
 //!
 //! A batch is full when it holds `batch_samples` *effective* samples, or when its oldest has waited `max_wait`:
-//! nothing waits for a slow user. Samples are leased until the step that learnt from them is done; the training
+//! nothing waits for a slow user. Samples are leased until the step that learnt from them is committed; the training
 //! thread itself acks them, so that an optimizer killed in the middle neither loses nor repeats them.
 
 mod admission;
 mod batch;
+mod learner;
 mod thread;
 
 use std::{sync::Arc, time::Duration};
 
-use openclaw_model::{ScoreRequest, StepReport, Trainer};
+use openclaw_model::{ScoreRequest, StepReport, Trainer, VersionFolders};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::{
-    sync::{Mutex, watch},
-    task::JoinHandle,
-    time::timeout_at,
-};
-use tracing::{info, warn};
+use tokio::{sync::watch, task::JoinHandle, time::timeout_at};
+use tracing::warn;
 
 use crate::{
-    engine::{Device, Engine, EngineError},
+    breaker::BreakerConfig,
+    engine::{Device, Engine, EngineError, EngineText},
     inbox::{Inbox, Lease},
-    journal::{Journal, JournalError, Record, StepCommit},
+    journal::{Journal, JournalError, Record},
     methods::MethodConfig,
     publisher::{Publish, Versions},
-    turn::{Sample, TurnId},
+    turn::Sample,
 };
 
 pub(crate) use admission::ends_in_a_loop;
-pub use thread::TrainingEnded;
-use thread::{StepOutcome, TrainingThread};
+use learner::Batch;
+use thread::TrainingThread;
+pub use thread::{TrainingEnded, TrainingSlot};
 
 /// How batches are made.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,9 +42,13 @@ pub struct OptimizerConfig {
     pub max_wait: Duration,
     /// Signals to losses.
     pub method: MethodConfig,
+    /// Steps from one version folder to the next; those between live in memory and are taken again after a crash.
+    pub checkpoint_every_steps: u64,
+    /// When a version is withheld.
+    pub breaker: BreakerConfig,
 }
 
-/// Builds the trainer: at the start from the current version, after a crash again.
+/// Builds a trainer with the base model's weights.
 pub type BuildTrainer = Arc<dyn Fn() -> Result<Trainer<Device>, String> + Send + Sync>;
 
 /// What starts an optimizer.
@@ -55,18 +58,22 @@ pub struct OptimizerArguments {
     pub config: OptimizerConfig,
     /// Where samples come from.
     pub samples: Inbox<Sample>,
-    /// Builds the trainer on the training thread.
+    /// Builds the trainer on the training thread; it then goes on from the newest version that is whole.
     pub build: BuildTrainer,
+    /// Where versions are kept.
+    pub folders: VersionFolders,
+    /// How the policy reads and writes text.
+    pub text: EngineText,
     /// The base version, for the KL term; asked only when the method has one.
     pub reference: Option<Engine>,
     /// Which version is current.
     pub versions: Versions,
-    /// Where new weights go.
+    /// Where committed versions go, to be announced.
     pub publisher: Inbox<Publish>,
     /// Where drops and steps are recorded.
     pub journal: Journal,
-    /// Held by the training thread, so that a new one waits for the end of the old: make one per optimizer.
-    pub thread_slot: Arc<Mutex<()>>,
+    /// The place of the training thread, so that a new one waits for the end of the old: make one per optimizer.
+    pub slot: TrainingSlot,
     /// Told of each step's report.
     pub reports: watch::Sender<Option<StepReport>>,
 }
@@ -87,6 +94,7 @@ pub struct Optimizer;
 
 /// One incarnation's tasks.
 pub struct Running {
+    slot: TrainingSlot,
     looping: JoinHandle<()>,
     draining: watch::Sender<bool>,
     drained: Option<RpcReplyPort<()>>,
@@ -111,17 +119,19 @@ impl Actor for Optimizer {
         if arguments.config.method.kl.coef > 0.0 && arguments.reference.is_none() {
             return Err("the method has a KL term, but there is no base version to ask".into());
         }
-        let thread = TrainingThread::start(arguments.thread_slot.clone(), arguments.build.clone()).await?;
+        let thread = TrainingThread::start(arguments.clone()).await?;
+        let (slot, ending) = (arguments.slot.clone(), arguments.slot.clone());
         let (draining, drain_asked) = watch::channel(false);
         let looping = tokio::spawn(async move {
             let ended = match (Loop { arguments, thread }).run(drain_asked).await {
                 Ok(()) => "drained".to_owned(),
                 Err(error) => error.to_string(),
             };
+            ending.ended().await;
             // Fails only when the actor is gone, and then nobody needs to know.
             let _ = myself.cast(OptimizerControl::Ended(ended));
         });
-        Ok(Running { looping, draining, drained: None })
+        Ok(Running { slot, looping, draining, drained: None })
     }
 
     async fn handle(
@@ -146,6 +156,17 @@ impl Actor for Optimizer {
                 None => return Err(reason.into()),
             },
         }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<Self::Msg>,
+        running: &mut Running,
+    ) -> Result<(), ActorProcessingErr> {
+        // What the thread commits at its end needs the journal, which stops after this.
+        running.looping.abort();
+        running.slot.ended().await;
         Ok(())
     }
 }
@@ -204,61 +225,20 @@ impl Loop {
         Ok(())
     }
 
-    async fn learn(&self, batch: Vec<Lease<Sample>>) -> Result<(), LoopError> {
-        let OptimizerArguments { config, publisher, journal, reports, .. } = &self.arguments;
-        let references = match self.reference_logprobs(&batch).await {
+    async fn learn(&self, leases: Vec<Lease<Sample>>) -> Result<(), LoopError> {
+        let references = match self.reference_logprobs(&leases).await {
             Ok(references) => references,
             Err(error) => {
-                // The leases are dropped: the samples come back.
                 warn!(%error, "no reference log-probs, the batch waits");
+                leases.into_iter().for_each(Lease::postpone);
                 return Ok(());
             }
         };
-        let sequences = batch::sequences(&config.method, batch.iter().map(|lease| &**lease), &references);
-        let turns: Vec<TurnId> = batch.iter().map(|lease| lease.turn.id.clone()).collect();
-        let staleness = batch.iter().map(|lease| {
+        let staleness = leases.iter().map(|lease| {
             self.arguments.versions.number().saturating_sub(lease.turn.completion.policy_version)
         });
         metrics::gauge!("openclaw_optimizer_staleness_versions").set(staleness.max().unwrap_or(0) as f64);
-
-        let leased = Record::BatchLeased { step: self.arguments.versions.number() + 1, turns: turns.clone() };
-        journal.record(leased).await?;
-        let StepOutcome { report, weights } =
-            self.thread.step(sequences, batch::objective(&config.method), batch).await?;
-        observe(&report);
-        let Some(weights) = weights else {
-            warn!(loss = report.loss, grad_norm = report.grad_norm, "step withheld: not finite");
-            let withheld = Record::StepWithheld {
-                step: u64::from(report.step),
-                turns,
-                reason: "not_finite".to_owned(),
-                report,
-                fingerprint: String::new(),
-            };
-            journal.record(withheld).await?;
-            return Ok(());
-        };
-        let step = u64::from(report.step);
-        info!(
-            step,
-            samples = turns.len(),
-            loss = report.loss,
-            grad_norm = report.grad_norm,
-            "step completed"
-        );
-        let commit = StepCommit {
-            step,
-            version: step,
-            base: step - 1,
-            turns,
-            report,
-            fingerprint: String::new(),
-            checkpoint: true,
-        };
-        journal.record(Record::StepCompleted(commit)).await?;
-        reports.send_replace(Some(report));
-        publisher.send(Publish { step, weights }).await;
-        Ok(())
+        Ok(self.thread.learn(Batch { leases, references }).await?)
     }
 
     /// log p_ref of each response token under the plain prompt; empty lists where the method has no KL term.
@@ -279,17 +259,6 @@ impl Loop {
         });
         futures::future::try_join_all(scores).await
     }
-}
-
-fn observe(report: &StepReport) {
-    metrics::counter!("openclaw_optimizer_steps_total", "outcome" => if report.skipped { "withheld" } else { "taken" })
-        .increment(1);
-    metrics::counter!("openclaw_optimizer_trained_tokens_total").increment(report.tokens as u64);
-    metrics::gauge!("openclaw_optimizer_loss").set(report.loss);
-    metrics::gauge!("openclaw_optimizer_grad_norm").set(report.grad_norm);
-    metrics::gauge!("openclaw_optimizer_entropy_nats").set(report.entropy);
-    metrics::gauge!("openclaw_optimizer_kl_nats").set(report.kl);
-    metrics::gauge!("openclaw_optimizer_clip_ratio").set(report.clip_fraction);
 }
 
 #[cfg(test)]

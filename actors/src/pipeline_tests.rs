@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams, WeightDtype};
+use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams};
 use ractor::{Actor, ActorRef};
 use tokio::sync::{mpsc, watch};
 
@@ -17,12 +17,12 @@ use crate::{
     journal::{Journal, Totals},
     judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
     methods::{MethodConfig, MethodKind},
-    optimizer::{Optimizer, OptimizerArguments, OptimizerConfig},
+    optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
     policy::{EngineActor, EngineArguments},
     prompts::{PromptStyle, hint_answer},
-    publisher::{Publisher, PublisherConfig, Versions},
+    publisher::{Publisher, Versions},
     teacher::{Teacher, TeacherConfig},
-    tiny::{Tiny, message, record_followed, turn, user_says},
+    tiny::{Tiny, message, open_breaker, record_followed, turn, user_says},
     turn::{Evaluate, TurnId},
     worker::{Work, Worker, WorkerArguments, WorkerControl},
 };
@@ -59,10 +59,8 @@ async fn start(kind: MethodKind) -> Loop {
     let journal = Journal::in_memory();
     let versions = Versions::new(0, tiny.weights.clone());
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let template = dir.path().join("base");
+    let folders = tiny.folders(dir.path());
     let text = Tiny::text();
-    std::fs::create_dir(&template).expect("a folder");
-    text.tokenizer.save(&template).expect("a tokenizer");
 
     let policy = Engine::new("policy.0", EngineLimits::default(), text.clone());
     let policy_arguments = EngineArguments {
@@ -106,29 +104,26 @@ async fn start(kind: MethodKind) -> Loop {
             max_staleness: 4,
             max_wait: Duration::from_secs(3600),
             method,
+            checkpoint_every_steps: 1,
+            breaker: open_breaker(),
         },
+        folders: folders.clone(),
+        text: Tiny::text(),
         samples: samples.clone(),
         build: tiny.build_trainer(1e-3),
         reference: Some(base),
         versions: versions.clone(),
         publisher: publish.clone(),
         journal: journal.clone(),
-        thread_slot: Arc::default(),
+        slot: TrainingSlot::default(),
         reports: watch::Sender::new(None),
     };
     Actor::spawn(None, Optimizer, optimizer).await.expect("the optimizer starts");
     let publisher = Publisher {
-        config: PublisherConfig {
-            dir: dir.path().join("versions"),
-            keep_versions: 1,
-            save_every: 1,
-            dtype: WeightDtype::F32,
-            template,
-            end_ids: vec![2],
-        },
+        folders,
+        keep_versions: 1,
         versions: versions.clone(),
         teacher: None,
-        transformer: tiny.transformer.clone(),
         journal: journal.clone(),
     };
     worker(publisher, &publish).await;

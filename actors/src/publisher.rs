@@ -1,21 +1,20 @@
-//! Numbers the weights that a step made, announces them, and keeps the last few on disk.
+//! Announces versions that are committed, and prunes old folders.
 //!
 //! Nobody waits for a version: each policy follows the announcement, loads the new weights beside the old ones and
 //! gives them to its next request. A policy that was down finds the current version when it returns.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-use openclaw_kernels::KernelError;
-use openclaw_model::{CheckpointError, Transformer, WeightDtype, checkpoint};
-use tokio::sync::watch;
+use openclaw_model::{CheckpointError, VersionFolders};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::{info, warn};
 
 use crate::{
-    engine::{Device, Engine, EngineError, PolicyWeights},
+    engine::{Engine, EngineError, PolicyWeights},
+    fault,
     inbox::Lease,
     journal::{Journal, Record},
     worker::Work,
@@ -24,7 +23,7 @@ use crate::{
 /// A version and its weights.
 #[derive(Clone)]
 pub struct Version {
-    /// How many times weights were published before.
+    /// Its number; 0 is the base model.
     pub number: u64,
     /// Its weights.
     pub weights: PolicyWeights,
@@ -34,12 +33,19 @@ pub struct Version {
 #[derive(Clone)]
 pub struct Versions {
     current: Arc<watch::Sender<Version>>,
+    /// How often an earlier version was returned to: what was trained before that has no place after it.
+    epoch: Arc<AtomicU64>,
+    change: Arc<Mutex<()>>,
 }
 
 impl Versions {
     /// Starts with these weights as version `number`.
     pub fn new(number: u64, weights: PolicyWeights) -> Self {
-        Self { current: Arc::new(watch::Sender::new(Version { number, weights })) }
+        Self {
+            current: Arc::new(watch::Sender::new(Version { number, weights })),
+            epoch: Arc::default(),
+            change: Arc::default(),
+        }
     }
 
     /// The current version.
@@ -57,22 +63,44 @@ impl Versions {
         self.current.subscribe()
     }
 
-    /// Announces a version that was numbered elsewhere.
-    fn mirror(&self, version: Version) {
-        self.current.send_replace(version);
+    /// How often an earlier version was returned to.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Announces `weights` under the next number. The same weights again, from a publisher that was restarted in
-    /// the middle, keep their number.
-    fn announce(&self, weights: &PolicyWeights) -> u64 {
-        self.current.send_if_modified(|version| {
-            let new = !Arc::ptr_eq(&version.weights, weights);
-            if new {
-                *version = Version { number: version.number + 1, weights: weights.clone() };
-            }
-            new
-        });
-        self.number()
+    /// The right to commit, announce or return to a version: one at a time, so that what the journal says and what
+    /// is served never part.
+    pub async fn change(&self) -> VersionChange<'_> {
+        VersionChange { versions: self, _turn: self.change.lock().await }
+    }
+
+    fn announce(&self, version: Version) {
+        metrics::gauge!("openclaw_publisher_policy_version").set(version.number as f64);
+        self.current.send_replace(version);
+    }
+}
+
+/// See [`Versions::change`].
+pub struct VersionChange<'a> {
+    versions: &'a Versions,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl VersionChange<'_> {
+    /// How often an earlier version was returned to; it does not change meanwhile.
+    pub fn epoch(&self) -> u64 {
+        self.versions.epoch()
+    }
+
+    /// The next version; its number is higher.
+    pub fn announce(&self, version: Version) {
+        self.versions.announce(version);
+    }
+
+    /// An earlier version: what was trained since is abandoned.
+    pub fn roll_back(&self, version: Version) {
+        self.versions.epoch.fetch_add(1, Ordering::SeqCst);
+        self.versions.announce(version);
     }
 }
 
@@ -90,29 +118,14 @@ pub async fn follow(versions: Versions, engine: Engine) -> EngineError {
     }
 }
 
-/// Asks to publish what a step made.
+/// Asks to announce a version that is committed.
 pub struct Publish {
-    /// The step.
+    /// The version.
+    pub version: Version,
+    /// The step that made it.
     pub step: u64,
-    /// The weights after it.
-    pub weights: PolicyWeights,
-}
-
-/// Where and how versions are kept.
-#[derive(Clone, Debug)]
-pub struct PublisherConfig {
-    /// The folder that holds a folder per version.
-    pub dir: PathBuf,
-    /// How many of them stay.
-    pub keep_versions: usize,
-    /// Only every so many versions are kept.
-    pub save_every: u64,
-    /// What their parameters are stored in.
-    pub dtype: WeightDtype,
-    /// The checkpoint folder whose tokenizer and configuration they take over.
-    pub template: PathBuf,
-    /// Tokens that end a response.
-    pub end_ids: Vec<u32>,
+    /// [`Versions::epoch`] when the step was taken.
+    pub epoch: u64,
 }
 
 /// Who else takes the policy's weights, and how often.
@@ -125,31 +138,16 @@ pub struct Refresh {
 
 /// The work of `publisher`.
 pub struct Publisher {
-    /// Where and how versions are kept.
-    pub config: PublisherConfig,
     /// The announcement.
     pub versions: Versions,
+    /// Where versions are kept.
+    pub folders: VersionFolders,
+    /// How many of them stay.
+    pub keep_versions: usize,
     /// A teacher that does not stay on the base version.
     pub teacher: Option<Refresh>,
-    /// The shape of the weights.
-    pub transformer: Transformer<Device>,
     /// Where versions are recorded.
     pub journal: Journal,
-}
-
-/// Why a version was not written.
-#[derive(Debug, thiserror::Error)]
-enum SaveError {
-    #[error("the weights cannot be read back")]
-    Weights(#[source] KernelError),
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    #[error("{path} cannot be removed")]
-    Prune {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl Work for Publisher {
@@ -157,86 +155,55 @@ impl Work for Publisher {
     const ROLE: &'static str = "publisher";
 
     async fn handle(&self, lease: Lease<Publish>) {
-        let version = self.versions.announce(&lease.weights);
-        metrics::gauge!("openclaw_publisher_policy_version").set(version as f64);
-        info!(version, step = lease.step, "weights published");
-        if let Some(teacher) = self.teacher.as_ref().filter(|teacher| version.is_multiple_of(teacher.every)) {
-            teacher.versions.mirror(Version { number: version, weights: lease.weights.clone() });
+        fault::point("publisher.before");
+        let change = self.versions.change().await;
+        let version = lease.version.clone();
+        let number = version.number;
+        if lease.epoch != change.epoch() {
+            info!(version = number, "a version is not announced: an earlier one was returned to");
+            return lease.ack();
         }
-        if let Err(error) = self.journal.submit(Record::VersionPublished { version }).await {
-            warn!(version, %error, "a version was not recorded");
+        // Recorded first: a version that was seen must not be forgotten by a crash.
+        if let Err(error) = self.journal.record(Record::VersionPublished { version: number }).await {
+            // The lease is dropped: it is announced when the journal takes it.
+            warn!(version = number, %error, "a version cannot be recorded");
+            return;
         }
-        if version.is_multiple_of(self.config.save_every.max(1)) {
-            self.save(version, lease.weights.clone()).await;
+        if self.versions.number() != number {
+            if let Some(teacher) =
+                self.teacher.as_ref().filter(|teacher| number.is_multiple_of(teacher.every))
+            {
+                teacher.versions.announce(version.clone());
+            }
+            change.announce(version);
+            info!(version = number, step = lease.step, "weights published");
         }
+        fault::point("publisher.after");
+        self.prune().await;
+        drop(change);
         lease.ack();
     }
 }
 
 impl Publisher {
-    /// Keeps the current version if it is not kept yet, whatever `save_every` says: the last thing before the end.
-    pub async fn keep_current(&self) {
-        let Version { number, weights } = self.versions.current();
-        if number > 0 && !self.config.dir.join(number.to_string()).exists() {
-            self.save(number, weights).await;
+    /// Nobody returns to a version meanwhile: the caller has the right to change versions.
+    async fn prune(&self) {
+        let resumable = self.journal.resumable_version().await.ok().flatten().map(|row| row.number);
+        let needed = [Some(self.versions.number()), resumable];
+        let (folders, keep) = (self.folders.clone(), self.keep_versions);
+        let pruned = tokio::task::spawn_blocking(move || prune(&folders, keep, &needed)).await;
+        if let Err(error) = pruned
+            .map_err(|error| error.to_string())
+            .and_then(|pruned| pruned.map_err(|error| error.to_string()))
+        {
+            warn!(error, "old versions cannot be removed");
         }
     }
-
-    async fn save(&self, version: u64, weights: PolicyWeights) {
-        let (config, transformer) = (self.config.clone(), self.transformer.clone());
-        let saved = tokio::task::spawn_blocking(move || save(&config, &transformer, version, &weights)).await;
-        let problem = match saved {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        // The version serves all the same; it only cannot be returned to.
-        warn!(version, problem, "a version was not kept");
-        metrics::counter!("openclaw_publisher_saves_failed_total").increment(1);
-    }
 }
 
-fn save(
-    config: &PublisherConfig,
-    transformer: &Transformer<Device>,
-    version: u64,
-    weights: &PolicyWeights,
-) -> Result<(), SaveError> {
-    let flat = weights.to_host(transformer).map_err(SaveError::Weights)?;
-    checkpoint::save(
-        &config.dir.join(version.to_string()),
-        &transformer.config,
-        &flat,
-        config.dtype,
-        &config.end_ids,
-        Some(&config.template),
-    )?;
-    for old in superseded(&config.dir, config.keep_versions) {
-        fs::remove_dir_all(&old).map_err(|source| SaveError::Prune { path: old, source })?;
-    }
-    Ok(())
-}
-
-/// Version folders beyond the newest `keep`.
-fn superseded(dir: &Path, keep: usize) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut numbers: Vec<u64> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    numbers.sort_unstable_by(|a, b| b.cmp(a));
-    numbers.into_iter().skip(keep.max(1)).map(|number| dir.join(number.to_string())).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_versions_stay_and_nothing_else_is_touched() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        for name in ["1", "2", "9", "10", "latest", "3.tmp"] {
-            fs::create_dir(dir.path().join(name)).expect("a folder");
-        }
-        assert_eq!(superseded(dir.path(), 2), [dir.path().join("2"), dir.path().join("1")]);
-        assert!(superseded(&dir.path().join("missing"), 2).is_empty());
-    }
+/// Removes folders beyond the newest `keep`, those `needed` excepted.
+fn prune(folders: &VersionFolders, keep: usize, needed: &[Option<u64>]) -> Result<(), CheckpointError> {
+    let numbers = folders.numbers()?;
+    let old = numbers.iter().rev().skip(keep.max(1)).filter(|number| !needed.contains(&Some(**number)));
+    old.into_iter().try_for_each(|number| folders.remove(*number))
 }

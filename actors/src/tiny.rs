@@ -1,17 +1,21 @@
 //! A tiny model with random weights, for tests: everything about it is real but its knowledge.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use openclaw_model::{
     AdamWConfig, Batcher, BatcherConfig, ChatTemplate, FinishReason, ModelConfig, NANO_TEMPLATE, Trainer,
-    Transformer, Weights, random_weights, train_bpe,
+    Transformer, VersionFolders, WeightDtype, Weights, random_weights, train_bpe,
 };
 use serde_json::{Value, json};
 
 use crate::{
+    breaker::BreakerConfig,
     engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
     journal::{Journal, Record, Recorded, TurnMark},
     judge::Judged,
@@ -90,12 +94,40 @@ impl Tiny {
         })
     }
 
+    /// Where versions are kept under `dir`.
+    pub fn folders(&self, dir: &Path) -> VersionFolders {
+        let (text, template) = (Self::text(), dir.join("base"));
+        std::fs::create_dir_all(&template).expect("a folder");
+        text.tokenizer.save(&template).expect("a tokenizer");
+        VersionFolders {
+            dir: dir.join("versions"),
+            config: self.transformer.config.clone(),
+            dtype: WeightDtype::F32,
+            template,
+            end_ids: text.tokenizer.special_id("<|im_end|>").into_iter().collect(),
+        }
+    }
+
     pub async fn engine(&self, name: &str) -> (Engine, Exited) {
         let engine = Engine::new(name, EngineLimits::default(), Self::text());
         let (build, weights) = (self.build_model(), self.weights.clone());
         let version = crate::publisher::Version { number: 0, weights };
         let exited = engine.start(move || build(version)).await.expect("it starts");
         (engine, exited)
+    }
+}
+
+/// A breaker that nothing trips but what is not finite: log-probs made up for a test are far from any model's.
+pub(crate) fn open_breaker() -> BreakerConfig {
+    let any = f64::INFINITY;
+    BreakerConfig {
+        max_grad_norm: any,
+        max_kl: any,
+        max_drift: any,
+        max_degenerate: 1.0,
+        max_canary_drop: any,
+        canary_every_steps: 0,
+        canary_prompts: Vec::new(),
     }
 }
 

@@ -154,6 +154,9 @@ struct LaunchArgs {
     /// Ends once every simulated user is satisfied (0) or has given up (1), instead of serving on.
     #[arg(long)]
     exit_when_satisfied: bool,
+    /// Begins the run anew: renames what its folder holds to FOLDER.1, .2, ..; deletes nothing.
+    #[arg(long)]
+    fresh: bool,
 }
 
 /// Runs the command line that this process was given.
@@ -181,7 +184,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Launch(args) => {
             let topology = Topology::load_for_launch(&args.topology.file, &args.topology.overrides)?;
-            let options = LaunchOptions { node: args.node, exit_when_satisfied: args.exit_when_satisfied };
+            let options = LaunchOptions {
+                node: args.node,
+                exit_when_satisfied: args.exit_when_satisfied,
+                fresh: args.fresh,
+            };
             telemetry::init_logging();
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();

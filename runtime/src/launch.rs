@@ -5,13 +5,14 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use openclaw_actors::rollout::{Progress, SessionReport};
 use openclaw_environments::persona::Persona;
-use tokio::sync::watch;
-use tracing::{debug, info};
+use tokio::{sync::watch, time::timeout};
+use tracing::{debug, info, warn};
 
 use crate::{
     admin::{self, NodeArguments, NodeOperator, ServeError},
     doctor,
     progress::{self, PersonaProgress, ProgressSnapshot, RewardCounts},
+    run_dir,
     stop::{StopSignal, stop_flag},
     supervisor::Supervisor,
     telemetry,
@@ -26,10 +27,14 @@ pub struct LaunchOptions {
     pub node: Option<String>,
     /// Ends once every simulated user is satisfied or has given up, instead of serving on.
     pub exit_when_satisfied: bool,
+    /// Begins anew: the run's folder is renamed first.
+    pub fresh: bool,
 }
 
 /// How often the snapshot is made.
 const SNAPSHOT_PERIOD: Duration = Duration::from_millis(500);
+/// What the end of the last step is waited for.
+const LAST_STEP: Duration = Duration::from_secs(10);
 
 /// Runs until the stop: starts the actors in order, shows progress, stops them in reverse.
 pub async fn run(
@@ -44,6 +49,11 @@ pub async fn run(
         return Err(ServeError::Running { dir: dir.clone() }.into());
     }
     doctor::must_fit(&topology)?;
+    if options.fresh
+        && let Some(old) = run_dir::set_aside(dir)?
+    {
+        info!(folder = %old.display(), "the run before is set aside");
+    }
     let unwritable = || format!("cannot write into run.dir {}", dir.display());
     let resolved = topology.write_resolved().with_context(unwritable)?;
     // Metrics and progress outlive the stop, so that the shutdown is seen too.
@@ -51,7 +61,7 @@ pub async fn run(
     let metrics = telemetry::serve_metrics(node.metrics, observing.clone()).await?;
     info!(node = name, %metrics, topology = %resolved.display(), "launching {}", topology.run.name);
 
-    let mut wiring = wiring::wire(&topology, node)?;
+    let mut wiring = wiring::wire(&topology, node).await?;
     let (stop_handle, mut told_to_stop) = stop_flag();
     let operator = Arc::new(NodeOperator::new(NodeArguments {
         run: topology.run.name.clone(),
@@ -93,7 +103,10 @@ pub async fn run(
 
     stop_handle.stop();
     let stuck = supervisor.stop().await;
-    watcher.view.publisher.keep_current().await;
+    // An optimizer that did not stop in time may still write.
+    if timeout(LAST_STEP, watcher.view.training.ended()).await.is_err() {
+        warn!("the last step is not over: it is taken again");
+    }
     snapshots.send_replace(watcher.snapshot());
     shutdown_over.stop();
     shown.await.context("the progress view panicked")?;

@@ -12,6 +12,7 @@ mod measures;
 mod operate;
 pub mod pretrain;
 pub mod progress;
+mod run_dir;
 pub mod score;
 pub mod sft;
 mod shell;

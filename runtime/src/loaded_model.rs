@@ -10,11 +10,10 @@ use openclaw_actors::{
     engine::{Device, EngineText, PolicyWeights, ServingModel},
     optimizer::BuildTrainer,
     policy::BuildModel,
-    publisher::Versions,
 };
 use openclaw_model::{
     AdamWConfig, Batcher, BatcherConfig, ChatTemplate, GenerationConfig, Tokenizer, Trainer, Transformer,
-    Weights, checkpoint,
+    VersionFolders, WeightDtype, Weights, checkpoint, fingerprint,
 };
 
 /// Tokens of a block of the key-value cache.
@@ -61,6 +60,17 @@ impl LoadedModel {
         Ok(Batcher::new(self.transformer.clone(), tokenizer, end_ids, config, 0, weights)?)
     }
 
+    /// Names the weights it ships with.
+    pub fn fingerprint(&self) -> anyhow::Result<String> {
+        Ok(fingerprint(&self.transformer.config, &self.weights.to_host(&self.transformer)?))
+    }
+
+    /// Where versions of it are kept.
+    pub fn folders(&self, dir: PathBuf, dtype: WeightDtype) -> VersionFolders {
+        let config = self.transformer.config.clone();
+        VersionFolders { dir, config, dtype, template: self.path.clone(), end_ids: self.end_ids.clone() }
+    }
+
     /// Builds a serving engine's model, on threads of its own, that keys and values of `kv_tokens` fit into.
     pub fn serving(
         &self,
@@ -82,19 +92,13 @@ impl LoadedModel {
         })
     }
 
-    /// Builds the trainer, on threads of its own, from the current version.
-    pub fn training(
-        &self,
-        config: AdamWConfig,
-        micro_batch_tokens: usize,
-        threads: usize,
-        versions: Versions,
-    ) -> BuildTrainer {
-        let transformer = self.transformer.clone();
+    /// Builds the trainer, on threads of its own, with the weights it ships with.
+    pub fn training(&self, config: AdamWConfig, micro_batch_tokens: usize, threads: usize) -> BuildTrainer {
+        let (transformer, weights) = (self.transformer.clone(), self.weights.clone());
         Arc::new(move || {
             let error = |error: openclaw_kernels::KernelError| error.to_string();
             let transformer = transformer.on(Device::new("train", threads).map_err(error)?);
-            let flat = versions.current().weights.to_host(&transformer).map_err(error)?;
+            let flat = weights.to_host(&transformer).map_err(error)?;
             let mut trainer = Trainer::new(transformer, &flat, config).map_err(error)?;
             trainer.micro_batch_tokens = micro_batch_tokens;
             Ok(trainer)

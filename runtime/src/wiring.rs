@@ -17,15 +17,18 @@ use std::{
 
 use anyhow::{Context, bail};
 use openclaw_actors::{
+    breaker::BreakerConfig,
     chat_client::ChatClient,
     dispatch::{Dispatcher, DispatcherArguments, Route},
     engine::{Engine, EngineLimits},
     inbox::{Inbox, InboxLimits},
     journal::{Backlog, Journal},
     judge::{Judge, JudgeConfig, JudgeEngine, Judged, RecentVerdicts},
-    optimizer::{Optimizer, OptimizerArguments, OptimizerConfig},
+    optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
     policy::{EngineActor, EngineArguments},
-    publisher::{Publish, Publisher, PublisherConfig, Refresh, Versions},
+    publisher::{Publish, Publisher, Refresh, Versions},
+    resume::Resume,
+    rollback::Rollback,
     rollout::{Pace, Rollout, RolloutArguments, RolloutConfig, Schedule, SessionReport},
     sessions::{DefaultTurnType, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
     teacher::{Teacher, TeacherConfig},
@@ -33,15 +36,17 @@ use openclaw_actors::{
     worker::{Work, Worker, WorkerArguments},
 };
 use openclaw_environments::persona::Persona;
-use openclaw_model::{AdamWConfig, StepReport, WeightDtype};
+use openclaw_model::{AdamWConfig, StepReport, VersionFolders, WeightDtype, Weights};
 use ractor::{Actor, ActorCell};
 use serde_json::Map;
 use tokio::sync::{mpsc, watch};
+use tracing::info;
 
 use self::gateway::{GatewayActor, GatewayArguments};
 pub use self::panel::{Gate, Panel, Seen, TokenRates};
 use crate::{
     loaded_model::LoadedModel,
+    run_dir,
     supervisor::{ChildSpec, Restart, RunningChild, StartError},
     topology::{self, Node, Topology},
 };
@@ -77,8 +82,10 @@ pub struct View {
     pub rates: TokenRates,
     /// The announcement of versions.
     pub versions: Versions,
-    /// Keeps versions on disk.
-    pub publisher: Arc<Publisher>,
+    /// Returns to earlier versions.
+    pub rollback: Rollback,
+    /// Keeps the current version.
+    pub training: TrainingSlot,
     /// Everything recorded.
     pub journal: Journal,
     /// The last step.
@@ -105,12 +112,14 @@ struct Builder<'a> {
     inboxes: Inboxes,
     journal: Journal,
     versions: Versions,
+    folders: VersionFolders,
+    training: TrainingSlot,
     specs: Vec<ChildSpec>,
     panel: Panel,
 }
 
-/// Makes the actors of `node`. Loads the checkpoints; starts nothing.
-pub fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
+/// Makes the actors of `node`. Loads the checkpoints, and the version that the run goes on with; starts nothing.
+pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     if let topology::Device::Cuda(number) = node.device {
         bail!("device: cuda:{number} cannot serve yet; use \"auto\" or \"cpu\"");
     }
@@ -125,17 +134,34 @@ pub fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     }
     let limits = InboxLimits::default();
     let policy = &models[&topology.actors.policy.model];
+    run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?)?;
+    let dtype = match topology.models[&topology.actors.policy.model].dtype {
+        topology::Dtype::F32 => WeightDtype::F32,
+        topology::Dtype::Bf16 => WeightDtype::Bf16,
+    };
+    let folders = policy.folders(topology.run.dir.join("versions"), dtype);
+    let journal = Journal::in_memory();
+    let resume = Resume::find(&folders, &journal).await?;
+    let weights = match &resume.stored {
+        Some(stored) => Arc::new(Weights::from_host(&policy.transformer, &stored.state.weights)?),
+        None => policy.weights.clone(),
+    };
+    if resume.number > 0 {
+        info!(version = resume.number, step = resume.step, "the run goes on");
+    }
     let builder = Builder {
         topology,
         node,
-        versions: Versions::new(0, policy.weights.clone()),
+        versions: Versions::new(resume.number, weights),
+        folders,
+        training: TrainingSlot::default(),
         inboxes: Inboxes {
             evaluations: Inbox::new("judge", limits),
             judged: Inbox::new("teacher", limits),
             samples: Inbox::new("optimizer", limits),
             publish: Inbox::new("publisher", limits),
         },
-        journal: Journal::in_memory(),
+        journal,
         models,
         specs: Vec::new(),
         panel: Panel::default(),
@@ -159,7 +185,7 @@ impl Builder<'_> {
         let refreshed = self.refreshed_teacher();
         let base = self.topology.actors.teacher.as_ref().and_then(|teacher| bases.get(&teacher.model));
         let teacher_engine = refreshed.as_ref().map(|(engine, _)| engine).or(base).cloned();
-        let publisher = self.publisher(refreshed.map(|(_, refresh)| refresh));
+        self.publisher(refreshed.map(|(_, refresh)| refresh));
         self.teachers(teacher_engine.as_ref(), &policies);
         self.judges(judge_engine);
         self.dispatcher();
@@ -169,12 +195,21 @@ impl Builder<'_> {
         let personas = self.rollouts(&gateway, &pace, session_reports)?;
         let rates = TokenRates::new(&policies);
         self.looks(&policies, &bases, &in_flight, &steps, &rates);
+        let policy = &self.models[&self.topology.actors.policy.model];
+        let rollback = Rollback {
+            versions: self.versions.clone(),
+            folders: self.folders.clone(),
+            base: policy.weights.clone(),
+            transformer: policy.transformer.clone(),
+            journal: self.journal.clone(),
+        };
         let view = View {
             gateway,
             in_flight,
             rates,
             versions: self.versions,
-            publisher,
+            rollback,
+            training: self.training,
             journal: self.journal,
             steps,
             sessions: session_view,
@@ -283,20 +318,37 @@ impl Builder<'_> {
                 max_staleness: table.max_staleness,
                 max_wait: Duration::from_secs(table.max_wait_secs),
                 method: self.topology.method.clone(),
+                checkpoint_every_steps: table.checkpoint_every_steps,
+                breaker: self.breaker(),
             },
+            folders: self.folders.clone(),
+            text: model.text.clone(),
             samples: self.inboxes.samples.clone(),
-            build: model.training(config, table.micro_batch_tokens, threads, self.versions.clone()),
+            build: model.training(config, table.micro_batch_tokens, threads),
             reference: reference.cloned(),
             versions: self.versions.clone(),
             publisher: self.inboxes.publish.clone(),
             journal: self.journal.clone(),
-            thread_slot: Arc::default(),
+            slot: self.training.clone(),
             reports,
         };
         self.panel.inbox("optimizer", &self.inboxes.samples);
         let samples = self.inboxes.samples.clone();
         let spec = self.child("optimizer".into(), "optimizer", move || (Optimizer, arguments.clone()));
         care::optimizer(spec).paused_when(move || samples.status().paused);
+    }
+
+    fn breaker(&self) -> BreakerConfig {
+        let table = self.topology.breaker.clone();
+        BreakerConfig {
+            max_grad_norm: table.max_grad_norm,
+            max_kl: table.max_kl,
+            max_drift: table.max_drift,
+            max_degenerate: table.max_degenerate,
+            max_canary_drop: table.max_canary_drop,
+            canary_every_steps: table.canary_every_steps,
+            canary_prompts: table.canary_prompts,
+        }
     }
 
     /// The engine of a teacher that takes the policy's weights now and then.
@@ -309,31 +361,17 @@ impl Builder<'_> {
         Some((engine, Refresh { every, versions }))
     }
 
-    fn publisher(&mut self, teacher: Option<Refresh>) -> Arc<Publisher> {
-        let table = &self.topology.actors.optimizer;
-        let name = &self.topology.actors.policy.model;
-        let model = &self.models[name];
+    fn publisher(&mut self, teacher: Option<Refresh>) {
         let work = Arc::new(Publisher {
-            config: PublisherConfig {
-                dir: self.topology.run.dir.join("versions"),
-                keep_versions: table.keep_versions,
-                save_every: table.checkpoint_every_steps,
-                dtype: match self.topology.models[name].dtype {
-                    topology::Dtype::F32 => WeightDtype::F32,
-                    topology::Dtype::Bf16 => WeightDtype::Bf16,
-                },
-                template: model.path.clone(),
-                end_ids: model.end_ids.clone(),
-            },
             versions: self.versions.clone(),
+            folders: self.folders.clone(),
+            keep_versions: self.topology.actors.optimizer.keep_versions,
             teacher,
-            transformer: model.transformer.clone(),
             journal: self.journal.clone(),
         });
         let inbox = self.inboxes.publish.clone();
-        self.specs.push(worker("publisher".into(), work.clone(), &inbox, 1));
+        self.specs.push(worker("publisher".into(), work, &inbox, 1));
         self.panel.inbox("publisher", &inbox);
-        work
     }
 
     fn teachers(&mut self, engine: Option<&Engine>, policies: &[Engine]) {

@@ -38,7 +38,8 @@ impl HostedNode {
         overrides.extend(sets.iter().map(|set| set.parse::<Override>().expect("an override")));
         let topology = Topology::load_for_launch(&root.join(file), &overrides).expect("a valid topology");
         let (_, node) = topology.node(None).expect("one node");
-        let wiring::Wiring { specs, mut view, .. } = wiring::wire(&topology, node).expect("it can be wired");
+        let wiring::Wiring { specs, mut view, .. } =
+            wiring::wire(&topology, node).await.expect("it can be wired");
         let supervisor = Supervisor::start(specs).await.expect("every actor starts");
         let address = view.gateway.wait_for(Option::is_some).await.expect("the gateway lives").expect("some");
         Self { supervisor, view, url: format!("http://{address}/v1"), client: reqwest::Client::new() }

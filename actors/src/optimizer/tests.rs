@@ -1,13 +1,18 @@
+//! One optimizer with a tiny model, its real thread and a journal in memory.
+
+mod versions;
+
 use super::*;
 use crate::{
     inbox::InboxLimits,
     methods::{MethodKind, tests::teacher},
-    tiny::{Tiny, message, record_ready, turn},
+    tiny::{Tiny, message, open_breaker, record_ready, turn},
     turn::{TeacherSignal, Verdict},
 };
 
 struct Bench {
     tiny: Tiny,
+    _dir: tempfile::TempDir,
     arguments: OptimizerArguments,
     engine: Engine,
     published: Inbox<Publish>,
@@ -18,18 +23,28 @@ async fn bench(batch_samples: usize, max_wait: Duration) -> Bench {
     let (engine, _) = tiny.engine("policy.0").await;
     let method = MethodConfig { add_teacher_top: false, ..MethodConfig::new(MethodKind::Combine) };
     let published = Inbox::new("publisher", InboxLimits::default());
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let arguments = OptimizerArguments {
-        config: OptimizerConfig { batch_samples, max_staleness: 4, max_wait, method },
+        config: OptimizerConfig {
+            batch_samples,
+            max_staleness: 100,
+            max_wait,
+            method,
+            checkpoint_every_steps: 1,
+            breaker: open_breaker(),
+        },
+        folders: tiny.folders(dir.path()),
+        text: Tiny::text(),
         samples: Inbox::new("samples", InboxLimits::default()),
         build: tiny.build_trainer(1e-2),
         reference: Some(engine.clone()),
         versions: Versions::new(0, tiny.weights.clone()),
         publisher: published.clone(),
         journal: Journal::in_memory(),
-        thread_slot: Arc::default(),
+        slot: TrainingSlot::default(),
         reports: watch::Sender::new(None),
     };
-    Bench { tiny, arguments, engine, published }
+    Bench { tiny, _dir: dir, arguments, engine, published }
 }
 
 impl Bench {
@@ -76,7 +91,7 @@ async fn a_step_makes_the_praised_answer_likelier_and_the_blamed_one_less() {
     let (_actor, _task) = bench.start().await;
     let publish = bench.published.lease().await;
     assert_eq!(publish.step, 1);
-    bench.engine.load(1, publish.weights.clone()).await.expect("loaded");
+    bench.engine.load(1, publish.version.weights.clone()).await.expect("loaded");
     for (sample, sign) in [(&good, 1.0), (&bad, -1.0)] {
         let after = bench.logprobs(&sample.turn, &bench.engine).await;
         let change: f32 =
@@ -121,11 +136,14 @@ async fn a_loss_that_is_not_finite_changes_nothing_and_is_not_tried_again() {
     let (actor, task) = bench.start().await;
     let mut totals = bench.arguments.journal.totals();
     totals.wait_for(|totals| totals.quarantined == 1).await.expect("the journal lives");
-    assert_eq!((bench.arguments.samples.depth(), bench.published.depth()), (0, 0));
+    while bench.arguments.samples.depth() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(bench.published.depth(), 0);
 
     bench.send(bench.sample("four", 1).await).await;
     let publish = bench.published.lease().await;
-    let flat = publish.weights.to_host(&bench.tiny.transformer).expect("on the host");
+    let flat = publish.version.weights.to_host(&bench.tiny.transformer).expect("on the host");
     assert!(flat.iter().all(|value| value.is_finite()));
     ractor::call!(actor, OptimizerControl::Drain).expect("it drains");
     task.await.expect("it stops");

@@ -1,122 +1,136 @@
-//! The thread that owns the trainer.
+//! The thread that learns, and the address under which it is asked to keep what it has learnt.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Instant,
 };
 
-use openclaw_model::{Objective, StepReport, TrainSequence, Trainer};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 use tracing::error;
 
-use super::BuildTrainer;
-use crate::{
-    engine::{Device, PolicyWeights, panic_message},
-    inbox::Lease,
-    turn::Sample,
+use super::{
+    OptimizerArguments,
+    learner::{Batch, LearnError, Learner},
 };
+use crate::engine::panic_message;
 
 /// The training thread is no more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("training ended: {0}")]
-pub struct TrainingEnded(String);
+pub struct TrainingEnded(pub(super) String);
 
-/// What a step left.
-pub(super) struct StepOutcome {
-    /// What it did.
-    pub report: StepReport,
-    /// The weights after it; none when it was withheld.
-    pub weights: Option<PolicyWeights>,
+enum Job {
+    Learn { batch: Batch, done: oneshot::Sender<Result<(), TrainingEnded>> },
+    Keep { done: oneshot::Sender<Result<u64, TrainingEnded>> },
 }
 
-struct Job {
-    sequences: Vec<TrainSequence>,
-    objective: Objective,
-    leases: Vec<Lease<Sample>>,
-    done: oneshot::Sender<Result<StepOutcome, TrainingEnded>>,
+/// The place of one training thread at a time; it outlives them. Clones are the same place.
+#[derive(Clone, Default)]
+pub struct TrainingSlot {
+    held: Arc<tokio::sync::Mutex<()>>,
+    jobs: Arc<Mutex<Option<mpsc::WeakSender<Job>>>>,
 }
 
-/// Dropping it ends the thread after the step under way.
+impl TrainingSlot {
+    /// Makes the current version durable, if it is not; returns its number.
+    pub async fn keep(&self) -> Result<u64, TrainingEnded> {
+        let down = || TrainingEnded("the optimizer is not up".to_owned());
+        let jobs = self.jobs().as_ref().and_then(mpsc::WeakSender::upgrade).ok_or_else(down)?;
+        let (done, outcome) = oneshot::channel();
+        jobs.send(Job::Keep { done }).await.map_err(|_| down())?;
+        outcome.await.map_err(|_| down())?
+    }
+
+    /// Returns once no thread is left: what was learnt is on the disk.
+    pub async fn ended(&self) {
+        drop(self.held.lock().await);
+    }
+
+    fn jobs(&self) -> std::sync::MutexGuard<'_, Option<mpsc::WeakSender<Job>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dropping it ends the thread, after the step under way and once what was learnt is on the disk.
 pub(super) struct TrainingThread {
     jobs: mpsc::Sender<Job>,
 }
 
 impl TrainingThread {
-    /// Waits until the thread that holds `slot` has ended, then builds the trainer on a new one.
-    pub async fn start(slot: Arc<Mutex<()>>, build: BuildTrainer) -> Result<Self, TrainingEnded> {
-        let held = slot.lock_owned().await;
+    /// Waits until the thread before has ended, then builds the trainer on a new one.
+    pub async fn start(arguments: OptimizerArguments) -> Result<Self, TrainingEnded> {
+        let slot = arguments.slot.clone();
+        let held = slot.held.clone().lock_owned().await;
         let (jobs, inbox) = mpsc::channel(1);
         let (built, ready) = oneshot::channel();
+        let runtime = Handle::current();
         let run = move || {
             let _held = held;
-            let outcome = catch_unwind(AssertUnwindSafe(|| train(inbox, &build, built)));
-            if let Err(panic) = outcome {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(inbox, arguments, runtime, built))) {
                 error!(message = panic_message(panic), "the training thread panicked");
                 metrics::counter!("openclaw_optimizer_panics_total").increment(1);
             }
         };
         let ended = |error: String| TrainingEnded(error);
         thread::Builder::new().name("optimizer".to_owned()).spawn(run).map_err(|e| ended(e.to_string()))?;
-        ready
-            .await
-            .map_err(|_| ended("the trainer panicked while it was built".to_owned()))?
-            .map_err(ended)?;
+        ready.await.map_err(|_| ended("the trainer panicked while it was built".to_owned()))??;
+        *slot.jobs() = Some(jobs.downgrade());
         Ok(Self { jobs })
     }
 
-    /// Takes a step. Once the job is handed over it runs to its end, even if the caller goes away.
-    pub async fn step(
-        &self,
-        sequences: Vec<TrainSequence>,
-        objective: Objective,
-        leases: Vec<Lease<Sample>>,
-    ) -> Result<StepOutcome, TrainingEnded> {
+    /// Learns from a batch. Once it is handed over this runs to its end, even if the caller goes away.
+    pub async fn learn(&self, batch: Batch) -> Result<(), TrainingEnded> {
         let (done, outcome) = oneshot::channel();
         let panicked = || TrainingEnded("the trainer panicked".to_owned());
-        self.jobs.send(Job { sequences, objective, leases, done }).await.map_err(|_| panicked())?;
+        self.jobs.send(Job::Learn { batch, done }).await.map_err(|_| panicked())?;
         outcome.await.map_err(|_| panicked())?
     }
 }
 
-fn train(mut jobs: mpsc::Receiver<Job>, build: &BuildTrainer, built: oneshot::Sender<Result<(), String>>) {
-    let mut trainer = match build() {
-        Ok(trainer) => {
+fn work(
+    mut jobs: mpsc::Receiver<Job>,
+    arguments: OptimizerArguments,
+    runtime: Handle,
+    built: oneshot::Sender<Result<(), TrainingEnded>>,
+) {
+    let learner = (arguments.build)()
+        .map_err(TrainingEnded)
+        .and_then(|trainer| Ok(Learner::resume(arguments, trainer, runtime)?));
+    let mut learner = match learner {
+        Ok(learner) => {
             let _ = built.send(Ok(()));
-            trainer
+            learner
         }
         Err(error) => {
             let _ = built.send(Err(error));
             return;
         }
     };
-    while let Some(Job { sequences, objective, leases, done }) = jobs.blocking_recv() {
-        let outcome = step(&mut trainer, &sequences, &objective);
-        let failed = outcome.is_err();
-        if !failed {
-            // Learnt from, or withheld: in neither case again.
-            leases.into_iter().for_each(Lease::ack);
-        }
-        // The optimizer may have been killed meanwhile; the next step's weights hold this one's too.
-        let _ = done.send(outcome);
+    while let Some(job) = jobs.blocking_recv() {
+        // The asker may have gone meanwhile. What failed is not built upon: the next thread resumes.
+        let failed = match job {
+            Job::Learn { batch, done } => tell(learner.learn(batch), done),
+            Job::Keep { done } => tell(learner.keep(), done),
+        };
         if failed {
             return;
         }
     }
+    if let Err(error) = learner.keep() {
+        error!(
+            error = TrainingEnded::from(error).to_string(),
+            "the last steps are not kept: they are taken again"
+        );
+    }
 }
 
-fn step(
-    trainer: &mut Trainer<Device>,
-    sequences: &[TrainSequence],
-    objective: &Objective,
-) -> Result<StepOutcome, TrainingEnded> {
-    let started = Instant::now();
-    let report = trainer.step(sequences, objective).map_err(|error| TrainingEnded(error.to_string()))?;
-    let weights = match report.skipped {
-        true => None,
-        false => Some(Arc::new(trainer.weights().map_err(|error| TrainingEnded(error.to_string()))?)),
-    };
-    metrics::histogram!("openclaw_optimizer_step_seconds").record(started.elapsed().as_secs_f64());
-    Ok(StepOutcome { report, weights })
+fn tell<T>(outcome: Result<T, LearnError>, done: oneshot::Sender<Result<T, TrainingEnded>>) -> bool {
+    // A folder that cannot be written costs nothing that is in memory.
+    let failed = !matches!(outcome, Ok(_) | Err(LearnError::Folder(_)));
+    let _ = done.send(outcome.map_err(TrainingEnded::from));
+    failed
 }

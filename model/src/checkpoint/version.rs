@@ -224,6 +224,16 @@ impl VersionFolders {
         Ok(discarded)
     }
 
+    /// Renames version `number` to `<number>.torn`, for a person to look at.
+    pub fn set_aside(&self, number: u64) -> Result<(), CheckpointError> {
+        let (dir, torn) = (self.folder(number), self.dir.join(format!("{number}.torn")));
+        if !dir.exists() {
+            return Ok(());
+        }
+        remove_folder(&torn)?;
+        fs::rename(&dir, &torn).map_err(io(&dir))
+    }
+
     /// Removes version `number`, if it is there.
     pub fn remove(&self, number: u64) -> Result<(), CheckpointError> {
         remove_folder(&self.folder(number))

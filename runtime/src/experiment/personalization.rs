@@ -22,6 +22,7 @@ use tracing::info;
 use crate::{
     evaluate::answers,
     loaded_model::LoadedModel,
+    run_dir,
     stop::StopSignal,
     supervisor::Supervisor,
     topology::{Override, Topology},
@@ -170,11 +171,14 @@ async fn one(
     if !learns {
         set("optimizer.learning_rate=0.0")?;
     }
-    let topology = Topology::load_for_launch(path, &overrides)?;
+    let mut topology = Topology::load_for_launch(path, &overrides)?;
+    // Each run begins anew: none goes on where another ended.
+    topology.run.dir.push(format!("seed-{seed}-{}", if learns { "learning" } else { "untrained" }));
+    run_dir::set_aside(&topology.run.dir)?;
     let method = if learns { topology.run.name.clone() } else { "untrained".to_owned() };
     let started = Instant::now();
     let (_, node) = topology.node(None)?;
-    let wiring = wiring::wire(&topology, node)?;
+    let wiring = wiring::wire(&topology, node).await?;
     let mut view = wiring.view;
     let first = view.versions.current().weights;
     let supervisor = Supervisor::start(wiring.specs).await?;

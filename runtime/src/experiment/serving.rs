@@ -85,7 +85,7 @@ pub async fn run(topology: &Topology, versions: u64) -> anyhow::Result<[Seen; 2]
         "actors.rollout: simulated users would disturb the measurement"
     );
     let (_, node) = topology.node(None)?;
-    let mut wiring = wiring::wire(topology, node)?;
+    let mut wiring = wiring::wire(topology, node).await?;
     let supervisor = Supervisor::start(wiring.specs).await?;
     let address = *wiring.view.gateway.wait_for(Option::is_some).await?;
     let url = format!("http://{}/v1", address.context("the gateway has no address")?);

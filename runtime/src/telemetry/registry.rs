@@ -82,7 +82,22 @@ pub const METRICS: &[Metric] = &[
     counter("openclaw_judge_verdicts_total", "Verdicts, by reward."),
     counter("openclaw_judge_votes_missing_total", "Votes without a readable verdict, by reason."),
     gauge("openclaw_optimizer_batch_samples", "Samples of the last batch."),
+    gauge(
+        "openclaw_optimizer_canary_degenerate_ratio",
+        "Share of the canary's answers that were empty, looping or cut, when it was last asked.",
+    ),
+    gauge(
+        "openclaw_optimizer_canary_drop_nats",
+        "Fall of the last good version's answers per token, when the canary was last asked.",
+    ),
+    histogram("openclaw_optimizer_canary_seconds", "Time of asking the canary."),
+    histogram("openclaw_optimizer_checkpoint_seconds", "Time of writing a version's folder to the disk."),
+    counter("openclaw_optimizer_checkpoints_failed_total", "Version folders that could not be written."),
     gauge("openclaw_optimizer_clip_ratio", "Share of tokens whose ratio was clipped in the last step."),
+    gauge(
+        "openclaw_optimizer_drift_nats",
+        "Difference of serving's and training's log-probs before the last step, per token.",
+    ),
     gauge("openclaw_optimizer_entropy_nats", "Mean entropy per token in the last step."),
     gauge("openclaw_optimizer_grad_norm", "Gradient norm of the last step, before clipping."),
     gauge("openclaw_optimizer_kl_nats", "Mean distance to the base version in the last step."),
@@ -92,8 +107,12 @@ pub const METRICS: &[Metric] = &[
     histogram("openclaw_optimizer_step_seconds", "Time of one optimizer step."),
     counter("openclaw_optimizer_steps_total", "Optimizer steps."),
     counter("openclaw_optimizer_trained_tokens_total", "Response tokens trained on."),
-    gauge("openclaw_publisher_policy_version", "Newest published version."),
-    counter("openclaw_publisher_saves_failed_total", "Version folders that could not be written."),
+    counter(
+        "openclaw_optimizer_versions_withheld_total",
+        "Versions that the breaker withheld, by what left its band.",
+    ),
+    gauge("openclaw_publisher_policy_version", "The version announced or returned to last."),
+    counter("openclaw_publisher_rollbacks_total", "Returns to an earlier version."),
     counter(
         "openclaw_rollout_sessions_failed_total",
         "Sessions of simulated users that ended in an error, by reason.",

@@ -14,6 +14,7 @@ pub fn check(topology: &Topology, problems: &mut Problems) {
     checks.run_and_nodes();
     checks.ports();
     checks.optimizer();
+    checks.breaker();
     checks.journal();
     method::check(&topology.method, "method", checks.problems);
     let actors = &topology.actors;
@@ -128,6 +129,27 @@ impl Checks<'_> {
         self.count("journal.keep_days", journal.keep_days, 0..=36_500);
         self.count("journal.max_mib", journal.max_mib, 16..=MANY);
         self.count("journal.max_backlog_turns", journal.max_backlog_turns, 1..=MANY);
+    }
+
+    fn breaker(&mut self) {
+        let breaker = &self.topology.breaker;
+        for (key, limit) in [
+            ("breaker.max_grad_norm", breaker.max_grad_norm),
+            ("breaker.max_kl", breaker.max_kl),
+            ("breaker.max_drift", breaker.max_drift),
+            ("breaker.max_canary_drop", breaker.max_canary_drop),
+        ] {
+            self.number(key, limit, 0.0..=f64::INFINITY);
+        }
+        self.number("breaker.max_degenerate", breaker.max_degenerate, 0.0..=1.0);
+        for (i, prompt) in breaker.canary_prompts.iter().enumerate() {
+            self.not_empty(&format!("breaker.canary_prompts[{i}]"), prompt);
+        }
+        self.count("breaker.canary_prompts", breaker.canary_prompts.len(), 0..=64);
+        if breaker.canary_every_steps > 0 && breaker.canary_prompts.is_empty() {
+            let message = "is empty: set breaker.canary_every_steps to 0 to do without";
+            self.problems.add("breaker.canary_prompts", message);
+        }
     }
 
     fn gateway(&mut self, gateway: &Gateway) {

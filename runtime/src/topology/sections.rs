@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use openclaw_actors::{methods::MethodConfig, prompts::PromptStyle};
+use openclaw_actors::{breaker::BreakerConfig, methods::MethodConfig, prompts::PromptStyle};
 use toml::Value;
 
 use super::{
@@ -25,6 +25,8 @@ section! {
         method: MethodConfig,
         /// How the loss becomes a step.
         optimizer: AdamW,
+        /// When a step's version is withheld.
+        breaker: Breaker = every_default(),
         /// How much of a run is kept.
         journal: Journal = every_default(),
         /// The roles.
@@ -95,6 +97,26 @@ section! {
         grad_clip: f64,
         /// Keeps the division by the second moment finite.
         epsilon: f64 = 1e-8,
+    }
+}
+
+section! {
+    /// `[breaker]`: a version that leaves one of these bands is withheld, and its batch quarantined.
+    pub struct Breaker {
+        /// Norm of the gradient before clipping.
+        max_grad_norm: f64 = BreakerConfig::default().max_grad_norm,
+        /// Mean distance to the base model on the batch, nats per token; read when the method has a KL term.
+        max_kl: f64 = BreakerConfig::default().max_kl,
+        /// Mean difference of serving's and training's log-probs before the step, nats per token, either way.
+        max_drift: f64 = BreakerConfig::default().max_drift,
+        /// Share of the canary's answers that are empty, looping or cut.
+        max_degenerate: f64 = BreakerConfig::default().max_degenerate,
+        /// How much less likely the last good version's answers may become, nats per token.
+        max_canary_drop: f64 = BreakerConfig::default().max_canary_drop,
+        /// The canary prompts are answered at every so many steps; 0 for never.
+        canary_every_steps: u64 = BreakerConfig::default().canary_every_steps,
+        /// What the last good version and the candidate are asked.
+        canary_prompts: Vec<String> = BreakerConfig::default().canary_prompts,
     }
 }
 

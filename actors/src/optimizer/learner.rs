@@ -1,0 +1,378 @@
+//! Takes steps exactly once. It runs on the training thread, so that the end of the optimizer's actor cuts nothing
+//! short.
+//!
+//! A step is: lease the batch in the journal, train, look at the numbers, write the version's folder, commit, and
+//! only then let the samples go and the version be announced. Whatever dies in between, the journal says which
+//! turns were learnt from, and the folder that it names holds exactly that.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use openclaw_kernels::KernelError;
+use openclaw_model::{CheckpointError, StepReport, Trainer, TrainerState, Weights, fingerprint};
+use tokio::runtime::Handle;
+use tracing::{error, info, warn};
+
+use super::{OptimizerArguments, batch, thread::TrainingEnded};
+use crate::{
+    breaker::{Canary, CanaryScore, Tripped},
+    engine::{Device, PolicyWeights},
+    fault,
+    inbox::Lease,
+    journal::{JournalError, Record, Recorded, StepCommit},
+    publisher::{Publish, Version},
+    resume::{Resume, ResumeError, chain},
+    turn::{Sample, TurnId},
+};
+
+/// Characters of a fingerprint that are shown.
+const SHOWN: usize = 16;
+
+/// Why learning cannot go on from what is in memory.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LearnError {
+    #[error("the device failed")]
+    Device(#[from] KernelError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Folder(#[from] CheckpointError),
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    #[error("the canary cannot be asked: {0}")]
+    Canary(String),
+    #[error("the journal does not know the step that it is told of")]
+    Unknown,
+}
+
+impl From<LearnError> for TrainingEnded {
+    fn from(error: LearnError) -> Self {
+        Self(chain(&error))
+    }
+}
+
+/// A batch, and the log-probs of its responses under the base version where the method asks for them.
+pub(super) struct Batch {
+    pub leases: Vec<Lease<Sample>>,
+    pub references: Vec<Vec<f32>>,
+}
+
+pub(super) struct Learner {
+    arguments: OptimizerArguments,
+    runtime: Handle,
+    trainer: Trainer<Device>,
+    canary: Canary,
+    /// What the next step starts from.
+    good: TrainerState,
+    /// The version that it is.
+    version: u64,
+    fingerprint: String,
+    /// [`crate::publisher::Versions::epoch`] that it belongs to.
+    epoch: u64,
+    /// The last step.
+    step: u64,
+    /// Samples of steps that live in memory alone.
+    held: Vec<Lease<Sample>>,
+    unsaved_steps: u64,
+}
+
+impl Learner {
+    /// Goes on from the newest version that is whole.
+    pub fn resume(
+        arguments: OptimizerArguments,
+        mut trainer: Trainer<Device>,
+        runtime: Handle,
+    ) -> Result<Self, LearnError> {
+        let (folders, journal) = (&arguments.folders, &arguments.journal);
+        let versions = arguments.versions.clone();
+        // Nobody returns to a version between the look and the epoch that is noted.
+        let change = runtime.block_on(versions.change());
+        let found = runtime.block_on(async {
+            let found = Resume::find(folders, journal).await?;
+            found.record(folders, journal).await?;
+            Ok::<_, ResumeError>(found)
+        })?;
+        if let Some(stored) = &found.stored {
+            trainer.restore(&stored.state)?;
+        }
+        let end_ids = folders.end_ids.clone();
+        let canary = Canary::new(&arguments.config.breaker, arguments.text.clone(), end_ids);
+        let good = trainer.state()?;
+        let learner = Self {
+            fingerprint: fingerprint(&folders.config, &good.weights),
+            canary: canary.map_err(LearnError::Canary)?,
+            good,
+            version: found.number,
+            epoch: change.epoch(),
+            step: runtime.block_on(journal.last_step())?,
+            held: Vec::new(),
+            unsaved_steps: 0,
+            arguments,
+            runtime,
+            trainer,
+        };
+        let announced = learner.runtime.block_on(learner.arguments.journal.current_version())?;
+        if learner.version != announced.map_or(0, |row| row.number) {
+            learner.announce(found.step)?;
+        }
+        Ok(learner)
+    }
+
+    /// Takes a step and commits it, unless it is withheld, or an earlier version was returned to meanwhile.
+    pub fn learn(&mut self, batch: Batch) -> Result<(), LearnError> {
+        self.follow_rollback()?;
+        let batch = self.lease(batch)?;
+        if batch.leases.is_empty() {
+            return Ok(());
+        }
+        fault::point("optimizer.before_step");
+        let step = self.step + 1;
+        let (report, canary) = self.train(step, &batch)?;
+        let tripped = self.arguments.config.breaker.check(&report, canary);
+        fault::point("optimizer.after_step");
+        match tripped {
+            Some(tripped) => self.withhold(report, tripped, batch.leases),
+            None => self.commit(report, batch.leases),
+        }
+    }
+
+    /// Makes the current version durable, if it is not; returns its number.
+    pub fn keep(&mut self) -> Result<u64, LearnError> {
+        self.follow_rollback()?;
+        if self.unsaved_steps == 0 {
+            return Ok(self.version);
+        }
+        self.save(self.version, self.step, &self.fingerprint, &self.good)?;
+        let kept = Record::VersionKept { version: self.version, turns: turns(&self.held) };
+        if !self.record_in_epoch(kept)? {
+            return Ok(self.arguments.versions.number());
+        }
+        self.release_held();
+        Ok(self.version)
+    }
+
+    /// When an earlier version was returned to: forgets what was learnt since, and gives its samples back.
+    fn follow_rollback(&mut self) -> Result<(), LearnError> {
+        let versions = self.arguments.versions.clone();
+        let change = self.runtime.block_on(versions.change());
+        if change.epoch() == self.epoch {
+            return Ok(());
+        }
+        let Version { number, weights } = versions.current();
+        let folders = &self.arguments.folders;
+        self.good = match number {
+            0 => TrainerState::fresh(weights.to_host(self.trainer.transformer())?),
+            _ => folders.load(number)?.state,
+        };
+        self.trainer.restore(&self.good)?;
+        self.fingerprint = fingerprint(&folders.config, &self.good.weights);
+        (self.version, self.epoch) = (number, change.epoch());
+        self.canary.forget();
+        self.unsaved_steps = 0;
+        let abandoned = std::mem::take(&mut self.held);
+        info!(
+            version = number,
+            samples_given_back = abandoned.len(),
+            "training goes on from an earlier version"
+        );
+        Ok(())
+    }
+
+    /// Keeps of the batch what may be learnt from, once.
+    fn lease(&self, Batch { leases, references }: Batch) -> Result<Batch, LearnError> {
+        let journal = &self.arguments.journal;
+        let trainable = self.runtime.block_on(journal.trainable(&turns(&leases)))?;
+        let mut wanted: BTreeSet<TurnId> = trainable.into_iter().collect();
+        for held in &self.held {
+            wanted.remove(&held.turn.id);
+        }
+        let mut batch = Batch { leases: Vec::new(), references: Vec::new() };
+        for (lease, reference) in leases.into_iter().zip(references) {
+            if wanted.remove(&lease.turn.id) {
+                batch.leases.push(lease);
+                batch.references.push(reference);
+            } else {
+                // Delivered twice, or learnt from before its reader died.
+                lease.ack();
+            }
+        }
+        if !batch.leases.is_empty() {
+            self.record(Record::BatchLeased { step: self.step + 1, turns: turns(&batch.leases) })?;
+        }
+        Ok(batch)
+    }
+
+    fn train(&mut self, step: u64, batch: &Batch) -> Result<(StepReport, Option<CanaryScore>), LearnError> {
+        let started = Instant::now();
+        let trainer = &mut self.trainer;
+        let sings = self.canary.is_due(step);
+        if sings {
+            let weights = || trainer.weights().map(Arc::new).map_err(|error| error.to_string());
+            self.canary.hear_good(trainer.transformer(), weights).map_err(LearnError::Canary)?;
+        }
+        let method = &self.arguments.config.method;
+        let samples = batch.leases.iter().map(|lease| &**lease);
+        let sequences = batch::sequences(method, samples, &batch.references);
+        let report = trainer.step(&sequences, &batch::objective(method))?;
+        // Numbered by the run: an earlier version that was returned to brings its own count along.
+        let report = StepReport { step: u32::try_from(step).unwrap_or(u32::MAX), ..report };
+        metrics::histogram!("openclaw_optimizer_step_seconds").record(started.elapsed().as_secs_f64());
+        observe(&report);
+        if !sings || report.skipped {
+            return Ok((report, None));
+        }
+        let started = Instant::now();
+        let weights = Arc::new(trainer.weights()?);
+        let (score, answers) =
+            self.canary.hear(trainer.transformer(), &weights).map_err(LearnError::Canary)?;
+        if self.arguments.config.breaker.check(&report, Some(score)).is_none() {
+            self.canary.accept(answers);
+        }
+        metrics::histogram!("openclaw_optimizer_canary_seconds").record(started.elapsed().as_secs_f64());
+        metrics::gauge!("openclaw_optimizer_canary_drop_nats").set(score.drop);
+        metrics::gauge!("openclaw_optimizer_canary_degenerate_ratio").set(score.degenerate);
+        Ok((report, Some(score)))
+    }
+
+    fn withhold(
+        &mut self,
+        report: StepReport,
+        tripped: Tripped,
+        leases: Vec<Lease<Sample>>,
+    ) -> Result<(), LearnError> {
+        let config = &self.arguments.folders.config;
+        let fingerprint = fingerprint(config, &self.trainer.state()?.weights);
+        self.trainer.restore(&self.good)?;
+        let (step, reason) = (self.step + 1, tripped.to_string());
+        warn!(step, reason, samples = leases.len(), version = self.version, "a version is withheld");
+        metrics::counter!("openclaw_optimizer_versions_withheld_total", "reason" => tripped.what)
+            .increment(1);
+        let turns = turns(&leases);
+        self.record(Record::StepWithheld { step, turns, reason, report, fingerprint })?;
+        self.step = step;
+        leases.into_iter().for_each(Lease::ack);
+        Ok(())
+    }
+
+    fn commit(&mut self, report: StepReport, leases: Vec<Lease<Sample>>) -> Result<(), LearnError> {
+        let step = self.step + 1;
+        let version = self.runtime.block_on(self.arguments.journal.last_version_number())? + 1;
+        let state = self.trainer.state()?;
+        let fingerprint = fingerprint(&self.arguments.folders.config, &state.weights);
+        let checkpoint = self.is_to_be_saved(leases.len())
+            && match self.save(version, step, &fingerprint, &state) {
+                Ok(()) => true,
+                // Its samples are held, and the next step tries again.
+                Err(error) if self.has_room_for(2 * leases.len()) => {
+                    error!(version, error = chain(&error), "a version cannot be kept");
+                    metrics::counter!("openclaw_optimizer_checkpoints_failed_total").increment(1);
+                    false
+                }
+                Err(error) => return Err(error.into()),
+            };
+        fault::point("optimizer.after_checkpoint");
+
+        let turns = match checkpoint {
+            true => turns(self.held.iter().chain(&leases)),
+            false => turns(&leases),
+        };
+        let samples = turns.len();
+        let commit = StepCommit {
+            step,
+            version,
+            base: self.version,
+            turns,
+            report,
+            fingerprint: fingerprint.clone(),
+            checkpoint,
+        };
+        if !self.record_in_epoch(Record::StepCompleted(commit))? {
+            // The leases are dropped: the samples come back, for a step from the version that was returned to.
+            info!(step, "a step is not committed: an earlier version was returned to");
+            return Ok(());
+        }
+        fault::point("optimizer.after_commit");
+        self.held.extend(leases);
+        self.unsaved_steps += 1;
+        if checkpoint {
+            self.release_held();
+        }
+        let print = &fingerprint[..SHOWN];
+        let (loss, grad_norm) = (report.loss, report.grad_norm);
+        info!(step, samples, version, fingerprint = print, loss, grad_norm, "step completed");
+        (self.step, self.version, self.fingerprint, self.good) = (step, version, fingerprint, state);
+        self.arguments.reports.send_replace(Some(report));
+        self.announce(step)
+    }
+
+    fn announce(&self, step: u64) -> Result<(), LearnError> {
+        let weights: PolicyWeights =
+            Arc::new(Weights::from_host(self.trainer.transformer(), &self.good.weights)?);
+        let version = Version { number: self.version, weights };
+        let publish = Publish { version, step, epoch: self.epoch };
+        self.runtime.block_on(self.arguments.publisher.send(publish));
+        Ok(())
+    }
+
+    fn is_to_be_saved(&self, samples: usize) -> bool {
+        self.unsaved_steps + 1 >= self.arguments.config.checkpoint_every_steps
+            || !self.has_room_for(2 * samples)
+    }
+
+    /// Whether this many more samples may be held: half of the inbox stays for those that come.
+    fn has_room_for(&self, samples: usize) -> bool {
+        self.held.len() + samples <= self.arguments.samples.status().capacity / 2
+    }
+
+    fn save(
+        &self,
+        version: u64,
+        step: u64,
+        fingerprint: &str,
+        state: &TrainerState,
+    ) -> Result<(), CheckpointError> {
+        let started = Instant::now();
+        let staged = self.arguments.folders.stage(version, step, fingerprint, state)?;
+        fault::point("optimizer.checkpoint_half_written");
+        staged.publish()?;
+        metrics::histogram!("openclaw_optimizer_checkpoint_seconds").record(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn release_held(&mut self) {
+        self.unsaved_steps = 0;
+        self.held.drain(..).for_each(Lease::ack);
+    }
+
+    /// Records, unless an earlier version was returned to meanwhile.
+    fn record_in_epoch(&self, record: Record) -> Result<bool, LearnError> {
+        let change = self.runtime.block_on(self.arguments.versions.change());
+        let unchanged = change.epoch() == self.epoch;
+        if unchanged {
+            self.record(record)?;
+        }
+        Ok(unchanged)
+    }
+
+    fn record(&self, record: Record) -> Result<(), LearnError> {
+        match self.runtime.block_on(self.arguments.journal.record(record))? {
+            Recorded::Done => Ok(()),
+            Recorded::Stale => Err(LearnError::Unknown),
+        }
+    }
+}
+
+fn turns<'a>(leases: impl IntoIterator<Item = &'a Lease<Sample>>) -> Vec<TurnId> {
+    leases.into_iter().map(|lease| lease.turn.id.clone()).collect()
+}
+
+fn observe(report: &StepReport) {
+    metrics::counter!("openclaw_optimizer_steps_total", "outcome" => if report.skipped { "withheld" } else { "taken" })
+        .increment(1);
+    metrics::counter!("openclaw_optimizer_trained_tokens_total").increment(report.tokens as u64);
+    metrics::gauge!("openclaw_optimizer_loss").set(report.loss);
+    metrics::gauge!("openclaw_optimizer_grad_norm").set(report.grad_norm);
+    metrics::gauge!("openclaw_optimizer_entropy_nats").set(report.entropy);
+    metrics::gauge!("openclaw_optimizer_kl_nats").set(report.kl);
+    metrics::gauge!("openclaw_optimizer_drift_nats").set(report.policy_kl.abs());
+    metrics::gauge!("openclaw_optimizer_clip_ratio").set(report.clip_fraction);
+}

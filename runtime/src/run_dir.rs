@@ -1,0 +1,100 @@
+//! The folder of a run: which base model it belongs to, and how it makes room for another run.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+
+/// `base.json`: the model that every version of the run grew from.
+#[derive(Serialize, Deserialize)]
+struct Base {
+    /// Its checkpoint folder.
+    model: PathBuf,
+    /// `openclaw_model::fingerprint` of its weights.
+    fingerprint: String,
+}
+
+/// Notes the base model of a new run; refuses to go on with another one.
+pub fn claim(dir: &Path, model: &Path, fingerprint: &str) -> anyhow::Result<()> {
+    let path = dir.join("base.json");
+    let base = Base { model: model.to_owned(), fingerprint: fingerprint.to_owned() };
+    match fs::read(&path) {
+        Ok(text) => {
+            let found: Base = serde_json::from_slice(&text)
+                .with_context(|| format!("{} is not what a launch wrote", path.display()))?;
+            ensure!(
+                found.fingerprint == base.fingerprint,
+                "run.dir {} is of the base model in {} ({:.16}), the topology names {} ({:.16}): use another \
+                 run.dir, or `--fresh`",
+                dir.display(),
+                found.model.display(),
+                found.fingerprint,
+                model.display(),
+                base.fingerprint,
+            );
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            write(dir, &path, &base).with_context(|| format!("cannot write {}", path.display()))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn write(dir: &Path, path: &Path, base: &Base) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let partial = path.with_extension("json.tmp");
+    let mut file = File::create(&partial)?;
+    file.write_all(&serde_json::to_vec_pretty(base)?)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)
+}
+
+/// Renames the folder to `<dir>.<n>`, the first that is free; returns it, if there was a folder.
+pub fn set_aside(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let numbered = |number: u32| {
+        let mut name = dir.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    let free = (1..).map(numbered).find(|path| !path.exists()).expect("some number is free");
+    fs::rename(dir, &free).with_context(|| format!("cannot rename run.dir {}", dir.display()))?;
+    Ok(Some(free))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_with_its_own_base_model_alone() {
+        let scratch = tempfile::tempdir().expect("a temporary folder");
+        let dir = scratch.path().join("run");
+        claim(&dir, Path::new("models/a"), "aaaa").expect("a new run");
+        claim(&dir, Path::new("moved/a"), "aaaa").expect("the same model from elsewhere");
+        let error = claim(&dir, Path::new("models/b"), "bbbb").expect_err("another model").to_string();
+        for part in ["models/a", "models/b", "aaaa", "bbbb"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_fresh_start_deletes_nothing() {
+        let scratch = tempfile::tempdir().expect("a temporary folder");
+        let dir = scratch.path().join("run");
+        assert_eq!(set_aside(&dir).expect("nothing is there"), None);
+        for name in ["run.1", "run.2"] {
+            claim(&dir, Path::new("model"), name).expect("a new run");
+            assert_eq!(set_aside(&dir).expect("renamed"), Some(scratch.path().join(name)));
+            let kept = fs::read_to_string(scratch.path().join(name).join("base.json")).expect("kept");
+            assert!(kept.contains(name) && !dir.exists());
+        }
+    }
+}
