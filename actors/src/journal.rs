@@ -155,7 +155,7 @@ impl Journal {
         self.read(move |bodies| bodies.trainable(&turns)).await
     }
 
-    /// Every turn of the sessions that answered since then, oldest first.
+    /// Every turn of the sessions that answered since then, and those that wait for their next state, oldest first.
     pub async fn open_turns(&self, since: SystemTime) -> Result<Vec<RecordedTurn>, JournalError> {
         self.page(move |bodies| bodies.open_turns(since)).await
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     judge::Judged,
-    turn::{Evaluate, Sample, TurnId},
+    turn::{Evaluate, Sample, Turn, TurnId},
 };
 
 /// Rows, and the turns among them whose parts cannot be read.
@@ -88,21 +88,35 @@ impl Bodies<'_> {
 
     pub fn open_turns(&self, since: SystemTime) -> Result<Page<RecordedTurn>, JournalError> {
         let sql = "SELECT no, id, state, completed_at FROM turns
-                   WHERE session IN (SELECT session FROM turns WHERE completed_at >= ?1) ORDER BY no";
+                   WHERE state = 'waiting' OR session IN (SELECT session FROM turns WHERE completed_at >= ?1)
+                   ORDER BY no";
         let found = self.select(sql, [millis(since)], |row| {
             let (no, id): (i64, String) = (row.get(0)?, row.get(1)?);
             Ok((no, id, row.get::<_, TurnState>(2)?, row.get::<_, i64>(3)?))
         })?;
         let mut page = Page { rows: Vec::with_capacity(found.len()), unreadable: Vec::new() };
         for (no, id, state, completed) in found {
-            let turn = self.get(no, &id, Part::Turn).map(Arc::new);
-            match turn.and_then(|turn| Ok((turn, self.get(no, &id, Part::Mark)?))) {
-                Ok((turn, mark)) => page.rows.push(RecordedTurn {
-                    turn,
-                    mark,
-                    waiting: state == TurnState::Waiting,
-                    completed: time(completed),
-                }),
+            let turn = self.get(no, &id, Part::Turn);
+            match turn.and_then(|turn: Turn| Ok((turn, self.get::<TurnMark>(no, &id, Part::Mark)?))) {
+                Ok((turn, mut mark)) => {
+                    let waiting = state == TurnState::Waiting;
+                    if !waiting {
+                        // There are many of them, and long conversations have long chains.
+                        mark.chain = mark.chain.last().copied().into_iter().collect();
+                    }
+                    let completed = time(completed);
+                    let Turn { id: turn, session, index, kind, trainable, .. } = turn;
+                    page.rows.push(RecordedTurn {
+                        turn,
+                        session,
+                        index,
+                        kind,
+                        trainable,
+                        mark,
+                        waiting,
+                        completed,
+                    });
+                }
                 Err(error) => page.unreadable.push((TurnId(id.into()), error)),
             }
         }

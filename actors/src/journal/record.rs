@@ -9,7 +9,7 @@ use rusqlite::{
 };
 use serde::Serialize;
 
-use crate::turn::{NextState, TeacherSignal, Turn, TurnId, Verdict};
+use crate::turn::{NextState, SessionId, TeacherSignal, Turn, TurnId, TurnKind, Verdict};
 
 /// One fact. A transition that finds its turn in another state than it expects changes nothing and is
 /// [`Recorded::Stale`].
@@ -312,8 +312,16 @@ pub struct Backlog {
 #[derive(Clone, Debug)]
 pub struct RecordedTurn {
     /// The turn.
-    pub turn: Arc<Turn>,
-    /// How a later request recognises it.
+    pub turn: TurnId,
+    /// Its conversation.
+    pub session: SessionId,
+    /// Its number in it.
+    pub index: u32,
+    /// Whether it is part of it.
+    pub kind: TurnKind,
+    /// Whether it may be trained on.
+    pub trainable: bool,
+    /// How a later request recognises it. Where it waits for nothing, its chain names the whole request alone.
     pub mark: TurnMark,
     /// Its next state has not come.
     pub waiting: bool,

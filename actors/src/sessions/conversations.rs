@@ -250,25 +250,28 @@ impl Conversations {
 
     /// Makes again what a recorded turn left behind. To be told oldest first.
     pub fn restore(&mut self, recorded: RecordedTurn, completed: Instant) {
-        let RecordedTurn { turn, mark, waiting, .. } = recorded;
-        if turn.kind == TurnKind::Main && mark.last {
-            self.forget(&turn.session);
-        } else if turn.kind == TurnKind::Main {
-            let session = self.open(&turn.session, completed);
-            session.main_turns = turn.index;
-            session.last_request = Some(mark.request());
-            self.remember(&turn.session, &mark);
-        } else if let Some(session) = self.sessions.touch(&turn.session) {
-            session.last_active = completed;
+        let RecordedTurn { turn, session, index, kind, trainable, mark, waiting, .. } = recorded;
+        let timeout = Duration::from_secs(self.config.idle_timeout_secs);
+        let known = self.sessions.get(&session);
+        if known.is_some_and(|known| completed.saturating_duration_since(known.last_active) >= timeout) {
+            self.end(&session, "idle");
         }
-        let outcome = match turn.kind {
-            TurnKind::Main if turn.trainable => FeedbackOutcome::TooLate,
-            TurnKind::Main | TurnKind::Side => FeedbackOutcome::NotTrained,
-        };
+        if mark.last {
+            self.forget(&session);
+        } else if kind == TurnKind::Main {
+            let open = self.open(&session, completed);
+            open.main_turns = index;
+            open.last_request = Some(mark.request());
+            self.remember(&session, &mark);
+        } else if let Some(open) = self.sessions.touch(&session) {
+            open.last_active = completed;
+        }
         if waiting {
-            self.wait(&turn.id, &turn.session, mark, completed);
+            self.wait(&turn, &session, mark, completed);
+        } else if kind == TurnKind::Main && trainable {
+            self.settle(turn, FeedbackOutcome::TooLate);
         } else {
-            self.settle(turn.id.clone(), outcome);
+            self.settle(turn, FeedbackOutcome::NotTrained);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use openclaw_actors::{
-    engine::{Device, Engine, EngineLimits, EngineText, PolicyWeights, ServingModel},
+    engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
     gateway::{Gateway, GatewayConfig, GatewayHandle},
     turn::Turn,
 };
@@ -84,24 +84,23 @@ async fn engine(name: &str, tokenizer: &Tokenizer, fate: &Arc<Fate>, comes_back:
     let template = ChatTemplate::from_source(NANO_TEMPLATE).expect("the embedded template");
     let text = EngineText { tokenizer: tokenizer.clone(), template, context_tokens: CONTEXT_LENGTH };
     let engine = Engine::new(name, EngineLimits::default(), text);
-    let start = {
-        let (engine, tokenizer, fate) = (engine.clone(), tokenizer.clone(), fate.clone());
-        async move || {
-            fate.incarnations.fetch_add(1, Ordering::SeqCst);
-            let (tokenizer, fate) = (tokenizer.clone(), fate.clone());
-            engine.start(move || Ok(Box::new(mortal(tokenizer, fate)))).await.expect("it starts")
-        }
-    };
-    let mut exited = start().await;
+    let mut exited = start(&engine, tokenizer, fate).await;
     if comes_back {
+        let (engine, tokenizer, fate) = (engine.clone(), tokenizer.clone(), fate.clone());
         tokio::spawn(async move {
             loop {
                 let _ = exited.await;
-                exited = start().await;
+                exited = start(&engine, &tokenizer, &fate).await;
             }
         });
     }
     engine
+}
+
+async fn start(engine: &Engine, tokenizer: &Tokenizer, fate: &Arc<Fate>) -> Exited {
+    fate.incarnations.fetch_add(1, Ordering::SeqCst);
+    let (tokenizer, fate) = (tokenizer.clone(), fate.clone());
+    engine.start(move || Ok(Box::new(mortal(tokenizer, fate)))).await.expect("it starts")
 }
 
 fn mortal(tokenizer: Tokenizer, fate: Arc<Fate>) -> Mortal {

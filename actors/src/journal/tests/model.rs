@@ -369,16 +369,20 @@ impl Memory {
 
     pub fn open_turns(&self, since: SystemTime) -> Vec<RecordedTurn> {
         let recent = |entry: &&Entry| {
-            self.turns
-                .values()
-                .any(|other| other.turn.session == entry.turn.session && other.completed >= since)
+            let session = |other: &Entry| other.turn.session == entry.turn.session;
+            entry.state == TurnState::Waiting
+                || self.turns.values().any(|other| session(other) && other.completed >= since)
         };
         let mut found: Vec<&Entry> = self.turns.values().filter(recent).collect();
         found.sort_by_key(|entry| entry.no);
         found
             .into_iter()
             .map(|entry| RecordedTurn {
-                turn: entry.turn.clone(),
+                turn: entry.turn.id.clone(),
+                session: entry.turn.session.clone(),
+                index: entry.turn.index,
+                kind: entry.turn.kind,
+                trainable: entry.turn.trainable,
                 mark: entry.mark.clone(),
                 waiting: entry.state == TurnState::Waiting,
                 completed: entry.completed,

@@ -185,7 +185,7 @@ async fn a_dead_turn_is_handed_out_again_when_it_is_retried() {
 }
 
 #[tokio::test]
-async fn sessions_find_the_turns_of_those_that_are_not_idle() {
+async fn sessions_find_the_turns_of_those_that_are_not_idle_and_all_that_wait() {
     let journal = Journal::in_memory();
     for (name, session) in [("a", "one"), ("b", "two"), ("c", "one")] {
         let turn = Arc::new(Turn { session: SessionId(session.into()), ..turn(name) });
@@ -194,10 +194,17 @@ async fn sessions_find_the_turns_of_those_that_are_not_idle() {
     journal.done(followed("a")).await;
     let hour = Duration::from_secs(3600);
     let turns = journal.open_turns(SystemTime::now() - hour).await.expect("read");
-    let shown: Vec<_> = turns.iter().map(|found| (&*found.turn.id.0, found.waiting)).collect();
-    assert_eq!(shown, [("a", false), ("b", true), ("c", true)]);
-    assert_eq!(turns[0].mark, mark(3));
-    assert!(journal.open_turns(SystemTime::now() + hour).await.expect("read").is_empty());
+    let shown = |turns: &[RecordedTurn]| -> Vec<_> {
+        turns.iter().map(|found| (found.turn.to_string(), found.waiting)).collect()
+    };
+    let told = |turns: &[(&str, bool)]| -> Vec<_> {
+        turns.iter().map(|(turn, waiting)| ((*turn).to_owned(), *waiting)).collect()
+    };
+    assert_eq!(shown(&turns), told(&[("a", false), ("b", true), ("c", true)]));
+    assert_eq!(turns[1].mark, mark(3));
+    assert_eq!(turns[0].mark.chain[..], mark(3).chain[mark(3).chain.len() - 1..]);
+    let idle = journal.open_turns(SystemTime::now() + hour).await.expect("read");
+    assert_eq!(shown(&idle), told(&[("b", true), ("c", true)]), "nothing settles what waits but its session");
 }
 
 #[tokio::test]
@@ -259,7 +266,7 @@ async fn agrees(journal: &Journal, model: &Memory) {
     let all = ids(&NAMES);
     assert_eq!(journal.trainable(&all).await.expect("read"), model.trainable(&all));
     let open = |turns: Vec<RecordedTurn>| -> Vec<_> {
-        turns.into_iter().map(|found| (found.turn.id.clone(), found.waiting)).collect()
+        turns.into_iter().map(|found| (found.turn, found.waiting)).collect()
     };
     let since = SystemTime::UNIX_EPOCH;
     assert_eq!(open(journal.open_turns(since).await.expect("read")), open(model.open_turns(since)));

@@ -6,12 +6,16 @@ use serde_json::json;
 use super::*;
 use crate::turn::Completion;
 
+mod restoring;
+
 const CARRIER: &str = "<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>\nnone\n<<<END_OPENCLAW_INTERNAL_CONTEXT>>>";
 
 struct Client {
     conversations: Conversations,
     now: Instant,
     turns: usize,
+    /// As a journal keeps them, with when they were completed.
+    recorded: Vec<(RecordedTurn, Instant)>,
 }
 
 impl Client {
@@ -20,7 +24,12 @@ impl Client {
     }
 
     fn with(config: SessionsConfig) -> Self {
-        Self { conversations: Conversations::new(config), now: Instant::now(), turns: 0 }
+        Self {
+            conversations: Conversations::new(config),
+            now: Instant::now(),
+            turns: 0,
+            recorded: Vec::new(),
+        }
     }
 
     fn later(&mut self, secs: u64) {
@@ -34,7 +43,7 @@ impl Client {
     }
 
     fn next_states(&mut self) -> Vec<(String, NextState)> {
-        let news = self.conversations.news().into_iter();
+        let news = self.news().into_iter();
         news.filter_map(|record| match record {
             Record::NextStateSeen { turn, next_state } => Some((turn.to_string(), next_state)),
             _ => None,
@@ -44,12 +53,25 @@ impl Client {
 
     /// What was dropped since the last look, and why.
     fn dropped(&mut self) -> Vec<(String, &'static str)> {
-        let news = self.conversations.news().into_iter();
+        let news = self.news().into_iter();
         news.filter_map(|record| match record {
             Record::TurnDropped { turn, reason } => Some((turn.to_string(), reason)),
             _ => None,
         })
         .collect()
+    }
+
+    fn news(&mut self) -> Vec<Record> {
+        let news = self.conversations.news();
+        for record in &news {
+            let (Record::NextStateSeen { turn, .. } | Record::TurnDropped { turn, .. }) = record else {
+                panic!("sessions have nothing to say of {record:?}");
+            };
+            let recorded = self.recorded.iter_mut().find(|(recorded, _)| recorded.turn == *turn);
+            let (recorded, _) = recorded.expect("it was recorded before");
+            assert!(std::mem::take(&mut recorded.waiting), "{record:?} comes too late");
+        }
+        news
     }
 
     /// Answers a request and returns the turn's id.
@@ -76,6 +98,17 @@ impl Client {
             },
         };
         let mark = arrival.fingerprint.mark(&reply);
+        let recorded = RecordedTurn {
+            turn: turn.id.clone(),
+            session: turn.session.clone(),
+            index: turn.index,
+            kind: turn.kind,
+            trainable: turn.trainable,
+            mark: mark.clone(),
+            waiting: turn.trainable && turn.kind == TurnKind::Main,
+            completed: std::time::SystemTime::now(),
+        };
+        self.recorded.push((recorded, self.now));
         self.conversations.complete(TurnCompleted { turn: Arc::new(turn), mark }, self.now);
         id
     }
