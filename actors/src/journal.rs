@@ -13,6 +13,7 @@ mod bodies;
 mod codec;
 mod error;
 mod folder;
+mod inspect;
 mod reads;
 mod record;
 mod retention;
@@ -32,6 +33,7 @@ pub use self::{
     actor::{JournalActor, JournalControl, Writing},
     codec::CodecError,
     error::JournalError,
+    inspect::{Inspection, inspect},
     record::*,
     retention::Retention,
     writer::Health,

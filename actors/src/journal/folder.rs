@@ -12,6 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::error::JournalError;
 
+/// The database's name in the folder.
+pub(super) const DATABASE: &str = "journal.db";
+/// The name of the file that the process which writes holds locked.
+pub(super) const LOCK: &str = "lock";
+
 /// The folder, held by this process until it is dropped.
 pub(super) struct Folder {
     dir: PathBuf,
@@ -27,7 +32,7 @@ impl Folder {
         };
         let blobs = dir.join("blobs");
         fs::create_dir_all(&blobs).map_err(refused(&blobs))?;
-        let path = dir.join("lock");
+        let path = dir.join(LOCK);
         let lock = File::options().create(true).append(true).open(&path).map_err(refused(&path))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
@@ -37,7 +42,7 @@ impl Folder {
     }
 
     pub fn database(&self) -> PathBuf {
-        self.dir.join("journal.db")
+        self.dir.join(DATABASE)
     }
 
     fn blob(&self, name: &str) -> PathBuf {

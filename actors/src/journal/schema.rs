@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::error::JournalError;
 
 /// "oclw": tells a journal from any other database.
-const APPLICATION_ID: i32 = 0x6f63_6c77;
+pub(super) const APPLICATION_ID: i32 = 0x6f63_6c77;
 
 /// States in which nothing more is done with a turn.
 pub(super) const SETTLED: &str = "state IN ('answered', 'trained', 'dropped', 'quarantined')";
@@ -85,6 +85,11 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     ",
 ];
+
+/// The latest version of the schema.
+pub(super) fn known() -> u32 {
+    MIGRATIONS.len() as u32
+}
 
 /// Makes `connection` fit to write: durable commits, and the tables of today.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), JournalError> {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    operator::{AuditEntry, Command, DeadTurn, Done, NodeStatus, Refusal, VersionStatus},
+    operator::{AuditEntry, Command, DeadTurn, DeadTurnStory, Done, NodeStatus, Refusal, VersionStatus},
     socket::{self, SOCKET_FILE, SocketPath},
 };
 
@@ -98,6 +98,11 @@ impl AdminClient {
     /// Turns that were given up on.
     pub async fn dead(&self) -> Result<Vec<DeadTurn>, ClientError> {
         self.look("dead").await
+    }
+
+    /// One of them, with what was said.
+    pub async fn dead_turn(&self, turn: &str) -> Result<DeadTurnStory, ClientError> {
+        self.look(&format!("dead/{turn}")).await
     }
 
     /// Versions of the policy.

@@ -18,8 +18,8 @@ pub use actor::child;
 pub use client::{AdminClient, ClientError};
 pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
-    ActorStatus, AuditEntry, Command, DeadTurn, Done, InboxView, JournalStatus, NodeStatus, Operator,
-    Refusal, RefusalKind, VersionStatus,
+    ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus, NodeStatus,
+    Operator, Refusal, RefusalKind, VersionStatus,
 };
 pub use server::{AdminServer, ServeError};
 pub use socket::{SOCKET_FILE, is_live};

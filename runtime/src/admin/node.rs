@@ -20,8 +20,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::operator::{
-    ActorStatus, AuditEntry, Command, DeadTurn, Done, InboxView, JournalStatus, NodeStatus, Operator,
-    Refusal, RefusalKind, VersionStatus,
+    ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus, NodeStatus,
+    Operator, Refusal, RefusalKind, VersionStatus,
 };
 use crate::{
     stop::{EXIT_INTERRUPTED, StopHandle},
@@ -302,6 +302,22 @@ impl Operator for NodeOperator {
             died_unix_secs: unix_secs(dead.when),
         };
         Ok(dead.into_iter().map(row).collect())
+    }
+
+    async fn dead_turn(&self, turn: String) -> Result<DeadTurnStory, Refusal> {
+        let unknown = || Refusal::new(RefusalKind::Unknown, format!("no dead turn `{turn}`"));
+        let dead = self.dead().await?.into_iter().find(|dead| dead.turn == turn).ok_or_else(unknown)?;
+        let row = self.node.journal.turn(&TurnId(turn.as_str().into())).await?.ok_or_else(unknown)?;
+        let asked = row.turn.messages.last().and_then(|message| message["content"].as_str());
+        Ok(DeadTurnStory {
+            dead,
+            session: row.turn.session.to_string(),
+            asked: asked.unwrap_or_default().to_owned(),
+            replied: row.turn.completion.text.clone(),
+            followed: row.next_state.map(|next| next.text),
+            reward: row.verdict.and_then(|verdict| verdict.reward),
+            hints: row.hints,
+        })
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {

@@ -11,6 +11,8 @@ pub trait Operator: Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Result<NodeStatus, Refusal>> + Send;
     /// Turns that were given up on, until somebody decides.
     fn dead(&self) -> impl Future<Output = Result<Vec<DeadTurn>, Refusal>> + Send;
+    /// One of them, with what was said.
+    fn dead_turn(&self, turn: String) -> impl Future<Output = Result<DeadTurnStory, Refusal>> + Send;
     /// Versions of the policy, oldest first.
     fn versions(&self) -> impl Future<Output = Result<Vec<VersionStatus>, Refusal>> + Send;
     /// What operators did, latest last.
@@ -286,6 +288,25 @@ pub struct DeadTurn {
     pub attempts: u32,
     /// When it was given up, in seconds since 1970.
     pub died_unix_secs: u64,
+}
+
+/// A dead turn, with what was said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadTurnStory {
+    /// Which.
+    pub dead: DeadTurn,
+    /// Its conversation.
+    pub session: String,
+    /// The last message of the request.
+    pub asked: String,
+    /// What the policy replied.
+    pub replied: String,
+    /// What followed.
+    pub followed: Option<String>,
+    /// What the judge made of it.
+    pub reward: Option<i8>,
+    /// The hints that were kept.
+    pub hints: Vec<String>,
 }
 
 /// A version of the policy, or one that was not to be.

@@ -22,6 +22,15 @@ pub fn router<O: Operator>(operator: Arc<O>) -> Router {
     Router::new()
         .route("/status", get(async |State(operator): State<Arc<O>>| operator.status().await.map(Json)))
         .route("/dead", get(async |State(operator): State<Arc<O>>| operator.dead().await.map(Json)))
+        .route(
+            "/dead/{turn}",
+            get(async |State(operator): State<Arc<O>>, Path(turn): Path<String>| {
+                operator.dead_turn(turn).await.map(Json)
+            })
+            .post(async |operator: State<Arc<O>>, Path(verb): Path<String>, body: Bytes| {
+                command::<O>(operator, Path(format!("dead/{verb}")), body).await
+            }),
+        )
         .route("/versions", get(async |State(operator): State<Arc<O>>| operator.versions().await.map(Json)))
         .route("/audit", get(async |State(operator): State<Arc<O>>| operator.audit().await.map(Json)))
         .route("/{*verb}", post(command::<O>))

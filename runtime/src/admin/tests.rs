@@ -28,6 +28,13 @@ impl Operator for Notebook {
         Ok(vec![DeadTurn { turn: "t1".into(), inbox: "judge".into(), ..DeadTurn::default() }])
     }
 
+    async fn dead_turn(&self, turn: String) -> Result<DeadTurnStory, Refusal> {
+        match turn.as_str() {
+            "t1" => Ok(DeadTurnStory { asked: "why?".into(), ..DeadTurnStory::default() }),
+            _ => Err(Refusal::new(RefusalKind::Unknown, "no such turn")),
+        }
+    }
+
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
         Ok(vec![VersionStatus { version: Some(7), state: "current".into(), ..VersionStatus::default() }])
     }
@@ -89,6 +96,8 @@ async fn what_is_looked_at_arrives_whole() {
     let client = house.client();
     assert_eq!(client.status().await.unwrap(), house.operator.status().await.unwrap());
     assert_eq!(client.dead().await.unwrap(), house.operator.dead().await.unwrap());
+    assert_eq!(client.dead_turn("t1").await.unwrap().asked, "why?");
+    assert_eq!(client.dead_turn("t2").await.unwrap_err().to_string(), "no such turn");
     assert_eq!(client.versions().await.unwrap(), house.operator.versions().await.unwrap());
     let torn = client.audit().await.unwrap_err();
     assert_eq!(torn.to_string(), "the page is torn");

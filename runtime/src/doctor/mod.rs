@@ -12,7 +12,10 @@ use std::{
     process::ExitCode,
 };
 
-use openclaw_actors::engine::Device;
+use openclaw_actors::{
+    engine::Device,
+    journal::{self, Inspection},
+};
 
 use self::needs::Needs;
 pub use self::needs::{CannotFit, must_fit};
@@ -140,6 +143,7 @@ fn topology_lines(topology: &Topology) -> Vec<Line> {
             .extend([gateway].into_iter().chain(of_node.flatten()).map(|(key, address)| port(&key, address)));
     }
     lines.push(writable(dir));
+    lines.push(journal(dir, running));
     let needs = Needs::of(topology);
     let free = machine::free_disk(&machine::existing(dir));
     lines.push(match free {
@@ -182,6 +186,20 @@ fn writable(dir: &Path) -> Line {
     match File::create_new(&probe).and_then(|_| fs::remove_file(&probe)) {
         Ok(()) => Line::ok("run.dir", format!("{} can be written", dir.display())),
         Err(error) => Line::fail("run.dir", format!("{} cannot be written: {error}", place.display())),
+    }
+}
+
+fn journal(dir: &Path, running: bool) -> Line {
+    match journal::inspect(dir) {
+        Ok(None) => Line::ok("journal", "none yet: a run begins"),
+        // The node that runs here was told of already.
+        Ok(Some(Inspection { in_use: true, .. })) if !running => {
+            Line::fail("journal", format!("another process writes to the journal in {}", dir.display()))
+        }
+        Ok(Some(Inspection { schema, bytes, .. })) => {
+            Line::ok("journal", format!("{}, schema {schema}: the run goes on", size(bytes)))
+        }
+        Err(error) => Line::fail("journal", error.line()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::columns::{Column, lines, short};
 use crate::{
-    admin::{AuditEntry, DeadTurn, VersionStatus},
+    admin::{AuditEntry, DeadTurn, DeadTurnStory, VersionStatus},
     measures::span,
 };
 
@@ -54,13 +54,26 @@ pub fn dead(all: &[DeadTurn]) -> String {
 }
 
 /// `dead show`.
-pub fn dead_turn(dead: &DeadTurn) -> String {
-    let DeadTurn { turn, state, inbox, attempts, died_unix_secs } = dead;
-    let ago = age(*died_unix_secs);
-    format!(
-        "turn   {turn}\nstate  {state}\ninbox  {inbox}, given up after {attempts} tries, {ago} ago\n\
-         retry  openclaw-rl dead retry {turn}\ndrop   openclaw-rl dead drop {turn}"
-    )
+pub fn dead_turn(story: &DeadTurnStory) -> String {
+    let DeadTurn { turn, state, inbox, attempts, died_unix_secs } = &story.dead;
+    let mut told = format!(
+        "turn     {turn}\nsession  {}\nstate    {state}\ninbox    {inbox}: {attempts} tries, {} ago\n\
+         retry    openclaw-rl dead retry {turn}\ndrop     openclaw-rl dead drop {turn}",
+        story.session,
+        age(*died_unix_secs)
+    );
+    let reward = story.reward.map(|reward| format!("{reward:+}"));
+    let parts = [
+        ("asked", Some(&story.asked)),
+        ("replied", Some(&story.replied)),
+        ("followed", story.followed.as_ref()),
+        ("reward", reward.as_ref()),
+    ];
+    let hints = story.hints.iter().map(|hint| ("hint", hint));
+    for (title, text) in parts.into_iter().filter_map(|(title, text)| Some((title, text?))).chain(hints) {
+        told += &format!("\n\n{title}:\n{text}");
+    }
+    told
 }
 
 /// `versions`.
@@ -120,6 +133,21 @@ mod tests {
         assert_eq!(find(&all, "4"), Err(NoSuchTurn::Several("4".into(), 2)));
         assert_eq!(find(&all, "x"), Err(NoSuchTurn::None("x".into())));
         assert!(find(&all, "").is_err());
+    }
+
+    #[test]
+    fn a_dead_turn_is_told_with_what_was_said() {
+        let story = DeadTurnStory {
+            dead: turn("4be1"),
+            asked: "why?".into(),
+            reward: Some(-1),
+            hints: vec!["say why".into()],
+            ..DeadTurnStory::default()
+        };
+        let told = dead_turn(&story);
+        assert!(told.contains("dead retry 4be1") && told.contains("\nasked:\nwhy?"), "{told}");
+        assert!(told.contains("\nreward:\n-1") && told.ends_with("\nhint:\nsay why"), "{told}");
+        assert!(!told.contains("followed:"), "{told}");
     }
 
     #[test]

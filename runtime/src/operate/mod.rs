@@ -191,6 +191,8 @@ Examples:
         node: NodeArgs,
         /// Its id, or how it begins.
         turn: String,
+        #[command(flatten)]
+        format: Format,
     },
     /// Gives them another try.
     #[command(after_help = "\
@@ -271,11 +273,11 @@ async fn dead(dead: Dead) -> anyhow::Result<ExitCode> {
         Dead::List { node, format } => {
             return print(node.connect()?.dead().await?.as_slice(), &format, lists::dead);
         }
-        Dead::Show { node, turn } => {
-            let all = node.connect()?.dead().await?;
-            let turn = lists::find(&all, &turn)?;
-            writeln!(io::stdout(), "{}", lists::dead_turn(turn))?;
-            return Ok(ExitCode::SUCCESS);
+        Dead::Show { node, turn, format } => {
+            let client = node.connect()?;
+            let all = client.dead().await?;
+            let story = client.dead_turn(&lists::find(&all, &turn)?.turn).await?;
+            return print(&story, &format, lists::dead_turn);
         }
         Dead::Retry(which) => (which, |turns| Command::RetryDead { turns }),
         Dead::Drop(which) => (which, |turns| Command::DropDead { turns }),
