@@ -29,7 +29,7 @@ use crate::{
 pub(crate) use admission::ends_in_a_loop;
 use learner::Batch;
 use thread::TrainingThread;
-pub use thread::{TrainingEnded, TrainingSlot};
+pub use thread::{KeepError, TrainingEnded, TrainingSlot};
 
 /// How batches are made.
 #[derive(Clone, Debug, PartialEq)]

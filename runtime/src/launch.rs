@@ -69,7 +69,8 @@ pub async fn run(
         node: name.to_owned(),
         panel: wiring.panel,
         journal: wiring.view.journal.clone(),
-        versions: wiring.view.versions.clone(),
+        rollback: wiring.view.rollback.clone(),
+        training: wiring.view.training.clone(),
         gateway: wiring.view.gateway.clone(),
         stop: stop_handle.clone(),
     }));

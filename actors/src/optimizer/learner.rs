@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use openclaw_kernels::KernelError;
 use openclaw_model::{CheckpointError, StepReport, Trainer, TrainerState, Weights, fingerprint};
 use tokio::runtime::Handle;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{OptimizerArguments, batch, thread::TrainingEnded};
 use crate::{
@@ -227,7 +227,9 @@ impl Learner {
         if self.arguments.config.breaker.check(&report, Some(score)).is_none() {
             self.canary.accept(answers);
         }
-        metrics::histogram!("openclaw_optimizer_canary_seconds").record(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        debug!(step, drop = score.drop, degenerate = score.degenerate, ?took, "the canary was asked");
+        metrics::histogram!("openclaw_optimizer_canary_seconds").record(took.as_secs_f64());
         metrics::gauge!("openclaw_optimizer_canary_drop_nats").set(score.drop);
         metrics::gauge!("openclaw_optimizer_canary_degenerate_ratio").set(score.degenerate);
         Ok((report, Some(score)))
@@ -297,8 +299,8 @@ impl Learner {
             self.release_held();
         }
         let print = &fingerprint[..SHOWN];
-        let (loss, grad_norm) = (report.loss, report.grad_norm);
-        info!(step, samples, version, fingerprint = print, loss, grad_norm, "step completed");
+        let StepReport { loss, grad_norm, kl, policy_kl: drift, .. } = report;
+        info!(step, samples, version, fingerprint = print, loss, grad_norm, kl, drift, "step completed");
         (self.step, self.version, self.fingerprint, self.good) = (step, version, fingerprint, state);
         self.arguments.reports.send_replace(Some(report));
         self.announce(step)

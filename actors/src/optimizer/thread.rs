@@ -16,16 +16,27 @@ use super::{
     OptimizerArguments,
     learner::{Batch, LearnError, Learner},
 };
-use crate::engine::panic_message;
+use crate::{engine::panic_message, resume::chain};
 
 /// The training thread is no more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("training ended: {0}")]
 pub struct TrainingEnded(pub(super) String);
 
+/// Why the current version was not made durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepError {
+    /// Nobody is there to ask; what was learnt before is on the disk, or is learnt again.
+    #[error("the optimizer is not up")]
+    Down,
+    /// It was tried.
+    #[error("{0}")]
+    Failed(String),
+}
+
 enum Job {
     Learn { batch: Batch, done: oneshot::Sender<Result<(), TrainingEnded>> },
-    Keep { done: oneshot::Sender<Result<u64, TrainingEnded>> },
+    Keep { done: oneshot::Sender<Result<u64, String>> },
 }
 
 /// The place of one training thread at a time; it outlives them. Clones are the same place.
@@ -37,12 +48,12 @@ pub struct TrainingSlot {
 
 impl TrainingSlot {
     /// Makes the current version durable, if it is not; returns its number.
-    pub async fn keep(&self) -> Result<u64, TrainingEnded> {
-        let down = || TrainingEnded("the optimizer is not up".to_owned());
-        let jobs = self.jobs().as_ref().and_then(mpsc::WeakSender::upgrade).ok_or_else(down)?;
+    pub async fn keep(&self) -> Result<u64, KeepError> {
+        let jobs = self.jobs().as_ref().and_then(mpsc::WeakSender::upgrade).ok_or(KeepError::Down)?;
         let (done, outcome) = oneshot::channel();
-        jobs.send(Job::Keep { done }).await.map_err(|_| down())?;
-        outcome.await.map_err(|_| down())?
+        jobs.send(Job::Keep { done }).await.map_err(|_| KeepError::Down)?;
+        drop(jobs);
+        outcome.await.map_err(|_| KeepError::Down)?.map_err(KeepError::Failed)
     }
 
     /// Returns once no thread is left: what was learnt is on the disk.
@@ -111,12 +122,24 @@ fn work(
         }
     };
     while let Some(job) = jobs.blocking_recv() {
-        // The asker may have gone meanwhile. What failed is not built upon: the next thread resumes.
+        // The asker may have gone meanwhile.
         let failed = match job {
-            Job::Learn { batch, done } => tell(learner.learn(batch), done),
-            Job::Keep { done } => tell(learner.keep(), done),
+            Job::Learn { batch, done } => {
+                let outcome = learner.learn(batch);
+                let failed = outcome.is_err();
+                let _ = done.send(outcome.map_err(TrainingEnded::from));
+                failed
+            }
+            Job::Keep { done } => {
+                let outcome = learner.keep();
+                // A folder that cannot be written costs nothing that is in memory.
+                let failed = !matches!(outcome, Ok(_) | Err(LearnError::Folder(_)));
+                let _ = done.send(outcome.map_err(|error| chain(&error)));
+                failed
+            }
         };
         if failed {
+            // What failed is not built upon: the next thread resumes.
             return;
         }
     }
@@ -126,11 +149,4 @@ fn work(
             "the last steps are not kept: they are taken again"
         );
     }
-}
-
-fn tell<T>(outcome: Result<T, LearnError>, done: oneshot::Sender<Result<T, TrainingEnded>>) -> bool {
-    // A folder that cannot be written costs nothing that is in memory.
-    let failed = !matches!(outcome, Ok(_) | Err(LearnError::Folder(_)));
-    let _ = done.send(outcome.map_err(TrainingEnded::from));
-    failed
 }

@@ -10,7 +10,8 @@ use std::{
 use openclaw_actors::{
     inbox::InboxStatus,
     journal::{Journal, JournalError, Record, Recorded},
-    publisher::Versions,
+    optimizer::{KeepError, TrainingSlot},
+    rollback::{Rollback, RollbackError},
     turn::TurnId,
 };
 use tokio::{
@@ -50,8 +51,10 @@ pub struct NodeArguments {
     pub panel: Panel,
     /// Where turns, versions and the audit are.
     pub journal: Journal,
-    /// The announcement of versions.
-    pub versions: Versions,
+    /// Versions, and the way back to one.
+    pub rollback: Rollback,
+    /// Keeps the current version.
+    pub training: TrainingSlot,
     /// Where the gateway listens, once it does.
     pub gateway: watch::Receiver<Option<SocketAddr>>,
     /// Ends the node; raised once it is ending, whoever ended it.
@@ -126,11 +129,36 @@ impl NodeOperator {
                 let dropped = |turn| Record::TurnDropped { turn, reason: "operator" };
                 self.settle_dead(turns, "dropped", dropped).await
             }
-            Command::Checkpoint {} | Command::Rollback { .. } => {
-                Err(Refusal::new(RefusalKind::NotNow, "this node cannot do that yet"))
-            }
+            Command::Checkpoint {} => self.checkpoint().await,
+            Command::Rollback { version } => self.roll_back(version).await,
             // Done last, once it is in the audit.
             Command::Stop { .. } => Ok(Done::new("stopping")),
+        }
+    }
+
+    async fn checkpoint(&self) -> Result<Done, Refusal> {
+        match self.node.training.keep().await {
+            Ok(0) => Ok(Done::new("nothing is learnt yet")),
+            Ok(version) => Ok(Done::new(format!("version {version} is on the disk"))),
+            Err(error @ KeepError::Down) => Err(Refusal::new(RefusalKind::NotNow, error.to_string())),
+            Err(error @ KeepError::Failed(_)) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
+        }
+    }
+
+    async fn roll_back(&self, version: u64) -> Result<Done, Refusal> {
+        match self.node.rollback.roll_back(version).await {
+            Ok(from) if from == version => Ok(Done::new(format!("version {version} is served already"))),
+            Ok(from) => {
+                Ok(Done::new(format!("from version {from} to {version}; the next step trains from it")))
+            }
+            Err(error) => {
+                let kind = match error {
+                    RollbackError::Unknown { .. } => RefusalKind::Unknown,
+                    RollbackError::NotKept { .. } => RefusalKind::NotNow,
+                    _ => RefusalKind::Failed,
+                };
+                Err(Refusal::new(kind, format!("{:#}", anyhow::Error::from(error))))
+            }
         }
     }
 
@@ -285,7 +313,7 @@ impl Operator for NodeOperator {
             stopping: node.stop.is_set(),
             uptime_secs: self.started.elapsed().as_secs_f64(),
             gateway: node.gateway.borrow().map(|address| format!("http://{address}/v1")),
-            version: node.versions.number(),
+            version: node.rollback.versions.number(),
             sessions: totals.sessions,
             journal: JournalStatus { healthy: true, detail: String::new() },
             actors: children.into_iter().map(|child| self.actor(child)).collect(),
@@ -321,7 +349,7 @@ impl Operator for NodeOperator {
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
-        let current = self.node.versions.number();
+        let current = self.node.rollback.versions.number();
         let made = self.node.journal.versions().await?.into_iter().map(|row| VersionStatus {
             version: Some(row.number),
             step: row.step,
@@ -332,7 +360,7 @@ impl Operator for NodeOperator {
             },
             reason: None,
             fingerprint: row.fingerprint,
-            kept: row.checkpoint,
+            kept: row.checkpoint && self.node.rollback.folders.folder(row.number).exists(),
             made_unix_secs: unix_secs(row.when),
         });
         let withheld =

@@ -214,7 +214,7 @@ async fn steps_in_memory_hold_their_samples_until_a_folder_holds_what_they_taugh
     ractor::call!(actor, OptimizerControl::Drain).expect("it drains");
     task.await.expect("it stops");
     assert_eq!((bench.trained(), bench.arguments.folders.numbers().expect("read")), (6, vec![2, 5, 6]));
-    assert!(bench.arguments.slot.keep().await.is_err(), "nobody is there to ask");
+    assert_eq!(bench.arguments.slot.keep().await, Err(KeepError::Down));
 }
 
 #[tokio::test]
