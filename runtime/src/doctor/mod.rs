@@ -148,10 +148,7 @@ fn topology_lines(topology: &Topology) -> Vec<Line> {
     let free = machine::free_disk(&machine::existing(dir));
     lines.push(match free {
         Ok(free) => match needs.check_disk(topology, free) {
-            Ok(()) => Line::ok(
-                "disk",
-                format!("{} free; versions will take {}", size(free), size(needs.disk_bytes())),
-            ),
+            Ok(()) => disk(free, needs.disk_bytes(), (topology.journal.max_mib as u64) << 20),
             Err(error) => Line::fail("disk", error),
         },
         Err(error) => Line::new(Mark::Warn, "disk", format!("cannot be measured: {error}")),
@@ -167,6 +164,18 @@ fn topology_lines(topology: &Topology) -> Vec<Line> {
         needs.memory.iter().map(|need| Line::ok("needs", format!("{} for {}", size(need.bytes), need.what))),
     );
     lines
+}
+
+/// Versions fit; the journal may grow to its limit.
+fn disk(free: u64, versions: u64, journal: u64) -> Line {
+    let told = format!(
+        "{} free; versions will take {}, and the journal up to {} (journal.max_mib)",
+        size(free),
+        size(versions),
+        size(journal)
+    );
+    let fits = versions.saturating_add(journal) <= free;
+    Line::new(if fits { Mark::Ok } else { Mark::Warn }, "disk", told)
 }
 
 fn port(key: &str, address: SocketAddr) -> Line {

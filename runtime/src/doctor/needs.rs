@@ -12,8 +12,10 @@ use crate::{
 
 /// Bytes of an f32.
 const F32_BYTES: u64 = 4;
-/// Weights, gradients and two moments.
-const TRAINER_COPIES: u64 = 4;
+/// Of the optimizer: weights, gradients and two moments; weights and moments of the last good step.
+const TRAINER_COPIES: u64 = 4 + 3;
+/// While a version is written: weights and moments of the step, and their bytes, the moments' twice.
+const WRITING_COPIES: u64 = 3 + 5;
 /// A version that serves, and the one before it, on which responses still end.
 const VERSION_COPIES: u64 = 2;
 
@@ -146,6 +148,7 @@ impl Needs {
         if let Some(policy) = shapes.get(actors.policy.model.as_str()) {
             let weights = policy.weights;
             memory("optimizer".to_owned(), weights.saturating_mul(TRAINER_COPIES));
+            memory("writing a version".to_owned(), weights.saturating_mul(WRITING_COPIES));
             memory("published versions".to_owned(), weights.saturating_mul(VERSION_COPIES));
             let stored = match topology.models.get(&actors.policy.model).map(|model| model.dtype) {
                 // Two moments, the rounded weights and the exact ones.
@@ -223,11 +226,11 @@ mod tests {
         let weights = ParameterLayout::new(&config).len() as u64 * 4;
         let cache = (2 * config.layers * config.kv_heads * config.head_dim * 4 * 1024) as u64;
         let needs = Needs::of(&topology);
-        // The policy and the base version; weights once, four times to train, twice as versions.
-        assert_eq!(needs.memory_bytes(), 7 * weights + 2 * cache);
+        // The policy's cache and the base version's; the weights once as they are shipped, and twice as versions.
+        assert_eq!(needs.memory_bytes(), (3 + TRAINER_COPIES + WRITING_COPIES) * weights + 2 * cache);
         assert_eq!(needs.disk_bytes(), 4 * 3 * weights);
         let more = Needs::of(&quickstart(&["actors.policy.kv_tokens=1024", "actors.policy.replicas=3"]));
-        assert_eq!(more.memory_bytes(), 7 * weights + 4 * cache);
+        assert_eq!(more.memory_bytes(), needs.memory_bytes() + 2 * cache);
         let rounded = quickstart(&["models.policy.dtype=bf16", "actors.optimizer.keep_versions=3"]);
         assert_eq!(Needs::of(&rounded).disk_bytes(), 4 * (3 * weights + weights / 2));
     }

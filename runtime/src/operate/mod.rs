@@ -32,7 +32,14 @@ pub enum Verb {
 Examples:
   openclaw-rl status
   openclaw-rl status --watch
-  openclaw-rl status --json | jq '.actors[] | select(.state == \"failed\")'")]
+  openclaw-rl status --json | jq '.actors[] | select(.state == \"failed\")'
+
+States: starting, running, paused, stuck (up, and not well), draining, restarting, failed (ended too often: down until
+it is restarted by hand), stopped (on purpose).
+
+JSON: run, dir, node, pid, stopping, uptime_secs, gateway, version, sessions, journal {healthy, detail}, actors [{name,
+role, state, up_secs, restarts, last_error, last_error_secs, version, inbox {waiting, leased, capacity,
+oldest_wait_secs, dead_letters, paused}, detail}]. What is not known is null; keys are added and never renamed.")]
     Status {
         #[command(flatten)]
         node: NodeArgs,
