@@ -32,6 +32,8 @@ use crate::{
 
 /// A command that takes longer is told to be under way still.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// The journal is not waited for longer than this.
+const AUDIT_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer gets this long to leave before the process ends.
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// Most rows that a list has.
@@ -407,8 +409,11 @@ impl Operator for NodeOperator {
         };
         info!(verb, target, outcome = told, "operated");
         let record = Record::Operated { verb, target, outcome: told };
-        if let Err(error) = self.node.journal.record(record).await {
-            warn!(%error, "what the operator did is not in the journal");
+        // A full disk is when an operator is needed most.
+        match timeout(AUDIT_DEADLINE, self.node.journal.record(record)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%error, "what the operator did is not in the journal"),
+            Err(_) => warn!("what the operator did is not in the journal yet"),
         }
         match stop {
             Some(false) => self.node.stop.stop(),

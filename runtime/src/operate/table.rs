@@ -12,6 +12,10 @@ const REASON_CHARS: usize = 120;
 /// A line about the node, an empty one, and the table; without a line break at the end.
 pub fn render(status: &NodeStatus, colours: bool) -> String {
     let mut out = vec![header(status), String::new()];
+    if status.actors.is_empty() {
+        out.push("it is starting".to_owned());
+        return out.join("\n");
+    }
     let columns = [
         Column::Left("NAME"),
         Column::Left("STATE"),
