@@ -48,11 +48,11 @@ impl Default for BreakerConfig {
     fn default() -> Self {
         let prompts = ["What is 12 + 7?", "Say hello.", "Name a colour.", "Thank you for your help!"];
         Self {
-            max_grad_norm: 1000.0,
-            max_kl: 10.0,
-            max_drift: 2.0,
+            max_grad_norm: 100.0,
+            max_kl: 5.0,
+            max_drift: 0.5,
             max_degenerate: 0.75,
-            max_canary_drop: 2.0,
+            max_canary_drop: 1.0,
             canary_every_steps: 10,
             canary_prompts: prompts.map(str::to_owned).to_vec(),
         }

@@ -1,0 +1,10 @@
+//! Steps, versions and their samples when the optimizer or the publisher dies: run with `--features failpoints`.
+#![cfg(feature = "failpoints")]
+
+mod faults;
+// The library's own tests use more of it.
+#[allow(dead_code)]
+#[path = "../../src/tiny.rs"]
+mod tiny;
+
+use openclaw_actors::{breaker, engine, journal, judge, optimizer, policy, publisher, turn};
