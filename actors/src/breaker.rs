@@ -110,7 +110,7 @@ impl BreakerConfig {
             .into_iter()
             .chain(of_canary.into_iter().flatten())
             // Also a value that is no number is outside.
-            .find(|(_, value, limit)| !(value <= limit))
+            .find(|(_, value, limit)| value.is_nan() || value > limit)
             .map(|(what, value, limit)| Tripped { what, value, limit })
     }
 }

@@ -1,0 +1,84 @@
+//! Versions over the life of a run: kept, returned to, resumed after `kill -9`, found torn, and set aside.
+
+use std::{path::Path, process::Command};
+
+use openclaw_tests::{Launch, Node, binary};
+use serde_json::{Value, json};
+
+/// Talks to a node.
+struct Client(reqwest::Client);
+
+impl Client {
+    async fn ask(&self, node: &Node) -> Value {
+        let body =
+            json!({"model": "policy", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16});
+        let request = self.0.post(format!("{}/chat/completions", node.url)).json(&body);
+        request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    async fn version(&self, node: &Node) -> u64 {
+        self.ask(node).await["policy_version"].as_u64().expect("a number")
+    }
+
+    /// Rates an answer, and asks until `version` answers.
+    async fn teach(&self, node: &Node, version: u64) {
+        let rated = json!({"id": self.ask(node).await["id"], "rating": "down"});
+        let feedback = self.0.post(format!("{}/feedback", node.url)).json(&rated).send().await;
+        assert_eq!(feedback.expect("an answer").status(), 200);
+        while self.version(node).await != version {}
+    }
+}
+
+/// The exit code of a verb, and what it says.
+fn operate(run: &Path, words: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(binary());
+    let output = command.args(words).env_remove("RUST_LOG").env("OPENCLAW_RUN", run).output();
+    let output = output.expect("the binary can be run");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).expect("text").trim_end().to_owned())
+}
+
+#[tokio::test]
+async fn versions_only_grow_unless_an_operator_goes_back() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let run = dir.path().join("run");
+    let launch = Launch::new("configs/personal-agent.toml", &run).set("actors.optimizer.batch_samples=1");
+    let client = Client(reqwest::Client::new());
+
+    let node = launch.start();
+    assert_eq!(operate(&run, &["checkpoint"]), (Some(0), "nothing is learnt yet".to_owned()));
+    client.teach(&node, 1).await;
+    client.teach(&node, 2).await;
+    for _ in 0..2 {
+        assert_eq!(operate(&run, &["checkpoint"]), (Some(0), "version 2 is on the disk".to_owned()));
+    }
+    let (code, said) = operate(&run, &["rollback", "9"]);
+    assert_eq!((code, said.contains("version 9 is unknown; the newest is 2")), (Some(4), true), "{said}");
+    let (code, said) = operate(&run, &["rollback", "1"]);
+    assert_eq!((code, said.starts_with("from version 2 to 1")), (Some(0), true), "{said}");
+    while client.version(&node).await != 1 {}
+    node.kill();
+
+    let node = launch.start();
+    assert_eq!(client.version(&node).await, 1, "the way back is kept too");
+    client.teach(&node, 3).await;
+    node.kill();
+
+    let node = launch.start();
+    assert_eq!(client.version(&node).await, 3);
+    node.kill();
+    let torn = run.join("versions/3/optimizer.safetensors");
+    std::fs::write(&torn, "half").expect("the file can be written");
+
+    let node = launch.start();
+    assert_eq!(client.version(&node).await, 4, "older weights under a higher number");
+    assert!(node.log().contains("optimizer.safetensors is torn"), "{}", node.log());
+    // What version 3 had learnt is learnt again.
+    while client.version(&node).await != 5 {}
+    assert_eq!(node.stop().code(), Some(0));
+
+    let node = launch.option("--fresh").start();
+    assert_eq!(client.version(&node).await, 0);
+    assert_eq!(node.stop().code(), Some(0));
+    assert!(dir.path().join("run.1/versions/5/model.safetensors").exists(), "nothing is deleted");
+}
