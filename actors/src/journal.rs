@@ -126,14 +126,9 @@ impl Journal {
         self.shared.parts.queue.status()
     }
 
-    /// Hands nothing to the writer until [`Journal::resume`].
-    pub fn pause(&self) {
-        self.shared.parts.queue.pause();
-    }
-
-    /// Ends a pause.
-    pub fn resume(&self) {
-        self.shared.parts.queue.resume();
+    /// What it holds, files beside the database included; looked at now and then.
+    pub fn size_bytes(&self) -> u64 {
+        *self.shared.parts.board.size_bytes.borrow()
     }
 
     /// Work for judges changed after `after`, by the number of the change.

@@ -5,6 +5,7 @@
 
 mod care;
 mod gateway;
+mod journal;
 mod looks;
 mod panel;
 
@@ -140,7 +141,7 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
         topology::Dtype::Bf16 => WeightDtype::Bf16,
     };
     let folders = policy.folders(topology.run.dir.join("versions"), dtype);
-    let journal = Journal::in_memory();
+    let journal = journal::open(topology)?;
     let resume = Resume::find(&folders, &journal).await?;
     let weights = match &resume.stored {
         Some(stored) => Arc::new(Weights::from_host(&policy.transformer, &stored.state.weights)?),
@@ -171,6 +172,7 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
 
 impl Builder<'_> {
     fn build(mut self) -> anyhow::Result<Wiring> {
+        self.journal_writer();
         let sessions = self.sessions();
         let policies = self.policies();
         let bases = self.bases();

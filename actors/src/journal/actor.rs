@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 
 use super::{Journal, error::JournalError, writer::WriterThread};
@@ -12,6 +12,8 @@ pub struct JournalActor;
 
 /// What the actor is told.
 pub enum JournalControl {
+    /// Answers.
+    Ping(RpcReplyPort<()>),
     /// The thread ended by itself.
     #[doc(hidden)]
     Ended(Result<(), JournalError>),
@@ -49,12 +51,17 @@ impl Actor for JournalActor {
     async fn handle(
         &self,
         _: ActorRef<JournalControl>,
-        JournalControl::Ended(ended): JournalControl,
+        control: JournalControl,
         _: &mut Writing,
     ) -> Result<(), ActorProcessingErr> {
-        match ended {
-            Ok(()) => Err("the journal's writer ended".into()),
-            Err(error) => Err(error.line().into()),
+        match control {
+            JournalControl::Ping(reply) => {
+                // The asker may have given up waiting.
+                let _ = reply.send(());
+                Ok(())
+            }
+            JournalControl::Ended(Ok(())) => Err("the journal's writer ended".into()),
+            JournalControl::Ended(Err(error)) => Err(error.line().into()),
         }
     }
 

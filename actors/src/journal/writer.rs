@@ -99,6 +99,7 @@ pub(super) struct Board {
     pub totals: watch::Sender<Totals>,
     pub backlog: watch::Sender<Backlog>,
     pub health: watch::Sender<Health>,
+    pub size_bytes: watch::Sender<u64>,
 }
 
 impl Board {
@@ -363,6 +364,7 @@ impl Writer {
         if self.look <= Instant::now() && outcome.is_ok() {
             self.look = Instant::now() + retention.period;
             outcome = retention::prune(store, retention, now).map(|pruned| {
+                board.size_bytes.send_replace(pruned.bytes);
                 metrics::gauge!("openclaw_journal_size_bytes").set(pruned.bytes as f64);
                 metrics::counter!("openclaw_journal_pruned_turns_total").increment(pruned.turns as u64);
                 if pruned.is_full() {

@@ -9,7 +9,7 @@ use std::{
 
 use openclaw_actors::{
     inbox::InboxStatus,
-    journal::{Journal, JournalError, Record, Recorded},
+    journal::{Health, Journal, JournalError, Record, Recorded},
     optimizer::{KeepError, TrainingSlot},
     rollback::{Rollback, RollbackError},
     turn::TurnId,
@@ -317,7 +317,13 @@ impl Operator for NodeOperator {
             gateway: node.gateway.borrow().map(|address| format!("http://{address}/v1")),
             version: node.rollback.versions.number(),
             sessions: totals.sessions,
-            journal: JournalStatus { healthy: true, detail: String::new() },
+            journal: match &*node.journal.health().borrow() {
+                Health::Ok => {
+                    let detail = format!("{} MiB", node.journal.size_bytes() >> 20);
+                    JournalStatus { healthy: true, detail }
+                }
+                Health::Failing(why) => JournalStatus { healthy: false, detail: why.clone() },
+            },
             actors: children.into_iter().map(|child| self.actor(child)).collect(),
         })
     }

@@ -1,12 +1,17 @@
 //! How each role is asked whether it is well, and how it finishes what it has.
 
 use openclaw_actors::{
-    dispatch::DispatcherControl, engine::Engine, optimizer::OptimizerControl, policy::EngineControl,
-    rollout::RolloutControl, worker::WorkerControl,
+    dispatch::DispatcherControl, engine::Engine, journal::JournalControl, optimizer::OptimizerControl,
+    policy::EngineControl, rollout::RolloutControl, worker::WorkerControl,
 };
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort, rpc::CallResult};
 
 use crate::supervisor::ChildSpec;
+
+/// The journal answers; a disk that fails is told by its health.
+pub fn journal(spec: &mut ChildSpec) -> &mut ChildSpec {
+    spec.probed_by(|cell| async { ask(cell, JournalControl::Ping).await })
+}
 
 /// A worker answers whatever its work does.
 pub fn worker(spec: &mut ChildSpec) -> &mut ChildSpec {

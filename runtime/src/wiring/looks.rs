@@ -50,6 +50,8 @@ impl Builder<'_> {
         });
         let versions = self.versions.clone();
         panel.look("publisher", move || Seen { version: Some(versions.number()), detail: String::new() });
+        let journal = self.journal.clone();
+        panel.look("journal", move || says(format!("{} records to write", journal.queue().waiting)));
         let backlog = self.journal.backlog();
         panel.look("sessions", move || {
             says(format!("{} turns wait for what follows", backlog.borrow().waiting))

@@ -118,16 +118,6 @@ async fn a_file_that_is_damaged_while_it_is_written_ends_the_actor_with_its_name
     }
 }
 
-#[tokio::test]
-async fn a_paused_queue_takes_records_and_writes_them_after_the_pause() {
-    let journal = Journal::in_memory();
-    journal.pause();
-    journal.submit(completed("a")).await.expect("a place");
-    assert!(journal.queue().paused && journal.queue().waiting == 1);
-    journal.resume();
-    journal.done(followed("a")).await;
-}
-
 #[test]
 fn a_record_that_nobody_waits_for_can_be_settled_all_the_same() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -1,0 +1,28 @@
+//! The journal of a node: where it lies, how much it keeps, and the actor that writes it.
+
+use std::time::Duration;
+
+use openclaw_actors::journal::{Journal, JournalActor, JournalConfig, JournalError, Retention};
+
+use super::{Builder, care};
+use crate::topology::Topology;
+
+/// Opens the journal of the run.
+pub fn open(topology: &Topology) -> Result<Journal, JournalError> {
+    let table = &topology.journal;
+    let retention = Retention {
+        keep: Duration::from_secs(table.keep_days as u64 * 24 * 3600),
+        max_bytes: (table.max_mib as u64) << 20,
+        max_backlog_turns: table.max_backlog_turns as u64,
+        ..Retention::default()
+    };
+    Journal::open(JournalConfig { dir: topology.run.dir.clone(), retention })
+}
+
+impl Builder<'_> {
+    /// The first to start and the last to stop: all others record what they do.
+    pub(super) fn journal_writer(&mut self) {
+        let journal = self.journal.clone();
+        care::journal(self.child("journal".into(), "journal", move || (JournalActor, journal.clone())));
+    }
+}
