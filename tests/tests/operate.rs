@@ -3,10 +3,11 @@
 use std::{
     path::Path,
     process::{Command, Output},
+    time::Duration,
 };
 
 use openclaw_tests::{Launch, Node, binary};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 struct House {
     _dir: tempfile::TempDir,
@@ -16,9 +17,14 @@ struct House {
 
 impl House {
     fn open() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(sets: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder can be made");
         let run = dir.path().join("run");
-        let node = Launch::new("configs/personal-agent.toml", &run).start();
+        let launch = Launch::new("configs/personal-agent.toml", &run);
+        let node = sets.iter().fold(launch, |launch, set| launch.set(set)).start();
         Self { _dir: dir, run, node }
     }
 
@@ -41,9 +47,16 @@ impl House {
         (output.status.code(), text(&output.stderr).trim_end().to_owned())
     }
 
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.done("status --json")).expect("JSON")
+    }
+
+    fn version(&self) -> u64 {
+        self.status()["version"].as_u64().expect("a number")
+    }
+
     fn actors(&self) -> Vec<Value> {
-        let status: Value = serde_json::from_str(&self.done("status --json")).expect("JSON");
-        status["actors"].as_array().expect("actors").clone()
+        self.status()["actors"].as_array().expect("actors").clone()
     }
 
     fn actor(&self, name: &str) -> Option<Value> {
@@ -252,4 +265,52 @@ fn completions_and_manual_pages_know_the_verbs() {
     let page = printed(&["man", "dead", "retry"]);
     assert!(page.contains("Gives them another try") && page.contains("Examples:"), "{page}");
     assert_eq!(operate(&["man", "restrat"], dir.path()).status.code(), Some(1));
+}
+
+/// Has the policy learn from one reply, and waits until its version serves.
+async fn teach(house: &House, version: u64) {
+    let client = reqwest::Client::new();
+    let body =
+        json!({"model": "policy", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16});
+    let request = client.post(format!("{}/chat/completions", house.node.url)).json(&body);
+    let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+    let rated = json!({"id": answer["id"], "rating": "down"});
+    let feedback = client.post(format!("{}/feedback", house.node.url)).json(&rated).send().await;
+    assert_eq!(feedback.expect("an answer").status(), 200);
+    while house.version() != version {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_learnt_is_kept_and_undone_at_the_operators_word() {
+    let sets = ["actors.optimizer.batch_samples=1", "actors.optimizer.checkpoint_every_steps=100"];
+    let house = House::with(&sets);
+    assert_eq!(house.done("checkpoint"), "nothing is learnt yet");
+    teach(&house, 1).await;
+    let kept = |version: u64| {
+        let rows: Vec<Value> = serde_json::from_str(&house.done("versions --json")).expect("JSON");
+        let row = rows.iter().find(|row| row["version"] == version).expect("it is listed").clone();
+        (row["state"].as_str().expect("text").to_owned(), row["kept"].as_bool().expect("a flag"))
+    };
+    assert_eq!(kept(1), ("current".to_owned(), false));
+    for _ in 0..2 {
+        assert_eq!(house.done("checkpoint"), "version 1 is on the disk");
+    }
+    assert_eq!(kept(1), ("current".to_owned(), true));
+    assert!(house.run.join("versions/1").is_dir());
+    teach(&house, 2).await;
+
+    let (code, told) = house.refused("rollback 9");
+    assert_eq!(code, Some(4), "{told}");
+    assert!(told.contains("9") && told.contains("2"), "{told}");
+    assert!(house.done("rollback 1").contains("from version 2 to 1"));
+    assert!(house.done("rollback 1").contains("version 1"));
+    assert_eq!(house.version(), 1);
+    assert_eq!(house.refused("rollback 2").0, Some(5), "it lived in memory alone");
+    assert!(house.done("rollback 0").contains("from version 1 to 0"));
+    assert_eq!(house.version(), 0);
+    // Numbers only grow.
+    teach(&house, 3).await;
+    assert_eq!(house.done("stop"), "stopped");
 }

@@ -194,3 +194,14 @@ async fn one_node_has_the_folder_and_leaves_it_empty() {
     let gone = AdminClient::connect(house.dir.path()).err().expect("nobody is there");
     assert!(matches!(gone, ClientError::NotRunning { .. }), "{gone}");
 }
+
+#[tokio::test]
+async fn a_run_folder_with_a_long_name_is_served_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("r".repeat(200));
+    fs::create_dir(&run).unwrap();
+    let server = AdminServer::start(Arc::new(Notebook::default()), &run, None).await.unwrap();
+    assert_eq!(AdminClient::connect(&run).unwrap().status().await.unwrap().run, "notes");
+    server.stop().await;
+    assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
+}
