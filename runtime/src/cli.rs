@@ -164,6 +164,10 @@ pub fn main() -> ExitCode {
     // clap prints its own errors, and ends with 2.
     let cli = Cli::parse();
     run(cli.command).unwrap_or_else(|error| {
+        // Whoever read the output has seen enough.
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
+        }
         match error.downcast_ref() {
             // Its lines already begin with the file.
             Some(TopologyError::Invalid { .. }) => eprintln!("{error}"),

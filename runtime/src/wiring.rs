@@ -8,11 +8,12 @@ mod gateway;
 mod journal;
 mod looks;
 mod panel;
+mod rollouts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,14 +24,14 @@ use openclaw_actors::{
     dispatch::{Dispatcher, DispatcherArguments, Route},
     engine::{Engine, EngineLimits},
     inbox::{Inbox, InboxLimits},
-    journal::{Backlog, Journal},
+    journal::Journal,
     judge::{Judge, JudgeConfig, JudgeEngine, Judged, RecentVerdicts},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
     policy::{EngineActor, EngineArguments},
     publisher::{Publish, Publisher, Refresh, Versions},
     resume::Resume,
     rollback::Rollback,
-    rollout::{Pace, Rollout, RolloutArguments, RolloutConfig, Schedule, SessionReport},
+    rollout::SessionReport,
     sessions::{DefaultTurnType, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
     teacher::{Teacher, TeacherConfig},
     turn::{Evaluate, Sample},
@@ -39,7 +40,6 @@ use openclaw_actors::{
 use openclaw_environments::persona::Persona;
 use openclaw_model::{AdamWConfig, StepReport, VersionFolders, WeightDtype, Weights};
 use ractor::{Actor, ActorCell};
-use serde_json::Map;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
@@ -48,7 +48,7 @@ pub use self::panel::{Gate, Panel, Seen, TokenRates};
 use crate::{
     loaded_model::LoadedModel,
     run_dir,
-    supervisor::{ChildSpec, Restart, RunningChild, StartError},
+    supervisor::{ChildSpec, RunningChild, StartError},
     topology::{self, Node, Topology},
 };
 
@@ -58,10 +58,6 @@ const JUDGE_CONCURRENCY: usize = 4;
 const TEACHER_CONCURRENCY: usize = 2;
 /// Messages before the task that a judge is shown.
 const HISTORY_MESSAGES: usize = 6;
-/// A simulated user waits this long for a reply.
-const REPLY_DEADLINE: Duration = Duration::from_secs(120);
-/// How often a simulated user looks whether learning has caught up.
-const PACE_PERIOD: Duration = Duration::from_millis(10);
 
 /// The actors of a node, not started yet, and what the rest of the process sees of them.
 pub struct Wiring {
@@ -444,106 +440,6 @@ impl Builder<'_> {
         let spec = self.child("dispatcher".into(), "dispatcher", move || (Dispatcher, arguments.clone()));
         care::dispatcher(spec);
     }
-
-    /// Turns wait for no judge and no teacher, fewer samples than a batch are left, no step is under way, and the
-    /// policies serve the current version.
-    fn pace(&self, policies: &[Engine]) -> Pace {
-        let Inboxes { samples, publish, .. } = self.inboxes.clone();
-        let (backlog, versions, policies) =
-            (self.journal.backlog(), self.versions.clone(), policies.to_vec());
-        let batch = self.topology.actors.optimizer.batch_samples;
-        Arc::new(move || {
-            let (backlog, samples, publish) = (backlog.clone(), samples.clone(), publish.clone());
-            let (versions, policies) = (versions.clone(), policies.clone());
-            Box::pin(async move {
-                let caught_up = || {
-                    let Backlog { to_judge, to_teach, ready, .. } = *backlog.borrow();
-                    to_judge + to_teach == 0 && ready < batch as u64
-                };
-                // A batch stays leased until its step is committed, and in the publisher's inbox until it is told.
-                let learning = || samples.depth() >= batch || publish.depth() > 0;
-                let current = || policies.iter().all(|engine| engine.version() == versions.number());
-                while !caught_up() || learning() || !current() {
-                    tokio::time::sleep(PACE_PERIOD).await;
-                }
-            })
-        })
-    }
-
-    fn rollouts(
-        &mut self,
-        gateway: &watch::Receiver<Option<SocketAddr>>,
-        pace: &Pace,
-        reports: mpsc::Sender<SessionReport>,
-    ) -> anyhow::Result<Vec<Persona>> {
-        let mut all = Vec::new();
-        let served_model = self.topology.actors.gateway.served_model.clone();
-        let key = gateway::api_key(self.topology)?;
-        let gate = Gate::default();
-        let mut workers: Vec<ChildSpec> = Vec::new();
-        for group in &self.topology.actors.rollout {
-            let personas: Vec<Persona> = group.personas.iter().map(|persona| (*persona).into()).collect();
-            all.extend(personas.iter().copied());
-            let schedule = Arc::new(Mutex::new(Schedule::new(&personas, group.max_sessions)));
-            let config = RolloutConfig {
-                seed: group.seed.unwrap_or(self.topology.run.seed),
-                options: Map::new(),
-                stream: true,
-                reply_deadline: REPLY_DEADLINE,
-            };
-            let (gateway, served_model, key, reports) =
-                (gateway.clone(), served_model.clone(), key.clone(), reports.clone());
-            let pace = at_gate(&gate, group.wait_for_learning.then(|| pace.clone()));
-            let seen = schedule.clone();
-            let start = move |supervisor: ActorCell| {
-                let (config, schedule, reports) = (config.clone(), schedule.clone(), reports.clone());
-                let (mut gateway, served_model, key, pace) =
-                    (gateway.clone(), served_model.clone(), key.clone(), pace.clone());
-                async move {
-                    let address = gateway.wait_for(Option::is_some).await?.expect("waited for it");
-                    let client = ChatClient::new(&format!("http://{address}/v1"), served_model, key)?;
-                    let arguments = RolloutArguments { config, client, schedule, pace: Some(pace), reports };
-                    let (reference, task) = Actor::spawn_linked(None, Rollout, arguments, supervisor).await?;
-                    Ok(RunningChild { cell: reference.get_cell(), task })
-                }
-            };
-            self.panel.look("rollout", looks::rollout(seen.clone()));
-            for _ in 0..group.workers {
-                let name = format!("rollout.{}", workers.len());
-                self.panel.look(name.clone(), looks::rollout(seen.clone()));
-                let mut spec = ChildSpec::new(name, "rollout", start.clone());
-                // A worker ends once its group has no further session.
-                spec.restart = Restart::Transient;
-                let gate = gate.clone();
-                care::rollout(&mut spec).paused_when(move || gate.is_paused());
-                workers.push(spec);
-            }
-        }
-        self.specs.extend(workers.iter().cloned());
-        if let Some(last) = workers.last().cloned() {
-            self.panel.gate("rollout", gate);
-            // Further ones join the last group.
-            self.panel.factory("rollout", move |number| {
-                let name = format!("rollout.{number}");
-                ChildSpec { name, ..workers.get(number).unwrap_or(&last).clone() }
-            });
-        }
-        Ok(all)
-    }
-}
-
-/// Waits at the gate, and then for what else is waited for.
-fn at_gate(gate: &Gate, pace: Option<Pace>) -> Pace {
-    let gate = gate.clone();
-    Arc::new(move || {
-        let (gate, pace) = (gate.clone(), pace.clone());
-        Box::pin(async move {
-            if let Some(pace) = pace {
-                pace().await;
-            }
-            gate.pass().await;
-        })
-    })
 }
 
 /// How an actor is started, anew each time.
@@ -581,14 +477,4 @@ fn key_from_env(setting: &str, variable: Option<&str>) -> anyhow::Result<Option<
 fn chat_client(endpoint: &topology::Engine) -> anyhow::Result<ChatClient> {
     let key = key_from_env("actors.judge.engine.api_key_env", endpoint.api_key_env.as_deref())?;
     Ok(ChatClient::new(&endpoint.url, endpoint.model.clone(), key)?)
-}
-
-impl From<topology::Persona> for Persona {
-    fn from(persona: topology::Persona) -> Self {
-        match persona {
-            topology::Persona::Student => Self::Student,
-            topology::Persona::Ta => Self::Ta,
-            topology::Persona::Teacher => Self::Teacher,
-        }
-    }
 }

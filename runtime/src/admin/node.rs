@@ -25,6 +25,7 @@ use super::operator::{
     Operator, Refusal, RefusalKind, VersionStatus,
 };
 use crate::{
+    measures::size,
     stop::{EXIT_INTERRUPTED, StopHandle},
     supervisor::{ChildState, ChildStatus, SupervisorError, SupervisorHandle},
     wiring::Panel,
@@ -319,7 +320,7 @@ impl Operator for NodeOperator {
             sessions: totals.sessions,
             journal: match &*node.journal.health().borrow() {
                 Health::Ok => {
-                    let detail = format!("{} MiB", node.journal.size_bytes() >> 20);
+                    let detail = size(node.journal.size_bytes());
                     JournalStatus { healthy: true, detail }
                 }
                 Health::Failing(why) => JournalStatus { healthy: false, detail: why.clone() },

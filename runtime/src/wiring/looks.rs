@@ -7,12 +7,14 @@ use std::{
 
 use openclaw_actors::{
     engine::Engine,
+    journal::Backlog,
     rollout::{Progress, Schedule},
 };
 use openclaw_model::StepReport;
 use tokio::sync::watch;
 
 use super::{Builder, Seen, TokenRates};
+use crate::measures::size;
 
 impl Builder<'_> {
     /// Puts up what every role but the simulated users says.
@@ -51,7 +53,15 @@ impl Builder<'_> {
         let versions = self.versions.clone();
         panel.look("publisher", move || Seen { version: Some(versions.number()), detail: String::new() });
         let journal = self.journal.clone();
-        panel.look("journal", move || says(format!("{} records to write", journal.queue().waiting)));
+        panel.look("journal", move || {
+            let (turns, waiting) = (journal.totals().borrow().turns, journal.queue().waiting);
+            says(format!("{}, {turns} turns, {waiting} records to write", size(journal.size_bytes())))
+        });
+        let backlog = self.journal.backlog();
+        panel.look("dispatcher", move || {
+            let Backlog { to_judge, to_teach, ready, dead, .. } = *backlog.borrow();
+            says(format!("{to_judge} to judge, {to_teach} to teach, {ready} to train, {dead} dead"))
+        });
         let backlog = self.journal.backlog();
         panel.look("sessions", move || {
             says(format!("{} turns wait for what follows", backlog.borrow().waiting))
