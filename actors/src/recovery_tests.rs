@@ -1,6 +1,6 @@
 //! Roles that are killed again and again under load: what was sent is handled, once.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorCell};
@@ -14,7 +14,7 @@ use crate::{
     },
     dispatch::{Dispatcher, DispatcherArguments, Route},
     inbox::{Inbox, InboxLimits},
-    journal::{Journal, Record, Totals},
+    journal::{Journal, JournalActor, JournalConfig, JournalError, Record, Retention, Totals},
     judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
     methods::{MethodConfig, MethodKind},
     prompts::{PromptStyle, hint_answer},
@@ -140,23 +140,38 @@ async fn judge_teacher_and_dispatcher_killed_ten_times_handle_all_that_was_sent(
     assert_eq!((backlog.to_judge, backlog.to_teach, backlog.ready, backlog.dead), (0, 0, TURNS, 0));
 }
 
-/// One conversation of a client that says its whole history each time, as a gateway tells of it.
-async fn converse(address: SessionsAddress, journal: Journal, name: String, named: bool, exchanges: u32) {
-    let session_header = named.then(|| name.clone());
-    let marks = RequestMarks { session_header, ..RequestMarks::default() };
-    let mut history: Vec<Value> = vec![json!({"role": "user", "content": format!("I am {name}")})];
-    for exchange in 1..=exchanges {
-        let request = ArrivedRequest::new(marks.clone(), Arc::new(history.clone()), false);
+/// A client that says its whole history each time, and the gateway that tells of it.
+struct Client {
+    name: String,
+    marks: RequestMarks,
+    history: Vec<Value>,
+    exchanges: u32,
+}
+
+impl Client {
+    fn new(number: u64) -> Self {
+        let name = format!("client-{number}");
+        let session_header = (number % 2 == 0).then(|| name.clone());
+        let marks = RequestMarks { session_header, ..RequestMarks::default() };
+        let history = vec![json!({"role": "user", "content": format!("I am {name}")})];
+        Self { name, marks, history, exchanges: 0 }
+    }
+
+    async fn exchange(&mut self, address: &SessionsAddress, journal: &Journal) {
+        self.exchanges += 1;
+        let (name, number) = (&self.name, self.exchanges);
+        let request = ArrivedRequest::new(self.marks.clone(), Arc::new(self.history.clone()), false);
         let arrival = address.arrive(request).await;
-        assert_eq!((arrival.kind, arrival.index), (TurnKind::Main, exchange), "{name}");
-        let reply = json!({"role": "assistant", "content": format!("reply {exchange} to {name}")});
-        let mut turn = turn(history.clone(), "**four**");
+        assert_eq!((arrival.kind, arrival.index), (TurnKind::Main, number), "{name}");
+        let reply = json!({"role": "assistant", "content": format!("reply {number} to {name}")});
+        let mut turn = turn(self.history.clone(), "**four**");
+        turn.id = TurnId(format!("{name}-{number}").into());
         (turn.session, turn.index) = (arrival.session, arrival.index);
         let (turn, mark) = (Arc::new(turn), arrival.fingerprint.mark(&reply));
         let completed = Record::TurnCompleted { turn: turn.clone(), mark: mark.clone() };
         journal.record(completed).await.expect("recorded");
         address.complete(TurnCompleted { turn, mark }).await;
-        history.extend([reply, json!({"role": "user", "content": format!("remark {exchange}")})]);
+        self.history.extend([reply, json!({"role": "user", "content": format!("remark {number}")})]);
     }
 }
 
@@ -173,9 +188,13 @@ async fn sessions_killed_ten_times_under_conversations_pair_every_turn_with_its_
     let mut sessions = Mortal::new(move || (Sessions, arguments.clone())).await;
     let talking: Vec<JoinHandle<()>> = (0..CONVERSATIONS)
         .map(|number| {
-            let name = format!("client-{number}");
-            let talk = converse(address.clone(), journal.clone(), name, number % 2 == 0, EXCHANGES as u32);
-            tokio::spawn(talk)
+            let (address, journal) = (address.clone(), journal.clone());
+            tokio::spawn(async move {
+                let mut client = Client::new(number);
+                for _ in 0..EXCHANGES {
+                    client.exchange(&address, &journal).await;
+                }
+            })
         })
         .collect();
     let mut totals = journal.totals();
@@ -193,4 +212,60 @@ async fn sessions_killed_ten_times_under_conversations_pair_every_turn_with_its_
     assert_eq!((turns, next_states, sessions), (CONVERSATIONS * EXCHANGES, followed, CONVERSATIONS));
     let backlog = *journal.backlog().borrow();
     assert_eq!((backlog.to_judge, backlog.waiting), (followed, CONVERSATIONS));
+}
+
+/// Once the writer of the life before has let go of the folder.
+async fn open_journal(dir: &Path) -> Journal {
+    loop {
+        let config = JournalConfig { dir: dir.to_owned(), retention: Retention::default() };
+        match Journal::open(config) {
+            Ok(journal) => return journal,
+            Err(JournalError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn clients_that_go_on_after_the_process_ended_find_their_sessions_and_no_turn_is_lost() {
+    const CLIENTS: u64 = 6;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut clients: Vec<Client> = (0..CLIENTS).map(Client::new).collect();
+    for life in 1..=4 {
+        let journal = open_journal(dir.path()).await;
+        let (address, inbox) = (SessionsAddress::default(), Inbox::new("judge", InboxLimits::default()));
+        let (writer, writing) =
+            Actor::spawn(None, JournalActor, journal.clone()).await.expect("the journal starts");
+        let arguments = SessionsArguments {
+            config: SessionsConfig::default(),
+            journal: journal.clone(),
+            address: address.clone(),
+        };
+        let (sessions, sessions_task) = Actor::spawn(None, Sessions, arguments).await.expect("it starts");
+        let arguments = DispatcherArguments {
+            journal: journal.clone(),
+            evaluations: Some(Route::to(inbox.clone())),
+            judged: None,
+            samples: None,
+        };
+        let (dispatcher, carrying) = Actor::spawn(None, Dispatcher, arguments).await.expect("it starts");
+        for client in &mut clients {
+            for _ in 0..2 {
+                client.exchange(&address, &journal).await;
+            }
+        }
+        // Nobody judged in any life: all that was followed is handed out again.
+        let followed = CLIENTS * (2 * life - 1);
+        while inbox.depth() < followed as usize {
+            tokio::task::yield_now().await;
+        }
+        let Totals { turns, next_states, sessions: conversations, .. } = *journal.totals().borrow();
+        assert_eq!((turns, next_states, conversations), (2 * life * CLIENTS, followed, CLIENTS), "{life}");
+        sessions.kill();
+        dispatcher.kill();
+        writer.kill();
+        for task in [sessions_task, carrying, writing] {
+            task.await.expect("it ends");
+        }
+    }
 }

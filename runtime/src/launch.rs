@@ -103,6 +103,7 @@ pub async fn run(
     }
 
     stop_handle.stop();
+    watcher.view.closing.stop();
     let stuck = supervisor.stop().await;
     // An optimizer that did not stop in time may still write.
     if timeout(LAST_STEP, watcher.view.training.ended()).await.is_err() {

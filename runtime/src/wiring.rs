@@ -48,6 +48,7 @@ pub use self::panel::{Gate, Panel, Seen, TokenRates};
 use crate::{
     loaded_model::LoadedModel,
     run_dir,
+    stop::{StopHandle, stop_flag},
     supervisor::{ChildSpec, RunningChild, StartError},
     topology::{self, Node, Topology},
 };
@@ -75,6 +76,9 @@ pub struct View {
     pub gateway: watch::Receiver<Option<SocketAddr>>,
     /// Requests being answered.
     pub in_flight: watch::Receiver<usize>,
+    /// To be raised before the node stops: the gateway then lets answers end, and cuts those that take too long. A
+    /// gateway that stops without it has a successor.
+    pub closing: StopHandle,
     /// How fast the policy's engines draw tokens.
     pub rates: TokenRates,
     /// The announcement of versions.
@@ -91,6 +95,13 @@ pub struct View {
     pub sessions: mpsc::Receiver<SessionReport>,
     /// Personas of all groups.
     pub personas: Vec<Persona>,
+}
+
+/// What is seen of the gateway, whichever incarnation.
+struct GatewayView {
+    address: watch::Receiver<Option<SocketAddr>>,
+    in_flight: watch::Receiver<usize>,
+    closing: StopHandle,
 }
 
 /// Where work waits between the roles.
@@ -188,7 +199,7 @@ impl Builder<'_> {
         self.judges(judge_engine);
         self.dispatcher();
         let pace = self.pace(&policies);
-        let (gateway, in_flight) = self.gateway(&policies, sessions)?;
+        let GatewayView { address: gateway, in_flight, closing } = self.gateway(&policies, sessions)?;
         let (session_reports, session_view) = mpsc::channel(1024);
         let personas = self.rollouts(&gateway, &pace, session_reports)?;
         let rates = TokenRates::new(&policies);
@@ -204,6 +215,7 @@ impl Builder<'_> {
         let view = View {
             gateway,
             in_flight,
+            closing,
             rates,
             versions: self.versions,
             rollback,
@@ -257,7 +269,8 @@ impl Builder<'_> {
             journal: self.journal.clone(),
             address: address.clone(),
         };
-        self.child("sessions".into(), "sessions", move || (Sessions, arguments.clone()));
+        let spec = self.child("sessions".into(), "sessions", move || (Sessions, arguments.clone()));
+        care::sessions(spec);
         address
     }
 
@@ -408,14 +421,10 @@ impl Builder<'_> {
         self.workers(&work, &inbox, JUDGE_CONCURRENCY, table.replicas);
     }
 
-    #[allow(clippy::type_complexity)]
-    fn gateway(
-        &mut self,
-        policies: &[Engine],
-        sessions: SessionsAddress,
-    ) -> anyhow::Result<(watch::Receiver<Option<SocketAddr>>, watch::Receiver<usize>)> {
-        let (address, gateway) = watch::channel(None);
+    fn gateway(&mut self, policies: &[Engine], sessions: SessionsAddress) -> anyhow::Result<GatewayView> {
+        let (address, address_view) = watch::channel(None);
         let (in_flight, in_flight_view) = watch::channel(0);
+        let (closing, node_closes) = stop_flag();
         let arguments = GatewayArguments::new(
             self.topology,
             policies.to_vec(),
@@ -423,9 +432,11 @@ impl Builder<'_> {
             self.journal.clone(),
             address,
             in_flight,
+            node_closes,
         )?;
-        self.child("gateway".into(), "gateway", move || (GatewayActor, arguments.clone()));
-        Ok((gateway, in_flight_view))
+        let spec = self.child("gateway".into(), "gateway", move || (GatewayActor, arguments.clone()));
+        care::gateway(spec);
+        Ok(GatewayView { address: address_view, in_flight: in_flight_view, closing })
     }
 
     /// Carries work into the inboxes of the stages above.

@@ -108,3 +108,31 @@ async fn what_clients_get_wrong_is_told_and_the_server_stays_up() {
     assert_eq!(answer["object"], "chat.completion");
     assert_eq!(node.supervisor.stop().await, Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_notice_nothing_of_a_gateway_and_a_policy_that_are_restarted_under_them() {
+    let (node, _dir) = start(&["actors.rollout=[]"]).await;
+    let talk = |number: usize| {
+        let (client, url) = (node.client.clone(), node.url.clone());
+        tokio::spawn(async move {
+            for question in 0..4 {
+                let (named, finish) = stream(&client, &url, 10 * number + question).await;
+                assert!(["stop", "length"].contains(&finish.as_str()), "{finish}");
+                assert!(!named.is_empty());
+            }
+        })
+    };
+    let talking: Vec<_> = (0..4).map(talk).collect();
+    let mut turns = node.view.journal.totals();
+    for restart in 1..=5 {
+        turns.wait_for(|totals| totals.turns >= 2 * restart).await.expect("the journal lives");
+        for name in ["gateway", "policy.0", "sessions"] {
+            node.supervisor.restart(name, false).await.expect("it comes back");
+        }
+    }
+    for talk in talking {
+        talk.await.expect("every stream came to its end");
+    }
+    assert_eq!(turns.borrow().turns, 16);
+    assert_eq!(node.supervisor.stop().await, Vec::<String>::new());
+}

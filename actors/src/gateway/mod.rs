@@ -4,6 +4,7 @@ mod admission;
 mod auth;
 mod chat;
 mod completion;
+mod door;
 mod draft;
 mod errors;
 mod feedback;
@@ -15,7 +16,6 @@ mod stream;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt;
 use futures::future::BoxFuture;
 use openclaw_model::{ChatTemplate, Tokenizer};
 use serde::Deserialize;
@@ -26,7 +26,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::{admission::Admission, models::ServedModels};
+use self::{admission::Admission, door::Door, models::ServedModels};
 pub use self::{auth::ApiKey, errors::ApiError};
 use crate::{engine::Engine, journal::TurnMark, sessions::SessionsAddress, turn::Turn};
 
@@ -88,6 +88,8 @@ impl Default for GatewayConfig {
     }
 }
 
+/// How often a gateway that finishes looks whether it has.
+const LOOK_PERIOD: Duration = Duration::from_millis(10);
 /// Turns kept while the journal is away; more are lost to it.
 const MOST_LATE_TURNS: usize = 1024;
 
@@ -108,6 +110,8 @@ pub struct GatewayDeps {
     pub sessions: SessionsAddress,
     /// Where turns are written down, if anywhere.
     pub recorder: Option<Recorder>,
+    /// A socket that listens already, see [`GatewayHandle::socket`]; else `listen` is bound.
+    pub socket: Option<std::net::TcpListener>,
 }
 
 /// Why a gateway did not start.
@@ -159,6 +163,8 @@ pub struct Shared {
     late_turns: Arc<Semaphore>,
     /// Set when answers that have not ended must end now.
     cut: watch::Sender<bool>,
+    /// Until the gateway leaves: then each connection is closed after its next answer.
+    open: watch::Receiver<bool>,
 }
 
 /// The API.
@@ -184,8 +190,13 @@ impl Gateway {
             return Err(GatewayError::Config { key: "engines", problem: "are none" });
         }
         let failed = |source| GatewayError::Listen { listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
+        let socket = match deps.socket {
+            Some(socket) => socket,
+            None => TcpListener::bind(listen).await.and_then(TcpListener::into_std).map_err(failed)?,
+        };
+        let addr = socket.local_addr().map_err(failed)?;
+        let open = watch::Sender::new(true);
+        let door = Door::new(&socket, open.subscribe()).map_err(failed)?;
         let queue_timeout = Duration::from_secs(config.queue_timeout_secs);
         let shared = Arc::new(Shared {
             admission: Admission::new(config.max_in_flight, config.queue_depth, queue_timeout),
@@ -198,32 +209,27 @@ impl Gateway {
             recorder: deps.recorder,
             late_turns: Arc::new(Semaphore::new(MOST_LATE_TURNS)),
             cut: watch::Sender::new(false),
+            open: open.subscribe(),
             config,
         });
         let router = routes::router(shared.clone());
-        let (stop, mut stopping) = watch::channel(false);
-        // Tokens are small packets: each must leave at once.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                warn!(%error, "TCP_NODELAY could not be set");
-            }
-        });
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-            // A dropped handle stops the server, too.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        });
+        let hang_up = watch::Sender::new(false);
+        let closing = door::time_to_hang_up(open.subscribe(), hang_up.subscribe());
+        let server = axum::serve(door, router).with_graceful_shutdown(closing);
         let server = tokio::spawn(server.into_future());
         info!(%addr, "gateway listens");
-        Ok(GatewayHandle { addr, shared, stop, server })
+        Ok(GatewayHandle { addr, socket, shared, open, hang_up, server })
     }
 }
 
-/// A gateway that serves. Dropping it stops it without a deadline for the answers under way.
+/// A gateway that serves. Dropped, it accepts no more, and the answers under way go on.
 pub struct GatewayHandle {
     /// Where it listens; the real port when 0 was asked for.
     pub addr: SocketAddr,
+    socket: std::net::TcpListener,
     shared: Arc<Shared>,
-    stop: watch::Sender<bool>,
+    open: watch::Sender<bool>,
+    hang_up: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
 }
 
@@ -238,17 +244,35 @@ impl GatewayHandle {
         self.shared.admission.waiting()
     }
 
+    /// Where it listens, for its successor: as long as somebody holds it, clients that arrive while nobody serves wait
+    /// for whoever serves next.
+    pub fn socket(&self) -> std::io::Result<std::net::TcpListener> {
+        self.socket.try_clone()
+    }
+
+    /// Accepts no more and returns when every answer has ended.
+    pub async fn finish(self) {
+        self.open.send_replace(false);
+        while self.in_flight() + self.queued() > 0 {
+            tokio::time::sleep(LOOK_PERIOD).await;
+        }
+    }
+
     /// Accepts no more, lets answers end until `deadline`, then cuts them. `true` when none was cut.
-    pub async fn stop(mut self, deadline: Duration) -> bool {
-        self.stop.send_replace(true);
-        if tokio::time::timeout(deadline, &mut self.server).await.is_ok() {
+    pub async fn stop(self, deadline: Duration) -> bool {
+        let Self { socket, shared, open, hang_up, mut server, .. } = self;
+        drop(socket);
+        open.send_replace(false);
+        hang_up.send_replace(true);
+        if tokio::time::timeout(deadline, &mut server).await.is_ok() {
             return true;
         }
-        warn!(in_flight = self.in_flight(), "answers are cut: the deadline for stopping has passed");
-        self.shared.cut.send_replace(true);
+        let in_flight = shared.admission.in_flight();
+        warn!(in_flight, "answers are cut: the deadline for stopping has passed");
+        shared.cut.send_replace(true);
         // Their clients are told; whoever does not read by then is left.
-        if tokio::time::timeout(Duration::from_secs(1), &mut self.server).await.is_err() {
-            self.server.abort();
+        if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
+            server.abort();
         }
         false
     }

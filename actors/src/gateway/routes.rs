@@ -5,6 +5,7 @@ use std::{any::Any, sync::Arc};
 use axum::{
     Json, Router,
     extract::{Request, State},
+    http::{HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -31,6 +32,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .layer(CatchPanicLayer::custom(after_panic))
         .layer(middleware::from_fn_with_state(shared.clone(), check_key))
         .layer(middleware::from_fn(count))
+        .layer(middleware::from_fn_with_state(shared.clone(), close_when_leaving))
         .with_state(shared)
 }
 
@@ -64,6 +66,15 @@ async fn check_key(State(shared): State<Arc<Shared>>, request: Request, next: Ne
         Some(error) => error.into_response(),
         None => next.run(request).await,
     }
+}
+
+/// So that the client's next request finds the successor.
+async fn close_when_leaving(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if !*shared.open.borrow() || shared.open.has_changed().is_err() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn count(request: Request, next: Next) -> Response {

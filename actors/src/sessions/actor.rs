@@ -45,6 +45,8 @@ pub enum SessionsMessage {
     TurnCompleted(TurnCompleted, RpcReplyPort<()>),
     /// A person rated or commented a response.
     Feedback(Feedback, RpcReplyPort<FeedbackOutcome>),
+    /// Answers.
+    Ping(RpcReplyPort<()>),
     /// Time to look for idle sessions.
     Sweep,
 }
@@ -117,6 +119,7 @@ impl Actor for Sessions {
                 state.tell_journal().await;
                 let _ = reply.send(outcome);
             }
+            SessionsMessage::Ping(reply) => drop(reply.send(())),
             SessionsMessage::Sweep => state.conversations.sweep(now),
         }
         state.tell_journal().await;

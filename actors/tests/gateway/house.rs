@@ -324,6 +324,7 @@ fn deps_of(
         template: template.clone(),
         sessions: sessions.clone(),
         recorder: Some(record.clone()),
+        socket: None,
     }
 }
 

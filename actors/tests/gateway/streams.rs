@@ -1,7 +1,10 @@
 //! Streams: token by token, in the order that clients need, and ended cleanly whoever leaves first.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -133,6 +136,34 @@ async fn the_end_of_a_reply_waits_for_its_record() {
     assert!(events.next().now_or_never().is_none(), "the finish chunk overtook the record");
     gate.add_permits(1);
     assert_eq!(events.next_json().await["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn a_journal_that_does_not_answer_holds_no_reply_and_gets_the_turn_when_it_is_back() {
+    let gate = Arc::new(Semaphore::new(0));
+    let tries = Arc::new(AtomicUsize::new(0));
+    let recorder: Recorder = Arc::new({
+        let (gate, tries) = (gate.clone(), tries.clone());
+        move |_, _| {
+            let (gate, first) = (gate.clone(), tries.fetch_add(1, Ordering::SeqCst) == 0);
+            async move {
+                let _open = gate.acquire().await.map_err(|error| error.to_string())?;
+                // Back, it fails once more.
+                if first { Err("disk full".to_owned()) } else { Ok(()) }
+            }
+            .boxed()
+        }
+    });
+    let config = GatewayConfig { journal_wait_secs: 0, ..GatewayConfig::default() };
+    let house = House::with(config, Some(recorder)).await;
+    house.script.then(Line::Say("yes"));
+    let events = house.stream(&streamed(ask("hi"))).await.rest().await;
+    assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
+    let mut totals = house.journal.totals();
+    assert_eq!(totals.borrow().turns, 0);
+    gate.add_permits(1);
+    totals.wait_for(|totals| totals.turns == 1).await.expect("the journal lives");
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use openclaw_actors::{
     dispatch::DispatcherControl, engine::Engine, journal::JournalControl, optimizer::OptimizerControl,
-    policy::EngineControl, rollout::RolloutControl, worker::WorkerControl,
+    policy::EngineControl, rollout::RolloutControl, sessions::SessionsMessage, worker::WorkerControl,
 };
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort, rpc::CallResult};
 
+use super::gateway::GatewayControl;
 use crate::supervisor::ChildSpec;
 
 /// The journal answers; a disk that fails is told by its health.
@@ -39,6 +40,17 @@ pub fn optimizer(spec: &mut ChildSpec) -> &mut ChildSpec {
 /// The dispatcher's tasks wait for inboxes and for the journal; its actor answers meanwhile.
 pub fn dispatcher(spec: &mut ChildSpec) -> &mut ChildSpec {
     spec.probed_by(|cell| async { ask(cell, DispatcherControl::Ping).await })
+}
+
+/// The gateway answers; drained, it lets every answer end.
+pub fn gateway(spec: &mut ChildSpec) -> &mut ChildSpec {
+    spec.probed_by(|cell| async { ask(cell, GatewayControl::Ping).await })
+        .drained_by(|cell| async { drained(ask(cell, GatewayControl::Drain).await) })
+}
+
+/// Sessions may wait for the journal, but not for long.
+pub fn sessions(spec: &mut ChildSpec) -> &mut ChildSpec {
+    spec.probed_by(|cell| async { ask(cell, SessionsMessage::Ping).await })
 }
 
 /// A simulated user answers whatever it is told.

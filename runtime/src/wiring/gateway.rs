@@ -1,7 +1,8 @@
-//! The gateway under supervision: the port stays the same through its restarts.
+//! The gateway under supervision. Its socket outlives it: clients that arrive while it restarts wait, and answers under
+//! way go on.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -12,10 +13,10 @@ use openclaw_actors::{
     journal::{Journal, Record},
     sessions::SessionsAddress,
 };
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 
-use crate::topology::Topology;
+use crate::{stop::StopSignal, topology::Topology};
 
 /// Answers under way get this long to end when the gateway stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
@@ -31,7 +32,8 @@ pub struct GatewayArguments {
     journal: Journal,
     address: Arc<watch::Sender<Option<SocketAddr>>>,
     in_flight: Arc<watch::Sender<usize>>,
-    port: Arc<OnceLock<SocketAddr>>,
+    socket: Arc<OnceLock<TcpListener>>,
+    closing: StopSignal,
 }
 
 impl GatewayArguments {
@@ -43,6 +45,7 @@ impl GatewayArguments {
         journal: Journal,
         address: watch::Sender<Option<SocketAddr>>,
         in_flight: watch::Sender<usize>,
+        closing: StopSignal,
     ) -> anyhow::Result<Self> {
         let (table, policy) = (&topology.actors.gateway, &topology.actors.policy);
         let config = GatewayConfig {
@@ -65,7 +68,8 @@ impl GatewayArguments {
             journal,
             address: Arc::new(address),
             in_flight: Arc::new(in_flight),
-            port: Arc::default(),
+            socket: Arc::default(),
+            closing,
         })
     }
 }
@@ -78,20 +82,31 @@ pub fn api_key(topology: &Topology) -> anyhow::Result<Option<String>> {
 /// The actor `gateway`.
 pub struct GatewayActor;
 
+/// What it is told and asked.
+pub enum GatewayControl {
+    /// Time to look at the number of requests in flight.
+    Look,
+    /// Answers.
+    Ping(RpcReplyPort<()>),
+    /// Accepts no more, lets every answer end, answers, and stops.
+    Drain(RpcReplyPort<()>),
+}
+
 /// One incarnation.
 pub struct Serving {
     handle: Option<GatewayHandle>,
     in_flight: Arc<watch::Sender<usize>>,
+    closing: StopSignal,
 }
 
 impl Actor for GatewayActor {
-    type Msg = Look;
+    type Msg = GatewayControl;
     type State = Serving;
     type Arguments = GatewayArguments;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<Look>,
+        myself: ActorRef<GatewayControl>,
         arguments: GatewayArguments,
     ) -> Result<Serving, ActorProcessingErr> {
         let journal = arguments.journal.clone();
@@ -102,10 +117,6 @@ impl Actor for GatewayActor {
                 journal.record(completed).await.map(drop).map_err(|error| error.to_string())
             })
         });
-        let mut config = arguments.config.clone();
-        if let Some(port) = arguments.port.get() {
-            config.listen = *port;
-        }
         // Every replica reads and writes text the same way.
         let text = arguments.engines.first().ok_or("there is no policy to serve")?.text();
         let deps = GatewayDeps {
@@ -115,33 +126,57 @@ impl Actor for GatewayActor {
             template: text.template.clone(),
             sessions: arguments.sessions.clone(),
             recorder: Some(recorder),
+            socket: arguments.socket.get().map(TcpListener::try_clone).transpose()?,
         };
-        let handle = Gateway::start(config, deps).await?;
-        let address = *arguments.port.get_or_init(|| handle.addr);
-        arguments.address.send_replace(Some(address));
-        myself.send_interval(LOOK_PERIOD, || Look);
-        Ok(Serving { handle: Some(handle), in_flight: arguments.in_flight })
+        let handle = Gateway::start(arguments.config.clone(), deps).await?;
+        // The first one stays; later ones are copies of it.
+        let _ = arguments.socket.set(handle.socket()?);
+        arguments.address.send_replace(Some(handle.addr));
+        myself.send_interval(LOOK_PERIOD, || GatewayControl::Look);
+        Ok(Serving {
+            handle: Some(handle),
+            in_flight: arguments.in_flight,
+            closing: arguments.closing.clone(),
+        })
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Look>,
-        _: Look,
+        myself: ActorRef<GatewayControl>,
+        control: GatewayControl,
         serving: &mut Serving,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(handle) = &serving.handle {
-            serving.in_flight.send_replace(handle.in_flight());
+        match control {
+            GatewayControl::Look => {
+                let in_flight = serving.handle.as_ref().map_or(0, GatewayHandle::in_flight);
+                serving.in_flight.send_replace(in_flight);
+            }
+            // The asker may have given up waiting, here and below.
+            GatewayControl::Ping(reply) => drop(reply.send(())),
+            GatewayControl::Drain(reply) => {
+                let handle = serving.handle.take();
+                tokio::spawn(async move {
+                    if let Some(handle) = handle {
+                        handle.finish().await;
+                    }
+                    let _ = reply.send(());
+                    myself.stop(Some("drained".to_owned()));
+                });
+            }
         }
         Ok(())
     }
 
-    async fn post_stop(&self, _: ActorRef<Look>, serving: &mut Serving) -> Result<(), ActorProcessingErr> {
-        if let Some(handle) = serving.handle.take() {
+    async fn post_stop(
+        &self,
+        _: ActorRef<GatewayControl>,
+        serving: &mut Serving,
+    ) -> Result<(), ActorProcessingErr> {
+        let handle = serving.handle.take();
+        // In a restart the answers under way go on beside the successor.
+        if let Some(handle) = handle.filter(|_| serving.closing.is_set()) {
             handle.stop(STOP_DEADLINE).await;
         }
         Ok(())
     }
 }
-
-/// Time to look at the number of requests in flight.
-pub struct Look;
