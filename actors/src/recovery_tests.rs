@@ -151,7 +151,7 @@ struct Client {
 impl Client {
     fn new(number: u64) -> Self {
         let name = format!("client-{number}");
-        let session_header = (number % 2 == 0).then(|| name.clone());
+        let session_header = number.is_multiple_of(2).then(|| name.clone());
         let marks = RequestMarks { session_header, ..RequestMarks::default() };
         let history = vec![json!({"role": "user", "content": format!("I am {name}")})];
         Self { name, marks, history, exchanges: 0 }
