@@ -245,6 +245,9 @@ impl JudgeEngine {
     /// One sample of what the model says to `prompt`, as one user message.
     async fn answer(&self, prompt: &str, config: &JudgeConfig) -> Result<String, EngineError> {
         let message = json!({"role": "user", "content": prompt});
+        if fault::failure("judge.never_answers").is_some() {
+            std::future::pending::<()>().await;
+        }
         match self {
             Self::Embedded(engine) => {
                 let prompt_ids = engine.prompt_ids(&[message], &[], &Map::new())?;

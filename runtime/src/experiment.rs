@@ -3,6 +3,7 @@
 mod launched;
 mod load;
 mod personalization;
+mod recovery;
 pub mod serving;
 mod soak;
 mod users;
@@ -20,6 +21,7 @@ Examples:
   openclaw-rl experiment personalization --seeds 1 --topology configs/methods/opd.toml --set actors.judge.votes=3
   openclaw-rl experiment serving
   openclaw-rl experiment load --sessions 10000 --streams 200
+  openclaw-rl experiment recovery --kills 10
   openclaw-rl experiment soak --minutes 30";
 
 /// Which experiment.
@@ -31,6 +33,8 @@ pub enum Experiment {
     Serving(serving::ServingArgs),
     /// Memory of many open sessions, and what many streams at once notice of each other.
     Load(load::LoadArgs),
+    /// How long each part of a node needs after a crash until it does work again, and what is lost.
+    Recovery(recovery::RecoveryArgs),
     /// A node under load and under kills for a long time: what it holds must not grow.
     Soak(soak::SoakArgs),
 }
@@ -41,6 +45,7 @@ pub async fn command(experiment: Experiment, stop: StopSignal) -> anyhow::Result
         Experiment::Personalization(args) => personalization::command(args, stop).await?,
         Experiment::Serving(args) => serving::command(args).await?,
         Experiment::Load(args) => load::command(args).await?,
+        Experiment::Recovery(args) => recovery::command(args).await?,
         Experiment::Soak(args) => soak::command(args).await?,
     };
     std::io::stdout().write_all(table.as_bytes())?;

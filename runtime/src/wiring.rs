@@ -5,7 +5,7 @@
 
 mod care;
 mod gateway;
-mod journal;
+pub(crate) mod journal;
 mod looks;
 mod panel;
 mod rollouts;

@@ -1,11 +1,13 @@
 //! What the end-to-end tests share: the binary they run, and the node it becomes.
 
 mod hosted;
+mod ledger;
 mod node;
 
 use std::{path::PathBuf, process::Command, sync::OnceLock};
 
 pub use hosted::{HostedNode, stream};
+pub use ledger::Ledger;
 pub use node::{Launch, Node};
 
 /// The `openclaw-rl` binary of this tree: the one named by `OPENCLAW_BIN`, or one that is built now, in the

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::{PolicyWeights, ServingModel, Shared};
+use crate::fault;
 
 /// What the handle reads of its thread.
 #[derive(Default)]
@@ -230,6 +231,7 @@ impl Thread {
 
     fn step(&mut self, model: &mut dyn ServingModel) -> Result<(), String> {
         let started = Instant::now();
+        fault::point("engine.step");
         let events = model.step()?;
         let mut tokens = 0;
         for (sequence, event) in events {

@@ -64,6 +64,7 @@ impl Applying<'_> {
             Record::Taught { turn, .. } => {
                 let done = self.change(turn, TurnState::Judged, TurnState::Ready.into(), bodies)?;
                 self.tally.totals.samples += u64::from(done);
+                self.tally.totals.taught += u64::from(done);
                 done
             }
             Record::TurnDropped { turn, reason } => self.give_up(turn, reason)?,
@@ -84,7 +85,7 @@ impl Applying<'_> {
                 if held > 0 {
                     self.tally.totals.quarantined += held;
                     self.tally.totals.withheld += 1;
-                    self.insert_step((*step, None, Some(reason), turns.len(), fingerprint), bodies)?;
+                    self.insert_step((*step, None, Some(reason), turns.len() as u64, fingerprint), bodies)?;
                 }
                 held > 0
             }
@@ -192,7 +193,7 @@ impl Applying<'_> {
             self.learn(&commit.turns, commit.version)?;
         }
         self.tally.totals.steps += 1;
-        let row = (commit.step, Some(commit.version), None, commit.turns.len(), commit.fingerprint.as_str());
+        let row = (commit.step, Some(commit.version), None, commit.batch, commit.fingerprint.as_str());
         self.insert_step(row, bodies)?;
         Ok(true)
     }
@@ -262,7 +263,7 @@ impl Applying<'_> {
 
     fn insert_step(
         &self,
-        (step, version, withheld, turns, fingerprint): (u64, Option<u64>, Option<&str>, usize, &str),
+        (step, version, withheld, turns, fingerprint): (u64, Option<u64>, Option<&str>, u64, &str),
         bodies: &[Kept],
     ) -> rusqlite::Result<()> {
         let report = bodies.first().map(|kept| kept.bytes.as_slice());

@@ -152,6 +152,8 @@ pub struct StepCommit {
     pub base: u64,
     /// With a checkpoint: every turn learnt from since the last one. Without: those of this step, which stay leased.
     pub turns: Vec<TurnId>,
+    /// Turns of this step's own batch.
+    pub batch: u64,
     /// What the step did.
     pub report: StepReport,
     /// Names the version's weights.
@@ -273,6 +275,8 @@ pub struct Totals {
     pub neutral: u64,
     /// Turns with at least one hint.
     pub hinted: u64,
+    /// Turns that a teacher scored.
+    pub taught: u64,
     /// Samples made ready for the optimizer.
     pub samples: u64,
     /// Turns given up, for whatever reason.

@@ -16,7 +16,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Those kept by name; the backlog is counted from the turns.
-    fn named(&mut self) -> [(&'static str, &mut u64); 16] {
+    fn named(&mut self) -> [(&'static str, &mut u64); 17] {
         let Self { totals, backlog, resumable } = self;
         [
             ("sessions", &mut totals.sessions),
@@ -26,6 +26,7 @@ impl Tally {
             ("rejected", &mut totals.rejected),
             ("neutral", &mut totals.neutral),
             ("hinted", &mut totals.hinted),
+            ("taught", &mut totals.taught),
             ("samples", &mut totals.samples),
             ("dropped", &mut totals.dropped),
             ("quarantined", &mut totals.quarantined),

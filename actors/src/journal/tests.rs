@@ -106,6 +106,7 @@ fn commit(version: u64, names: &[&str], checkpoint: bool) -> StepCommit {
         version,
         base: version - 1,
         turns: ids(names),
+        batch: names.len() as u64,
         report: report(version as u32),
         fingerprint: format!("print {version}"),
         checkpoint,

@@ -277,12 +277,13 @@ impl Learner {
             true => turns(self.held.iter().chain(&leases)),
             false => turns(&leases),
         };
-        let samples = turns.len();
+        let samples = leases.len();
         let commit = StepCommit {
             step,
             version,
             base: self.version,
             turns,
+            batch: samples as u64,
             report,
             fingerprint: fingerprint.clone(),
             checkpoint,

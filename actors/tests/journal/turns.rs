@@ -78,6 +78,7 @@ pub fn step(version: u64, turns: Vec<TurnId>) -> Record {
         step: version,
         version,
         base: version - 1,
+        batch: turns.len() as u64,
         turns,
         report: StepReport::default(),
         fingerprint: String::new(),

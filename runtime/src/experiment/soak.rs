@@ -25,6 +25,8 @@ const SAMPLES: u32 = 30;
 const GROWTH: f64 = 1.15;
 /// And this much on top.
 const SLACK_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
+/// Likewise, for what is counted.
+const SLACK_COUNT: f64 = 4.0;
 /// Parts that are killed in turn, one at each sample.
 const PARTS: [&str; 7] =
     ["judge.0", "policy.0", "optimizer", "sessions", "teacher.0", "journal", "publisher"];
@@ -140,7 +142,7 @@ impl Held {
             resident_bytes: node.resident_bytes()?,
             files: entries(proc.join("fd"))?,
             threads: entries(proc.join("task"))?,
-            journal_bytes: size("journal.sqlite") + size("journal.sqlite-wal"),
+            journal_bytes: size("journal.db") + size("journal.db-wal"),
             versions: if versions.exists() { entries(versions)? } else { 0 },
         })
     }
@@ -149,10 +151,10 @@ impl Held {
 /// What is more in the last third than in the one before it, if anything.
 fn grown(all: &[Held]) -> Option<&'static str> {
     let third = all.len() / 3;
+    let (middle, last) = (&all[third..2 * third], &all[2 * third..]);
     let mean = |held: &[Held], of: fn(&Held) -> u64| {
         held.iter().map(|held| of(held) as f64).sum::<f64>() / held.len().max(1) as f64
     };
-    let (middle, last) = (&all[third..2 * third], &all[2 * third..]);
     let grew = |of: fn(&Held) -> u64, slack: f64| mean(last, of) > mean(middle, of) * GROWTH + slack;
     if grew(|held| held.resident_bytes, SLACK_BYTES) {
         return Some("memory");
@@ -160,12 +162,13 @@ fn grown(all: &[Held]) -> Option<&'static str> {
     if grew(|held| held.journal_bytes, SLACK_BYTES) {
         return Some("the journal");
     }
-    let counts: [(&'static str, fn(&Held) -> u64); 3] = [
-        ("the number of open files", |held| held.files),
-        ("the number of threads", |held| held.threads),
-        ("the number of version folders", |held| held.versions),
-    ];
-    counts.into_iter().find(|(_, of)| grew(*of, 2.0)).map(|(name, _)| name)
+    if grew(|held| held.files, SLACK_COUNT) {
+        return Some("the number of open files");
+    }
+    if grew(|held| held.threads, SLACK_COUNT) {
+        return Some("the number of threads");
+    }
+    grew(|held| held.versions, SLACK_COUNT).then_some("the number of version folders")
 }
 
 #[cfg(test)]

@@ -63,6 +63,7 @@ impl Memory {
             }
             Record::Taught { turn, signal } => self.step(turn, TurnState::Judged, |entry, totals| {
                 totals.samples += 1;
+                totals.taught += 1;
                 entry.signal.clone_from(signal);
                 TurnState::Ready
             }),
@@ -275,7 +276,7 @@ impl Memory {
             step: commit.step,
             version: Some(commit.version),
             withheld: None,
-            turns: commit.turns.len() as u64,
+            turns: commit.batch,
             report: commit.report,
             fingerprint: commit.fingerprint.clone(),
             when,
