@@ -9,7 +9,7 @@ use std::{
 
 use openclaw_actors::{
     inbox::InboxStatus,
-    journal::{Health, Journal, JournalError, Record, Recorded},
+    journal::{self, Health, Journal, JournalError, Record, Recorded},
     optimizer::{KeepError, TrainingSlot},
     rollback::{Rollback, RollbackError},
     turn::TurnId,
@@ -320,7 +320,8 @@ impl Operator for NodeOperator {
             sessions: totals.sessions,
             journal: match &*node.journal.health().borrow() {
                 Health::Ok => {
-                    let detail = size(node.journal.size_bytes());
+                    let look = journal::inspect(&node.dir).ok().flatten();
+                    let detail = look.map(|look| size(look.bytes)).unwrap_or_default();
                     JournalStatus { healthy: true, detail }
                 }
                 Health::Failing(why) => JournalStatus { healthy: false, detail: why.clone() },

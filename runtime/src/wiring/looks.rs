@@ -14,7 +14,6 @@ use openclaw_model::StepReport;
 use tokio::sync::watch;
 
 use super::{Builder, Seen, TokenRates};
-use crate::measures::size;
 
 impl Builder<'_> {
     /// Puts up what every role but the simulated users says.
@@ -55,7 +54,7 @@ impl Builder<'_> {
         let journal = self.journal.clone();
         panel.look("journal", move || {
             let (turns, waiting) = (journal.totals().borrow().turns, journal.queue().waiting);
-            says(format!("{}, {turns} turns, {waiting} records to write", size(journal.size_bytes())))
+            says(format!("{turns} turns, {waiting} records to write"))
         });
         let backlog = self.journal.backlog();
         panel.look("dispatcher", move || {
