@@ -50,8 +50,8 @@ pub(super) struct Kept {
 
 /// What is kept of `record`.
 pub(super) fn encode(record: &Record, has_folder: bool) -> Result<Vec<Kept>, JournalError> {
-    let kept = |part: Part, turn: &str, bytes: Result<Vec<u8>, CodecError>| {
-        let form = |source| JournalError::Form { what: part.name(), turn: turn.to_owned(), source };
+    let kept = |part: Part, of: &str, bytes: Result<Vec<u8>, CodecError>| {
+        let form = |source| JournalError::Form { what: part.name(), of: of.to_owned(), source };
         let bytes = bytes.map_err(form)?;
         let file = (has_folder && bytes.len() > INLINE_BYTES).then(|| content_name(&bytes));
         Ok(Kept { part, bytes, file })
@@ -74,7 +74,7 @@ pub(super) fn encode(record: &Record, has_folder: bool) -> Result<Vec<Kept>, Jou
         }
         Record::Taught { turn, signal: Some(signal) } => one(Part::Signal, turn, signal.encode()),
         Record::StepCompleted(StepCommit { report, .. }) | Record::StepWithheld { report, .. } => {
-            let mut report = kept(Part::Report, "none", report.encode())?;
+            let mut report = kept(Part::Report, "a step", report.encode())?;
             report.file = None;
             Ok(vec![report])
         }
@@ -106,14 +106,14 @@ impl Bodies<'_> {
             (Some((None, Some(name))), Some(folder)) => folder.read(&name)?,
             (Some(_), _) => Vec::new(),
         };
-        let form = |source| JournalError::Form { what: part.name(), turn: id.to_owned(), source };
+        let form = |source| JournalError::Form { what: part.name(), of: format!("turn {id}"), source };
         T::decode(&bytes).map(Some).map_err(form)
     }
 
     /// A part that has to be there.
     pub fn get<T: Body>(&self, no: i64, id: &str, part: Part) -> Result<T, JournalError> {
         let missing =
-            || JournalError::Form { what: part.name(), turn: id.to_owned(), source: CodecError::Empty };
+            || JournalError::Form { what: part.name(), of: format!("turn {id}"), source: CodecError::Empty };
         self.find(no, id, part)?.ok_or_else(missing)
     }
 }

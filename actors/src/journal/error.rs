@@ -62,12 +62,12 @@ pub enum JournalError {
         source: io::Error,
     },
     /// What is kept, or is to be kept, is not in a known form.
-    #[error("{what} of turn {turn}")]
+    #[error("{what} of {of}")]
     Form {
         /// Which part.
         what: &'static str,
-        /// Of which turn.
-        turn: String,
+        /// Of which turn or step.
+        of: String,
         /// What is wrong with it.
         #[source]
         source: CodecError,

@@ -193,7 +193,7 @@ impl Bodies<'_> {
         let read = |(step, report): (StepRow, Vec<u8>)| {
             let form = |source| JournalError::Form {
                 what: Part::Report.name(),
-                turn: format!("none, but of step {}", step.step),
+                of: format!("step {}", step.step),
                 source,
             };
             Ok(StepRow { report: Body::decode(&report).map_err(form)?, ..step })

@@ -100,11 +100,10 @@ fn prune_rows(
         }
     }
     drop(unnamed);
-    for (table, key) in [("steps", "no"), ("versions", "number"), ("audit", "no")] {
-        transaction.execute(
-            &format!("DELETE FROM {table} WHERE {key} <= (SELECT max({key}) FROM {table}) - {ROWS_KEPT}"),
-            [],
-        )?;
+    let in_use = "number IN (SELECT value FROM totals WHERE name IN ('version', 'resumable'))";
+    for (table, key, unless) in [("steps", "no", "0"), ("versions", "number", in_use), ("audit", "no", "0")] {
+        let old = format!("{key} <= (SELECT max({key}) FROM {table}) - {ROWS_KEPT}");
+        transaction.execute(&format!("DELETE FROM {table} WHERE {old} AND NOT {unless}"), [])?;
     }
     transaction.commit()?;
     let mut vacuum = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;

@@ -259,9 +259,7 @@ impl Writer {
         fault::point("journal.after_commit");
         self.tally = after;
         self.parts.board.show(&self.tally);
-        if self.parts.board.health.send_replace(Health::Ok) != Health::Ok {
-            info!(file = %self.parts.store.path().display(), "the journal is written again");
-        }
+        self.report_success();
         metrics::histogram!("openclaw_journal_commit_seconds").record(started.elapsed().as_secs_f64());
         metrics::counter!("openclaw_journal_commits_total").increment(1);
         metrics::counter!("openclaw_journal_records_total").increment(batch.items.len() as u64);
@@ -351,28 +349,11 @@ impl Writer {
 
     /// Keeps within the limits, one small transaction at a time.
     fn tend(&mut self) -> Result<(), JournalError> {
-        let WriterParts { store, retention, board, .. } = &self.parts;
-        let now = SystemTime::now();
-        let shed = retention::shed(store, retention, &mut self.tally, millis(now));
-        if let Ok(turns @ 1..) = shed {
-            board.show(&self.tally);
-            warn!(turns, limit = retention.max_backlog_turns, "too many open turns: the oldest are dropped");
-            metrics::counter!("openclaw_samples_dropped_total", "reason" => "backlog")
-                .increment(turns as u64);
+        let is_due = self.look <= Instant::now();
+        if is_due {
+            self.look = Instant::now() + self.parts.retention.period;
         }
-        let mut outcome = shed.map(drop);
-        if self.look <= Instant::now() && outcome.is_ok() {
-            self.look = Instant::now() + retention.period;
-            outcome = retention::prune(store, retention, now).map(|pruned| {
-                board.size_bytes.send_replace(pruned.bytes);
-                metrics::gauge!("openclaw_journal_size_bytes").set(pruned.bytes as f64);
-                metrics::counter!("openclaw_journal_pruned_turns_total").increment(pruned.turns as u64);
-                if pruned.is_full() {
-                    self.look = Instant::now();
-                }
-            });
-        }
-        match outcome {
+        match self.shed().and_then(|()| if is_due { self.prune() } else { Ok(()) }) {
             Err(error) => match error.trouble() {
                 Trouble::Passing(reason) => {
                     self.report_failure(&error, reason, 0);
@@ -381,6 +362,38 @@ impl Writer {
                 Trouble::Lasting | Trouble::OfRecord => Err(error),
             },
             Ok(()) => Ok(()),
+        }
+    }
+
+    fn shed(&mut self) -> Result<(), JournalError> {
+        let WriterParts { store, retention, board, .. } = &self.parts;
+        let turns = retention::shed(store, retention, &mut self.tally, millis(SystemTime::now()))?;
+        if turns > 0 {
+            board.show(&self.tally);
+            warn!(turns, limit = retention.max_backlog_turns, "too many open turns: the oldest are dropped");
+            metrics::counter!("openclaw_samples_dropped_total", "reason" => "backlog")
+                .increment(turns as u64);
+            self.look = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn prune(&mut self) -> Result<(), JournalError> {
+        let WriterParts { store, retention, board, .. } = &self.parts;
+        let pruned = retention::prune(store, retention, SystemTime::now())?;
+        board.size_bytes.send_replace(pruned.bytes);
+        metrics::gauge!("openclaw_journal_size_bytes").set(pruned.bytes as f64);
+        metrics::counter!("openclaw_journal_pruned_turns_total").increment(pruned.turns as u64);
+        if pruned.is_full() {
+            self.look = Instant::now();
+        }
+        self.report_success();
+        Ok(())
+    }
+
+    fn report_success(&self) {
+        if self.parts.board.health.send_replace(Health::Ok) != Health::Ok {
+            info!(file = %self.parts.store.path().display(), "the journal is written again");
         }
     }
 

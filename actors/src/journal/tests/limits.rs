@@ -100,3 +100,23 @@ async fn beyond_its_backlog_the_oldest_turns_that_nobody_judged_are_dropped() {
     let row = run.journal.turn(&id("a")).await.expect("read").expect("it is kept");
     assert_eq!(row.reason.as_deref(), Some("backlog"));
 }
+
+#[tokio::test]
+async fn small_rows_are_bounded_and_the_version_in_use_stays() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let retention = Retention { period: SOON, ..Retention::default() };
+    let run = Run::start(JournalConfig { retention, ..config(dir.path()) }).await;
+    run.journal.done(step(1, &[])).await;
+    run.journal.done(step(2, &[])).await;
+    run.journal.done(Record::RolledBack { from: 2, to: 1 }).await;
+    run.journal.done(step(20_000, &[])).await;
+    run.journal.done(Record::RolledBack { from: 20_000, to: 1 }).await;
+    let versions = loop {
+        let versions = run.journal.versions().await.expect("read");
+        if versions.len() < 3 {
+            break versions;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    assert_eq!(versions.iter().map(|row| row.number).collect::<Vec<_>>(), [1, 20_000]);
+}
