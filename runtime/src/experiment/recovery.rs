@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use openclaw_actors::turn::TurnId;
+use openclaw_actors::{journal::Journal, turn::TurnId};
 
 use super::{
     launched::Launched,
@@ -117,8 +117,7 @@ fn topology(args: &RecoveryArgs, sets: &[String]) -> anyhow::Result<Topology> {
 }
 
 /// Fails when an answer that a user saw to its end is not in the journal; says how much there is.
-async fn check_nothing_lost(topology: &Topology, ids: &[String]) -> anyhow::Result<String> {
-    let journal = wiring::journal::open(topology)?;
+async fn check_nothing_lost(journal: &Journal, ids: &[String]) -> anyhow::Result<String> {
     for id in ids {
         let known = journal.turn(&TurnId(id.as_str().into())).await?;
         ensure!(known.is_some(), "the answer {id} was seen by a user and is lost");
@@ -169,9 +168,8 @@ async fn parts(args: &RecoveryArgs) -> anyhow::Result<Vec<Recovered>> {
     }
     users.shutdown().await;
     let ids = talk.take_ids();
+    check_nothing_lost(&view.journal, &ids).await?;
     supervisor.stop().await;
-    drop(view);
-    check_nothing_lost(&topology, &ids).await?;
     Ok(lines)
 }
 
@@ -205,7 +203,7 @@ async fn process(args: &RecoveryArgs) -> anyhow::Result<(Recovered, String)> {
     }
     node.kill().await?;
     let ids = talk.take_ids();
-    let last = check_nothing_lost(&topology, &ids).await?;
+    let last = check_nothing_lost(&wiring::journal::open(&topology)?, &ids).await?;
     let cut = talk.cut.load(Ordering::SeqCst);
     Ok((Recovered { part: "whole process".to_owned(), took, cut }, last))
 }

@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(grown(&all), None);
         let leaking = |n: u64| Held { resident_bytes: (300 + 20 * n) << 20, ..steady(n) };
         assert_eq!(grown(&(0..30).map(leaking).collect::<Vec<_>>()), Some("memory"));
-        let leaking = |n: u64| Held { files: 40 + n, ..steady(n) };
+        let leaking = |n: u64| Held { files: 40 + 3 * n, ..steady(n) };
         assert_eq!(grown(&(0..30).map(leaking).collect::<Vec<_>>()), Some("the number of open files"));
     }
 }
