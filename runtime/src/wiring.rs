@@ -141,6 +141,10 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
         }
     }
     let limits = InboxLimits::default();
+    // Samples of steps without a checkpoint stay leased until the next one.
+    let table = &topology.actors.optimizer;
+    let held = table.batch_samples.saturating_mul(table.checkpoint_every_steps.max(1) as usize);
+    let sample_limits = InboxLimits { capacity: limits.capacity.max(2 * held), ..limits };
     let policy = &models[&topology.actors.policy.model];
     run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?)?;
     let dtype = match topology.models[&topology.actors.policy.model].dtype {
@@ -166,7 +170,7 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
         inboxes: Inboxes {
             evaluations: Inbox::new("judge", limits),
             judged: Inbox::new("teacher", limits),
-            samples: Inbox::new("optimizer", limits),
+            samples: Inbox::new("optimizer", sample_limits),
             publish: Inbox::new("publisher", limits),
         },
         journal,

@@ -2,7 +2,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -44,9 +47,31 @@ enum Job {
 pub struct TrainingSlot {
     held: Arc<tokio::sync::Mutex<()>>,
     jobs: Arc<Mutex<Option<mpsc::WeakSender<Job>>>>,
+    steps: Arc<AtomicUsize>,
+}
+
+/// A step under way.
+struct Step<'a>(&'a AtomicUsize);
+
+impl<'a> Step<'a> {
+    fn begin(steps: &'a AtomicUsize) -> Self {
+        steps.fetch_add(1, Ordering::AcqRel);
+        Self(steps)
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl TrainingSlot {
+    /// Whether a batch is being learnt from: from before the journal hears of it until its version was handed on.
+    pub fn is_learning(&self) -> bool {
+        self.steps.load(Ordering::Acquire) > 0
+    }
+
     /// Makes the current version durable, if it is not; returns its number.
     pub async fn keep(&self) -> Result<u64, KeepError> {
         let jobs = self.jobs().as_ref().and_then(mpsc::WeakSender::upgrade).ok_or(KeepError::Down)?;
@@ -108,6 +133,7 @@ fn work(
     runtime: Handle,
     built: oneshot::Sender<Result<(), TrainingEnded>>,
 ) {
+    let steps = arguments.slot.steps.clone();
     let learner = (arguments.build)()
         .map_err(TrainingEnded)
         .and_then(|trainer| Ok(Learner::resume(arguments, trainer, runtime)?));
@@ -125,7 +151,9 @@ fn work(
         // The asker may have gone meanwhile.
         let failed = match job {
             Job::Learn { batch, done } => {
+                let step = Step::begin(&steps);
                 let outcome = learner.learn(batch);
+                drop(step);
                 let failed = outcome.is_err();
                 let _ = done.send(outcome.map_err(TrainingEnded::from));
                 failed

@@ -35,17 +35,19 @@ impl Builder<'_> {
         let Inboxes { samples, publish, .. } = self.inboxes.clone();
         let (backlog, versions, policies) =
             (self.journal.backlog(), self.versions.clone(), policies.to_vec());
+        let training = self.training.clone();
         let batch = self.topology.actors.optimizer.batch_samples;
         Arc::new(move || {
             let (backlog, samples, publish) = (backlog.clone(), samples.clone(), publish.clone());
-            let (versions, policies) = (versions.clone(), policies.clone());
+            let (versions, policies, training) = (versions.clone(), policies.clone(), training.clone());
             Box::pin(async move {
                 let caught_up = || {
                     let Backlog { to_judge, to_teach, ready, .. } = *backlog.borrow();
                     to_judge + to_teach == 0 && ready < batch as u64
                 };
-                // A batch stays leased until its step is committed, and in the publisher's inbox until it is told.
-                let learning = || samples.depth() >= batch || publish.depth() > 0;
+                // A batch that was given back waits in the inbox; a version that was made, in the publisher's.
+                let learning =
+                    || training.is_learning() || samples.status().waiting >= batch || publish.depth() > 0;
                 let current = || policies.iter().all(|engine| engine.version() == versions.number());
                 while !caught_up() || learning() || !current() {
                     tokio::time::sleep(PACE_PERIOD).await;
