@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
+    run_dir,
     supervisor::Supervisor,
     topology::{Override, Topology},
     wiring,
@@ -51,7 +52,10 @@ pub(super) async fn command(args: ServingArgs) -> anyhow::Result<String> {
     for set in fixed {
         overrides.push(set.parse().map_err(anyhow::Error::msg)?);
     }
-    let topology = Topology::load_for_launch(&args.topology, &overrides)?;
+    let mut topology = Topology::load_for_launch(&args.topology, &overrides)?;
+    // Not the run that the file names, and not the one measured before.
+    topology.run.dir.push("serving");
+    run_dir::set_aside(&topology.run.dir)?;
     Ok(table(&run(&topology, args.versions).await?))
 }
 
