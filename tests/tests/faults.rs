@@ -137,6 +137,7 @@ async fn after_each_fault_users_are_answered_and_nothing_is_lost_or_learnt_twice
         "actors.optimizer.batch_samples=2",
         "actors.optimizer.max_wait_secs=1",
         "actors.optimizer.max_staleness=1000000",
+        "breaker.max_drift=1000.0",
         "actors.judge.deadline_secs=2",
     ];
     let node = HostedNode::start("configs/quickstart.toml", &run, &sets).await;

@@ -113,6 +113,7 @@ async fn kills_at_random_moments_lose_no_answered_turn_and_train_no_sample_twice
             .set("actors.optimizer.max_wait_secs=1")
             // However far the users outrun it, what they said is learnt.
             .set("actors.optimizer.max_staleness=1000000")
+            .set("breaker.max_drift=1000.0")
     };
     for _ in 0..kills {
         // Two users of the topology's own beside ours, and checkpoints that hold one step or several.
