@@ -68,7 +68,10 @@ pub const METRICS: &[Metric] = &[
     counter("openclaw_inbox_acked_total", "Messages handled."),
     gauge("openclaw_inbox_depth_messages", "Messages waiting or being handled."),
     counter("openclaw_inbox_refused_total", "Messages an inbox could not take, by reason."),
-    counter("openclaw_inbox_unacked_total", "Messages given back un-acked, by outcome: read next, after a rest, or never."),
+    counter(
+        "openclaw_inbox_unacked_total",
+        "Messages given back un-acked, by outcome: read next, after a rest, or never.",
+    ),
     histogram("openclaw_inbox_wait_seconds", "Time a message waited for its reader."),
     gauge("openclaw_journal_backlog_turns", "Turns that are not settled, by where they stand."),
     histogram("openclaw_journal_commit_seconds", "Time until a batch of records was committed."),
