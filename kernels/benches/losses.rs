@@ -89,8 +89,8 @@ fn in_place<T: Float>(c: &mut Criterion, cpu: &Cpu, dtype: &str, vocab: usize) {
 
     let (weights, advantages, old) = (vec![1.0 / ROWS as f32; ROWS], vec![0.7; ROWS], vec![-0.1; ROWS]);
     let policy = PolicyTerm {
+        surrogate: Surrogate::Ppo { old_logprobs: &old[..] },
         advantages: &advantages[..],
-        old_logprobs: &old[..],
         importance: None,
         clip: ClipRange { low: 0.2, high: 0.28, dual: None },
     };

@@ -5,7 +5,7 @@ mod transformer;
 
 pub use loss::{
     CandidateLoss, CandidateTerm, Candidates, ClipRange, Clipped, GapOut, GapSide, Head, HeadGradients,
-    KlKind, KlTerm, LinearShape, LogitsShape, PolicyTerm, RowLoss, RowStat, Score, ScoreOut, TokenTerm, TopK,
-    sample_mean_weights, token_mean_weights,
+    KlKind, KlTerm, LinearShape, LogitsShape, PolicyTerm, RowLoss, RowStat, Score, ScoreOut, Surrogate,
+    TokenTerm, TopK, sample_mean_weights, sequence_ratios, token_mean_weights,
 };
 pub use transformer::{AdamW, Matmul, MatrixLayout, PagedSegment, PagedShape, QkvShape, RopeTable};

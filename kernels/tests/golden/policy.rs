@@ -56,8 +56,8 @@ impl Inputs {
 
     fn loss(&self) -> RowLoss<&[f32], &[i32]> {
         let policy = PolicyTerm {
+            surrogate: Surrogate::Ppo { old_logprobs: &self.old[..] },
             advantages: &self.advantages[..],
-            old_logprobs: &self.old[..],
             importance: None,
             clip: self.clip,
         };

@@ -27,6 +27,8 @@ pub struct Inputs {
     pub old: Vec<f32>,
     pub reference: Vec<f32>,
     pub importance: Vec<f32>,
+    /// Ratio of each row's sample.
+    pub ratios: Vec<f32>,
     pub ids: Vec<i32>,
     pub teacher: Vec<f32>,
     pub slot_advantages: Vec<f32>,
@@ -76,6 +78,7 @@ impl Inputs {
             weights: uniform(rows, 0.1, 0.9),
             advantages: uniform(rows, -2.0, 2.0),
             importance: uniform(rows, 0.2, 2.0),
+            ratios: uniform(rows, 0.6, 1.5),
             slot_advantages: uniform(rows * k, -1.0, 1.0),
             slot_weights: uniform(rows * k, 0.1, 1.0),
             rows,
@@ -105,12 +108,30 @@ impl Inputs {
     }
 
     pub fn policy(&self, dual: Option<f32>) -> TokenTerm<&[f32]> {
-        TokenTerm::Policy(PolicyTerm {
-            advantages: &self.advantages,
-            old_logprobs: &self.old,
-            importance: dual.map(|_| &self.importance[..]),
-            clip: ClipRange { low: 0.2, high: 0.28, dual },
-        })
+        let importance = dual.map(|_| &self.importance[..]);
+        self.surrogate(Surrogate::Ppo { old_logprobs: &self.old }, dual, importance)
+    }
+
+    pub fn surrogate<'a>(
+        &'a self,
+        surrogate: Surrogate<&'a [f32]>,
+        dual: Option<f32>,
+        importance: Option<&'a [f32]>,
+    ) -> TokenTerm<&'a [f32]> {
+        let clip = ClipRange { low: 0.2, high: 0.28, dual };
+        TokenTerm::Policy(PolicyTerm { surrogate, advantages: &self.advantages, importance, clip })
+    }
+
+    /// Losses with factors that count as constants: their gradients are not the slopes of their values.
+    fn losses_with_constants(&self) -> [(&'static str, Loss<'_>); 3] {
+        let cispo = Surrogate::Cispo { old_logprobs: &self.old[..] };
+        let gspo = Surrogate::Gspo { ratios: &self.ratios[..] };
+        let with = |token| RowLoss { token, ..self.with_kl(KlKind::K3) };
+        [
+            ("cispo", with(self.surrogate(cispo, None, Some(&self.importance)))),
+            ("gspo", with(self.surrogate(gspo, None, None))),
+            ("gspo with dual clip", with(self.surrogate(gspo, Some(1.3), Some(&self.importance)))),
+        ]
     }
 
     fn candidate_term<'a>(
@@ -155,6 +176,13 @@ impl Inputs {
 
     /// One loss of every kind, by name.
     pub fn losses(&self) -> Vec<(&'static str, Loss<'_>)> {
+        let mut losses = self.differentiable_losses();
+        losses.extend(self.losses_with_constants());
+        losses
+    }
+
+    /// The losses whose gradients are the slopes of their values.
+    pub fn differentiable_losses(&self) -> Vec<(&'static str, Loss<'_>)> {
         let cross_entropy = RowLoss::cross_entropy(&self.weights[..], &self.targets[..]);
         vec![
             ("cross-entropy", cross_entropy),

@@ -36,8 +36,13 @@ pub fn to_logits(logprobs: &[f64], u: &[f64], h: f64, temperature: f64) -> Vec<f
     logprobs.iter().zip(u).map(one).collect()
 }
 
-fn clipped(logprob: f64, old: f32, advantage: f32, clip: ClipRange) -> (f64, f64) {
-    let (a, ratio) = (f64::from(advantage), (logprob - f64::from(old)).exp());
+fn ratio(logprob: f64, old: f32) -> f64 {
+    (logprob - f64::from(old)).exp()
+}
+
+/// Value, and derivative by the logarithm of the ratio.
+pub fn clipped(ratio: f64, advantage: f32, clip: ClipRange) -> (f64, f64) {
+    let a = f64::from(advantage);
     let bounded = ratio.max(1.0 - f64::from(clip.low)).min(1.0 + f64::from(clip.high));
     let (free, bounded) = (-ratio * a, -bounded * a);
     let value = free.max(bounded);
@@ -59,7 +64,18 @@ pub fn row(loss: &Loss<'_>, i: usize, logits: &[f64], temperature: f64) -> Row {
         TokenTerm::None => (0.0, 0.0),
         TokenTerm::CrossEntropy => (-l[taken], -1.0),
         TokenTerm::Policy(p) => {
-            let (value, derivative) = clipped(l[taken], p.old_logprobs[i], p.advantages[i], p.clip);
+            let (value, derivative) = match p.surrogate {
+                Surrogate::Ppo { old_logprobs } => {
+                    clipped(ratio(l[taken], old_logprobs[i]), p.advantages[i], p.clip)
+                }
+                Surrogate::Gspo { ratios } => clipped(f64::from(ratios[i]), p.advantages[i], p.clip),
+                Surrogate::Cispo { old_logprobs } => {
+                    let (low, high) = (1.0 - f64::from(p.clip.low), 1.0 + f64::from(p.clip.high));
+                    let constant = ratio(l[taken], old_logprobs[i]).max(low).min(high);
+                    let derivative = -constant * f64::from(p.advantages[i]);
+                    (derivative * l[taken], derivative)
+                }
+            };
             let importance = p.importance.map_or(1.0, |w| f64::from(w[i]));
             (importance * value, importance * derivative)
         }
@@ -101,7 +117,7 @@ fn candidates(term: &CandidateTerm<&[f32], &[i32]>, i: usize, l: &[f64], u: &mut
         CandidateLoss::Policy { advantages, weights, old_logprobs, clip } => {
             let mut total = 0.0;
             for (slot, id) in slots.into_iter().filter(|(slot, _)| weights[*slot] != 0.0) {
-                let (value, derivative) = clipped(l[id], old_logprobs[slot], advantages[slot], *clip);
+                let (value, derivative) = clipped(ratio(l[id], old_logprobs[slot]), advantages[slot], *clip);
                 total += f64::from(weights[slot]) * value;
                 u[id] += coef * f64::from(weights[slot]) * derivative;
             }

@@ -127,7 +127,7 @@ fn check_poison<T: Float>() {
         padded[i * stride..][..vocab].fill(nan);
         weights[i] = 0.0;
         (poisoned.advantages[i], poisoned.old[i]) = (f32::NAN, f32::INFINITY);
-        (poisoned.reference[i], poisoned.importance[i]) = (f32::NAN, f32::NAN);
+        (poisoned.reference[i], poisoned.importance[i], poisoned.ratios[i]) = (f32::NAN, f32::NAN, f32::NAN);
         let slots = i * clean.k..(i + 1) * clean.k;
         poisoned.teacher[slots.clone()].fill(f32::NAN);
         poisoned.slot_old[slots.clone()].fill(f32::NAN);

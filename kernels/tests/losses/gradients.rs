@@ -11,7 +11,7 @@ use crate::definition;
 fn the_definitions_gradients_are_those_of_their_losses() {
     for (vocab, temperature) in [(2, 1.0), (5, 1.0), (9, 0.7), (33, 1.3)] {
         let inputs = Inputs::new(vocab as u64, 6, vocab, temperature);
-        for (name, loss) in inputs.losses() {
+        for (name, loss) in inputs.differentiable_losses() {
             for i in 0..inputs.rows {
                 let mut logits = inputs.row_logits(i);
                 let gradient = definition::row(&loss, i, &logits, f64::from(temperature)).gradient;

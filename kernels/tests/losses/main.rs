@@ -6,3 +6,4 @@ mod exactness;
 mod gradients;
 mod head;
 mod scores;
+mod surrogates;

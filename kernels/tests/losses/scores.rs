@@ -149,8 +149,8 @@ fn a_clip_that_is_no_range_is_refused() {
     let dual = ClipRange { dual: Some(0.5), ..good };
     for (clip, says) in [(low, "clip NaN below"), (dual, "dual clip Some(0.5)")] {
         let policy = PolicyTerm {
+            surrogate: Surrogate::Ppo { old_logprobs: &inputs.old[..] },
             advantages: &inputs.advantages[..],
-            old_logprobs: &inputs.old[..],
             importance: None,
             clip,
         };

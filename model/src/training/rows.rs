@@ -2,7 +2,9 @@
 
 use openclaw_kernels::{
     Backend, KernelError,
-    ops::{CandidateLoss, CandidateTerm, Clipped, KlTerm, PolicyTerm, RowLoss, RowStat, TokenTerm},
+    ops::{
+        CandidateLoss, CandidateTerm, Clipped, KlTerm, PolicyTerm, RowLoss, RowStat, Surrogate, TokenTerm,
+    },
 };
 
 use super::{CandidateObjective, Objective, Result, Sums, TrainCandidate, TrainRow, TrainSequence};
@@ -119,8 +121,8 @@ impl<B: Backend> DeviceRows<B> {
             weights,
             targets,
             token: TokenTerm::Policy(PolicyTerm {
+                surrogate: Surrogate::Ppo { old_logprobs: view(&self.old_logprobs) },
                 advantages: view(&self.advantages),
-                old_logprobs: view(&self.old_logprobs),
                 importance: Some(view(&self.importance)),
                 clip: policy.clip,
             }),

@@ -1,6 +1,6 @@
 //! Operation 5 and its relative: losses over several tokens of a row, by their log-probs.
 
-use super::token::clipped_policy;
+use super::token::{clipped_policy, ratio};
 use crate::ops::{CandidateLoss, CandidateTerm};
 
 /// The largest log of the mass of all candidates that leaves the tail bin a gradient.
@@ -46,7 +46,7 @@ pub(super) fn candidate_loss(
                 let Some(slot) = entry.slot else { continue };
                 let weight = f64::from(weights[slot]);
                 let (old, advantage) = (f64::from(old_logprobs[slot]), f64::from(advantages[slot]));
-                let one = clipped_policy(entry.logprob, old, advantage, clip);
+                let one = clipped_policy(ratio(entry.logprob, old), advantage, clip);
                 value += weight * one.value;
                 entry.derivative += coef * weight * one.derivative;
             }

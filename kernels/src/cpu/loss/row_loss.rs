@@ -4,11 +4,11 @@ use rayon::prelude::*;
 
 use super::candidates::{Entry, candidate_loss, slots};
 use super::softmax::{Scale, Softmax};
-use super::token::{clipped_policy, kl_estimate};
+use super::token::{clipped_policy, kl_estimate, ratio, weighted_logprob};
 use super::{check_ids, check_logits, min_rows};
 use crate::backend::Float;
 use crate::error::{KernelError, Result, expect_len};
-use crate::ops::{CandidateLoss, ClipRange, Clipped, LogitsShape, RowLoss, RowStat, TokenTerm};
+use crate::ops::{CandidateLoss, ClipRange, Clipped, LogitsShape, RowLoss, RowStat, Surrogate, TokenTerm};
 
 /// The arguments as the CPU sees them.
 pub(super) type Args<'a> = RowLoss<&'a [f32], &'a [i32]>;
@@ -47,7 +47,17 @@ pub(super) fn check_row_loss(op: &'static str, rows: usize, vocab: usize, loss: 
     if let TokenTerm::Policy(policy) = &loss.token {
         check_clip(op, policy.clip)?;
         expect_len(op, "advantages", policy.advantages.len(), rows)?;
-        expect_len(op, "old log-probs", policy.old_logprobs.len(), rows)?;
+        match policy.surrogate {
+            Surrogate::Ppo { old_logprobs } => expect_len(op, "old log-probs", old_logprobs.len(), rows)?,
+            Surrogate::Gspo { ratios } => expect_len(op, "ratios", ratios.len(), rows)?,
+            Surrogate::Cispo { old_logprobs } => {
+                expect_len(op, "old log-probs", old_logprobs.len(), rows)?;
+                if let Some(dual) = policy.clip.dual {
+                    let what = format!("cispo bounds every ratio and has no dual clip, {dual} given");
+                    return Err(KernelError::Argument { op, what });
+                }
+            }
+        }
         if let Some(importance) = policy.importance {
             expect_len(op, "importance weights", importance.len(), rows)?;
         }
@@ -166,8 +176,15 @@ fn taken_token(loss: &Args<'_>, i: usize, logprob: f64) -> (f64, f64, Clipped) {
         TokenTerm::None => (0.0, 0.0, Clipped::No),
         TokenTerm::CrossEntropy => (-logprob, -1.0, Clipped::No),
         TokenTerm::Policy(policy) => {
-            let (old, advantage) = (f64::from(policy.old_logprobs[i]), f64::from(policy.advantages[i]));
-            let term = clipped_policy(logprob, old, advantage, policy.clip);
+            let (advantage, clip) = (f64::from(policy.advantages[i]), policy.clip);
+            let to_old = |old: &[f32]| ratio(logprob, f64::from(old[i]));
+            let term = match policy.surrogate {
+                Surrogate::Ppo { old_logprobs } => clipped_policy(to_old(old_logprobs), advantage, clip),
+                Surrogate::Cispo { old_logprobs } => {
+                    weighted_logprob(logprob, to_old(old_logprobs), advantage, clip)
+                }
+                Surrogate::Gspo { ratios } => clipped_policy(f64::from(ratios[i]), advantage, clip),
+            };
             let importance = policy.importance.map_or(1.0, |weights| f64::from(weights[i]));
             (importance * term.value, importance * term.derivative, term.clipped)
         }

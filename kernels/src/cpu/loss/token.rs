@@ -9,12 +9,23 @@ pub(super) struct Term {
     pub(super) clipped: Clipped,
 }
 
-/// The clipped policy loss of one token.
-pub(super) fn clipped_policy(logprob: f64, old: f64, advantage: f64, clip: ClipRange) -> Term {
-    // A ratio beyond e^88 does not fit the f32 result; branches below select, so no infinity meets a zero.
-    let ratio = (logprob - old).min(88.0).exp();
-    // `min` passes NaN over, and a NaN log-prob must not look like a ratio of e^88.
-    let ratio = if (logprob - old).is_nan() { f64::NAN } else { ratio };
+/// How much likelier a token has become. NaN stays NaN; a ratio beyond e^88 would not fit the f32 result.
+pub(super) fn ratio(logprob: f64, old: f64) -> f64 {
+    let d = logprob - old;
+    if d > 88.0 { 88f64.exp() } else { d.exp() }
+}
+
+/// The weighted log-prob of one token: its ratio, clipped, is a constant factor.
+pub(super) fn weighted_logprob(logprob: f64, ratio: f64, advantage: f64, clip: ClipRange) -> Term {
+    let bounded = ratio.clamp(1.0 - f64::from(clip.low), 1.0 + f64::from(clip.high));
+    let derivative = -bounded * advantage;
+    // A token without an advantage has no loss, whatever its log-prob.
+    let value = if derivative == 0.0 { 0.0 } else { derivative * logprob };
+    Term { value, derivative, clipped: if bounded == ratio { Clipped::No } else { Clipped::Range } }
+}
+
+/// The clipped policy loss of one ratio; its derivative is by the logarithm of the ratio.
+pub(super) fn clipped_policy(ratio: f64, advantage: f64, clip: ClipRange) -> Term {
     let (low, high) = (1.0 - f64::from(clip.low), 1.0 + f64::from(clip.high));
     let free = -ratio * advantage;
     let bounded = -ratio.clamp(low, high) * advantage;

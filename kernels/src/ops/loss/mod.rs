@@ -1,11 +1,14 @@
 //! Arguments and results of the loss operations. `F` is a view of `f32`, `I` a view of `i32`.
 
+mod ratios;
 mod row;
 mod score;
 mod weights;
 
+pub use ratios::sequence_ratios;
 pub use row::{
-    CandidateLoss, CandidateTerm, ClipRange, Clipped, KlKind, KlTerm, PolicyTerm, RowLoss, RowStat, TokenTerm,
+    CandidateLoss, CandidateTerm, ClipRange, Clipped, KlKind, KlTerm, PolicyTerm, RowLoss, RowStat,
+    Surrogate, TokenTerm,
 };
 pub use score::{Candidates, GapOut, GapSide, Score, ScoreOut, TopK};
 pub use weights::{sample_mean_weights, token_mean_weights};

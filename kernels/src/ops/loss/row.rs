@@ -40,22 +40,49 @@ pub enum TokenTerm<F> {
     None,
     /// `-log p`.
     CrossEntropy,
-    /// The clipped policy gradient.
+    /// The policy gradient.
     Policy(PolicyTerm<F>),
 }
 
-/// `importance * max(-rho A, -clip(rho, 1 - low, 1 + high) A)` with `rho = exp(log p - old)`, and with a dual
-/// clip `c` at most `-c A` where `A < 0`. At a tie the un-clipped gradient flows. Every view is `[rows]`.
+/// `importance` times a surrogate of the policy's improvement. Every view is `[rows]`.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyTerm<F> {
+    /// What is minimised.
+    pub surrogate: Surrogate<F>,
     /// Advantage `A` of the taken token.
     pub advantages: F,
-    /// Its log-prob under the policy that is improved upon.
-    pub old_logprobs: F,
     /// Truncated importance weights of the rollout policy, taken as constants.
     pub importance: Option<F>,
     /// The clip.
     pub clip: ClipRange,
+}
+
+/// What the policy gradient minimises, by the ratio of the taken token `rho = exp(log p - old)` or of its sample.
+#[derive(Clone, Copy, Debug)]
+pub enum Surrogate<F> {
+    /// `max(-rho A, -clip(rho, 1 - low, 1 + high) A)`, and with a dual clip `c` at most `-c A` where `A < 0`
+    /// (Schulman et al. 2017). At a tie the un-clipped gradient flows.
+    Ppo {
+        /// Log-prob of the taken token under the policy that is improved upon.
+        old_logprobs: F,
+    },
+    /// `-clip(rho, 1 - low, 1 + high) A log p` whose clipped ratio is a constant: a clip bounds a token's
+    /// weight and never silences it (CISPO, MiniMax 2025, arXiv 2506.13585). It has no dual clip.
+    Cispo {
+        /// Log-prob of the taken token under the policy that is improved upon.
+        old_logprobs: F,
+    },
+    /// PPO's surrogate with the ratio `s` of the whole sample in place of `rho` (GSPO, Zheng et al. 2025,
+    /// arXiv 2507.18071).
+    ///
+    /// With `s = exp(mean of log p - old)` over the `n` unmasked tokens of a sample, `ds/dlog p = s / n` for each of
+    /// them. A row therefore has the sample's value, and the derivative `-s A` where that is not clipped; weighted
+    /// by [`super::sample_mean_weights`], `1 / (S n)` each, the rows sum to exactly the published objective
+    /// `1/S sum max(-s A, -clip(s) A)` and to its gradient. Where `A` differs inside a sample it is GSPO-token.
+    Gspo {
+        /// The ratio `s` of each row's sample: see [`super::sequence_ratios`].
+        ratios: F,
+    },
 }
 
 /// How far a probability ratio may move before its gradient stops.
@@ -144,14 +171,14 @@ pub struct RowStat {
     pub kl: f32,
     /// The candidate loss, without its coefficient and without its entropy.
     pub candidates: f32,
-    /// Whether the taken token's gradient was clipped: see [`RowStat::clipped`].
+    /// Whether the taken token's ratio was clipped: see [`RowStat::clipped`].
     pub clip: u32,
 }
 
 impl Element for RowStat {}
 
 impl RowStat {
-    /// What clipped the taken token's policy gradient.
+    /// What clipped the ratio of the taken token.
     pub fn clipped(&self) -> Clipped {
         match self.clip {
             0 => Clipped::No,
@@ -161,7 +188,8 @@ impl RowStat {
     }
 }
 
-/// What stopped a token's policy gradient; `as u32` is the code in [`RowStat::clip`].
+/// What stopped a token's policy gradient, or bounded it under [`Surrogate::Cispo`]; `as u32` is the code in
+/// [`RowStat::clip`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clipped {
     /// Nothing.
