@@ -4,11 +4,26 @@ mod hosted;
 mod ledger;
 mod node;
 
-use std::{path::PathBuf, process::Command, sync::OnceLock};
+use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
+
+use tokio::time::{sleep, timeout};
 
 pub use hosted::{HostedNode, stream};
 pub use ledger::Ledger;
 pub use node::{Launch, Node};
+
+/// What a test waits for comes long before, or not at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `holds`; an error when it does not within a minute.
+pub async fn eventually(mut holds: impl AsyncFnMut() -> bool) -> Result<(), tokio::time::error::Elapsed> {
+    timeout(PATIENCE, async {
+        while !holds().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
 
 /// The `openclaw-rl` binary of this tree: the one named by `OPENCLAW_BIN`, or one that is built now, in the
 /// profile of the tests.

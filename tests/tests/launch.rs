@@ -1,6 +1,6 @@
 //! `launch` as a process: it says where it serves, answers, and ends in order when told to.
 
-use openclaw_tests::Launch;
+use openclaw_tests::{Launch, eventually};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -18,13 +18,12 @@ async fn a_launched_node_answers_and_ends_with_0_on_sigterm() {
     let feedback = client.post(format!("{}/feedback", node.url)).json(&rated).send().await;
     assert_eq!(feedback.expect("an answer").status(), 200);
     // The rating becomes a version, and a folder; that is waited for by asking.
-    loop {
+    let learnt = async || {
         let request = client.post(format!("{}/chat/completions", node.url)).json(&body);
         let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
-        if answer["policy_version"] == 1 {
-            break;
-        }
-    }
+        answer["policy_version"] == 1
+    };
+    assert!(eventually(learnt).await.is_ok(), "{}", node.log());
     assert_eq!(node.stop().code(), Some(0));
     let kept = run.join("versions/1");
     let (_, flat) = openclaw_model::checkpoint::load(&kept).expect("the version is kept, whole");

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use openclaw_tests::{Launch, Node, binary};
+use openclaw_tests::{Launch, Node, binary, eventually};
 use serde_json::{Value, json};
 
 /// Talks to a node.
@@ -20,12 +20,18 @@ impl Client {
         self.ask(node).await["policy_version"].as_u64().expect("a number")
     }
 
+    async fn serves(&self, node: &Node, version: u64) {
+        if eventually(async || self.version(node).await == version).await.is_err() {
+            panic!("version {version} never answered\n{}", node.log());
+        }
+    }
+
     /// Rates an answer, and asks until `version` answers.
     async fn teach(&self, node: &Node, version: u64) {
         let rated = json!({"id": self.ask(node).await["id"], "rating": "down"});
         let feedback = self.0.post(format!("{}/feedback", node.url)).json(&rated).send().await;
         assert_eq!(feedback.expect("an answer").status(), 200);
-        while self.version(node).await != version {}
+        self.serves(node, version).await;
     }
 }
 
@@ -56,7 +62,7 @@ async fn versions_only_grow_unless_an_operator_goes_back() {
     assert_eq!((code, said.contains("version 9 is unknown; the newest is 2")), (Some(4), true), "{said}");
     let (code, said) = operate(&run, &["rollback", "1"]);
     assert_eq!((code, said.starts_with("from version 2 to 1")), (Some(0), true), "{said}");
-    while client.version(&node).await != 1 {}
+    client.serves(&node, 1).await;
     node.kill();
 
     let node = launch.start();
@@ -74,7 +80,7 @@ async fn versions_only_grow_unless_an_operator_goes_back() {
     assert_eq!(client.version(&node).await, 4, "older weights under a higher number");
     assert!(node.log().contains("optimizer.safetensors is torn"), "{}", node.log());
     // What version 3 had learnt is learnt again.
-    while client.version(&node).await != 5 {}
+    client.serves(&node, 5).await;
     assert_eq!(node.stop().code(), Some(0));
 
     let node = launch.option("--fresh").start();
