@@ -1,0 +1,558 @@
+// Runs kernels on the CPU: the part of CUDA C++ that our sources use, for g++ -std=c++20.
+//
+// A thread is a fiber, a warp 32 of them; one cluster runs at a time with all its blocks alive. Between
+// barriers warps and lanes run in an order that a seed decides, shared memory starts as NaN, and these end a
+// launch with a message: a barrier or warp operation that some thread never reaches, a write beside shared
+// memory, a read of the shared memory of a block that has ended, a misaligned 16-byte access, an argument of
+// the wrong kind.
+//
+// A source is tried by hand with
+//   g++ -std=c++20 -O2 -ffp-contract=off -DOPENCLAW_EMULATED -D__CUDA_ARCH__=900 -Ikernels/cuda main.cpp
+// where main.cpp includes "emulation.h", "prelude.cuh" and the source, and calls
+//   const char* error = emulation::launch({grid, block, cluster, shared_bytes, seed}, kernel, arguments...);
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <type_traits>
+#include <utility>
+#if !defined(__x86_64__) && !defined(OPENCLAW_UCONTEXT)
+#define OPENCLAW_UCONTEXT
+#endif
+#ifdef OPENCLAW_UCONTEXT
+#include <ucontext.h>
+#endif
+
+#define __device__
+#define __forceinline__ inline
+#define __align__(bytes) alignas(bytes)
+
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+namespace emulation {
+
+constexpr unsigned WARP = 32, STACK_BYTES = 64 << 10, GUARD_BYTES = 64;
+constexpr unsigned DYNAMIC_BYTES = 256 << 10, STATIC_BYTES = 256 << 10, SLOTS = 256;
+constexpr uint64_t CANARY = 0x5ca1ab1e0ddba11ull;
+
+// What the host asks for; kernels/src/cuda/driver/emulated.rs has the same struct.
+struct Launch { uint32_t grid, block, cluster, shared_bytes; uint64_t seed; };
+
+struct Index { unsigned x; };
+struct Warp;
+struct Block;
+
+struct Fiber {
+#ifdef OPENCLAW_UCONTEXT
+  ucontext_t context;
+#else
+  void* stack_pointer;
+#endif
+  Block* block;
+  Warp* warp;
+  Index thread;
+  unsigned lane, cluster_phase;
+  bool ended;
+  const char* waits;           // at what, null when it does not
+  uint64_t value, result;      // of a warp operation
+  unsigned source, mask;       // lane to read, or BALLOT; lanes that take part
+};
+
+struct Warp { unsigned ready, present, meeting; Fiber* fibers; };
+
+struct Block {
+  Index index;
+  unsigned rank, threads, arrived, alive;
+  unsigned char* shared;       // dynamic, then static
+  Warp* warps;
+};
+
+// Everything a cluster needs; kept for the next launch of this many threads.
+struct Arena {
+  unsigned threads, blocks;
+  unsigned char *stacks, *shared;
+  Fiber* fibers;
+  Warp* warps;
+  Block* block;
+  Arena* next;
+};
+
+struct Run {
+  Launch launch;
+  Arena* arena;
+  void (*body)(const void* closure);
+  const void* closure;
+#ifdef OPENCLAW_UCONTEXT
+  ucontext_t scheduler;
+#else
+  void* scheduler;
+#endif
+  unsigned cluster_arrived, cluster_phase, warps, alive;
+  uint64_t random;
+  char error[512];
+};
+
+inline thread_local Fiber* current __attribute__((tls_model("initial-exec")));
+inline thread_local Run* run __attribute__((tls_model("initial-exec")));
+
+#ifndef OPENCLAW_UCONTEXT
+// Saves the registers that a call must keep on the stack in use, and goes on where `load` was left.
+asm(R"(
+.text
+.p2align 4
+openclaw_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+extern "C" __attribute__((visibility("hidden"))) void openclaw_switch(void** save, void* load);
+#endif
+
+inline void resume(Fiber* fiber) {
+  current = fiber;
+#ifdef OPENCLAW_UCONTEXT
+  swapcontext(&run->scheduler, &fiber->context);
+#else
+  openclaw_switch(&run->scheduler, fiber->stack_pointer);
+#endif
+}
+
+inline void suspend() {
+  Fiber* fiber = current;
+#ifdef OPENCLAW_UCONTEXT
+  swapcontext(&fiber->context, &run->scheduler);
+#else
+  openclaw_switch(&fiber->stack_pointer, run->scheduler);
+#endif
+}
+
+__attribute__((format(printf, 1, 2))) inline void note(const char* format, ...) {
+  if (run->error[0]) return;
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(run->error, sizeof run->error, format, arguments);
+  va_end(arguments);
+}
+
+// Ends the launch with a message about the thread that runs.
+[[noreturn]] inline void fail(const char* what) {
+  note("block %u, thread %u: %s", current->block->index.x, current->thread.x, what);
+  for (;;) suspend();
+}
+
+inline unsigned random_below(unsigned n) {
+  run->random = run->random * 6364136223846793005ull + 1442695040888963407ull;
+  return (unsigned)(((run->random >> 33) * n) >> 31);
+}
+
+inline void wait_at(const char* what) {
+  current->waits = what;
+  suspend();
+  current->waits = nullptr;
+}
+
+inline void wake(Fiber* fiber) { fiber->warp->ready |= 1u << fiber->lane; }
+
+inline void barrier() {
+  Block* block = current->block;
+  if (++block->arrived < block->threads) return wait_at("__syncthreads");
+  block->arrived = 0;
+  for (unsigned t = 0; t < block->threads; t++) {
+    Fiber* fiber = &block->warps[t / WARP].fibers[t % WARP];
+    if (fiber != current) wake(fiber);
+  }
+}
+
+inline unsigned cluster_threads() { return run->launch.cluster * run->launch.block; }
+
+inline void cluster_arrive() {
+  Fiber* fiber = current;
+  if (fiber->cluster_phase != run->cluster_phase) fail("arrives twice at a cluster barrier without a wait");
+  fiber->cluster_phase++;
+  if (++run->cluster_arrived < cluster_threads()) return;
+  run->cluster_arrived = 0;
+  run->cluster_phase++;
+  for (unsigned t = 0; t < cluster_threads(); t++) {
+    Fiber* waiting = &run->arena->fibers[t];
+    if (waiting->waits && !strcmp(waiting->waits, "a cluster barrier")) wake(waiting);
+  }
+}
+
+inline void cluster_wait() {
+  if (current->cluster_phase != run->cluster_phase) wait_at("a cluster barrier");
+}
+
+constexpr unsigned BALLOT = 64;
+
+// A warp operation: every lane of `mask` brings a value and gets that of the lane `source`, or the ballot.
+inline uint64_t meet(unsigned mask, uint64_t value, unsigned source) {
+  Fiber* fiber = current;
+  Warp* warp = fiber->warp;
+  mask &= warp->present;
+  if (!(mask >> fiber->lane & 1)) fail("takes part in a warp operation whose mask leaves it out");
+  fiber->value = value;
+  fiber->source = source;
+  fiber->mask = mask;
+  warp->meeting |= 1u << fiber->lane;
+  if ((warp->meeting & mask) != mask) {
+    wait_at("a warp operation");
+    return fiber->result;
+  }
+  unsigned ballot = 0;
+  for (unsigned lane = 0; lane < WARP; lane++) {
+    if (!(mask >> lane & 1)) continue;
+    Fiber& other = warp->fibers[lane];
+    if (other.mask != mask || (other.source == BALLOT) != (source == BALLOT))
+      fail("meets lanes of its warp at another operation");
+    ballot |= (unsigned)(other.value & 1) << lane;
+  }
+  for (unsigned lane = 0; lane < WARP; lane++) {
+    if (!(mask >> lane & 1)) continue;
+    Fiber& other = warp->fibers[lane];
+    // What a lane outside the mask holds is undefined.
+    bool defined = other.source < WARP && mask >> other.source & 1;
+    other.result = other.source == BALLOT ? ballot : defined ? warp->fibers[other.source].value : ~0ull;
+    if (&other != fiber) wake(&other);
+  }
+  warp->meeting &= ~mask;
+  return fiber->result;
+}
+
+template <class T> T shuffle(unsigned mask, T value, unsigned source) {
+  static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  bits = meet(mask, bits, source < WARP ? source : current->lane);
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// A static shared variable: its place after the dynamic shared memory of every block.
+struct Slot {
+  unsigned offset, bytes;
+  explicit Slot(unsigned bytes);
+};
+
+inline std::atomic<unsigned> slots_end = DYNAMIC_BYTES, slots_count = 0;
+inline const Slot* slots[SLOTS];
+inline std::mutex slots_lock;
+
+inline Slot::Slot(unsigned bytes) : offset(slots_end), bytes(bytes) {
+  std::lock_guard lock(slots_lock);
+  offset = slots_end;
+  unsigned end = offset + (bytes + 15) / 16 * 16 + GUARD_BYTES;
+  if (slots_count == SLOTS || end > DYNAMIC_BYTES + STATIC_BYTES) fail("too much static shared memory");
+  slots[slots_count] = this;
+  slots_end = end;
+  slots_count++;
+}
+
+inline unsigned char* shared(const Slot& slot) { return current->block->shared + slot.offset; }
+inline unsigned char* dynamic_shared() { return current->block->shared; }
+
+// The same variable in the block `rank` of this cluster.
+inline const void* remote(const void* mine, unsigned rank) {
+  if (rank >= run->launch.cluster) fail("reads the shared memory of a block outside its cluster");
+  Block& peer = run->arena->block[rank];
+  if (!peer.alive) fail("reads the shared memory of a block that has ended");
+  return peer.shared + ((const unsigned char*)mine - current->block->shared);
+}
+
+inline void aligned(const void* address) {
+  if ((uintptr_t)address % 16) fail("a 16-byte access at an address that is no multiple of 16");
+}
+
+inline bool untouched(const unsigned char* from, unsigned bytes) {
+  return std::all_of(from, from + bytes, [](unsigned char byte) { return byte == 0xff; });
+}
+
+inline void check_guards(const Block& block) {
+  if (!untouched(block.shared + run->launch.shared_bytes, GUARD_BYTES))
+    note("block %u: wrote beyond its %u bytes of dynamic shared memory", block.index.x,
+         run->launch.shared_bytes);
+  for (unsigned i = 0; i < slots_count; i++)
+    if (!untouched(block.shared + slots[i]->offset + slots[i]->bytes, GUARD_BYTES))
+      note("block %u: wrote beyond a shared variable of %u bytes", block.index.x, slots[i]->bytes);
+}
+
+inline unsigned char* stack_of(const Fiber* fiber) {
+  return run->arena->stacks + (size_t)(fiber - run->arena->fibers) * STACK_BYTES;
+}
+
+inline void enter() {
+  run->body(run->closure);
+  Fiber* fiber = current;
+  uint64_t canary;
+  memcpy(&canary, stack_of(fiber), sizeof canary);
+  if (canary != CANARY) fail("its stack overflowed");
+  fiber->ended = true;
+  run->alive--;
+  if (--fiber->block->alive == 0) check_guards(*fiber->block);
+  for (;;) suspend();
+}
+
+inline void start(Fiber* fiber) {
+  unsigned char* stack = stack_of(fiber);
+  memcpy(stack, &CANARY, sizeof CANARY);
+#ifdef OPENCLAW_UCONTEXT
+  getcontext(&fiber->context);
+  fiber->context.uc_stack.ss_sp = stack + 16;
+  fiber->context.uc_stack.ss_size = STACK_BYTES - 16;
+  fiber->context.uc_link = nullptr;
+  makecontext(&fiber->context, enter, 0);
+#else
+  // Six saved registers, where to go on, and no caller; 16-byte aligned as after a call.
+  void** top = (void**)(stack + STACK_BYTES);
+  std::fill(top - 8, top, nullptr);
+  top[-2] = (void*)enter;
+  fiber->stack_pointer = top - 8;
+#endif
+}
+
+inline Arena* idle_arenas;
+inline std::mutex arena_lock;
+
+inline Arena* take_arena(unsigned blocks, unsigned threads) {
+  {
+    std::lock_guard lock(arena_lock);
+    for (Arena** at = &idle_arenas; *at; at = &(*at)->next)
+      if ((*at)->threads >= threads && (*at)->blocks >= blocks) {
+        Arena* found = *at;
+        *at = found->next;
+        return found;
+      }
+  }
+  size_t shared_bytes = (size_t)blocks * (DYNAMIC_BYTES + STATIC_BYTES);
+  Arena* arena = new Arena{};
+  arena->threads = threads;
+  arena->blocks = blocks;
+  // From malloc such sizes are pages that cost nothing until they are touched.
+  arena->stacks = (unsigned char*)aligned_alloc(4096, (size_t)threads * STACK_BYTES);
+  arena->shared = (unsigned char*)aligned_alloc(4096, shared_bytes);
+  memset(arena->shared, 0xff, shared_bytes);
+  arena->fibers = (Fiber*)calloc(threads, sizeof(Fiber));
+  arena->warps = (Warp*)calloc(threads, sizeof(Warp));
+  arena->block = (Block*)calloc(blocks, sizeof(Block));
+  return arena;
+}
+
+inline void give_back(Arena* arena) {
+  std::lock_guard lock(arena_lock);
+  arena->next = idle_arenas;
+  idle_arenas = arena;
+}
+
+inline void prepare_cluster(unsigned first_block) {
+  const Launch& launch = run->launch;
+  Arena& arena = *run->arena;
+  unsigned warps_per_block = (launch.block + WARP - 1) / WARP;
+  run->cluster_arrived = run->cluster_phase = 0;
+  run->warps = warps_per_block * launch.cluster;
+  run->alive = launch.cluster * launch.block;
+  for (unsigned rank = 0; rank < launch.cluster; rank++) {
+    Block& block = arena.block[rank];
+    unsigned char* shared = arena.shared + (size_t)rank * (DYNAMIC_BYTES + STATIC_BYTES);
+    Warp* warps = arena.warps + rank * warps_per_block;
+    block = {{first_block + rank}, rank, launch.block, 0, launch.block, shared, warps};
+    memset(shared, 0xff, launch.shared_bytes + GUARD_BYTES);
+    memset(shared + DYNAMIC_BYTES, 0xff, slots_end - DYNAMIC_BYTES);
+    Fiber* fibers = arena.fibers + rank * launch.block;
+    for (unsigned w = 0; w < warps_per_block; w++) {
+      unsigned lanes = std::min(WARP, launch.block - w * WARP);
+      unsigned present = lanes == WARP ? ~0u : (1u << lanes) - 1;
+      block.warps[w] = {present, present, 0, fibers + w * WARP};
+    }
+    for (unsigned t = 0; t < launch.block; t++) {
+      Fiber& fiber = fibers[t];
+      fiber.block = &block;
+      fiber.warp = &block.warps[t / WARP];
+      fiber.thread.x = t;
+      fiber.lane = t % WARP;
+      fiber.cluster_phase = 0;
+      fiber.ended = false;
+      fiber.waits = nullptr;
+      start(&fiber);
+    }
+  }
+}
+
+inline void report_stall() {
+  const Fiber *waiting = nullptr, *elsewhere = nullptr;
+  for (unsigned t = 0; t < cluster_threads(); t++) {
+    const Fiber* fiber = &run->arena->fibers[t];
+    if (!fiber->ended && !waiting) waiting = fiber;
+  }
+  for (unsigned t = 0; t < cluster_threads() && !elsewhere; t++) {
+    const Fiber* fiber = &run->arena->fibers[t];
+    if (fiber->ended || strcmp(fiber->waits, waiting->waits)) elsewhere = fiber;
+  }
+  const Fiber* other = elsewhere ? elsewhere : waiting;
+  note("block %u, thread %u waits at %s for ever: block %u, thread %u %s%s", waiting->block->index.x,
+       waiting->thread.x, waiting->waits, other->block->index.x, other->thread.x,
+       other->ended ? "has ended" : "waits at ", other->ended ? "" : other->waits);
+}
+
+inline void run_warp(Warp& warp) {
+  unsigned turn = random_below(WARP);
+  while (warp.ready && !run->error[0]) {
+    // The next ready lane at or after `turn`, around the end.
+    unsigned turned = turn ? warp.ready >> turn | warp.ready << (WARP - turn) : warp.ready;
+    unsigned lane = (turn + (unsigned)__builtin_ctz(turned)) % WARP;
+    warp.ready &= ~(1u << lane);
+    resume(&warp.fibers[lane]);
+  }
+}
+
+inline void run_cluster(unsigned first_block) {
+  prepare_cluster(first_block);
+  while (run->alive && !run->error[0]) {
+    bool progress = false;
+    // Some odd stride reaches every warp once when their number is rounded up to a power of two.
+    unsigned around = 1;
+    while (around < run->warps) around *= 2;
+    unsigned begin = random_below(around), stride = 2 * random_below(around) + 1;
+    for (unsigned i = 0; i < around && !run->error[0]; i++) {
+      unsigned w = (begin + i * stride) % around;
+      if (w >= run->warps || !run->arena->warps[w].ready) continue;
+      progress = true;
+      run_warp(run->arena->warps[w]);
+    }
+    if (!progress) report_stall();
+  }
+}
+
+inline const char* run_all(const Launch& launch, void (*body)(const void*), const void* closure) {
+  static thread_local char message[512];
+  static thread_local Run state;
+  state = {};
+  state.launch = launch;
+  state.body = body;
+  state.closure = closure;
+  state.random = launch.seed * 0x9e3779b97f4a7c15ull + 1;
+  Run* outer = run;
+  run = &state;
+  if (!launch.block || !launch.cluster || launch.block > 1024 || launch.grid % launch.cluster) {
+    note("a grid of %u, clusters of %u and blocks of %u", launch.grid, launch.cluster, launch.block);
+  } else if (launch.cluster > 16 || launch.shared_bytes + GUARD_BYTES > DYNAMIC_BYTES) {
+    note("clusters of %u with %u bytes of shared memory a block", launch.cluster, launch.shared_bytes);
+  } else {
+    state.arena = take_arena(launch.cluster, launch.cluster * launch.block);
+    unsigned clusters = launch.grid / launch.cluster;
+    for (unsigned c = 0; c < clusters && !state.error[0]; c++)
+      run_cluster((launch.seed & 1 ? clusters - 1 - c : c) * launch.cluster);
+    give_back(state.arena);
+  }
+  run = outer;
+  memcpy(message, state.error, sizeof message);
+  return message[0] ? message : nullptr;
+}
+
+template <class... P, class... A>
+const char* launch(const Launch& launch, void (*kernel)(P...), A... arguments) {
+  auto call = [&] { kernel(static_cast<P>(arguments)...); };
+  return run_all(launch, [](const void* closure) { (*(const decltype(call)*)closure)(); }, &call);
+}
+
+// How the host describes an argument: its kind, and the bytes of it or of what it points to.
+enum Kind : uint32_t { VALUE = 0, FLOAT = 1, READ = 2, WRITE = 3 };
+struct Argument { const void* value; uint32_t kind, bytes; };
+
+template <class P> bool matches(const Argument& argument) {
+  if constexpr (std::is_pointer_v<P>) {
+    using To = std::remove_pointer_t<P>;
+    if (argument.kind != (std::is_const_v<To> ? READ : WRITE)) return false;
+    if constexpr (std::is_void_v<To>) return true;
+    else return sizeof(To) == argument.bytes || sizeof(To) == 16; // vectors of anything
+  } else {
+    return argument.kind == (std::is_floating_point_v<P> ? FLOAT : VALUE) && sizeof(P) == argument.bytes;
+  }
+}
+
+template <class... P, size_t... I>
+const char* launch_with(const Launch& request, unsigned bound, void (*kernel)(P...),
+                        const Argument* arguments, size_t count, std::index_sequence<I...>) {
+  static thread_local char message[128];
+  bool right[] = {true, (I < count && matches<P>(arguments[I]))...};
+  size_t wrong = std::find(right + 1, right + 1 + sizeof...(P), false) - (right + 1);
+  if (count != sizeof...(P))
+    snprintf(message, sizeof message, "takes %zu arguments and got %zu", sizeof...(P), count);
+  else if (wrong < count)
+    snprintf(message, sizeof message, "argument %zu is of another kind", wrong);
+  else if (request.block > bound)
+    snprintf(message, sizeof message, "is bound to %u threads a block and got %u", bound, request.block);
+  else
+    return launch(request, kernel, *(const std::remove_cv_t<P>*)arguments[I].value...);
+  return message;
+}
+
+template <class... P>
+const char* launch_described(const Launch* request, unsigned bound, void (*kernel)(P...),
+                             const Argument* arguments, size_t count) {
+  return launch_with(*request, bound, kernel, arguments, count, std::index_sequence_for<P...>());
+}
+
+constexpr unsigned bound_of(unsigned threads, unsigned = 0) { return threads; }
+
+}  // namespace emulation
+
+#define threadIdx (emulation::current->thread)
+#define blockIdx (emulation::current->block->index)
+#define blockDim (emulation::Index{emulation::run->launch.block})
+#define gridDim (emulation::Index{emulation::run->launch.grid})
+
+inline void __syncthreads() { emulation::barrier(); }
+inline void __syncwarp(unsigned mask = ~0u) { emulation::shuffle(mask, 0, 0); }
+template <class T> T __shfl_sync(unsigned mask, T value, int lane) {
+  return emulation::shuffle(mask, value, lane & 31);
+}
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int offset) {
+  return emulation::shuffle(mask, value, emulation::current->lane ^ offset);
+}
+template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned offset) {
+  return emulation::shuffle(mask, value, emulation::current->lane + offset);
+}
+template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned offset) {
+  return emulation::shuffle(mask, value, emulation::current->lane - offset);
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  return (unsigned)emulation::meet(mask, predicate != 0, emulation::BALLOT);
+}
+inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __clz(int bits) { return bits ? __builtin_clz((unsigned)bits) : 32; }
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
+inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
+inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+template <class T> T __ldg(const T* from) { return *from; }
+[[noreturn]] inline void __trap() { emulation::fail("__trap"); }
+using std::max;
+using std::min;
