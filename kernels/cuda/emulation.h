@@ -77,6 +77,7 @@ struct Warp { unsigned ready, present, meeting; Fiber* fibers; };
 struct Block {
   Index index;
   unsigned rank, threads, arrived, alive;
+  unsigned counting, counted, count;  // of __syncthreads_count
   unsigned char* shared;       // dynamic, then static
   Warp* warps;
 };
@@ -187,6 +188,17 @@ inline void barrier() {
     Fiber* fiber = &block->warps[t / WARP].fibers[t % WARP];
     if (fiber != current) wake(fiber);
   }
+}
+
+inline int barrier_count(bool predicate) {
+  Block* block = current->block;
+  block->counting += predicate;
+  if (++block->counted == block->threads) {
+    block->count = block->counting;
+    block->counting = block->counted = 0;
+  }
+  barrier();
+  return (int)block->count;
 }
 
 inline unsigned cluster_threads() { return run->launch.cluster * run->launch.block; }
@@ -379,7 +391,7 @@ inline void prepare_cluster(unsigned first_block) {
     Block& block = arena.block[rank];
     unsigned char* shared = arena.shared + (size_t)rank * (DYNAMIC_BYTES + STATIC_BYTES);
     Warp* warps = arena.warps + rank * warps_per_block;
-    block = {{first_block + rank}, rank, launch.block, 0, launch.block, shared, warps};
+    block = {{first_block + rank}, rank, launch.block, 0, launch.block, 0, 0, 0, shared, warps};
     memset(shared, 0xff, launch.shared_bytes + GUARD_BYTES);
     memset(shared + DYNAMIC_BYTES, 0xff, slots_end - DYNAMIC_BYTES);
     Fiber* fibers = arena.fibers + rank * launch.block;
@@ -527,6 +539,7 @@ constexpr unsigned bound_of(unsigned threads, unsigned = 0) { return threads; }
 #define gridDim (emulation::Index{emulation::run->launch.grid})
 
 inline void __syncthreads() { emulation::barrier(); }
+inline int __syncthreads_count(int predicate) { return emulation::barrier_count(predicate); }
 inline void __syncwarp(unsigned mask = ~0u) { emulation::shuffle(mask, 0, 0); }
 template <class T> T __shfl_sync(unsigned mask, T value, int lane) {
   return emulation::shuffle(mask, value, lane & 31);
@@ -552,6 +565,8 @@ inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+template <class T> T atomicAdd(T* at, T value) { return std::exchange(*at, *at + value); }
+template <class T> T atomicOr(T* at, T value) { return std::exchange(*at, *at | value); }
 template <class T> T __ldg(const T* from) { return *from; }
 [[noreturn]] inline void __trap() { emulation::fail("__trap"); }
 using std::max;
