@@ -5,9 +5,11 @@
 
 mod backend;
 pub mod cpu;
+pub mod cuda;
 mod error;
 pub mod ops;
 
 pub use backend::{Backend, Element, Float};
 pub use cpu::Cpu;
+pub use cuda::Cuda;
 pub use error::{KernelError, Result};

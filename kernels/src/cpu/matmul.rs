@@ -14,16 +14,17 @@ use crate::ops::{Matmul, MatrixLayout};
 /// Up to this many rows, dot products beat packing the weights (measured: 3 times at 16 rows, equal at 64).
 const FEW_ROWS: usize = 48;
 
-pub(super) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<()> {
+/// Checks that each matrix has the elements its layout reaches, and that rows of `c` do not overlap.
+pub(crate) fn check_lengths(shape: Matmul, a: usize, b: usize, c: usize) -> Result<()> {
     let Matmul { m, n, k, .. } = shape;
     let last = |rows: usize, cols: usize, l: MatrixLayout| match (rows, cols) {
         (0, _) | (_, 0) => 0,
         _ => (rows - 1) * l.row + (cols - 1) * l.col + 1,
     };
     for (what, found, expected) in [
-        ("a", a.len(), last(m, k, shape.a)),
-        ("b", b.len(), last(k, n, shape.b)),
-        ("c", c.len(), last(m, n, MatrixLayout::rows(shape.c_row))),
+        ("a", a, last(m, k, shape.a)),
+        ("b", b, last(k, n, shape.b)),
+        ("c", c, last(m, n, MatrixLayout::rows(shape.c_row))),
     ] {
         if found < expected {
             return Err(KernelError::Shape { op: "matmul", what, found, expected });
@@ -33,6 +34,12 @@ pub(super) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Resu
         let what = format!("rows of c have {n} columns and start every {}", shape.c_row);
         return Err(KernelError::Argument { op: "matmul", what });
     }
+    Ok(())
+}
+
+pub(crate) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<()> {
+    let Matmul { m, n, k, .. } = shape;
+    check_lengths(shape, a.len(), b.len(), c.len())?;
     if m == 0 || n == 0 {
         return Ok(());
     }

@@ -4,7 +4,7 @@ mod adamw;
 mod attention;
 mod embedding;
 mod loss;
-mod matmul;
+pub(crate) mod matmul;
 mod norm;
 mod paged;
 mod rope;

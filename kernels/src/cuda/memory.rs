@@ -1,0 +1,265 @@
+//! Device memory: buffers, ranges of them, and a pool that keeps what was freed for the next buffer.
+//!
+//! Everything on a device is queued in one order, so memory can be given to a new buffer as soon as the old one is
+//! dropped: work on the old one is done first.
+#![allow(unsafe_code)]
+
+use std::{
+    collections::BTreeMap,
+    marker::PhantomData,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::driver::{Address, Driver};
+use crate::backend::Element;
+use crate::error::{KernelError, Result};
+
+/// Where a buffer of no bytes is: aligned, and never accessed.
+const NOWHERE: Address = 256;
+const SMALLEST: usize = 512;
+
+/// The size of an allocation for so many bytes: eight steps to a doubling, so at most an eighth is spare.
+fn size_class(bytes: usize) -> usize {
+    if bytes <= 8 * SMALLEST {
+        return bytes.next_multiple_of(SMALLEST);
+    }
+    let step = 1 << (bytes.ilog2() - 3);
+    bytes.next_multiple_of(step)
+}
+
+/// What a device's memory is used for, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// In buffers.
+    pub live_bytes: usize,
+    /// The most that was in buffers at any time.
+    pub peak_bytes: usize,
+    /// Kept for later buffers.
+    pub kept_bytes: usize,
+    /// Allocations asked of the device.
+    pub allocations: u64,
+    /// Buffers served from what was kept.
+    pub reuses: u64,
+}
+
+#[derive(Default)]
+struct State {
+    kept: BTreeMap<usize, Vec<Address>>,
+    usage: MemoryUse,
+}
+
+/// The pool of one device.
+pub(super) struct Pool {
+    driver: Arc<dyn Driver>,
+    limit_bytes: usize,
+    state: Mutex<State>,
+}
+
+impl Pool {
+    pub(super) fn new(driver: Arc<dyn Driver>, limit_bytes: Option<usize>) -> Self {
+        Self { driver, limit_bytes: limit_bytes.unwrap_or(usize::MAX), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn usage(&self) -> MemoryUse {
+        self.state().usage
+    }
+
+    /// Memory for `bytes`, with no content.
+    pub(super) fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Block> {
+        if bytes == 0 {
+            return Ok(Block { pool: self.clone(), address: NOWHERE, class: 0 });
+        }
+        let class = size_class(bytes);
+        let mut state = self.state();
+        let kept = state.kept.get_mut(&class).and_then(Vec::pop);
+        let address = match kept {
+            Some(address) => {
+                state.usage.kept_bytes -= class;
+                state.usage.reuses += 1;
+                address
+            }
+            None => self.grow(&mut state, class)?,
+        };
+        state.usage.live_bytes += class;
+        state.usage.peak_bytes = state.usage.peak_bytes.max(state.usage.live_bytes);
+        self.driver.claim(address, bytes);
+        Ok(Block { pool: self.clone(), address, class })
+    }
+
+    fn grow(&self, state: &mut State, class: usize) -> Result<Address> {
+        let fits =
+            |state: &State| state.usage.live_bytes + state.usage.kept_bytes + class <= self.limit_bytes;
+        if !fits(state) {
+            self.release(state);
+        }
+        let mut found = if fits(state) { self.driver.allocate(class)? } else { None };
+        if found.is_none() && state.usage.kept_bytes > 0 {
+            self.release(state);
+            found = self.driver.allocate(class)?;
+        }
+        let Some(address) = found else {
+            let room = self.limit_bytes.saturating_sub(state.usage.live_bytes) as u64;
+            let free = self.driver.free_bytes()?.min(room);
+            let what = format!(
+                "out of memory: {class} bytes asked, {free} free, {} in buffers",
+                state.usage.live_bytes
+            );
+            return Err(KernelError::Device { device: self.driver.properties().device.clone(), what });
+        };
+        state.usage.allocations += 1;
+        Ok(address)
+    }
+
+    /// Gives back to the device what no buffer uses.
+    fn release(&self, state: &mut State) {
+        for address in std::mem::take(&mut state.kept).into_values().flatten() {
+            // SAFETY: no buffer has this memory: it was in the pool, which forgets it here.
+            unsafe { self.driver.free(address) };
+        }
+        state.usage.kept_bytes = 0;
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let state = std::mem::take(&mut *self.state());
+        let mut state = state;
+        self.release(&mut state);
+    }
+}
+
+/// Memory that goes back to its pool.
+pub(super) struct Block {
+    pool: Arc<Pool>,
+    address: Address,
+    class: usize,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.class > 0 {
+            let mut state = self.pool.state();
+            state.usage.live_bytes -= self.class;
+            state.usage.kept_bytes += self.class;
+            state.kept.entry(self.class).or_default().push(self.address);
+        }
+    }
+}
+
+/// Elements in device memory.
+pub struct CudaBuffer<T> {
+    block: Block,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> CudaBuffer<T> {
+    pub(super) fn new(block: Block, len: usize) -> Self {
+        Self { block, len, element: PhantomData }
+    }
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    fn place(&self, range: &Range<usize>) -> Address {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "range {range:?} of a buffer of {} elements",
+            self.len
+        );
+        self.block.address + (range.start * size_of::<T>()) as u64
+    }
+    /// A shared range. Panics when it is out of bounds.
+    pub fn view(&self, range: Range<usize>) -> CudaView<'_, T> {
+        CudaView { address: self.place(&range), len: range.len(), buffer: PhantomData }
+    }
+    /// An exclusive range. Panics when it is out of bounds.
+    pub fn view_mut(&mut self, range: Range<usize>) -> CudaViewMut<'_, T> {
+        CudaViewMut { address: self.place(&range), len: range.len(), buffer: PhantomData }
+    }
+}
+
+/// A shared range of a [`CudaBuffer`].
+#[derive(Debug)]
+pub struct CudaView<'a, T> {
+    address: Address,
+    len: usize,
+    buffer: PhantomData<&'a T>,
+}
+
+impl<T> Clone for CudaView<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for CudaView<'_, T> {}
+
+impl<'a, T: Element> CudaView<'a, T> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    pub(crate) fn address(&self) -> Address {
+        self.address
+    }
+    pub(crate) fn bytes(&self) -> usize {
+        self.len * size_of::<T>()
+    }
+    /// A part of it. Panics when it is out of bounds.
+    pub(crate) fn range(&self, range: Range<usize>) -> CudaView<'a, T> {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "range {range:?} of {} elements",
+            self.len
+        );
+        let address = self.address + (range.start * size_of::<T>()) as u64;
+        CudaView { address, len: range.len(), buffer: PhantomData }
+    }
+}
+
+/// An exclusive range of a [`CudaBuffer`].
+#[derive(Debug)]
+pub struct CudaViewMut<'a, T> {
+    address: Address,
+    len: usize,
+    buffer: PhantomData<&'a mut T>,
+}
+
+impl<T: Element> CudaViewMut<'_, T> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    pub(crate) fn address(&self) -> Address {
+        self.address
+    }
+    pub(crate) fn bytes(&self) -> usize {
+        self.len * size_of::<T>()
+    }
+    /// The same range, shared while it is borrowed: for an operation in place.
+    pub(crate) fn shared(&self) -> CudaView<'_, T> {
+        CudaView { address: self.address, len: self.len, buffer: PhantomData }
+    }
+    /// A part of it, exclusive while it is borrowed. Panics when it is out of bounds.
+    pub(crate) fn range(&mut self, range: Range<usize>) -> CudaViewMut<'_, T> {
+        let CudaView { address, len, .. } = self.shared().range(range);
+        CudaViewMut { address, len, buffer: PhantomData }
+    }
+}

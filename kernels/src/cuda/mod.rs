@@ -1,0 +1,433 @@
+//! CUDA: the same operations on a GPU, or on the emulation of one.
+//!
+//! Kernels are in `kernels/cuda/*.cu`, compiled when they are first used; `ops` has one file per operation that
+//! checks the arguments, chooses the specialisation and launches it.
+#![allow(dead_code)] // until every operation is here
+
+mod driver;
+mod gemm;
+mod launch;
+mod memory;
+mod modules;
+mod ops;
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+pub use driver::Properties;
+pub use memory::{CudaBuffer, CudaView, CudaViewMut, MemoryUse};
+pub use modules::{Module, Source, cache_folder};
+
+use self::{
+    driver::{Driver, Function, emulated::Emulated},
+    gemm::Gemm,
+    launch::{Arguments, Launch},
+    memory::Pool,
+    modules::Cache,
+};
+use crate::backend::{Backend, Element, Float};
+use crate::error::{KernelError, Result, expect_len};
+use crate::ops::*;
+
+/// A GPU. Clones share it, and everything is done in the order in which it was asked for.
+#[derive(Clone)]
+pub struct Cuda {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    functions: Mutex<HashMap<(Module, &'static str), Function>>,
+    pool: Arc<Pool>,
+    driver: Arc<dyn Driver>,
+}
+
+impl std::fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cuda").field(&self.properties().device).finish()
+    }
+}
+
+impl Cuda {
+    /// An emulated device of compute capability 9.0; needs a C++ compiler.
+    pub fn emulated() -> Result<Self> {
+        Self::emulated_as(90, 0, u64::MAX)
+    }
+
+    /// An emulated device of a compute capability (times ten) and size. `seed` decides in which order threads run.
+    pub fn emulated_as(arch: u32, seed: u64, memory_bytes: u64) -> Result<Self> {
+        let driver = Emulated::new(arch, memory_bytes, seed, Cache::new(cache_folder()))?;
+        Ok(Self::with(Arc::new(driver), None))
+    }
+
+    fn with(driver: Arc<dyn Driver>, limit_bytes: Option<usize>) -> Self {
+        let pool = Arc::new(Pool::new(driver.clone(), limit_bytes));
+        Self { inner: Arc::new(Inner { functions: Mutex::default(), pool, driver }) }
+    }
+
+    /// What the device is.
+    pub fn properties(&self) -> &Properties {
+        self.inner.driver.properties()
+    }
+    /// What its memory is used for by this process.
+    pub fn memory_use(&self) -> MemoryUse {
+        self.inner.pool.usage()
+    }
+    /// Waits for everything that was asked for.
+    pub fn synchronize(&self) -> Result<()> {
+        self.inner.driver.synchronize()
+    }
+
+    /// A buffer whose elements hold anything: NaN on the emulation.
+    pub(crate) fn uninitialized<T: Element>(&self, len: usize) -> Result<CudaBuffer<T>> {
+        Ok(CudaBuffer::new(self.inner.pool.allocate(len * size_of::<T>())?, len))
+    }
+
+    /// Launches the kernel `name` of `module`.
+    ///
+    /// # Safety
+    /// With these arguments the kernel stays inside the views among them.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn launch(
+        &self,
+        module: Module,
+        name: &'static str,
+        launch: Launch,
+        arguments: &Arguments,
+    ) -> Result<()> {
+        if launch.grid == 0 {
+            return Ok(());
+        }
+        let key = (module, name);
+        let known = self.inner.functions.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        let function = match known {
+            Some(function) => function,
+            None => {
+                let function = self.inner.driver.function(&key.0, name)?;
+                self.inner.functions.lock().unwrap_or_else(PoisonError::into_inner).insert(key, function);
+                function
+            }
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.driver.launch(function, launch, arguments) }
+    }
+
+    /// `c = a b` or `c += a b` with `f32` sums, of `f32` or of `bf16` matrices.
+    #[allow(unsafe_code)]
+    pub(crate) fn gemm<I: Float, O: Float>(
+        &self,
+        shape: Matmul,
+        a: CudaView<'_, I>,
+        b: CudaView<'_, I>,
+        c: &CudaViewMut<'_, O>,
+    ) -> Result<()> {
+        let gemm = Gemm::new(shape, a, b, c)?;
+        // SAFETY: `Gemm::new` checked that the views have what the shape reaches.
+        unsafe { self.inner.driver.gemm(&gemm) }
+    }
+}
+
+fn missing(op: &'static str) -> KernelError {
+    KernelError::Argument { op, what: "has no kernel yet".into() }
+}
+
+#[allow(unsafe_code)]
+impl Backend for Cuda {
+    type Buffer<T: Element> = CudaBuffer<T>;
+    type View<'a, T: Element> = CudaView<'a, T>;
+    type ViewMut<'a, T: Element> = CudaViewMut<'a, T>;
+
+    fn scope<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        work()
+    }
+
+    fn zeros<T: Element>(&self, len: usize) -> Result<CudaBuffer<T>> {
+        let mut buffer = self.uninitialized(len)?;
+        let all = buffer.view_mut(0..len);
+        if len > 0 {
+            // SAFETY: the view has these bytes. All bits 0 is 0 in every element type.
+            unsafe { self.inner.driver.fill(all.address(), 0, all.bytes())? };
+        }
+        Ok(buffer)
+    }
+    fn upload<T: Element>(&self, host: &[T]) -> Result<CudaBuffer<T>> {
+        let mut buffer = self.uninitialized(host.len())?;
+        self.write(buffer.view_mut(0..host.len()), host)?;
+        Ok(buffer)
+    }
+    fn download<T: Element>(&self, view: CudaView<'_, T>) -> Result<Vec<T>> {
+        let mut host = vec![T::default(); view.len()];
+        if !host.is_empty() {
+            // SAFETY: the view has as many bytes as `host`.
+            unsafe { self.inner.driver.download(bytemuck::cast_slice_mut(&mut host), view.address())? };
+        }
+        Ok(host)
+    }
+    fn write<T: Element>(&self, target: CudaViewMut<'_, T>, host: &[T]) -> Result<()> {
+        expect_len("write", "host", host.len(), target.len())?;
+        if host.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: `target` has as many bytes as `host`.
+        unsafe { self.inner.driver.upload(target.address(), bytemuck::cast_slice(host)) }
+    }
+    fn copy<T: Element>(&self, target: CudaViewMut<'_, T>, source: CudaView<'_, T>) -> Result<()> {
+        expect_len("copy", "source", source.len(), target.len())?;
+        if source.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: equal lengths; `target` is exclusive, so they do not overlap.
+        unsafe { self.inner.driver.copy(target.address(), source.address(), source.bytes()) }
+    }
+    fn fill<T: Element>(&self, target: CudaViewMut<'_, T>, value: T) -> Result<()> {
+        ops::fill::fill(self, target, value)
+    }
+    fn len<T: Element>(&self, buffer: &CudaBuffer<T>) -> usize {
+        buffer.len()
+    }
+    fn view<'a, T: Element>(&self, buffer: &'a CudaBuffer<T>, range: Range<usize>) -> CudaView<'a, T> {
+        buffer.view(range)
+    }
+    fn view_mut<'a, T: Element>(
+        &self,
+        buffer: &'a mut CudaBuffer<T>,
+        range: Range<usize>,
+    ) -> CudaViewMut<'a, T> {
+        buffer.view_mut(range)
+    }
+
+    fn matmul(
+        &self,
+        shape: Matmul,
+        a: CudaView<'_, f32>,
+        b: CudaView<'_, f32>,
+        c: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        self.gemm(shape, a, b, &c)
+    }
+    fn embedding(
+        &self,
+        width: usize,
+        ids: CudaView<'_, u32>,
+        table: CudaView<'_, f32>,
+        out: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (width, ids, table, out);
+        Err(missing("embedding"))
+    }
+    fn embedding_backward(
+        &self,
+        width: usize,
+        ids: CudaView<'_, u32>,
+        d_out: CudaView<'_, f32>,
+        d_table: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (width, ids, d_out, d_table);
+        Err(missing("embedding_backward"))
+    }
+    fn rms_norm(
+        &self,
+        eps: f32,
+        x: CudaView<'_, f32>,
+        weight: CudaView<'_, f32>,
+        out: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (eps, x, weight, out);
+        Err(missing("rms_norm"))
+    }
+    fn rms_norm_backward(
+        &self,
+        eps: f32,
+        x: CudaView<'_, f32>,
+        weight: CudaView<'_, f32>,
+        d_out: CudaView<'_, f32>,
+        d_x: CudaViewMut<'_, f32>,
+        d_weight: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (eps, x, weight, d_out, d_x, d_weight);
+        Err(missing("rms_norm_backward"))
+    }
+    fn qk_norm_rope(
+        &self,
+        shape: QkvShape,
+        qkv: CudaView<'_, f32>,
+        positions: CudaView<'_, u32>,
+        rope: RopeTable<CudaView<'_, f32>>,
+        q_weight: CudaView<'_, f32>,
+        k_weight: CudaView<'_, f32>,
+        qk: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (shape, qkv, positions, rope, q_weight, k_weight, qk);
+        Err(missing("qk_norm_rope"))
+    }
+    fn qk_norm_rope_backward(
+        &self,
+        shape: QkvShape,
+        qkv: CudaView<'_, f32>,
+        positions: CudaView<'_, u32>,
+        rope: RopeTable<CudaView<'_, f32>>,
+        q_weight: CudaView<'_, f32>,
+        k_weight: CudaView<'_, f32>,
+        d_qk: CudaView<'_, f32>,
+        d_qkv: CudaViewMut<'_, f32>,
+        d_q_weight: CudaViewMut<'_, f32>,
+        d_k_weight: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (shape, qkv, positions, rope, q_weight, k_weight, d_qk, d_qkv, d_q_weight, d_k_weight);
+        Err(missing("qk_norm_rope_backward"))
+    }
+    fn attention(
+        &self,
+        shape: QkvShape,
+        sequences: &[Range<usize>],
+        qk: CudaView<'_, f32>,
+        qkv: CudaView<'_, f32>,
+        out: CudaViewMut<'_, f32>,
+        lse: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (shape, sequences, qk, qkv, out, lse);
+        Err(missing("attention"))
+    }
+    fn attention_backward(
+        &self,
+        shape: QkvShape,
+        sequences: &[Range<usize>],
+        qk: CudaView<'_, f32>,
+        qkv: CudaView<'_, f32>,
+        out: CudaView<'_, f32>,
+        lse: CudaView<'_, f32>,
+        d_out: CudaView<'_, f32>,
+        d_qk: CudaViewMut<'_, f32>,
+        d_qkv: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (shape, sequences, qk, qkv, out, lse, d_out, d_qk, d_qkv);
+        Err(missing("attention_backward"))
+    }
+    fn paged_store(
+        &self,
+        shape: PagedShape,
+        slots: CudaView<'_, u32>,
+        qk: CudaView<'_, f32>,
+        qkv: CudaView<'_, f32>,
+        pool: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (shape, slots, qk, qkv, pool);
+        Err(missing("paged_store"))
+    }
+    fn paged_attention(
+        &self,
+        shape: PagedShape,
+        segments: &[PagedSegment],
+        block_tables: CudaView<'_, u32>,
+        qk: CudaView<'_, f32>,
+        pool: CudaView<'_, f32>,
+        out: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (shape, segments, block_tables, qk, pool, out);
+        Err(missing("paged_attention"))
+    }
+    fn swiglu(&self, width: usize, gate_up: CudaView<'_, f32>, out: CudaViewMut<'_, f32>) -> Result<()> {
+        ops::swiglu::forward(self, width, gate_up, out)
+    }
+    fn swiglu_backward(
+        &self,
+        width: usize,
+        gate_up: CudaView<'_, f32>,
+        d_out: CudaView<'_, f32>,
+        d_gate_up: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        ops::swiglu::backward(self, width, gate_up, d_out, d_gate_up)
+    }
+    fn adamw(
+        &self,
+        step: AdamW,
+        params: CudaViewMut<'_, f32>,
+        grads: CudaView<'_, f32>,
+        first: CudaViewMut<'_, f32>,
+        second: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        let _ = (step, params, grads, first, second);
+        Err(missing("adamw"))
+    }
+    fn sum_squares(&self, x: CudaView<'_, f32>) -> Result<f64> {
+        ops::sum_squares::sum_squares(self, x)
+    }
+    fn logprob<T: Float>(
+        &self,
+        shape: LogitsShape,
+        logits: CudaView<'_, T>,
+        score: Score<CudaView<'_, i32>>,
+        out: ScoreOut<CudaViewMut<'_, f32>, CudaViewMut<'_, i32>>,
+    ) -> Result<()> {
+        let _ = (shape, logits, score, out);
+        Err(missing("logprob"))
+    }
+    fn logprob_backward<T: Float>(
+        &self,
+        shape: LogitsShape,
+        logits: Option<CudaView<'_, T>>,
+        targets: CudaView<'_, i32>,
+        d_logprobs: CudaView<'_, f32>,
+        d_entropy: Option<CudaView<'_, f32>>,
+        d_logits: CudaViewMut<'_, T>,
+    ) -> Result<()> {
+        let _ = (shape, logits, targets, d_logprobs, d_entropy, d_logits);
+        Err(missing("logprob_backward"))
+    }
+    fn logprob_gap<T: Float>(
+        &self,
+        shape: LogitsShape,
+        student: CudaView<'_, T>,
+        teacher: CudaView<'_, T>,
+        targets: CudaView<'_, i32>,
+        out: GapOut<CudaViewMut<'_, f32>>,
+    ) -> Result<()> {
+        let _ = (shape, student, teacher, targets, out);
+        Err(missing("logprob_gap"))
+    }
+    fn logprob_gap_backward<T: Float>(
+        &self,
+        shape: LogitsShape,
+        side: GapSide,
+        logits: Option<CudaView<'_, T>>,
+        targets: CudaView<'_, i32>,
+        d_gap: CudaView<'_, f32>,
+        d_logits: CudaViewMut<'_, T>,
+    ) -> Result<()> {
+        let _ = (shape, side, logits, targets, d_gap, d_logits);
+        Err(missing("logprob_gap_backward"))
+    }
+    fn row_loss<T: Float>(
+        &self,
+        shape: LogitsShape,
+        loss: RowLoss<CudaView<'_, f32>, CudaView<'_, i32>>,
+        logits: CudaViewMut<'_, T>,
+        stats: CudaViewMut<'_, RowStat>,
+    ) -> Result<()> {
+        let _ = (shape, loss, logits, stats);
+        Err(missing("row_loss"))
+    }
+    fn linear_loss(
+        &self,
+        shape: LinearShape,
+        loss: RowLoss<CudaView<'_, f32>, CudaView<'_, i32>>,
+        head: Head<CudaView<'_, f32>>,
+        out: HeadGradients<CudaViewMut<'_, f32>, CudaViewMut<'_, RowStat>>,
+    ) -> Result<()> {
+        let _ = (shape, loss, head, out);
+        Err(missing("linear_loss"))
+    }
+    fn linear_logprob(
+        &self,
+        shape: LinearShape,
+        score: Score<CudaView<'_, i32>>,
+        head: Head<CudaView<'_, f32>>,
+        scratch: CudaViewMut<'_, f32>,
+        out: ScoreOut<CudaViewMut<'_, f32>, CudaViewMut<'_, i32>>,
+    ) -> Result<()> {
+        let _ = (shape, score, head, scratch, out);
+        Err(missing("linear_logprob"))
+    }
+}

@@ -1,0 +1,47 @@
+//! The gated activation.
+#![allow(unsafe_code)]
+
+use crate::cuda::{
+    Cuda, CudaView, CudaViewMut,
+    launch::{Arguments, Launch},
+    modules::{Module, Source},
+};
+use crate::error::{Result, expect_len, expect_rows};
+
+const SOURCE: Source = Source { file: "swiglu.cu", text: include_str!("../../../cuda/swiglu.cu") };
+const THREADS: u32 = 256;
+
+pub(in crate::cuda) fn forward(
+    cuda: &Cuda,
+    width: usize,
+    gate_up: CudaView<'_, f32>,
+    out: CudaViewMut<'_, f32>,
+) -> Result<()> {
+    expect_rows("swiglu", "out", out.len(), width)?;
+    expect_len("swiglu", "gate_up", gate_up.len(), 2 * out.len())?;
+    let arguments = Arguments::new().read(gate_up).write(&out).value(width as u64).value(out.len() as u64);
+    let launch = Launch::new(out.len().div_ceil(THREADS as usize), THREADS);
+    // SAFETY: one thread for each element of `out`, which has two in `gate_up`.
+    unsafe { cuda.launch(Module::new(&SOURCE), "swiglu", launch, &arguments) }
+}
+
+pub(in crate::cuda) fn backward(
+    cuda: &Cuda,
+    width: usize,
+    gate_up: CudaView<'_, f32>,
+    d_out: CudaView<'_, f32>,
+    d_gate_up: CudaViewMut<'_, f32>,
+) -> Result<()> {
+    expect_rows("swiglu_backward", "d_out", d_out.len(), width)?;
+    expect_len("swiglu_backward", "gate_up", gate_up.len(), 2 * d_out.len())?;
+    expect_len("swiglu_backward", "d_gate_up", d_gate_up.len(), gate_up.len())?;
+    let arguments = Arguments::new()
+        .read(gate_up)
+        .read(d_out)
+        .write(&d_gate_up)
+        .value(width as u64)
+        .value(d_out.len() as u64);
+    let launch = Launch::new(d_out.len().div_ceil(THREADS as usize), THREADS);
+    // SAFETY: one thread for each element of `d_out`, which has two in `gate_up` and `d_gate_up`.
+    unsafe { cuda.launch(Module::new(&SOURCE), "swiglu_backward", launch, &arguments) }
+}
