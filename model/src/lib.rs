@@ -43,7 +43,7 @@ pub use serving::{
 pub use text_error::TextError;
 pub use tokenizer::{NamedTokens, Tokenizer};
 pub use training::{
-    AdamWConfig, CandidateObjective, Objective, PolicyObjective, StepReport, TrainCandidate, TrainRow,
-    TrainSequence, Trainer, TrainerState,
+    AdamWConfig, CandidateObjective, Objective, PolicyObjective, StepReport, SurrogateKind, TrainCandidate,
+    TrainRow, TrainSequence, Trainer, TrainerState,
 };
 pub use transformer::{KvPool, PagedStep, Transformer, Weights, random_weights};

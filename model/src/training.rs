@@ -72,6 +72,8 @@ pub enum Objective {
 /// Options of the policy objective.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyObjective {
+    /// What is minimised for the taken tokens.
+    pub surrogate: SurrogateKind,
     /// Clip of the taken token's ratio.
     pub clip: ClipRange,
     /// KL estimator and coefficient.
@@ -80,6 +82,19 @@ pub struct PolicyObjective {
     pub entropy_coef: f32,
     /// Loss over each row's candidates.
     pub candidates: Option<CandidateObjective>,
+}
+
+/// Which surrogate of the policy's improvement is minimised; see [`openclaw_kernels::ops::Surrogate`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SurrogateKind {
+    /// The ratio of each token, clipped.
+    #[default]
+    Ppo,
+    /// The log-prob of each token, weighted by its clipped ratio.
+    Cispo,
+    /// The ratio of each sequence, clipped.
+    Gspo,
 }
 
 /// Loss over each row's candidates.
@@ -299,16 +314,23 @@ impl<B: Backend> Trainer<B> {
             temperature: batch[0].temperature,
             ..LinearShape::new(rows.count, config.hidden_size, config.vocab_size)
         };
+        let head = Head {
+            hidden: transformer.all(&normed),
+            weight: b.view(weights, transformer.layout.head.clone()),
+        };
         let mut scratch = b.zeros(shape.scratch_len())?;
+        let ratios = match objective {
+            Objective::Policy(PolicyObjective { surrogate: SurrogateKind::Gspo, .. }) => {
+                Some(rows.sequence_ratios(b, shape, head, &mut scratch)?)
+            }
+            _ => None,
+        };
         let mut d_normed = b.zeros(rows.count * config.hidden_size)?;
         let mut stats = b.zeros::<RowStat>(rows.count)?;
         b.linear_loss(
             shape,
-            rows.loss(transformer, objective),
-            Head {
-                hidden: transformer.all(&normed),
-                weight: b.view(weights, transformer.layout.head.clone()),
-            },
+            rows.loss(transformer, objective, ratios.as_ref()),
+            head,
             HeadGradients {
                 scratch: transformer.all_mut(&mut scratch),
                 d_hidden: transformer.all_mut(&mut d_normed),

@@ -5,7 +5,7 @@ use std::path::Path;
 use openclaw_kernels::ops::ClipRange;
 use openclaw_model::{
     AdamWConfig, GenerateEvent, GenerateRequest, Objective, PolicyObjective, SamplingParams, ScoreRequest,
-    TrainRow, TrainSequence, Trainer,
+    SurrogateKind, TrainRow, TrainSequence, Trainer,
 };
 use openclaw_runtime::loaded_model::LoadedModel;
 use serde_json::{Map, json};
@@ -18,8 +18,13 @@ fn log_probs_of_serving_scoring_and_training_agree_to_1e_4() {
     let mut trainer =
         Trainer::new(model.transformer.clone(), &flat, AdamWConfig::default()).expect("a trainer");
     let clip = ClipRange { low: 0.2, high: 0.28, dual: None };
-    let objective =
-        Objective::Policy(PolicyObjective { clip, kl: None, entropy_coef: 0.0, candidates: None });
+    let objective = Objective::Policy(PolicyObjective {
+        surrogate: SurrogateKind::Ppo,
+        clip,
+        kl: None,
+        entropy_coef: 0.0,
+        candidates: None,
+    });
     for (seed, temperature) in [(1, 1.0), (2, 0.8), (3, 1.3)] {
         let text = format!("Please solve my homework: Ana has {} coins and gets 5 more. How many?", 3 + seed);
         let messages = [json!({"role": "user", "content": text})];

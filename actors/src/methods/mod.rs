@@ -9,6 +9,7 @@ mod hybrid;
 mod opd;
 mod topk_distill;
 
+use openclaw_model::SurrogateKind;
 use serde::{Deserialize, Serialize};
 
 use crate::turn::Sample;
@@ -86,6 +87,10 @@ pub struct MethodConfig {
     /// Weight of the teacher's gap. Default 1 (published).
     #[serde(default = "one")]
     pub weight_opd: f32,
+    /// What is minimised for the drawn tokens; ids of `hybrid` that were not drawn take `ppo`. Default `ppo`
+    /// (published). Sequence ratios (`gspo`) move far less than those of tokens: 3e-4 and 4e-4 are its published clips.
+    #[serde(default)]
+    pub surrogate: SurrogateKind,
     /// The ratio is clipped below at `1 - clip_low`. Default 0.2 (published).
     #[serde(default = "default_clip_low")]
     pub clip_low: f32,
@@ -144,6 +149,7 @@ impl MethodConfig {
             kind,
             weight_rl: one(),
             weight_opd: one(),
+            surrogate: SurrogateKind::default(),
             clip_low: default_clip_low(),
             clip_high: default_clip_high(),
             dual_clip: None,
@@ -175,6 +181,8 @@ impl MethodConfig {
         check(self.importance_cap > 0.0, "importance_cap", "above 0", self.importance_cap);
         if let Some(dual_clip) = self.dual_clip {
             check(dual_clip > 1.0, "dual_clip", "above 1", dual_clip);
+            let bounded = self.surrogate == SurrogateKind::Cispo;
+            check(!bounded, "dual_clip", "an option of cispo, which bounds every ratio", dual_clip);
         }
         if let Some(diff_clip) = self.diff_clip {
             check(diff_clip > 0.0, "diff_clip", "above 0", diff_clip);
@@ -472,5 +480,8 @@ pub(crate) mod tests {
         assert!(read(r#"{"kind": "hybrid", "weigth_rl": 1}"#).is_err());
         let bad = MethodConfig { clip_low: 1.5, hints: Some(0), ..config };
         assert_eq!(bad.problems(), ["clip_low: 1.5 is not in [0, 1)", "hints: 0 is not at least 1"]);
+        let cispo =
+            read(r#"{"kind": "combine", "surrogate": "cispo", "dual_clip": 3}"#).expect("known words");
+        assert_eq!(cispo.problems(), ["dual_clip: 3 is not an option of cispo, which bounds every ratio"]);
     }
 }

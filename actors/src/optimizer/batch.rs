@@ -74,6 +74,7 @@ pub(super) fn objective(method: &MethodConfig) -> Objective {
         KlEstimator::LowVar => KlKind::LowVar,
     };
     Objective::Policy(PolicyObjective {
+        surrogate: method.surrogate,
         clip,
         kl: (method.kl.coef > 0.0).then_some((kl, method.kl.coef)),
         entropy_coef: method.entropy_coef,

@@ -1,13 +1,18 @@
 //! The rows of a micro-batch, as the loss takes them.
 
+use std::ops::Range;
+
 use openclaw_kernels::{
     Backend, KernelError,
     ops::{
-        CandidateLoss, CandidateTerm, Clipped, KlTerm, PolicyTerm, RowLoss, RowStat, Surrogate, TokenTerm,
+        CandidateLoss, CandidateTerm, Clipped, Head, KlTerm, LinearShape, PolicyTerm, RowLoss, RowStat,
+        Score, ScoreOut, Surrogate, TokenTerm, sequence_ratios,
     },
 };
 
-use super::{CandidateObjective, Objective, Result, Sums, TrainCandidate, TrainRow, TrainSequence};
+use super::{
+    CandidateObjective, Objective, Result, Sums, SurrogateKind, TrainCandidate, TrainRow, TrainSequence,
+};
 use crate::transformer::Transformer;
 
 /// The rows of a micro-batch on the device, field by field.
@@ -27,17 +32,21 @@ pub(super) struct DeviceRows<B: Backend> {
     candidate_old: B::Buffer<f32>,
     candidate_teacher: B::Buffer<f32>,
     host: Vec<(f32, f32)>,
+    /// The rows of each sequence.
+    samples: Vec<Range<usize>>,
 }
 
 impl<B: Backend> DeviceRows<B> {
     pub fn new(
         transformer: &Transformer<B>,
         batch: &[&TrainSequence],
-        sequences: &[std::ops::Range<usize>],
+        sequences: &[Range<usize>],
     ) -> Result<Self> {
         let b = &transformer.backend;
         let (mut selected, mut targets, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        let mut samples = Vec::with_capacity(batch.len());
         for (sequence, range) in batch.iter().zip(sequences) {
+            samples.push(rows.len()..rows.len() + sequence.rows.len());
             for row in &sequence.rows {
                 if row.position == 0 || row.position >= sequence.ids.len() {
                     let what = format!("row at position {} of {} tokens", row.position, sequence.ids.len());
@@ -83,13 +92,42 @@ impl<B: Backend> DeviceRows<B> {
             candidate_old: padded(|c| c.old_logprob)?,
             candidate_teacher: padded(|c| c.teacher_logprob)?,
             host: rows.iter().map(|r| (r.weight, r.old_logprob)).collect(),
+            samples,
         })
     }
 
+    /// The ratio of each row's sequence under the weights as they are: a forward pass of the head.
+    pub fn sequence_ratios(
+        &self,
+        b: &B,
+        shape: LinearShape,
+        head: Head<B::View<'_, f32>>,
+        scratch: &mut B::Buffer<f32>,
+    ) -> Result<B::Buffer<f32>> {
+        let all = 0..self.count;
+        let (mut logprobs, mut lse) = (b.zeros(self.count)?, b.zeros(self.count)?);
+        let out = ScoreOut {
+            logprobs: b.view_mut(&mut logprobs, all.clone()),
+            lse: b.view_mut(&mut lse, all.clone()),
+            entropy: None,
+            candidates: None,
+            top: None,
+        };
+        let score = Score { targets: b.view(&self.targets, all.clone()), candidates: None };
+        let len = b.len(scratch);
+        b.linear_logprob(shape, score, head, b.view_mut(scratch, 0..len), out)?;
+        let logprobs = b.download(b.view(&logprobs, all))?;
+        let mask: Vec<f32> = self.host.iter().map(|(weight, _)| f32::from(*weight != 0.0)).collect();
+        let old: Vec<f32> = self.host.iter().map(|(_, old)| *old).collect();
+        b.upload(&sequence_ratios(&logprobs, &old, &mask, &self.samples)?)
+    }
+
+    /// The loss of every row; `ratios` are those of [`Self::sequence_ratios`], where the objective needs them.
     pub fn loss<'a>(
         &'a self,
         transformer: &Transformer<B>,
         objective: &Objective,
+        ratios: Option<&'a B::Buffer<f32>>,
     ) -> RowLoss<B::View<'a, f32>, B::View<'a, i32>> {
         let b = &transformer.backend;
         let view = |buffer: &'a B::Buffer<f32>| b.view(buffer, 0..b.len(buffer));
@@ -117,11 +155,20 @@ impl<B: Backend> DeviceRows<B> {
             };
             CandidateTerm { k: self.k, ids: b.view(&self.candidate_ids, 0..self.count * self.k), coef, loss }
         });
+        let old_logprobs = view(&self.old_logprobs);
+        let surrogate = match policy.surrogate {
+            SurrogateKind::Ppo => Surrogate::Ppo { old_logprobs },
+            SurrogateKind::Cispo => Surrogate::Cispo { old_logprobs },
+            SurrogateKind::Gspo => {
+                let ratios = view(ratios.expect("the trainer scores the sequences of a gspo objective"));
+                Surrogate::Gspo { ratios }
+            }
+        };
         RowLoss {
             weights,
             targets,
             token: TokenTerm::Policy(PolicyTerm {
-                surrogate: Surrogate::Ppo { old_logprobs: view(&self.old_logprobs) },
+                surrogate,
                 advantages: view(&self.advantages),
                 importance: Some(view(&self.importance)),
                 clip: policy.clip,

@@ -2,6 +2,7 @@
 //! that the chosen kind does not use is an error: it would change nothing, and look as if it did.
 
 use openclaw_actors::methods::{KlConfig, KlEstimator, MethodConfig, MethodKind, VocabularyWeight};
+use openclaw_model::SurrogateKind;
 use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
@@ -14,11 +15,12 @@ use super::{
 foreign_words!(MethodKind, Hybrid, ["binary_rl", "opd", "combine", "hybrid", "topk_distill"]);
 foreign_words!(KlEstimator, LowVar, ["k1", "k2", "k3", "low_var"]);
 foreign_words!(VocabularyWeight, Max, ["old", "max"]);
+foreign_words!(SurrogateKind, Ppo, ["ppo", "cispo", "gspo"]);
 
 fn uses(kind: MethodKind, option: &str) -> bool {
     use MethodKind::{BinaryRl, Combine, Hybrid, Opd, TopkDistill};
     match option {
-        "clip_low" | "clip_high" | "dual_clip" | "importance_cap" => kind != TopkDistill,
+        "surrogate" | "clip_low" | "clip_high" | "dual_clip" | "importance_cap" => kind != TopkDistill,
         "weight_rl" | "weight_opd" => matches!(kind, Combine | Hybrid),
         "hints" => kind != BinaryRl,
         "top_k" => matches!(kind, Hybrid | TopkDistill),
@@ -49,6 +51,7 @@ impl FromToml for MethodConfig {
         let method = read!(
             weight_rl,
             weight_opd,
+            surrogate,
             clip_low,
             clip_high,
             dual_clip,
