@@ -7,8 +7,11 @@
 mod driver;
 mod gemm;
 mod launch;
+pub mod libraries;
+pub mod manifest;
 mod memory;
 mod modules;
+mod nvrtc;
 mod ops;
 
 use std::{
@@ -20,6 +23,7 @@ use std::{
 pub use driver::Properties;
 pub use memory::{CudaBuffer, CudaView, CudaViewMut, MemoryUse};
 pub use modules::{Module, Source, cache_folder};
+pub use nvrtc::{Compiled, Nvrtc};
 
 use self::{
     driver::{Driver, Function, emulated::Emulated},

@@ -5,6 +5,7 @@ use crate::backend::{Backend, Element};
 use crate::cuda::{
     Cuda, CudaViewMut,
     launch::{Arguments, Launch},
+    manifest::Specialisation,
     modules::{Module, Source},
 };
 use crate::error::Result;
@@ -23,4 +24,10 @@ pub(in crate::cuda) fn fill<T: Element>(cuda: &Cuda, target: CudaViewMut<'_, T>,
     let launch = Launch::new(len.div_ceil(THREADS as usize), THREADS);
     // SAFETY: one thread for each element.
     unsafe { cuda.launch(Module::new(&SOURCE), kernel, launch, &arguments.value(len as u64)) }
+}
+
+pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
+    ["fill_2", "fill_4"]
+        .map(|kernel| Specialisation::new(Module::new(&SOURCE), kernel).without_spills())
+        .into()
 }

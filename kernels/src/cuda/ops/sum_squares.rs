@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::cuda::{
     Cuda, CudaView,
     launch::{Arguments, Launch},
+    manifest::Specialisation,
     modules::{Module, Source},
 };
 use crate::error::Result;
@@ -25,4 +26,8 @@ pub(in crate::cuda) fn sum_squares(cuda: &Cuda, x: CudaView<'_, f32>) -> Result<
     let words = cuda.download(sums.view(0..2 * chunks))?;
     let sum = |pair: &[u32]| f64::from_bits(u64::from(pair[0]) | u64::from(pair[1]) << 32);
     Ok(words.chunks_exact(2).map(sum).sum())
+}
+
+pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
+    ["sum_squares"].map(|kernel| Specialisation::new(Module::new(&SOURCE), kernel).without_spills()).into()
 }

@@ -4,6 +4,7 @@
 use crate::cuda::{
     Cuda, CudaView, CudaViewMut,
     launch::{Arguments, Launch},
+    manifest::Specialisation,
     modules::{Module, Source},
 };
 use crate::error::{Result, expect_len, expect_rows};
@@ -44,4 +45,10 @@ pub(in crate::cuda) fn backward(
     let launch = Launch::new(d_out.len().div_ceil(THREADS as usize), THREADS);
     // SAFETY: one thread for each element of `d_out`, which has two in `gate_up` and `d_gate_up`.
     unsafe { cuda.launch(Module::new(&SOURCE), "swiglu_backward", launch, &arguments) }
+}
+
+pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
+    ["swiglu", "swiglu_backward"]
+        .map(|kernel| Specialisation::new(Module::new(&SOURCE), kernel).without_spills())
+        .into()
 }

@@ -1,0 +1,281 @@
+//! Finds the driver, NVRTC and cuBLAS, and opens them by absolute path before `cudarc` looks for their names: the
+//! dynamic linker then gives it what is open. `cudarc` panics where a library is missing, so nothing calls it
+//! before [`Libraries`] has found what it needs.
+#![allow(unsafe_code)]
+
+use std::{
+    env,
+    error::Error,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+/// Folders to look in first, separated by `:`.
+pub const VARIABLE: &str = "OPENCLAW_CUDA_LIBRARIES";
+
+/// Versions we were written for, best first.
+const VERSIONS: [&str; 2] = ["13", "12"];
+
+/// A library that was found and opened.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its file; the bare name where the dynamic linker knew it.
+    pub path: PathBuf,
+}
+
+/// What this machine has.
+#[derive(Clone, Debug)]
+pub struct Libraries {
+    /// `libcuda`, which comes with the driver.
+    pub driver: Result<Found, String>,
+    /// `libnvrtc`, the compiler.
+    pub nvrtc: Result<Found, String>,
+    /// `libcublasLt`, matrix products.
+    pub cublas_lt: Result<Found, String>,
+}
+
+impl Libraries {
+    /// Looks once in a process.
+    pub fn get() -> &'static Self {
+        static LIBRARIES: OnceLock<Libraries> = OnceLock::new();
+        LIBRARIES.get_or_init(|| {
+            let folders = folders(|name| env::var_os(name), Path::new("/"));
+            // NVRTC opens its builtins by name when it compiles, cuBLAS its kernels.
+            let _ = open("nvrtc-builtins", &folders);
+            Self {
+                driver: open("cuda", &folders).and_then(|found| {
+                    // SAFETY: cudarc only opens libraries, which run nothing of ours.
+                    let there = unsafe { cudarc::driver::sys::is_culib_present() };
+                    if there { Ok(found) } else { Err(not_by_name("cuda", &found)) }
+                }),
+                nvrtc: open("nvrtc", &folders).and_then(|found| {
+                    // SAFETY: as above.
+                    let there = unsafe { cudarc::nvrtc::sys::is_culib_present() };
+                    if there { Ok(found) } else { Err(not_by_name("nvrtc", &found)) }
+                }),
+                cublas_lt: open("cublasLt", &folders).and_then(|found| {
+                    // SAFETY: as above.
+                    let there = unsafe { cudarc::cublaslt::sys::is_culib_present() };
+                    if there { Ok(found) } else { Err(not_by_name("cublasLt", &found)) }
+                }),
+            }
+        })
+    }
+}
+
+fn not_by_name(name: &str, found: &Found) -> String {
+    format!("{} opens, but the dynamic linker does not give it for lib{name}", found.path.display())
+}
+
+/// Opens a library for the rest of the process.
+fn open(name: &str, folders: &[PathBuf]) -> Result<Found, String> {
+    let mut refused = None;
+    let by_path = folders.iter().filter_map(|folder| library_in(folder, name));
+    let by_name =
+        ["1"].iter().chain(&VERSIONS).map(|version| PathBuf::from(format!("lib{name}.so.{version}")));
+    for path in by_path.chain(by_name) {
+        // SAFETY: NVIDIA's libraries run only their own constructors.
+        match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
+            Ok(library) => {
+                std::mem::forget(library);
+                return Ok(Found { path });
+            }
+            Err(error) if path.is_absolute() => {
+                // The linker's own message names the file.
+                let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                refused = refused.or(Some(cause));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        let told: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        let places = if told.is_empty() { "no CUDA folder exists".into() } else { told.join(", ") };
+        format!("lib{name}.so is not on the library path nor in {VARIABLE} or a known folder ({places})")
+    }))
+}
+
+/// The file of a library in a folder, of the version we like best.
+fn library_in(folder: &Path, name: &str) -> Option<PathBuf> {
+    let stem = format!("lib{name}.so");
+    let entries = fs::read_dir(folder).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let rank = |file: &str| -> Option<usize> {
+        let version = file.strip_prefix(&stem)?;
+        if version.is_empty() || version == ".1" {
+            return Some(VERSIONS.len());
+        }
+        let version = version.strip_prefix('.')?;
+        VERSIONS.iter().position(|v| version == *v || version.starts_with(&format!("{v}.")))
+    };
+    // Equal ranks: the shortest name, which the others are links to or from.
+    let best = names.filter_map(|file| Some((rank(&file)?, file.len(), file))).min()?;
+    Some(folder.join(best.2))
+}
+
+/// Folders that exist and may have NVIDIA's libraries, in the order in which they are tried.
+fn folders(variable: impl Fn(&str) -> Option<OsString>, root: &Path) -> Vec<PathBuf> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let under = |folder: &str| root.join(folder);
+    let mut found = Vec::new();
+    for folder in variable(VARIABLE).iter().flat_map(env::split_paths).filter(|p| !p.as_os_str().is_empty()) {
+        found.push(folder.clone());
+        found.extend(wheels_in(&folder));
+    }
+    let toolkits = [set("CUDA_HOME"), set("CUDA_PATH")].into_iter().flatten();
+    let installed = children(&under("usr/local"), |name| name.starts_with("cuda"));
+    for toolkit in toolkits.chain(installed) {
+        found.extend(
+            ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"].map(|l| toolkit.join(l)),
+        );
+    }
+    let mut environments: Vec<PathBuf> =
+        [set("VIRTUAL_ENV"), set("CONDA_PREFIX")].into_iter().flatten().collect();
+    for place in children(&under("opt"), |_| true) {
+        environments.extend([place.join(".venv"), place.join("venv"), place]);
+    }
+    environments.extend(set("HOME").map(|home| home.join(".local")));
+    environments.extend(["usr/local", "usr"].map(under));
+    for environment in environments {
+        for python in children(&environment.join("lib"), |name| name.starts_with("python3")) {
+            for packages in ["site-packages", "dist-packages"] {
+                found.extend(wheels_in(&python.join(packages)));
+            }
+        }
+    }
+    let system =
+        ["usr/local/nvidia/lib64", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64"];
+    found.extend(system.into_iter().chain(["usr/lib/wsl/lib"]).map(under));
+    let mut seen = Vec::new();
+    for folder in found {
+        if folder.is_dir() && !seen.contains(&folder) {
+            seen.push(folder);
+        }
+    }
+    seen
+}
+
+/// The library folders of NVIDIA's Python packages: `nvidia/cu13/lib`, or one folder for each library.
+fn wheels_in(packages: &Path) -> Vec<PathBuf> {
+    children(&packages.join("nvidia"), |_| true).into_iter().map(|package| package.join("lib")).collect()
+}
+
+/// Folders in a folder, the highest name first: the newest version.
+fn children(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(&wanted))
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    paths.sort_by(|a, b| b.cmp(a));
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root folder with files.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str, files: &[&str]) -> Self {
+            let root = env::temp_dir().join(format!("openclaw-libraries-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&root);
+            for file in files {
+                let path = root.join(file);
+                fs::create_dir_all(path.parent().expect("a file is in a folder"))
+                    .expect("a temporary folder");
+                fs::write(path, "").expect("a temporary folder can be written");
+            }
+            Self(root)
+        }
+        fn found(&self, variables: &[(&str, &str)], library: &str) -> Option<String> {
+            let value = |name: &str| {
+                let (_, value) = variables.iter().find(|(key, _)| *key == name)?;
+                let there = value.split(':').map(|part| self.0.join(part));
+                Some(env::join_paths(there).expect("no colons"))
+            };
+            let path = folders(value, &self.0).iter().find_map(|folder| library_in(folder, library))?;
+            Some(path.strip_prefix(&self.0).expect("under the root").display().to_string())
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_variable_comes_before_toolkits_before_wheels_before_the_system() {
+        let root = Root::new(
+            "order",
+            &[
+                "mine/libnvrtc.so.12",
+                "usr/local/cuda-13.0/lib64/libnvrtc.so.13",
+                "env/lib/python3.11/site-packages/nvidia/cu13/lib/libnvrtc.so.13",
+                "usr/lib/x86_64-linux-gnu/libnvrtc.so.12",
+            ],
+        );
+        let all = [(VARIABLE, "nothing:mine"), ("VIRTUAL_ENV", "env")];
+        assert_eq!(root.found(&all, "nvrtc").expect("it is there"), "mine/libnvrtc.so.12");
+        let toolkit = "usr/local/cuda-13.0/lib64/libnvrtc.so.13";
+        assert_eq!(root.found(&all[1..], "nvrtc").expect("it is there"), toolkit);
+        fs::remove_dir_all(root.0.join("usr/local")).expect("it is there");
+        let wheel = "env/lib/python3.11/site-packages/nvidia/cu13/lib/libnvrtc.so.13";
+        assert_eq!(root.found(&all[1..], "nvrtc").expect("it is there"), wheel);
+        assert_eq!(root.found(&[], "nvrtc").expect("it is there"), "usr/lib/x86_64-linux-gnu/libnvrtc.so.12");
+    }
+
+    #[test]
+    fn wheels_are_found_wherever_they_were_installed() {
+        let cu13 = "nvidia/cu13/lib/libcublasLt.so.13";
+        let cu12 = "nvidia/cublas/lib/libcublasLt.so.12";
+        for (place, variables) in [
+            (format!("target/{cu13}"), vec![(VARIABLE, "target")]),
+            (format!("target/{cu12}"), vec![(VARIABLE, "target")]),
+            (format!("conda/lib/python3.12/site-packages/{cu12}"), vec![("CONDA_PREFIX", "conda")]),
+            (format!("opt/torch/.venv/lib/python3.12/site-packages/{cu13}"), vec![]),
+            (format!("home/.local/lib/python3.13/site-packages/{cu13}"), vec![("HOME", "home")]),
+            (format!("usr/local/lib/python3.11/dist-packages/{cu13}"), vec![]),
+            ("toolkit/targets/x86_64-linux/lib/libcublasLt.so.12".into(), vec![("CUDA_HOME", "toolkit")]),
+        ] {
+            let root = Root::new("wheels", &[&place]);
+            assert_eq!(root.found(&variables, "cublasLt").as_deref(), Some(&place[..]));
+        }
+    }
+
+    #[test]
+    fn the_newest_version_that_we_know_is_taken() {
+        let names =
+            ["libnvrtc.so", "libnvrtc.so.11.2", "libnvrtc.so.12", "libnvrtc.so.13.0.88", "libnvrtc.so.13"];
+        let more = ["libnvrtc-builtins.so.13.0", "libnvrtc.alt.so.13", "libcuda.so.1", "libcuda.so.580.65"];
+        let files: Vec<String> = names.iter().chain(&more).map(|name| format!("mine/{name}")).collect();
+        let root = Root::new("versions", &files.iter().map(String::as_str).collect::<Vec<_>>());
+        let found = |library: &str| root.found(&[(VARIABLE, "mine")], library).expect("it is there");
+        assert_eq!(found("nvrtc"), "mine/libnvrtc.so.13");
+        assert_eq!(found("nvrtc-builtins"), "mine/libnvrtc-builtins.so.13.0");
+        assert_eq!(found("cuda"), "mine/libcuda.so.1");
+        assert_eq!(root.found(&[(VARIABLE, "mine")], "cublas"), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_in_one_line() {
+        let root = Root::new("missing", &["mine/libnothing.so.13"]);
+        let folders = [root.0.join("mine")];
+        let told = open("openclaw-none", &folders).expect_err("there is no such library");
+        assert!(
+            told.starts_with("libopenclaw-none.so is not on the library path nor in OPENCLAW_CUDA_LIBRARIES")
+        );
+        assert!(told.contains("mine") && !told.contains('\n'), "{told}");
+        // A file that is no library.
+        let told = open("nothing", &folders).expect_err("it is empty");
+        assert!(told.contains("libnothing.so.13") && !told.contains('\n'), "{told}");
+    }
+}
