@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod cublas;
 pub(super) mod emulated;
 pub(super) mod real;
 
@@ -15,6 +16,13 @@ pub(crate) type Address = u64;
 /// A loaded kernel, as its driver knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Function(pub(super) usize);
+
+/// A moment in the order of work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    Event(usize),
+    Instant(std::time::Instant),
+}
 
 /// What a device is.
 #[derive(Clone, Debug)]
@@ -84,6 +92,10 @@ pub(crate) trait Driver: Send + Sync {
     /// # Safety
     /// The operands have the elements that the shape reaches.
     unsafe fn gemm(&self, gemm: &Gemm) -> Result<()>;
+    /// Marks the moment when everything queued before is done.
+    fn mark(&self) -> Result<Mark>;
+    /// Waits for two marks, which it uses up, and gives the time between them.
+    fn millis_between(&self, start: Mark, end: Mark) -> Result<f32>;
     /// Waits for everything queued.
     fn synchronize(&self) -> Result<()>;
 }

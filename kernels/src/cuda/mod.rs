@@ -15,9 +15,9 @@ mod nvrtc;
 mod ops;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 pub use driver::Properties;
@@ -26,7 +26,11 @@ pub use modules::{Module, Source, cache_folder};
 pub use nvrtc::{Compiled, Nvrtc};
 
 use self::{
-    driver::{Driver, Function, emulated::Emulated},
+    driver::{
+        Driver, Function,
+        emulated::Emulated,
+        real::{self, Real},
+    },
     gemm::Gemm,
     launch::{Arguments, Launch},
     memory::Pool,
@@ -55,6 +59,26 @@ impl std::fmt::Debug for Cuda {
 }
 
 impl Cuda {
+    /// The GPU with this number. Every call in a process gives the same device, so that work on memory that passes
+    /// from one thread to another is done in order.
+    pub fn new(ordinal: u32) -> Result<Self> {
+        real::refuse_lost(ordinal)?;
+        static OPEN: Mutex<BTreeMap<u32, Weak<Inner>>> = Mutex::new(BTreeMap::new());
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inner) = open.get(&ordinal).and_then(Weak::upgrade) {
+            return Ok(Self { inner });
+        }
+        let cuda = Self::with(Arc::new(Real::new(ordinal, Cache::new(cache_folder()))?), None);
+        open.insert(ordinal, Arc::downgrade(&cuda.inner));
+        Ok(cuda)
+    }
+
+    /// How many GPUs there are, and the version of CUDA that their driver is for (13000 is 13.0). An error says
+    /// what is missing and where it was looked for.
+    pub fn gpus() -> std::result::Result<(u32, i32), String> {
+        real::gpus()
+    }
+
     /// An emulated device of compute capability 9.0; needs a C++ compiler.
     pub fn emulated() -> Result<Self> {
         Self::emulated_as(90, 0, u64::MAX)
@@ -82,6 +106,14 @@ impl Cuda {
     /// Waits for everything that was asked for.
     pub fn synchronize(&self) -> Result<()> {
         self.inner.driver.synchronize()
+    }
+
+    /// Milliseconds that the device takes for what `work` asks of it.
+    pub fn millis<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<(R, f32)> {
+        let start = self.inner.driver.mark()?;
+        let done = work()?;
+        let end = self.inner.driver.mark()?;
+        Ok((done, self.inner.driver.millis_between(start, end)?))
     }
 
     /// A buffer whose elements hold anything: NaN on the emulation.

@@ -14,11 +14,12 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use libloading::Library;
 
-use super::{Address, Driver, Function, Properties};
+use super::{Address, Driver, Function, Mark, Properties};
 use crate::cpu::matmul;
 use crate::cuda::{
     gemm::{Dtype, Gemm},
@@ -26,7 +27,7 @@ use crate::cuda::{
     modules::{Cache, Module},
 };
 use crate::error::{KernelError, Result};
-use crate::ops::MatrixLayout;
+use crate::ops::{Matmul, MatrixLayout};
 
 const EMULATION: &str = include_str!("../../../cuda/emulation.h");
 /// As `cudaMalloc` aligns.
@@ -342,25 +343,36 @@ impl Driver for Emulated {
 
     unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
         drop(self.state()?);
-        let shape = gemm.shape;
-        let last = |rows: usize, cols: usize, l: MatrixLayout| match (rows, cols) {
+        let Gemm { m, n, k, accumulate, .. } = *gemm;
+        let (a, b) = (gemm.a.layout(), gemm.b.layout());
+        let shape = Matmul { m, n, k, a, b, c_row: gemm.c_stride, accumulate };
+        let reach = |rows: usize, cols: usize, l: MatrixLayout| match (rows, cols) {
             (0, _) | (_, 0) => 0,
             _ => (rows - 1) * l.row + (cols - 1) * l.col + 1,
         };
         // SAFETY: the caller promises the elements that the shape reaches.
-        let (a, b) = unsafe {
+        let (a, b, mut c) = unsafe {
             (
-                load(gemm.a, last(shape.m, shape.k, shape.a), gemm.input),
-                load(gemm.b, last(shape.k, shape.n, shape.b), gemm.input),
+                load(gemm.a_address, reach(m, k, a), gemm.input),
+                load(gemm.b_address, reach(k, n, b), gemm.input),
+                load(gemm.c_address, reach(m, n, MatrixLayout::rows(gemm.c_stride)), gemm.output),
             )
         };
-        let c_len = last(shape.m, shape.n, MatrixLayout::rows(shape.c_row));
-        // SAFETY: as above.
-        let mut c = unsafe { load(gemm.c, c_len, gemm.output) };
         matmul::matmul(shape, &a, &b, &mut c)?;
         // SAFETY: as above; `c` is exclusive.
-        unsafe { save(gemm.c, &c, gemm.output) };
+        unsafe { save(gemm.c_address, &c, gemm.output) };
         Ok(())
+    }
+
+    fn mark(&self) -> Result<Mark> {
+        Ok(Mark::Instant(Instant::now()))
+    }
+
+    fn millis_between(&self, start: Mark, end: Mark) -> Result<f32> {
+        match (start, end) {
+            (Mark::Instant(start), Mark::Instant(end)) => Ok((end - start).as_secs_f32() * 1e3),
+            _ => Err(self.error("the marks are another device's".into())),
+        }
     }
 
     fn synchronize(&self) -> Result<()> {
