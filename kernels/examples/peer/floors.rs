@@ -38,11 +38,20 @@ pub unsafe extern "C" fn peer_floor_copy(from: *const f32, to: *mut f32, len: us
 mod wide {
     use std::arch::x86_64::*;
 
+    /// Fetched ahead, as the operations do: the processor's own prefetching ends with each page of 4 KiB.
+    const AHEAD_BYTES: usize = 16 << 10;
+
+    fn fetch(line: &[f32]) {
+        // SAFETY: fetching ahead reads nothing and may leave the array.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_byte_add(AHEAD_BYTES).cast()) };
+    }
+
     #[target_feature(enable = "avx512f")]
     pub fn sum(x: &[f32]) -> f32 {
         let mut sums = [_mm512_setzero_ps(); 4];
         for lines in x.chunks_exact(64) {
             for (sum, line) in sums.iter_mut().zip(lines.chunks_exact(16)) {
+                fetch(line);
                 // SAFETY: a line is 16 floats.
                 *sum = _mm512_add_ps(*sum, unsafe { _mm512_loadu_ps(line.as_ptr()) });
             }
@@ -53,6 +62,7 @@ mod wide {
     #[target_feature(enable = "avx512f")]
     pub fn negate(x: &mut [f32]) {
         for line in x.chunks_exact_mut(16) {
+            fetch(line);
             // SAFETY: a line is 16 floats.
             unsafe {
                 let v = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_loadu_ps(line.as_ptr()));
@@ -68,6 +78,7 @@ mod wide {
         let (from, to) = (&from[head..], &mut to[head..]);
         let whole = to.len() / 16 * 16;
         for (to, from) in to.chunks_exact_mut(16).zip(from.chunks_exact(16)) {
+            fetch(from);
             // SAFETY: both lines are 16 floats, and `to` starts on a multiple of 64 bytes.
             unsafe { _mm512_stream_ps(to.as_mut_ptr(), _mm512_loadu_ps(from.as_ptr())) };
         }

@@ -1,40 +1,138 @@
-//! The loops over logits, on blocks of a row that fit the first-level cache.
+//! The loops over logits, on blocks of a row that fit the first-level cache: in 512-bit vectors where the processor
+//! has them, else as the compiler makes them.
+#![allow(unsafe_code)]
+
+use std::any::TypeId;
 
 use half::bf16;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use crate::backend::Float;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::simd::level;
 use crate::cpu::simd::{madd, multiversion};
 
 /// Logits per block. Partial sums are `f32` inside a block and `f64` across blocks, so results depend on the
 /// vocabulary and on nothing else.
 pub(super) const BLOCK: usize = 1024;
 const LANES: usize = 32;
+/// `2^f` on [-0.5, 0.5], from the factor of `f^5` to that of `f`: minimax with the value and the slope of `2^f` at 0.
+/// The polynomial's own error is 1.1e-7.
+pub(super) const EXP2: [f32; 5] =
+    [1.330_026_4e-3, 9.669_708e-3, 5.550_56e-2, 2.402_228_1e-1, std::f32::consts::LN_2];
 
-/// `2^t` for `t <= 0`, relative error 2e-7; 0 below -126.5. NaN stays NaN.
+/// `2^t` for `t` up to 127, relative error 2e-7; 0 below -126.5. NaN stays NaN.
 #[inline(always)]
 fn exp2<const FMA: bool>(t: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum.
     let shifted = t + 12_582_912.0;
     let f = t - (shifted - 12_582_912.0);
-    // Minimax on [-0.5, 0.5] with value and slope of 2^f at 0; the polynomial's own error is 1.1e-7.
-    let p = madd::<FMA>(1.330_026_4e-3, f, 9.669_708e-3);
-    let p = madd::<FMA>(p, f, 5.550_56e-2);
-    let p = madd::<FMA>(p, f, 2.402_228_1e-1);
-    let p = madd::<FMA>(p, f, std::f32::consts::LN_2);
+    let p = madd::<FMA>(EXP2[0], f, EXP2[1]);
+    let p = madd::<FMA>(p, f, EXP2[2]);
+    let p = madd::<FMA>(p, f, EXP2[3]);
+    let p = madd::<FMA>(p, f, EXP2[4]);
     let p = madd::<FMA>(p, f, 1.0);
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
-/// Distance from the maximum in powers of two. The floor keeps `t * 2^t` finite for a logit of `-inf`, and its
-/// power is exactly 0. The comparison is written so that NaN passes.
+/// Distance from the offset in powers of two, within the range of [`exp2`]. The floor keeps `t * 2^t` finite for a
+/// logit of `-inf`, and its power is exactly 0. The comparisons are written so that NaN passes.
 #[inline(always)]
-fn exponent(x: f32, max: f32, scale: f32) -> f32 {
-    let t = (x - max) * scale;
-    if t < -127.0 { -127.0 } else { t }
+fn exponent(x: f32, offset: f32, scale: f32) -> f32 {
+    let t = (x - offset) * scale;
+    let t = if t < -127.0 { -127.0 } else { t };
+    if t > 127.0 { 127.0 } else { t }
+}
+
+/// The largest logit of a block; NaN is passed over.
+pub(super) fn maximum<T: Float>(block: &[T]) -> f32 {
+    widened(block, maximum_of)
+}
+
+/// `sum 2^t` and `sum t 2^t` of a block, with `t = (x - offset) * scale`. Where a `t` is beyond 127 the sums are
+/// wrong, but the first is above 2^126.
+pub(super) fn sums<T: Float>(block: &[T], offset: f32, scale: f32) -> (f32, f32) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == 2 {
+        // SAFETY: the level tells of the features.
+        return unsafe {
+            match as_bf16(block) {
+                Some(block) => avx512::sums(block, offset, scale),
+                None => avx512::sums(bytemuck::cast_slice::<T, f32>(block), offset, scale),
+            }
+        };
+    }
+    widened(block, |block| sums_of(block, offset, scale))
+}
+
+/// `target = 2^t (a + b t)` with `t = (x - offset) * scale`, where `x` is `source` or `target` itself.
+pub(super) fn gradient<T: Float>(
+    source: Option<&[T]>,
+    target: &mut [T],
+    offset: f32,
+    scale: f32,
+    a: f32,
+    b: f32,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == 2 {
+        let source_bf16 = source.and_then(as_bf16);
+        let source_f32 = source.filter(|_| same::<T, f32>()).map(bytemuck::cast_slice::<T, f32>);
+        // SAFETY: the level tells of the features.
+        return unsafe {
+            if same::<T, bf16>() {
+                avx512::gradient(
+                    source_bf16,
+                    bytemuck::cast_slice_mut::<T, bf16>(target),
+                    offset,
+                    scale,
+                    a,
+                    b,
+                )
+            } else {
+                avx512::gradient(source_f32, bytemuck::cast_slice_mut::<T, f32>(target), offset, scale, a, b)
+            }
+        };
+    }
+    for (index, target) in target.chunks_mut(BLOCK).enumerate() {
+        if let Some(source) = source {
+            target.copy_from_slice(&source[index * BLOCK..][..target.len()]);
+        }
+        if same::<T, f32>() {
+            gradient_of(bytemuck::cast_slice_mut(target), offset, scale, a, b);
+        } else {
+            let mut buffer = [0f32; BLOCK];
+            let buffer = &mut buffer[..target.len()];
+            widen(bytemuck::cast_slice(target), buffer);
+            gradient_of(buffer, offset, scale, a, b);
+            narrow(buffer, bytemuck::cast_slice_mut(target));
+        }
+    }
+}
+
+fn same<T: 'static, U: 'static>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<U>()
+}
+
+fn as_bf16<T: Float>(x: &[T]) -> Option<&[bf16]> {
+    same::<T, bf16>().then(|| bytemuck::cast_slice(x))
+}
+
+/// Calls `work` with the block as `f32`.
+pub(super) fn widened<T: Float, R>(block: &[T], work: impl FnOnce(&[f32]) -> R) -> R {
+    match as_bf16(block) {
+        None => work(bytemuck::cast_slice(block)),
+        Some(block) => {
+            let mut buffer = [0f32; BLOCK];
+            widen(block, &mut buffer[..block.len()]);
+            work(&buffer[..block.len()])
+        }
+    }
 }
 
 multiversion! {
-    /// The largest element; NaN is passed over.
-    pub(super) fn maximum(x: &[f32]) -> f32 {
+    fn maximum_of(x: &[f32]) -> f32 {
         let mut maxima = [f32::NEG_INFINITY; LANES];
         let mut chunks = x.chunks_exact(LANES);
         for chunk in &mut chunks {
@@ -51,13 +149,12 @@ multiversion! {
 }
 
 multiversion! {
-    /// `sum 2^t` and `sum t 2^t` with `t = (x - max) * scale`.
-    pub(super) fn sums(x: &[f32], max: f32, scale: f32) -> (f32, f32) {
+    fn sums_of(x: &[f32], offset: f32, scale: f32) -> (f32, f32) {
         let (mut plain, mut weighted) = ([0f32; LANES], [0f32; LANES]);
         let mut chunks = x.chunks_exact(LANES);
         for chunk in &mut chunks {
             for i in 0..LANES {
-                let t = exponent(chunk[i], max, scale);
+                let t = exponent(chunk[i], offset, scale);
                 let e = exp2::<FMA>(t);
                 plain[i] += e;
                 weighted[i] = madd::<FMA>(e, t, weighted[i]);
@@ -65,7 +162,7 @@ multiversion! {
         }
         let rest = chunks.remainder();
         for i in 0..rest.len() {
-            let t = exponent(rest[i], max, scale);
+            let t = exponent(rest[i], offset, scale);
             let e = exp2::<FMA>(t);
             plain[i] += e;
             weighted[i] = madd::<FMA>(e, t, weighted[i]);
@@ -83,17 +180,16 @@ multiversion! {
 }
 
 multiversion! {
-    /// `x = 2^t (a + b t)` with `t = (x - max) * scale`.
-    pub(super) fn gradient(x: &mut [f32], max: f32, scale: f32, a: f32, b: f32) {
+    fn gradient_of(x: &mut [f32], offset: f32, scale: f32, a: f32, b: f32) {
         let mut chunks = x.chunks_exact_mut(LANES);
         for chunk in &mut chunks {
             for v in chunk {
-                let t = exponent(*v, max, scale);
+                let t = exponent(*v, offset, scale);
                 *v = exp2::<FMA>(t) * madd::<FMA>(b, t, a);
             }
         }
         for v in chunks.into_remainder() {
-            let t = exponent(*v, max, scale);
+            let t = exponent(*v, offset, scale);
             *v = exp2::<FMA>(t) * madd::<FMA>(b, t, a);
         }
     }
@@ -118,7 +214,7 @@ multiversion! {
 }
 
 multiversion! {
-    pub(super) fn widen(from: &[bf16], to: &mut [f32]) {
+    fn widen(from: &[bf16], to: &mut [f32]) {
         for (to, from) in to.iter_mut().zip(from) {
             *to = f32::from_bits(u32::from(from.to_bits()) << 16);
         }
@@ -127,7 +223,7 @@ multiversion! {
 
 multiversion! {
     /// Rounds to nearest, ties to even.
-    pub(super) fn narrow(from: &[f32], to: &mut [bf16]) {
+    fn narrow(from: &[f32], to: &mut [bf16]) {
         for (to, from) in to.iter_mut().zip(from) {
             let bits = from.to_bits();
             let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;

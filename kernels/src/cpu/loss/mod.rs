@@ -1,5 +1,7 @@
 //! The loss operations. Logits are read in blocks and nothing of their size is ever stored beside them.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
 mod candidates;
 mod linear_logprob;

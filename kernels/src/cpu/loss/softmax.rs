@@ -1,9 +1,5 @@
 //! The softmax of one row: one reading pass for its sums, one writing pass for a gradient.
 
-use std::any::TypeId;
-
-use half::bf16;
-
 use super::blocks::{self, BLOCK};
 use super::top_k::TopSlots;
 use crate::backend::Float;
@@ -29,11 +25,11 @@ impl Scale {
     }
 }
 
-/// A row's softmax: with `t = (x - max) * base2`, the sums of `2^t` and of `t 2^t`.
+/// A row's softmax, around an offset near its largest logit: with `t = (x - offset) * base2`, the sums of `2^t` and of `t 2^t`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Softmax {
     scale: Scale,
-    max: f32,
+    offset: f32,
     sum: f64,
     weighted: f64,
 }
@@ -45,36 +41,47 @@ impl Softmax {
 
     /// As [`Softmax::of`], and collects the largest logits in the same pass.
     pub(super) fn with_top<T: Float>(row: &[T], scale: Scale, mut top: Option<TopSlots<'_>>) -> Self {
-        let mut all = Self { scale, max: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 };
-        let mut buffer = [0f32; BLOCK];
+        let mut all = Self { scale, offset: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 };
         for (index, block) in row.chunks(BLOCK).enumerate() {
-            let block = widened(block, &mut buffer);
-            let max = blocks::maximum(block);
-            if max > all.max {
-                all.raise(max);
-            }
-            // Before the first finite logit any finite offset will do: powers of -inf are 0, of NaN NaN.
-            let offset = if all.max == f32::NEG_INFINITY { f32::MIN } else { all.max };
-            let (sum, weighted) = blocks::sums(block, offset, scale.base2);
+            let (sum, weighted) = all.block_sums(block);
             all.sum += f64::from(sum);
             all.weighted += f64::from(weighted);
             if let Some(top) = &mut top
-                && max > top.threshold()
+                && blocks::maximum(block) > top.threshold()
             {
-                top.collect(block, index * BLOCK);
+                blocks::widened(block, |block| top.collect(block, index * BLOCK));
             }
         }
         all
     }
 
-    fn raise(&mut self, max: f32) {
-        if self.max > f32::NEG_INFINITY {
-            let shift = (f64::from(self.max) - f64::from(max)) * f64::from(self.scale.base2);
+    /// The sums of a block, after raising the offset where the block is above it.
+    fn block_sums<T: Float>(&mut self, block: &[T]) -> (f32, f32) {
+        if self.offset > f32::NEG_INFINITY {
+            // Most blocks need no maximum of their own. One that the old offset is too low for shows it by its sum:
+            // logits at the offset add up to 1024 at most. Below 2^12, no `t` is above 12 and all keep their digits.
+            let sums = blocks::sums(block, self.offset, self.scale.base2);
+            if sums.0 < 4096.0 {
+                return sums;
+            }
+        }
+        let max = blocks::maximum(block);
+        if max > self.offset {
+            self.raise(max);
+        }
+        // Before the first finite logit any finite offset will do: powers of -inf are 0, of NaN NaN.
+        let offset = if self.offset == f32::NEG_INFINITY { f32::MIN } else { self.offset };
+        blocks::sums(block, offset, self.scale.base2)
+    }
+
+    fn raise(&mut self, offset: f32) {
+        if self.offset > f32::NEG_INFINITY {
+            let shift = (f64::from(self.offset) - f64::from(offset)) * f64::from(self.scale.base2);
             let factor = shift.exp2();
             self.weighted = factor * (self.weighted + shift * self.sum);
             self.sum *= factor;
         }
-        self.max = max;
+        self.offset = offset;
     }
 
     /// Adds one more logit.
@@ -82,7 +89,7 @@ impl Softmax {
         if logit == f32::NEG_INFINITY {
             return;
         }
-        if logit > self.max {
+        if logit > self.offset {
             self.raise(logit);
         }
         let t = self.exponent(logit);
@@ -92,7 +99,7 @@ impl Softmax {
     }
 
     fn exponent(&self, logit: f32) -> f64 {
-        (f64::from(logit) - f64::from(self.max)) * f64::from(self.scale.base2)
+        (f64::from(logit) - f64::from(self.offset)) * f64::from(self.scale.base2)
     }
 
     pub(super) fn logprob(&self, logit: f32) -> f64 {
@@ -105,11 +112,11 @@ impl Softmax {
 
     /// The share of this distribution that `part`, some of its logits, holds.
     pub(super) fn share(&self, part: &Softmax) -> f64 {
-        if part.sum == 0.0 { 0.0 } else { part.sum * self.exponent(part.max).exp2() / self.sum }
+        if part.sum == 0.0 { 0.0 } else { part.sum * self.exponent(part.offset).exp2() / self.sum }
     }
 
     pub(super) fn lse(&self) -> f64 {
-        f64::from(self.max) * self.scale.inverse_temperature + self.sum.log2() * self.scale.nats
+        f64::from(self.offset) * self.scale.inverse_temperature + self.sum.log2() * self.scale.nats
     }
 
     pub(super) fn entropy(&self) -> f64 {
@@ -131,49 +138,6 @@ impl Softmax {
         let factor = self.scale.inverse_temperature / self.sum;
         let a = if e == 0.0 { -u } else { e * (self.entropy() - self.sum.log2() * self.scale.nats) - u };
         let (a, b) = ((a * factor) as f32, (e * self.scale.nats * factor) as f32);
-        let mut buffer = [0f32; BLOCK];
-        for (index, target) in target.chunks_mut(BLOCK).enumerate() {
-            if let Some(source) = source {
-                target.copy_from_slice(&source[index * BLOCK..][..target.len()]);
-            }
-            if let Some(target) = as_f32_mut(target) {
-                blocks::gradient(target, self.max, self.scale.base2, a, b);
-            } else {
-                let len = target.len();
-                widened(target, &mut buffer);
-                blocks::gradient(&mut buffer[..len], self.max, self.scale.base2, a, b);
-                narrow(&buffer[..len], target);
-            }
-        }
-    }
-}
-
-fn same<T: 'static, U: 'static>() -> bool {
-    TypeId::of::<T>() == TypeId::of::<U>()
-}
-
-fn as_f32_mut<T: Float>(block: &mut [T]) -> Option<&mut [f32]> {
-    same::<T, f32>().then(|| bytemuck::cast_slice_mut(block))
-}
-
-/// The block as `f32`, through `buffer` unless it already is.
-fn widened<'a, T: Float>(block: &'a [T], buffer: &'a mut [f32; BLOCK]) -> &'a [f32] {
-    if same::<T, f32>() {
-        return bytemuck::cast_slice(block);
-    }
-    let buffer = &mut buffer[..block.len()];
-    if same::<T, bf16>() {
-        blocks::widen(bytemuck::cast_slice(block), buffer);
-    } else {
-        buffer.iter_mut().zip(block).for_each(|(to, from)| *to = from.to_f32());
-    }
-    buffer
-}
-
-fn narrow<T: Float>(from: &[f32], to: &mut [T]) {
-    if same::<T, bf16>() {
-        blocks::narrow(from, bytemuck::cast_slice_mut(to));
-    } else {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = T::from_f32(*from));
+        blocks::gradient(source, target, self.offset, self.scale.base2, a, b);
     }
 }
