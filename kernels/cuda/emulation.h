@@ -459,10 +459,16 @@ inline void run_cluster(unsigned first_block) {
   }
 }
 
+// A message that stays until this thread's next. Every loaded source takes its thread-local variables from a
+// small store (initial-exec), so they are pointers.
+inline const char* kept(const char* text) {
+  static thread_local char* message;
+  free(message);
+  return message = strdup(text);
+}
+
 inline const char* run_all(const Launch& launch, void (*body)(const void*), const void* closure) {
-  static thread_local char message[512];
-  static thread_local Run state;
-  state = {};
+  Run state = {};
   state.launch = launch;
   state.body = body;
   state.closure = closure;
@@ -481,8 +487,7 @@ inline const char* run_all(const Launch& launch, void (*body)(const void*), cons
     give_back(state.arena);
   }
   run = outer;
-  memcpy(message, state.error, sizeof message);
-  return message[0] ? message : nullptr;
+  return state.error[0] ? kept(state.error) : nullptr;
 }
 
 template <class... P, class... A>
@@ -509,7 +514,7 @@ template <class P> bool matches(const Argument& argument) {
 template <class... P, size_t... I>
 const char* launch_with(const Launch& request, unsigned bound, void (*kernel)(P...),
                         const Argument* arguments, size_t count, std::index_sequence<I...>) {
-  static thread_local char message[128];
+  char message[128];
   bool right[] = {true, (I < count && matches<P>(arguments[I]))...};
   size_t wrong = std::find(right + 1, right + 1 + sizeof...(P), false) - (right + 1);
   if (count != sizeof...(P))
@@ -520,7 +525,7 @@ const char* launch_with(const Launch& request, unsigned bound, void (*kernel)(P.
     snprintf(message, sizeof message, "is bound to %u threads a block and got %u", bound, request.block);
   else
     return launch(request, kernel, *(const std::remove_cv_t<P>*)arguments[I].value...);
-  return message;
+  return kept(message);
 }
 
 template <class... P>

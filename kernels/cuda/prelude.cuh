@@ -125,6 +125,32 @@ DEVICE void store_streaming(uint4* to, uint4 v) {
 #endif
 }
 
+// Four floats where only `left` remain, the others 0; `aligned` says that a whole four lies at a multiple of 16.
+DEVICE float4 load_four(const float* from, u32 left, bool aligned) {
+  if (left >= 4 && aligned) {
+#ifdef OPENCLAW_EMULATED
+    emulation::aligned(from);
+#endif
+    return *(const float4*)from;
+  }
+  return make_float4(left > 0 ? from[0] : 0.0f, left > 1 ? from[1] : 0.0f, left > 2 ? from[2] : 0.0f,
+                     left > 3 ? from[3] : 0.0f);
+}
+
+DEVICE void store_four(float* to, u32 left, bool aligned, float4 v) {
+  if (left >= 4 && aligned) {
+#ifdef OPENCLAW_EMULATED
+    emulation::aligned(to);
+#endif
+    *(float4*)to = v;
+    return;
+  }
+  if (left > 0) to[0] = v.x;
+  if (left > 1) to[1] = v.y;
+  if (left > 2) to[2] = v.z;
+  if (left > 3) to[3] = v.w;
+}
+
 // ---- warps and blocks: butterflies, so that every lane ends with the same bits
 
 template <class T> DEVICE T warp_sum(T value) {

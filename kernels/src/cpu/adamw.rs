@@ -8,6 +8,23 @@ use crate::ops::AdamW;
 
 const CHUNK: usize = 1 << 15;
 
+/// Refuses what neither device can do.
+pub(crate) fn check(step: AdamW, params: usize, grads: usize, first: usize, second: usize) -> Result<()> {
+    if step.step == 0 {
+        return Err(KernelError::Argument { op: "adamw", what: "step is 0, the first is 1".into() });
+    }
+    for (what, len) in [("grads", grads), ("first", first), ("second", second)] {
+        expect_len("adamw", what, len, params)?;
+    }
+    Ok(())
+}
+
+/// What undoes that the moments start at 0. 1 - beta^step cancels in f32 while beta^step is near 1.
+pub(crate) fn bias_corrections(step: AdamW) -> (f32, f32) {
+    let correction = |beta: f32| (1.0 / (1.0 - f64::from(beta).powf(step.step.into()))) as f32;
+    (correction(step.betas.0), correction(step.betas.1))
+}
+
 pub(super) fn step(
     step: AdamW,
     params: &mut [f32],
@@ -15,12 +32,7 @@ pub(super) fn step(
     first: &mut [f32],
     second: &mut [f32],
 ) -> Result<()> {
-    if step.step == 0 {
-        return Err(KernelError::Argument { op: "adamw", what: "step is 0, the first is 1".into() });
-    }
-    for (what, len) in [("grads", grads.len()), ("first", first.len()), ("second", second.len())] {
-        expect_len("adamw", what, len, params.len())?;
-    }
+    check(step, params.len(), grads.len(), first.len(), second.len())?;
     params
         .par_chunks_mut(CHUNK)
         .zip(grads.par_chunks(CHUNK))
@@ -33,9 +45,7 @@ pub(super) fn step(
 multiversion! {
     fn chunk(step: AdamW, params: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut [f32]) {
         let (b1, b2) = step.betas;
-        // 1 - beta^step cancels in f32 while beta^step is near 1.
-        let correction = |beta: f32| (1.0 / (1.0 - f64::from(beta).powf(step.step.into()))) as f32;
-        let (c1, c2) = (correction(b1), correction(b2));
+        let (c1, c2) = bias_corrections(step);
         let decay = 1.0 - step.learning_rate * step.weight_decay;
         let _ = FMA;
         for i in 0..params.len() {

@@ -29,7 +29,28 @@ pub(super) struct Saved<'a> {
     pub lse: &'a [f32],
 }
 
-fn check(op: &'static str, shape: QkvShape, sequences: &[Range<usize>], saved: Saved<'_>) -> Result<()> {
+/// Lengths of what the forward leaves for the backward.
+#[derive(Clone, Copy)]
+pub(crate) struct SavedLens {
+    pub qk: usize,
+    pub qkv: usize,
+    pub out: usize,
+    pub lse: usize,
+}
+
+impl Saved<'_> {
+    fn lens(&self) -> SavedLens {
+        SavedLens { qk: self.qk.len(), qkv: self.qkv.len(), out: self.out.len(), lse: self.lse.len() }
+    }
+}
+
+/// Refuses what neither device can do.
+pub(crate) fn check(
+    op: &'static str,
+    shape: QkvShape,
+    sequences: &[Range<usize>],
+    saved: SavedLens,
+) -> Result<()> {
     shape.check(op)?;
     let tokens = sequences.last().map_or(0, |s| s.end);
     let mut next = 0;
@@ -40,10 +61,10 @@ fn check(op: &'static str, shape: QkvShape, sequences: &[Range<usize>], saved: S
         }
         next = sequence.end;
     }
-    expect_len(op, "qk", saved.qk.len(), tokens * shape.qk_width())?;
-    expect_len(op, "qkv", saved.qkv.len(), tokens * shape.qkv_width())?;
-    expect_len(op, "out", saved.out.len(), tokens * shape.out_width())?;
-    expect_len(op, "lse", saved.lse.len(), tokens * shape.heads)
+    expect_len(op, "qk", saved.qk, tokens * shape.qk_width())?;
+    expect_len(op, "qkv", saved.qkv, tokens * shape.qkv_width())?;
+    expect_len(op, "out", saved.out, tokens * shape.out_width())?;
+    expect_len(op, "lse", saved.lse, tokens * shape.heads)
 }
 
 pub(super) fn forward(
@@ -54,7 +75,7 @@ pub(super) fn forward(
     out: &mut [f32],
     lse: &mut [f32],
 ) -> Result<()> {
-    check("attention", shape, sequences, Saved { qk, qkv, out, lse })?;
+    check("attention", shape, sequences, Saved { qk, qkv, out, lse }.lens())?;
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     (0..sequences.len() * shape.heads).into_par_iter().for_each(|task| {
         let (sequence, head) = (&sequences[task / shape.heads], task % shape.heads);
@@ -129,7 +150,7 @@ pub(super) fn backward(
     d_qkv: &mut [f32],
 ) -> Result<()> {
     let op = "attention_backward";
-    check(op, shape, sequences, saved)?;
+    check(op, shape, sequences, saved.lens())?;
     expect_len(op, "d_out", d_out.len(), saved.out.len())?;
     expect_len(op, "d_qk", d_qk.len(), saved.qk.len())?;
     expect_len(op, "d_qkv", d_qkv.len(), saved.qkv.len())?;

@@ -20,7 +20,8 @@ pub(super) fn backward(width: usize, ids: &[u32], d_out: &[f32], d_table: &mut [
     Ok(())
 }
 
-fn check(
+/// Refuses what neither device can do.
+pub(crate) fn check(
     op: &'static str,
     width: usize,
     ids: &[u32],

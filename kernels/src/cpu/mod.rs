@@ -1,13 +1,13 @@
 //! The CPU: the specification of every operation, on slices, spread over a thread pool of its own.
 
-mod adamw;
-mod attention;
-mod embedding;
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod embedding;
 mod loss;
 pub(crate) mod matmul;
 mod norm;
-mod paged;
-mod rope;
+pub(crate) mod paged;
+pub(crate) mod rope;
 pub(crate) mod simd;
 mod softmax_weights;
 mod swiglu;

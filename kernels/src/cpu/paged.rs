@@ -33,6 +33,24 @@ impl PagedShape {
     }
 }
 
+/// Refuses what neither device can do. Of everything but the slots it takes the lengths.
+pub(crate) fn check_store(
+    shape: PagedShape,
+    slots: &[u32],
+    qk: usize,
+    qkv: usize,
+    pool: usize,
+) -> Result<()> {
+    expect_len("paged_store", "qk", qk, slots.len() * shape.qkv.qk_width())?;
+    expect_len("paged_store", "qkv", qkv, slots.len() * shape.qkv.qkv_width())?;
+    let capacity = shape.blocks("paged_store", pool)? * shape.block_size;
+    if let Some(slot) = slots.iter().find(|slot| **slot as usize >= capacity) {
+        let what = format!("slot {slot} is outside a pool of {capacity}");
+        return Err(KernelError::Argument { op: "paged_store", what });
+    }
+    Ok(())
+}
+
 pub(super) fn store(
     shape: PagedShape,
     slots: &[u32],
@@ -41,13 +59,7 @@ pub(super) fn store(
     pool: &mut [f32],
 ) -> Result<()> {
     let (heads, kv_heads, dim) = (shape.qkv.heads, shape.qkv.kv_heads, shape.qkv.head_dim);
-    expect_len("paged_store", "qk", qk.len(), slots.len() * shape.qkv.qk_width())?;
-    expect_len("paged_store", "qkv", qkv.len(), slots.len() * shape.qkv.qkv_width())?;
-    let capacity = shape.blocks("paged_store", pool.len())? * shape.block_size;
-    if let Some(slot) = slots.iter().find(|slot| **slot as usize >= capacity) {
-        let what = format!("slot {slot} is outside a pool of {capacity}");
-        return Err(KernelError::Argument { op: "paged_store", what });
-    }
+    check_store(shape, slots, qk.len(), qkv.len(), pool.len())?;
     for ((slot, qk), qkv) in
         slots.iter().zip(qk.chunks_exact(shape.qkv.qk_width())).zip(qkv.chunks_exact(shape.qkv.qkv_width()))
     {
@@ -62,16 +74,17 @@ pub(super) fn store(
     Ok(())
 }
 
-pub(super) fn attention(
+/// Refuses what neither device can do. Of the tensors it takes the lengths.
+pub(crate) fn check_attention(
     shape: PagedShape,
     segments: &[PagedSegment],
     block_tables: &[u32],
-    qk: &[f32],
-    pool: &[f32],
-    out: &mut [f32],
+    qk: usize,
+    pool: usize,
+    out: usize,
 ) -> Result<()> {
     let op = "paged_attention";
-    let blocks = shape.blocks(op, pool.len())?;
+    let blocks = shape.blocks(op, pool)?;
     let mut next = 0;
     for s in segments {
         // Tasks write their segment's rows without a lock.
@@ -91,10 +104,22 @@ pub(super) fn attention(
             return Err(KernelError::Argument { op, what: format!("block {block} of a pool of {blocks}") });
         }
         let rows = s.row + s.new;
-        if qk.len() < rows * shape.qkv.qk_width() || out.len() < rows * shape.qkv.out_width() {
+        if qk < rows * shape.qkv.qk_width() || out < rows * shape.qkv.out_width() {
             return Err(KernelError::Argument { op, what: format!("segment {s:?} is outside the step") });
         }
     }
+    Ok(())
+}
+
+pub(super) fn attention(
+    shape: PagedShape,
+    segments: &[PagedSegment],
+    block_tables: &[u32],
+    qk: &[f32],
+    pool: &[f32],
+    out: &mut [f32],
+) -> Result<()> {
+    check_attention(shape, segments, block_tables, qk.len(), pool.len(), out.len())?;
     let kv_heads = shape.qkv.kv_heads;
     let shared = Shared::new(out);
     let task = |task: usize| {

@@ -6,22 +6,23 @@ use super::simd::{dot_body, multiversion};
 use crate::error::{KernelError, Result, expect_len};
 use crate::ops::{QkvShape, RopeTable};
 
-fn check(
+/// Refuses what neither device can do. Of everything but the positions it takes the lengths.
+pub(crate) fn check(
     op: &'static str,
     shape: QkvShape,
-    qkv: &[f32],
+    qkv: usize,
     positions: &[u32],
-    rope: &RopeTable<&[f32]>,
-    weights: (&[f32], &[f32]),
-    qk: &[f32],
+    (cos, sin): (usize, usize),
+    (q_weight, k_weight): (usize, usize),
+    qk: usize,
 ) -> Result<()> {
     shape.check(op)?;
-    expect_len(op, "q_weight", weights.0.len(), shape.head_dim)?;
-    expect_len(op, "k_weight", weights.1.len(), shape.head_dim)?;
-    expect_len(op, "sin", rope.sin.len(), rope.cos.len())?;
-    expect_len(op, "qkv", qkv.len(), positions.len() * shape.qkv_width())?;
-    expect_len(op, "qk", qk.len(), positions.len() * shape.qk_width())?;
-    let known = rope.cos.len() / (shape.head_dim / 2);
+    expect_len(op, "q_weight", q_weight, shape.head_dim)?;
+    expect_len(op, "k_weight", k_weight, shape.head_dim)?;
+    expect_len(op, "sin", sin, cos)?;
+    expect_len(op, "qkv", qkv, positions.len() * shape.qkv_width())?;
+    expect_len(op, "qk", qk, positions.len() * shape.qk_width())?;
+    let known = cos / (shape.head_dim / 2);
     match positions.iter().find(|p| **p as usize >= known) {
         Some(p) => {
             Err(KernelError::Argument { op, what: format!("position {p} is beyond the {known} tabled") })
@@ -39,7 +40,8 @@ pub(super) fn forward(
     k_weight: &[f32],
     qk: &mut [f32],
 ) -> Result<()> {
-    check("qk_norm_rope", shape, qkv, positions, &rope, (q_weight, k_weight), qk)?;
+    let (table, weights) = ((rope.cos.len(), rope.sin.len()), (q_weight.len(), k_weight.len()));
+    check("qk_norm_rope", shape, qkv.len(), positions, table, weights, qk.len())?;
     let task = |qk: &mut [f32], qkv: &[f32], positions: &[u32]| {
         for ((qk, qkv), position) in
             qk.chunks_exact_mut(shape.qk_width()).zip(qkv.chunks_exact(shape.qkv_width())).zip(positions)
@@ -97,7 +99,8 @@ pub(super) fn backward(
     (d_q_weight, d_k_weight): (&mut [f32], &mut [f32]),
 ) -> Result<()> {
     let op = "qk_norm_rope_backward";
-    check(op, shape, qkv, positions, &rope, (q_weight, k_weight), d_qk)?;
+    let (table, weights) = ((rope.cos.len(), rope.sin.len()), (q_weight.len(), k_weight.len()));
+    check(op, shape, qkv.len(), positions, table, weights, d_qk.len())?;
     expect_len(op, "d_qkv", d_qkv.len(), qkv.len())?;
     expect_len(op, "d_q_weight", d_q_weight.len(), shape.head_dim)?;
     expect_len(op, "d_k_weight", d_k_weight.len(), shape.head_dim)?;

@@ -52,5 +52,16 @@ impl Specialisation {
 
 /// All of them.
 pub fn specialisations() -> Vec<Specialisation> {
-    [ops::fill::manifest(), ops::sum_squares::manifest(), ops::swiglu::manifest()].concat()
+    [
+        ops::adamw::manifest(),
+        ops::attention::manifest(),
+        ops::embedding::manifest(),
+        ops::fill::manifest(),
+        ops::norm::manifest(),
+        ops::paged::manifest(),
+        ops::rope::manifest(),
+        ops::sum_squares::manifest(),
+        ops::swiglu::manifest(),
+    ]
+    .concat()
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    any::TypeId,
     collections::BTreeMap,
     marker::PhantomData,
     ops::Range,
@@ -155,12 +156,14 @@ impl Drop for Block {
 pub struct CudaBuffer<T> {
     block: Block,
     len: usize,
-    element: PhantomData<T>,
+    /// What was uploaded, of integers that nothing has written since: operations check ids and sort by them, and
+    /// need not wait for the device to do so.
+    host: Option<Vec<T>>,
 }
 
 impl<T: Element> CudaBuffer<T> {
     pub(super) fn new(block: Block, len: usize) -> Self {
-        Self { block, len, element: PhantomData }
+        Self { block, len, host: None }
     }
     /// Number of elements.
     pub fn len(&self) -> usize {
@@ -178,12 +181,19 @@ impl<T: Element> CudaBuffer<T> {
         );
         self.block.address + (range.start * size_of::<T>()) as u64
     }
+    /// Keeps what it was just filled with, if that is integers.
+    pub(super) fn remember(&mut self, host: &[T]) {
+        let integers = [TypeId::of::<u32>(), TypeId::of::<i32>()];
+        self.host = integers.contains(&TypeId::of::<T>()).then(|| host.to_vec());
+    }
     /// A shared range. Panics when it is out of bounds.
     pub fn view(&self, range: Range<usize>) -> CudaView<'_, T> {
-        CudaView { address: self.place(&range), len: range.len(), buffer: PhantomData }
+        let host = self.host.as_ref().map(|host| &host[range.clone()]);
+        CudaView { address: self.place(&range), len: range.len(), host }
     }
     /// An exclusive range. Panics when it is out of bounds.
     pub fn view_mut(&mut self, range: Range<usize>) -> CudaViewMut<'_, T> {
+        self.host = None;
         CudaViewMut { address: self.place(&range), len: range.len(), buffer: PhantomData }
     }
 }
@@ -193,7 +203,7 @@ impl<T: Element> CudaBuffer<T> {
 pub struct CudaView<'a, T> {
     address: Address,
     len: usize,
-    buffer: PhantomData<&'a T>,
+    host: Option<&'a [T]>,
 }
 
 impl<T> Clone for CudaView<'_, T> {
@@ -218,6 +228,10 @@ impl<'a, T: Element> CudaView<'a, T> {
     pub(crate) fn bytes(&self) -> usize {
         self.len * size_of::<T>()
     }
+    /// Its elements on the host, where the buffer still has them.
+    pub(crate) fn remembered(&self) -> Option<&'a [T]> {
+        self.host
+    }
     /// A part of it. Panics when it is out of bounds.
     pub(crate) fn range(&self, range: Range<usize>) -> CudaView<'a, T> {
         assert!(
@@ -226,7 +240,7 @@ impl<'a, T: Element> CudaView<'a, T> {
             self.len
         );
         let address = self.address + (range.start * size_of::<T>()) as u64;
-        CudaView { address, len: range.len(), buffer: PhantomData }
+        CudaView { address, len: range.len(), host: self.host.map(|host| &host[range]) }
     }
 }
 
@@ -255,7 +269,7 @@ impl<T: Element> CudaViewMut<'_, T> {
     }
     /// The same range, shared while it is borrowed: for an operation in place.
     pub(crate) fn shared(&self) -> CudaView<'_, T> {
-        CudaView { address: self.address, len: self.len, buffer: PhantomData }
+        CudaView { address: self.address, len: self.len, host: None }
     }
     /// A part of it, exclusive while it is borrowed. Panics when it is out of bounds.
     pub(crate) fn range(&mut self, range: Range<usize>) -> CudaViewMut<'_, T> {

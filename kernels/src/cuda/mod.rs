@@ -15,6 +15,7 @@ mod nvrtc;
 mod ops;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     ops::Range,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -48,6 +49,7 @@ pub struct Cuda {
 
 struct Inner {
     functions: Mutex<HashMap<(Module, &'static str), Function>>,
+    tables: ops::tables::Tables,
     pool: Arc<Pool>,
     driver: Arc<dyn Driver>,
 }
@@ -92,7 +94,9 @@ impl Cuda {
 
     fn with(driver: Arc<dyn Driver>, limit_bytes: Option<usize>) -> Self {
         let pool = Arc::new(Pool::new(driver.clone(), limit_bytes));
-        Self { inner: Arc::new(Inner { functions: Mutex::default(), pool, driver }) }
+        Self {
+            inner: Arc::new(Inner { functions: Mutex::default(), tables: Default::default(), pool, driver }),
+        }
     }
 
     /// What the device is.
@@ -119,6 +123,15 @@ impl Cuda {
     /// A buffer whose elements hold anything: NaN on the emulation.
     pub(crate) fn uninitialized<T: Element>(&self, len: usize) -> Result<CudaBuffer<T>> {
         Ok(CudaBuffer::new(self.inner.pool.allocate(len * size_of::<T>())?, len))
+    }
+
+    /// The values of integers, to check or to sort: those that were uploaded are still on the host, others are
+    /// waited for.
+    pub(crate) fn values<'a, T: Element>(&self, view: CudaView<'a, T>) -> Result<Cow<'a, [T]>> {
+        match view.remembered() {
+            Some(host) => Ok(Cow::Borrowed(host)),
+            None => Ok(Cow::Owned(self.download(view)?)),
+        }
     }
 
     /// Launches the kernel `name` of `module`.
@@ -191,6 +204,7 @@ impl Backend for Cuda {
     fn upload<T: Element>(&self, host: &[T]) -> Result<CudaBuffer<T>> {
         let mut buffer = self.uninitialized(host.len())?;
         self.write(buffer.view_mut(0..host.len()), host)?;
+        buffer.remember(host);
         Ok(buffer)
     }
     fn download<T: Element>(&self, view: CudaView<'_, T>) -> Result<Vec<T>> {
@@ -250,8 +264,7 @@ impl Backend for Cuda {
         table: CudaView<'_, f32>,
         out: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (width, ids, table, out);
-        Err(missing("embedding"))
+        ops::embedding::forward(self, width, ids, table, out)
     }
     fn embedding_backward(
         &self,
@@ -260,8 +273,7 @@ impl Backend for Cuda {
         d_out: CudaView<'_, f32>,
         d_table: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (width, ids, d_out, d_table);
-        Err(missing("embedding_backward"))
+        ops::embedding::backward(self, width, ids, d_out, d_table)
     }
     fn rms_norm(
         &self,
@@ -270,8 +282,7 @@ impl Backend for Cuda {
         weight: CudaView<'_, f32>,
         out: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (eps, x, weight, out);
-        Err(missing("rms_norm"))
+        ops::norm::forward(self, eps, x, weight, out)
     }
     fn rms_norm_backward(
         &self,
@@ -282,8 +293,7 @@ impl Backend for Cuda {
         d_x: CudaViewMut<'_, f32>,
         d_weight: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (eps, x, weight, d_out, d_x, d_weight);
-        Err(missing("rms_norm_backward"))
+        ops::norm::backward(self, eps, x, weight, d_out, d_x, d_weight)
     }
     fn qk_norm_rope(
         &self,
@@ -295,8 +305,7 @@ impl Backend for Cuda {
         k_weight: CudaView<'_, f32>,
         qk: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (shape, qkv, positions, rope, q_weight, k_weight, qk);
-        Err(missing("qk_norm_rope"))
+        ops::rope::forward(self, shape, qkv, positions, rope, (q_weight, k_weight), qk)
     }
     fn qk_norm_rope_backward(
         &self,
@@ -311,8 +320,8 @@ impl Backend for Cuda {
         d_q_weight: CudaViewMut<'_, f32>,
         d_k_weight: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (shape, qkv, positions, rope, q_weight, k_weight, d_qk, d_qkv, d_q_weight, d_k_weight);
-        Err(missing("qk_norm_rope_backward"))
+        let (weights, d_weights) = ((q_weight, k_weight), (d_q_weight, d_k_weight));
+        ops::rope::backward(self, shape, qkv, positions, rope, weights, d_qk, d_qkv, d_weights)
     }
     fn attention(
         &self,
@@ -323,8 +332,7 @@ impl Backend for Cuda {
         out: CudaViewMut<'_, f32>,
         lse: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (shape, sequences, qk, qkv, out, lse);
-        Err(missing("attention"))
+        ops::attention::forward(self, shape, sequences, qk, qkv, out, lse)
     }
     fn attention_backward(
         &self,
@@ -338,8 +346,8 @@ impl Backend for Cuda {
         d_qk: CudaViewMut<'_, f32>,
         d_qkv: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (shape, sequences, qk, qkv, out, lse, d_out, d_qk, d_qkv);
-        Err(missing("attention_backward"))
+        let saved = ops::attention::Saved { qk, qkv, out, lse };
+        ops::attention::backward(self, shape, sequences, saved, d_out, d_qk, d_qkv)
     }
     fn paged_store(
         &self,
@@ -349,8 +357,7 @@ impl Backend for Cuda {
         qkv: CudaView<'_, f32>,
         pool: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (shape, slots, qk, qkv, pool);
-        Err(missing("paged_store"))
+        ops::paged::store(self, shape, slots, qk, qkv, pool)
     }
     fn paged_attention(
         &self,
@@ -361,8 +368,7 @@ impl Backend for Cuda {
         pool: CudaView<'_, f32>,
         out: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (shape, segments, block_tables, qk, pool, out);
-        Err(missing("paged_attention"))
+        ops::paged::attention(self, shape, segments, block_tables, qk, pool, out)
     }
     fn swiglu(&self, width: usize, gate_up: CudaView<'_, f32>, out: CudaViewMut<'_, f32>) -> Result<()> {
         ops::swiglu::forward(self, width, gate_up, out)
@@ -384,8 +390,7 @@ impl Backend for Cuda {
         first: CudaViewMut<'_, f32>,
         second: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        let _ = (step, params, grads, first, second);
-        Err(missing("adamw"))
+        ops::adamw::step(self, step, params, grads, first, second)
     }
     fn sum_squares(&self, x: CudaView<'_, f32>) -> Result<f64> {
         ops::sum_squares::sum_squares(self, x)

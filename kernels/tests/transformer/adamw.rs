@@ -1,8 +1,17 @@
 //! The optimizer's step and the gradient's norm.
 
-use openclaw_kernels::{Backend, ops::AdamW};
+use openclaw_kernels::ops::AdamW;
 
-use crate::cases::{Random, assert_close, bits, on, on_any_threads, refusal, wide};
+use crate::cases::{Random, assert_close, refusal, wide};
+use crate::devices::{Device, bits, on_every_device};
+
+on_every_device!(
+    ten_steps_follow_the_definition,
+    early_steps_are_as_long_as_the_learning_rate,
+    without_gradient_only_the_decay_acts,
+    squares_add_up_in_one_order,
+    wrong_arguments_are_named_and_change_nothing,
+);
 
 const HYPER: AdamW = AdamW {
     learning_rate: 1e-2,
@@ -31,14 +40,13 @@ fn definition(hyper: AdamW, state: &mut State<f64>, grads: &[f64]) {
     }
 }
 
-#[test]
-fn ten_steps_follow_the_definition() {
+fn ten_steps_follow_the_definition(device: &Device) {
     let sparse = AdamW { eps: 1e-3, betas: (0.8, 0.95), weight_decay: 0.0, grad_scale: 1.0, ..HYPER };
     for (n, hyper) in [(5, HYPER), (17, HYPER), (100, sparse), (40_000, HYPER), (0, HYPER)] {
         let mut random = Random::new(n as u64);
         let start = random.values(n, 1.0);
         let grads: Vec<Vec<f32>> = (0..10).map(|_| random.values(n, 2.0)).collect();
-        let found = on_any_threads(|cpu| {
+        let found = device.on_any_threads(|cpu| {
             let [mut params, mut first, mut second] = [start.clone(), vec![0.0; n], vec![0.0; n]];
             for (grads, step) in grads.iter().zip(1..) {
                 cpu.adamw(AdamW { step, ..hyper }, &mut params, grads, &mut first, &mut second)
@@ -57,11 +65,10 @@ fn ten_steps_follow_the_definition() {
     }
 }
 
-#[test]
-fn early_steps_are_as_long_as_the_learning_rate() {
+fn early_steps_are_as_long_as_the_learning_rate(device: &Device) {
     // With one gradient forever both corrected moments are that gradient and its square.
     let hyper = AdamW { weight_decay: 0.0, grad_scale: 1.0, learning_rate: 1.0, ..HYPER };
-    on(1, |cpu| {
+    device.on(1, |cpu| {
         let (mut first, mut second) = ([0.0], [0.0]);
         for step in 1..=50 {
             let mut params = [0.0];
@@ -72,31 +79,31 @@ fn early_steps_are_as_long_as_the_learning_rate() {
     });
 }
 
-#[test]
-fn without_gradient_only_the_decay_acts() {
+fn without_gradient_only_the_decay_acts(device: &Device) {
     let (mut params, mut first, mut second) = ([2.0, -3.0], [0.0; 2], [0.0; 2]);
-    on(1, |cpu| cpu.adamw(HYPER, &mut params, &[0.0; 2], &mut first, &mut second)).expect("valid arguments");
+    device
+        .on(1, |cpu| cpu.adamw(HYPER, &mut params, &[0.0; 2], &mut first, &mut second))
+        .expect("valid arguments");
     assert_close("params", &params, &[2.0 * 0.999, -3.0 * 0.999], 1e-7);
     assert_eq!((first, second), ([0.0; 2], [0.0; 2]));
 }
 
-#[test]
-fn squares_add_up_in_one_order() {
+fn squares_add_up_in_one_order(device: &Device) {
     for n in [0, 1, 15, 16, 17, 1000, 32_768, 100_003] {
         let x = Random::new(n as u64).values(n, 3.0);
-        let sums = [1, 2, 3].map(|threads| on(threads, |cpu| cpu.sum_squares(&x)).expect("valid arguments"));
+        let sums =
+            [1, 2, 3].map(|threads| device.on(threads, |cpu| cpu.sum_squares(&x)).expect("valid arguments"));
         let expected: f64 = wide(&x).iter().map(|x| x * x).sum();
         assert!((sums[0] - expected).abs() <= 1e-12 * expected, "{n}: {}, expected {expected}", sums[0]);
         assert_eq!(sums.map(f64::to_bits), [sums[0].to_bits(); 3], "{n} depends on the threads");
     }
     // Beyond the range of f32.
-    let sum = on(1, |cpu| cpu.sum_squares(&[1e30, 1e-30])).expect("valid arguments");
+    let sum = device.on(1, |cpu| cpu.sum_squares(&[1e30, 1e-30])).expect("valid arguments");
     assert!((sum / 1e60 - 1.0).abs() < 1e-6, "{sum}");
 }
 
-#[test]
-fn wrong_arguments_are_named_and_change_nothing() {
-    on(1, |cpu| {
+fn wrong_arguments_are_named_and_change_nothing(device: &Device) {
+    device.on(1, |cpu| {
         let grads = [1.0; 4];
         let (mut params, mut first, mut second) = ([1.0; 4], [0.0; 4], [0.0; 4]);
         let mut run = |step: u32, g: usize, m: usize, v: usize| {

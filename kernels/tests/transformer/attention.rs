@@ -2,11 +2,18 @@
 
 use std::ops::Range;
 
-use openclaw_kernels::{Backend, ops::QkvShape};
+use openclaw_kernels::ops::QkvShape;
 
-use crate::cases::{
-    Random, assert_close, assert_gradient, bits, dot, on, on_any_threads, qkv_shape, refusal, wide,
-};
+use crate::cases::{Random, assert_close, assert_gradient, dot, qkv_shape, refusal, wide};
+use crate::devices::{Device, bits, on_every_device};
+
+on_every_device!(
+    every_sequence_agrees_with_the_definition,
+    gradients_are_slopes,
+    a_sequence_does_not_depend_on_its_batch,
+    large_scores_stay_finite,
+    wrong_arguments_are_named,
+);
 
 /// Lengths around the block of 64 rows, and none at all.
 pub const LENGTHS: [usize; 7] = [1, 63, 0, 64, 65, 130, 0];
@@ -96,8 +103,8 @@ impl Batch {
     }
 
     /// Output and log-sum-exps.
-    pub fn forward(&self) -> [Vec<f32>; 2] {
-        let found = on_any_threads(|cpu| {
+    pub fn forward(&self, device: &Device) -> [Vec<f32>; 2] {
+        let found = device.on_any_threads(|cpu| {
             let tokens = self.qk.len() / self.shape.qk_width();
             let mut out = vec![f32::NAN; tokens * self.shape.out_width()];
             let mut lse = vec![f32::NAN; tokens * self.shape.heads];
@@ -109,9 +116,9 @@ impl Batch {
     }
 
     /// Gradients of `qk` and of `qkv`, where the part that is not written is 0.
-    fn backward(&self) -> [Vec<f32>; 2] {
-        let [out, lse] = self.forward();
-        let found = on_any_threads(|cpu| {
+    fn backward(&self, device: &Device) -> [Vec<f32>; 2] {
+        let [out, lse] = self.forward(device);
+        let found = device.on_any_threads(|cpu| {
             let (mut d_qk, mut d_qkv) = (vec![f32::NAN; self.qk.len()], vec![f32::NAN; self.qkv.len()]);
             let (shape, sequences) = (self.shape, &self.sequences);
             cpu.attention_backward(
@@ -138,11 +145,10 @@ impl Batch {
     }
 }
 
-#[test]
-fn every_sequence_agrees_with_the_definition() {
+fn every_sequence_agrees_with_the_definition(device: &Device) {
     for heads in HEADS {
         let batch = Batch::new(heads, &LENGTHS);
-        let [out, lse] = batch.forward();
+        let [out, lse] = batch.forward(device);
         for tokens in &batch.sequences {
             let (expected, expected_lse) =
                 definition(batch.shape, &wide(batch.qk_of(tokens)), &wide(batch.qkv_of(tokens)));
@@ -155,11 +161,10 @@ fn every_sequence_agrees_with_the_definition() {
     }
 }
 
-#[test]
-fn gradients_are_slopes() {
+fn gradients_are_slopes(device: &Device) {
     for (heads, lengths) in HEADS.iter().map(|h| (*h, &LENGTHS[..])).chain([((2, 1, 2), &[3, 2][..])]) {
         let batch = Batch::new(heads, lengths);
-        let [d_qk, d_qkv] = batch.backward();
+        let [d_qk, d_qkv] = batch.backward(device);
         for tokens in &batch.sequences {
             let (qk, qkv) = (batch.qk_of(tokens), batch.qkv_of(tokens));
             let (qk64, qkv64, d_out) = (wide(qk), wide(qkv), wide(batch.d_out_of(tokens)));
@@ -176,16 +181,15 @@ fn gradients_are_slopes() {
     }
 }
 
-#[test]
-fn a_sequence_does_not_depend_on_its_batch() {
+fn a_sequence_does_not_depend_on_its_batch(device: &Device) {
     for heads in HEADS {
         let batch = Batch::new(heads, &LENGTHS);
         let widths =
             [batch.shape.out_width(), batch.shape.heads, batch.shape.qk_width(), batch.shape.qkv_width()];
-        let together = [batch.forward(), batch.backward()].concat();
+        let together = [batch.forward(device), batch.backward(device)].concat();
         for tokens in &batch.sequences {
             let alone = batch.alone(tokens);
-            let alone = [alone.forward(), alone.backward()].concat();
+            let alone = [alone.forward(device), alone.backward(device)].concat();
             for ((alone, together), width) in alone.iter().zip(&together).zip(widths) {
                 let together = &together[Batch::rows(together, width, tokens)];
                 assert!(bits(alone) == bits(together), "{} tokens depend on their batch", tokens.len());
@@ -194,29 +198,27 @@ fn a_sequence_does_not_depend_on_its_batch() {
     }
 }
 
-#[test]
-fn large_scores_stay_finite() {
+fn large_scores_stay_finite(device: &Device) {
     let mut batch = Batch::new((2, 1, 16), &[70]);
     batch.qk.iter_mut().for_each(|x| *x *= 100.0);
-    let [out, lse] = batch.forward();
+    let [out, lse] = batch.forward(device);
     let (expected, expected_lse) = definition(batch.shape, &wide(&batch.qk), &wide(&batch.qkv));
     // The scores themselves are in f32: near 1e5 they are known to 1e-2.
     assert_close("lse", &lse, &expected_lse, 1e-6);
     assert_close("out", &out, &expected, 0.05);
-    assert!(batch.backward().concat().iter().all(|d| d.is_finite()));
+    assert!(batch.backward(device).concat().iter().all(|d| d.is_finite()));
 }
 
-#[test]
-fn wrong_arguments_are_named() {
+fn wrong_arguments_are_named(device: &Device) {
     let shape = qkv_shape(2, 1, 4);
     let x = vec![0.5f32; 48];
     type Lengths = (usize, usize, usize, usize);
     let run = |shape: QkvShape, sequences: &[Range<usize>], (qk, qkv, out, lse): Lengths| {
-        let forward = on(1, |cpu| {
+        let forward = device.on(1, |cpu| {
             let (mut out, mut lse) = (vec![0.0; out], vec![0.0; lse]);
             cpu.attention(shape, sequences, &x[..qk], &x[..qkv], &mut out, &mut lse)
         });
-        let backward = on(1, |cpu| {
+        let backward = device.on(1, |cpu| {
             let (mut d_qk, mut d_qkv) = (vec![0.0; qk], vec![0.0; qkv]);
             let (qk, qkv, out, lse) = (&x[..qk], &x[..qkv], &x[..out], &x[..lse]);
             cpu.attention_backward(shape, sequences, qk, qkv, out, lse, out, &mut d_qk, &mut d_qkv)
@@ -251,7 +253,7 @@ fn wrong_arguments_are_named() {
         ([24, 35, 48], "d_qk has 35 elements, expected 36"),
         ([24, 36, 47], "d_qkv has 47 elements, expected 48"),
     ] {
-        let e = refusal(on(1, |cpu| {
+        let e = refusal(device.on(1, |cpu| {
             let (mut d_qk, mut d_qkv) = (vec![0.0; lengths[1]], vec![0.0; lengths[2]]);
             let (out, lse, d_out) = (&x[..24], &x[..6], &x[..lengths[0]]);
             cpu.attention_backward(shape, one, &x[..36], &x, out, lse, d_out, &mut d_qk, &mut d_qkv)

@@ -1,6 +1,6 @@
 //! Random tensors, closeness relative to a tensor's largest element, and gradients by central differences.
 
-use openclaw_kernels::{Backend, Cpu, Cuda, Element, Result, ops::QkvShape};
+use openclaw_kernels::{Result, ops::QkvShape};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 /// Coordinates of a large tensor whose slope is measured one by one.
@@ -30,112 +30,6 @@ impl Random {
         }
         order
     }
-}
-
-/// Runs `work` on a pool of so many threads.
-pub fn on<R: Send>(threads: usize, work: impl FnOnce(&Cpu) -> R + Send) -> R {
-    let cpu = Cpu::new("transformer", threads).expect("threads start");
-    cpu.scope(|| work(&cpu))
-}
-
-/// What `work` gives on one thread; panics unless it is the same bit for bit on two and on three.
-pub fn on_any_threads(work: impl Fn(&Cpu) -> Vec<Vec<f32>> + Sync) -> Vec<Vec<f32>> {
-    let one = on(1, &work);
-    for threads in [2, 3] {
-        let many = on(threads, &work);
-        for (i, (one, many)) in one.iter().zip(&many).enumerate() {
-            assert!(bits(one) == bits(many), "result {i} depends on whether there are {threads} threads");
-        }
-    }
-    one
-}
-
-/// A backend with the settings that must not change a result.
-pub trait Variants: Backend {
-    fn variants() -> Vec<Self>;
-}
-
-/// Numbers of threads.
-impl Variants for Cpu {
-    fn variants() -> Vec<Self> {
-        [1, 2, 3].map(|threads| Cpu::new("transformer", threads).expect("threads start")).into()
-    }
-}
-
-/// Orders in which the emulation runs a kernel's threads.
-impl Variants for Cuda {
-    fn variants() -> Vec<Self> {
-        [0, 1].map(|seed| Cuda::emulated_as(90, seed, u64::MAX).expect("it is emulated")).into()
-    }
-}
-
-/// What `work` gives on a backend; panics unless it is the same bit for bit on each of its variants.
-pub fn on_every<B: Variants>(work: impl Fn(&B) -> Result<Vec<Vec<f32>>> + Sync) -> Vec<Vec<f32>> {
-    let results: Vec<_> =
-        B::variants().iter().map(|b| b.scope(|| work(b)).expect("valid arguments")).collect();
-    for other in &results[1..] {
-        for (i, (one, other)) in results[0].iter().zip(other).enumerate() {
-            assert!(bits(one) == bits(other), "result {i} depends on the variant");
-        }
-    }
-    results.into_iter().next().expect("there is a variant")
-}
-
-/// The message with which every backend refuses the arguments that `work` gives it.
-pub fn refusal_on<B: Variants>(work: impl Fn(&B) -> Result<()> + Sync) -> String {
-    refusal(B::variants()[0].scope(|| work(&B::variants()[0])))
-}
-
-/// All of a buffer.
-pub fn all<'a, B: Backend, T: Element>(b: &B, buffer: &'a B::Buffer<T>) -> B::View<'a, T> {
-    b.view(buffer, 0..b.len(buffer))
-}
-
-/// All of a buffer, to be written.
-pub fn all_mut<'a, B: Backend, T: Element>(b: &B, buffer: &'a mut B::Buffer<T>) -> B::ViewMut<'a, T> {
-    let len = b.len(buffer);
-    b.view_mut(buffer, 0..len)
-}
-
-/// A buffer whose every element must be overwritten.
-pub fn unwritten<B: Backend>(b: &B, len: usize) -> Result<B::Buffer<f32>> {
-    b.upload(&vec![f32::NAN; len])
-}
-
-/// Whether the emulation cannot run here; says why, and fails where everything must run.
-pub fn no_emulation() -> bool {
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".into());
-    let found = std::process::Command::new(&compiler).arg("--version").output().is_ok();
-    assert!(found || std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "there is no {compiler}");
-    if !found {
-        eprintln!("skipped: there is no {compiler} to emulate CUDA with");
-    }
-    !found
-}
-
-/// Makes tests of claims, functions that are generic over a backend: one on the CPU and one on emulated CUDA.
-macro_rules! on_backends {
-    ($($claim:ident),+ $(,)?) => {
-        mod cpu {
-            $(#[test]
-            fn $claim() {
-                super::$claim::<openclaw_kernels::Cpu>();
-            })+
-        }
-        mod cuda {
-            $(#[test]
-            fn $claim() {
-                if !crate::cases::no_emulation() {
-                    super::$claim::<openclaw_kernels::Cuda>();
-                }
-            })+
-        }
-    };
-}
-pub(crate) use on_backends;
-
-pub fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
 }
 
 pub fn wide(x: &[f32]) -> Vec<f64> {

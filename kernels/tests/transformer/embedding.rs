@@ -1,21 +1,25 @@
 //! Rows of a table, and sums of gradients into them.
 
-use openclaw_kernels::Backend;
+use crate::cases::{Random, assert_gradient, dot, refusal, wide};
+use crate::devices::{Device, on_every_device};
 
-use crate::cases::{Random, assert_gradient, dot, on, on_any_threads, refusal, wide};
+on_every_device!(
+    rows_are_copied_and_gradients_add_up_in_token_order,
+    the_gradient_is_the_slope,
+    wrong_arguments_are_named_and_change_nothing,
+);
 
 fn definition(width: usize, ids: &[u32], table: &[f64]) -> Vec<f64> {
     ids.iter().flat_map(|id| &table[*id as usize * width..][..width]).copied().collect()
 }
 
-#[test]
-fn rows_are_copied_and_gradients_add_up_in_token_order() {
+fn rows_are_copied_and_gradients_add_up_in_token_order(device: &Device) {
     let mut random = Random::new(1);
     for (vocab, width, tokens) in [(1, 1, 1), (3, 7, 40), (100, 64, 65), (50, 33, 0)] {
         let ids: Vec<u32> = (0..tokens).map(|_| random.below(vocab) as u32).collect();
         let (table, d_out) = (random.values(vocab * width, 1.0), random.values(tokens * width, 1.0));
         let before = random.values(vocab * width, 1.0);
-        let found = on_any_threads(|cpu| {
+        let found = device.on_any_threads(|cpu| {
             let (mut out, mut d_table) = (vec![f32::NAN; tokens * width], before.clone());
             cpu.embedding(width, &ids, &table, &mut out).expect("valid arguments");
             cpu.embedding_backward(width, &ids, &d_out, &mut d_table).expect("valid arguments");
@@ -32,18 +36,16 @@ fn rows_are_copied_and_gradients_add_up_in_token_order() {
     }
 }
 
-#[test]
-fn the_gradient_is_the_slope() {
+fn the_gradient_is_the_slope(device: &Device) {
     let (width, ids, mut random) = (5, [2, 0, 2, 6, 2], Random::new(2));
     let (table, d_out) = (random.values(7 * width, 1.0), random.values(ids.len() * width, 1.0));
     let mut d_table = vec![0.0; table.len()];
-    on(1, |cpu| cpu.embedding_backward(width, &ids, &d_out, &mut d_table)).expect("valid arguments");
+    device.on(1, |cpu| cpu.embedding_backward(width, &ids, &d_out, &mut d_table)).expect("valid arguments");
     assert_gradient("d_table", &d_table, &table, |x| dot(&definition(width, &ids, x), &wide(&d_out)));
 }
 
-#[test]
-fn wrong_arguments_are_named_and_change_nothing() {
-    on(1, |cpu| {
+fn wrong_arguments_are_named_and_change_nothing(device: &Device) {
+    device.on(1, |cpu| {
         let (table, mut out) = ([1.0; 6], [0.5; 4]);
         let e = refusal(cpu.embedding(2, &[0, 3], &table, &mut out));
         assert_eq!(e, "embedding: token id 3 is outside a vocabulary of 3");

@@ -3,13 +3,17 @@
 
 use std::process::Command;
 
-use crate::cases::on;
+use openclaw_kernels::Cpu;
 
 const VARIABLE: &str = "OPENCLAW_SIMD";
 
+fn instructions() -> &'static str {
+    Cpu::new("levels", 1).expect("a thread starts").instructions()
+}
+
 #[test]
 fn the_variable_lowers_the_level() {
-    let found = on(1, |cpu| cpu.instructions());
+    let found = instructions();
     match std::env::var(VARIABLE).as_deref() {
         Ok("portable") => assert_eq!(found, "portable"),
         Ok("avx2") => assert_ne!(found, "avx512"),
@@ -19,7 +23,7 @@ fn the_variable_lowers_the_level() {
 
 #[test]
 fn lower_levels_satisfy_every_other_test() {
-    let levels: &[&str] = match on(1, |cpu| cpu.instructions()) {
+    let levels: &[&str] = match instructions() {
         "avx512" => &["avx2", "portable"],
         "avx2" => &["portable"],
         _ => &[],

@@ -4,6 +4,7 @@
 mod adamw;
 mod attention;
 mod cases;
+mod devices;
 mod embedding;
 mod levels;
 mod matmul;

@@ -1,9 +1,17 @@
 //! Matrix products in every layout, as a forward and its two backwards use them.
 
-use openclaw_kernels::Backend;
 use openclaw_kernels::ops::{Matmul, MatrixLayout};
 
-use crate::cases::{Random, assert_close, assert_gradient, bits, dot, on, on_any_threads, refusal, wide};
+use crate::cases::{Random, assert_close, assert_gradient, dot, refusal, wide};
+use crate::devices::{Device, bits, on_every_device};
+
+on_every_device!(
+    random_shapes_and_layouts_agree_with_the_definition,
+    the_products_of_a_backward_are_the_slopes,
+    a_decoding_row_does_not_depend_on_the_batch,
+    an_empty_dimension_gives_nothing_or_zeros,
+    wrong_arguments_are_named,
+);
 
 /// `c = a b`, all row-major.
 fn product(m: usize, n: usize, k: usize) -> Matmul {
@@ -25,8 +33,7 @@ fn layouts(m: usize, n: usize, k: usize) -> [Matmul; 4] {
     [shape, Matmul { a, ..shape }, Matmul { b, ..shape }, Matmul { a, b, ..shape }]
 }
 
-#[test]
-fn random_shapes_and_layouts_agree_with_the_definition() {
+fn random_shapes_and_layouts_agree_with_the_definition(device: &Device) {
     let mut random = Random::new(1);
     let large = [(90, 70, 100), (1, 1000, 96), (8, 300, 257), (9, 300, 64), (48, 40, 97), (49, 40, 97)];
     let small: Vec<_> =
@@ -37,7 +44,7 @@ fn random_shapes_and_layouts_agree_with_the_definition() {
         for shape in layouts(m, n, k) {
             let expected = definition(shape, &wide(&a), &wide(&b));
             let run = |accumulate: bool, start: f32| {
-                on_any_threads(|cpu| {
+                device.on_any_threads(|cpu| {
                     let mut c: Vec<f32> = before.iter().map(|x| x * start).collect();
                     cpu.matmul(Matmul { accumulate, ..shape }, &a, &b, &mut c).expect("valid arguments");
                     vec![c]
@@ -50,15 +57,14 @@ fn random_shapes_and_layouts_agree_with_the_definition() {
     }
 }
 
-#[test]
-fn the_products_of_a_backward_are_the_slopes() {
+fn the_products_of_a_backward_are_the_slopes(device: &Device) {
     let mut random = Random::new(2);
     for (m, n, k) in [(3, 4, 5), (17, 33, 40), (70, 20, 9)] {
         // y = x w^T, as every linear layer.
         let forward = Matmul { b: MatrixLayout::transposed(k), ..product(m, n, k) };
         let (x, w, d_y) = (random.values(m * k, 1.0), random.values(n * k, 1.0), random.values(m * n, 1.0));
         let (mut d_x, mut d_w) = (vec![f32::NAN; m * k], vec![f32::NAN; n * k]);
-        on(2, |cpu| {
+        device.on(2, |cpu| {
             cpu.matmul(product(m, k, n), &d_y, &w, &mut d_x).expect("valid arguments");
             let to_w = Matmul { a: MatrixLayout::transposed(n), ..product(n, k, m) };
             cpu.matmul(to_w, &d_y, &x, &mut d_w).expect("valid arguments");
@@ -69,13 +75,12 @@ fn the_products_of_a_backward_are_the_slopes() {
     }
 }
 
-#[test]
-fn a_decoding_row_does_not_depend_on_the_batch() {
+fn a_decoding_row_does_not_depend_on_the_batch(device: &Device) {
     let (n, k, mut random) = (700, 200, Random::new(3));
     let (a, b) = (random.values(48 * k, 1.0), random.values(n * k, 1.0));
     let shape = |m| Matmul { b: MatrixLayout::transposed(k), ..product(m, n, k) };
     let run = |m: usize, a: &[f32]| {
-        let found = on_any_threads(|cpu| {
+        let found = device.on_any_threads(|cpu| {
             let mut c = vec![f32::NAN; m * n];
             cpu.matmul(shape(m), a, &b, &mut c).expect("valid arguments");
             vec![c]
@@ -89,9 +94,8 @@ fn a_decoding_row_does_not_depend_on_the_batch() {
     }
 }
 
-#[test]
-fn an_empty_dimension_gives_nothing_or_zeros() {
-    on(2, |cpu| {
+fn an_empty_dimension_gives_nothing_or_zeros(device: &Device) {
+    device.on(2, |cpu| {
         for m in [2, 60] {
             for shape in layouts(m, 3, 0) {
                 let mut c = vec![5.0; m * 3];
@@ -106,9 +110,8 @@ fn an_empty_dimension_gives_nothing_or_zeros() {
     });
 }
 
-#[test]
-fn wrong_arguments_are_named() {
-    on(1, |cpu| {
+fn wrong_arguments_are_named(device: &Device) {
+    device.on(1, |cpu| {
         let x = [1.0; 12];
         let run = |a: usize, b: usize, c: usize, c_row: usize| {
             let shape = Matmul { c_row, ..product(2, 3, 4) };

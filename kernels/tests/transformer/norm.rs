@@ -1,8 +1,14 @@
 //! RMS norm of rows.
 
-use openclaw_kernels::Backend;
+use crate::cases::{Random, assert_close, assert_gradient, dot, refusal, wide};
+use crate::devices::{Device, bits, on_every_device};
 
-use crate::cases::{Random, assert_close, assert_gradient, bits, dot, on, on_any_threads, refusal, wide};
+on_every_device!(
+    rows_agree_with_the_definition,
+    gradients_are_slopes_and_are_added,
+    a_nan_stays_in_its_row,
+    wrong_lengths_are_named,
+);
 
 const SHAPES: [(usize, usize); 9] =
     [(1, 1), (3, 2), (4, 7), (3, 31), (40, 32), (5, 33), (2, 100), (1, 1024), (70, 1024)];
@@ -21,12 +27,11 @@ fn eps(width: usize) -> f32 {
     if width < 8 { 0.1 } else { 1e-6 }
 }
 
-#[test]
-fn rows_agree_with_the_definition() {
+fn rows_agree_with_the_definition(device: &Device) {
     for (rows, width) in SHAPES {
         let mut random = Random::new(width as u64);
         let (x, weight) = (random.values(rows * width, 2.0), random.values(width, 1.5));
-        let found = on_any_threads(|cpu| {
+        let found = device.on_any_threads(|cpu| {
             let mut out = vec![f32::NAN; x.len()];
             cpu.rms_norm(eps(width), &x, &weight, &mut out).expect("valid arguments");
             vec![out]
@@ -35,19 +40,20 @@ fn rows_agree_with_the_definition() {
         assert_close(&format!("{rows} rows of {width}"), &found[0], &expected, 1e-6);
         let mut alone = vec![0.0; width];
         let last = (rows - 1) * width;
-        on(1, |cpu| cpu.rms_norm(eps(width), &x[last..], &weight, &mut alone)).expect("valid arguments");
+        device
+            .on(1, |cpu| cpu.rms_norm(eps(width), &x[last..], &weight, &mut alone))
+            .expect("valid arguments");
         assert_eq!(bits(&alone), bits(&found[0][last..]), "a row depends on its neighbours");
     }
 }
 
-#[test]
-fn gradients_are_slopes_and_are_added() {
+fn gradients_are_slopes_and_are_added(device: &Device) {
     for (rows, width) in SHAPES {
         let (mut random, eps) = (Random::new(100 + width as u64), eps(width));
         let (x, weight) = (random.values(rows * width, 2.0), random.values(width, 1.5));
         let d_out = random.values(x.len(), 1.0);
         let run = |before_x: &[f32], before_weight: &[f32]| {
-            on_any_threads(|cpu| {
+            device.on_any_threads(|cpu| {
                 let (mut d_x, mut d_weight) = (before_x.to_vec(), before_weight.to_vec());
                 cpu.rms_norm_backward(eps, &x, &weight, &d_out, &mut d_x, &mut d_weight)
                     .expect("valid arguments");
@@ -71,18 +77,16 @@ fn gradients_are_slopes_and_are_added() {
     }
 }
 
-#[test]
-fn a_nan_stays_in_its_row() {
+fn a_nan_stays_in_its_row(device: &Device) {
     let (mut x, mut out) = (vec![1.0f32; 3 * 40], vec![0.0; 3 * 40]);
     x[50] = f32::NAN;
-    on(1, |cpu| cpu.rms_norm(1e-6, &x, &[1.0; 40], &mut out)).expect("valid arguments");
+    device.on(1, |cpu| cpu.rms_norm(1e-6, &x, &[1.0; 40], &mut out)).expect("valid arguments");
     assert!(out[40..80].iter().all(|v| v.is_nan()));
     assert!(out[..40].iter().chain(&out[80..]).all(|v| (v - 1.0).abs() < 1e-5));
 }
 
-#[test]
-fn wrong_lengths_are_named() {
-    on(1, |cpu| {
+fn wrong_lengths_are_named(device: &Device) {
+    device.on(1, |cpu| {
         let (six, mut out, mut weight) = ([1.0; 6], [0.0; 6], [0.0; 3]);
         let e = refusal(cpu.rms_norm(1e-6, &six[..5], &six[..3], &mut out[..5]));
         assert_eq!(e, "rms_norm: x has 5 elements, which are no rows of 3");

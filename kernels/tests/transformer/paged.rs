@@ -1,10 +1,17 @@
 //! Attention over pages equals plain attention, however a sequence is cut into steps and its pages scattered.
 
 use openclaw_kernels::ops::{PagedSegment, PagedShape};
-use openclaw_kernels::{Backend, Cpu};
 
 use crate::attention::{Batch, HEADS, LENGTHS, definition};
-use crate::cases::{Random, assert_close, bits, on, on_any_threads, qkv_shape, refusal, wide};
+use crate::cases::{Random, assert_close, qkv_shape, refusal, wide};
+use crate::devices::{Device, Operations, bits, on_every_device};
+
+on_every_device!(
+    decoding_and_chunked_prefill_equal_plain_attention,
+    decoding_agrees_with_the_definition_and_not_with_its_neighbours,
+    storing_writes_its_slots_alone,
+    wrong_arguments_are_named_and_change_nothing,
+);
 
 /// Sizes of a step's chunk: mostly decoding.
 const CHUNKS: [usize; 6] = [1, 1, 5, 64, 65, 100];
@@ -68,7 +75,7 @@ impl Layout {
     }
 
     /// Outputs of the whole batch. What was never stored is NaN, so that reading it would show.
-    fn run(&self, cpu: &Cpu, batch: &Batch) -> Vec<f32> {
+    fn run(&self, cpu: &dyn Operations, batch: &Batch) -> Vec<f32> {
         let width = batch.shape.out_width();
         let mut pool = vec![f32::NAN; self.blocks * self.shape.block_len()];
         let mut outs = vec![f32::NAN; batch.qk.len() / batch.shape.qk_width() * width];
@@ -91,23 +98,21 @@ fn gather(x: &[f32], width: usize, rows: &[usize]) -> Vec<f32> {
     rows.iter().flat_map(|row| &x[row * width..][..width]).copied().collect()
 }
 
-#[test]
-fn decoding_and_chunked_prefill_equal_plain_attention() {
+fn decoding_and_chunked_prefill_equal_plain_attention(device: &Device) {
     for (seed, heads) in (0..).zip(HEADS) {
         let batch = Batch::new(heads, &LENGTHS);
-        let plain = wide(&batch.forward()[0]);
+        let plain = wide(&batch.forward(device)[0]);
         for block_size in [1, 5, 16, 64] {
             let layout = Layout::new(&batch, block_size, seed, 7);
-            let found = on_any_threads(|cpu| vec![layout.run(cpu, &batch)]).concat();
+            let found = device.on_any_threads(|cpu| vec![layout.run(cpu, &batch)]).concat();
             assert_close(&format!("{heads:?}, blocks of {block_size}"), &found, &plain, 4e-6);
-            let elsewhere = on(1, |cpu| Layout::new(&batch, block_size, seed, 8).run(cpu, &batch));
+            let elsewhere = device.on(1, |cpu| Layout::new(&batch, block_size, seed, 8).run(cpu, &batch));
             assert!(bits(&elsewhere) == bits(&found), "{heads:?}: the result depends on where pages lie");
         }
     }
 }
 
-#[test]
-fn decoding_agrees_with_the_definition_and_not_with_its_neighbours() {
+fn decoding_agrees_with_the_definition_and_not_with_its_neighbours(device: &Device) {
     for heads in HEADS {
         let batch = Batch::new(heads, &[1, 40, 130]);
         let width = batch.shape.out_width();
@@ -121,7 +126,9 @@ fn decoding_agrees_with_the_definition_and_not_with_its_neighbours() {
             gather(&batch.qk, batch.shape.qk_width(), &tokens),
             gather(&batch.qkv, batch.shape.qkv_width(), &tokens),
         );
-        on(1, |cpu| cpu.paged_store(layout.shape, &slots, &qk, &qkv, &mut pool)).expect("valid arguments");
+        device
+            .on(1, |cpu| cpu.paged_store(layout.shape, &slots, &qk, &qkv, &mut pool))
+            .expect("valid arguments");
         let segments: Vec<PagedSegment> = batch
             .sequences
             .iter()
@@ -132,13 +139,14 @@ fn decoding_agrees_with_the_definition_and_not_with_its_neighbours() {
             })
             .collect();
         let queries = gather(&batch.qk, batch.shape.qk_width(), &last);
-        let found = on_any_threads(|cpu| {
-            let mut out = vec![f32::NAN; segments.len() * width];
-            cpu.paged_attention(layout.shape, &segments, &layout.tables, &queries, &pool, &mut out)
-                .expect("valid arguments");
-            vec![out]
-        })
-        .concat();
+        let found = device
+            .on_any_threads(|cpu| {
+                let mut out = vec![f32::NAN; segments.len() * width];
+                cpu.paged_attention(layout.shape, &segments, &layout.tables, &queries, &pool, &mut out)
+                    .expect("valid arguments");
+                vec![out]
+            })
+            .concat();
         for (row, sequence) in batch.sequences.iter().enumerate() {
             let tokens: Vec<usize> = sequence.clone().collect();
             let qk = wide(&gather(&batch.qk, batch.shape.qk_width(), &tokens));
@@ -148,34 +156,34 @@ fn decoding_agrees_with_the_definition_and_not_with_its_neighbours() {
             assert_close(&format!("{heads:?}"), found, &expected[expected.len() - width..], 4e-6);
             let (segment, mut alone) = (PagedSegment { row: 0, ..segments[row] }, vec![f32::NAN; width]);
             let query = &queries[row * batch.shape.qk_width()..][..batch.shape.qk_width()];
-            on(1, |cpu| {
-                cpu.paged_attention(layout.shape, &[segment], &layout.tables, query, &pool, &mut alone)
-            })
-            .expect("valid arguments");
+            device
+                .on(1, |cpu| {
+                    cpu.paged_attention(layout.shape, &[segment], &layout.tables, query, &pool, &mut alone)
+                })
+                .expect("valid arguments");
             assert!(bits(&alone) == bits(found), "{heads:?}: row {row} depends on its neighbours");
         }
     }
 }
 
-#[test]
-fn storing_writes_its_slots_alone() {
+fn storing_writes_its_slots_alone(device: &Device) {
     let shape = PagedShape { qkv: qkv_shape(2, 1, 2), block_size: 2 };
     // Rows are [q0 q0 q1 q1 | k k | v v].
     let (qk, qkv) = ([1., 2., 3., 4., 5., 6.], [0., 0., 0., 0., 0., 0., 7., 8.]);
     let mut pool = vec![-1.0; 3 * shape.block_len()];
-    on(1, |cpu| cpu.paged_store(shape, &[3], &qk, &qkv, &mut pool)).expect("valid arguments");
+    device.on(1, |cpu| cpu.paged_store(shape, &[3], &qk, &qkv, &mut pool)).expect("valid arguments");
     let mut expected = vec![-1.0; 24];
     expected[8 + 2..8 + 4].copy_from_slice(&[5.0, 6.0]);
     expected[8 + 6..8 + 8].copy_from_slice(&[7.0, 8.0]);
     assert_eq!(pool, expected);
 }
 
-#[test]
-fn wrong_arguments_are_named_and_change_nothing() {
+fn wrong_arguments_are_named_and_change_nothing(device: &Device) {
     let shape = PagedShape { qkv: qkv_shape(2, 1, 2), block_size: 2 };
     let (x, mut pool) = ([0.5; 32], vec![1.0; 3 * shape.block_len()]);
     let mut store = |shape: PagedShape, slots: &[u32], qk: usize, qkv: usize, len: usize| {
-        let e = refusal(on(1, |cpu| cpu.paged_store(shape, slots, &x[..qk], &x[..qkv], &mut pool[..len])));
+        let e =
+            refusal(device.on(1, |cpu| cpu.paged_store(shape, slots, &x[..qk], &x[..qkv], &mut pool[..len])));
         assert!(pool.iter().all(|v| *v == 1.0), "{e}, yet the pool changed");
         e
     };
@@ -189,8 +197,9 @@ fn wrong_arguments_are_named_and_change_nothing() {
 
     let attend = |segments: &[PagedSegment], tables: &[u32], qk: usize, out: usize| {
         let mut out = vec![2.0; out];
-        let e =
-            refusal(on(2, |cpu| cpu.paged_attention(shape, segments, tables, &x[..qk], &x[..24], &mut out)));
+        let e = refusal(
+            device.on(2, |cpu| cpu.paged_attention(shape, segments, tables, &x[..qk], &x[..24], &mut out)),
+        );
         assert!(out.iter().all(|v| *v == 2.0), "{e}, yet the output changed");
         e
     };

@@ -1,14 +1,18 @@
 //! The norm and rotation of queries and keys.
 
-use openclaw_kernels::{
-    Backend,
-    ops::{QkvShape, RopeTable},
-};
+use openclaw_kernels::ops::{QkvShape, RopeTable};
 
-use crate::cases::{
-    Random, assert_close, assert_gradient, bits, dot, on, on_any_threads, qkv_shape, refusal, wide,
-};
+use crate::cases::{Random, assert_close, assert_gradient, dot, qkv_shape, refusal, wide};
+use crate::devices::{Device, bits, on_every_device};
 use crate::norm;
+
+on_every_device!(
+    heads_agree_with_the_definition,
+    gradients_are_slopes_and_leave_values_alone,
+    a_token_does_not_depend_on_its_neighbours,
+    products_of_queries_and_keys_depend_on_distance_alone,
+    wrong_arguments_are_named,
+);
 
 const POSITIONS: usize = 50;
 
@@ -53,8 +57,8 @@ impl Case {
         RopeTable { cos: &self.cos, sin: &self.sin }
     }
 
-    fn forward(&self) -> Vec<f32> {
-        let found = on_any_threads(|cpu| {
+    fn forward(&self, device: &Device) -> Vec<f32> {
+        let found = device.on_any_threads(|cpu| {
             let mut qk = vec![f32::NAN; self.positions.len() * self.shape.qk_width()];
             let [q, k] = &self.weights;
             cpu.qk_norm_rope(self.shape, &self.qkv, &self.positions, self.table(), q, k, &mut qk)
@@ -81,22 +85,20 @@ impl Case {
     }
 }
 
-#[test]
-fn heads_agree_with_the_definition() {
+fn heads_agree_with_the_definition(device: &Device) {
     for case in Case::all() {
         let [q, k] = [0, 1].map(|i| wide(&case.weights[i]));
         let expected = case.definition(&wide(&case.qkv), [&q, &k]);
-        assert_close(&case.name(), &case.forward(), &expected, 1e-6);
+        assert_close(&case.name(), &case.forward(device), &expected, 1e-6);
     }
 }
 
-#[test]
-fn gradients_are_slopes_and_leave_values_alone() {
+fn gradients_are_slopes_and_leave_values_alone(device: &Device) {
     for case in Case::all() {
         let (shape, tokens) = (case.shape, case.positions.len());
         let d_qk = Random::new(3).values(tokens * shape.qk_width(), 1.0);
         let run = |before: f32| {
-            on_any_threads(|cpu| {
+            device.on_any_threads(|cpu| {
                 let mut d_qkv = vec![f32::NAN; case.qkv.len()];
                 let mut d_weights = [0; 2].map(|_| vec![before; shape.head_dim]);
                 let ([q, k], [d_q, d_k]) = (&case.weights, &mut d_weights);
@@ -135,10 +137,9 @@ fn gradients_are_slopes_and_leave_values_alone() {
     }
 }
 
-#[test]
-fn a_token_does_not_depend_on_its_neighbours() {
+fn a_token_does_not_depend_on_its_neighbours(device: &Device) {
     let case = Case::new(qkv_shape(8, 2, 64), 200);
-    let together = case.forward();
+    let together = case.forward(device);
     for token in [0, 1, 63, 64, 199] {
         let alone = Case {
             positions: vec![case.positions[token]],
@@ -147,14 +148,13 @@ fn a_token_does_not_depend_on_its_neighbours() {
         };
         let alone = Case { weights: case.weights.clone(), ..alone };
         let row = &together[token * case.shape.qk_width()..][..case.shape.qk_width()];
-        assert!(bits(&alone.forward()) == bits(row), "token {token} depends on its neighbours");
+        assert!(bits(&alone.forward(device)) == bits(row), "token {token} depends on its neighbours");
     }
 }
 
-#[test]
-fn products_of_queries_and_keys_depend_on_distance_alone() {
+fn products_of_queries_and_keys_depend_on_distance_alone(device: &Device) {
     let case = Case::new(qkv_shape(1, 1, 32), 1);
-    let at = |position: u32| Case { positions: vec![position], ..Case::new(case.shape, 1) }.forward();
+    let at = |position: u32| Case { positions: vec![position], ..Case::new(case.shape, 1) }.forward(device);
     let product = |query: u32, key: u32| dot(&wide(&at(query)[..32]), &wide(&at(key)[32..]));
     let expected = product(7, 3);
     for start in [0, 1, 20, 45] {
@@ -166,18 +166,17 @@ fn products_of_queries_and_keys_depend_on_distance_alone() {
     assert!((product(8, 3) - expected).abs() > 1e-3, "the distance is not seen");
 }
 
-#[test]
-fn wrong_arguments_are_named() {
+fn wrong_arguments_are_named(device: &Device) {
     let case = Case::new(qkv_shape(2, 1, 4), 3);
     let x = vec![1.0; 100];
     type Lengths = (usize, usize, usize, usize, usize);
     let run = |shape: QkvShape, positions: &[u32], (qkv, qk, q, k, sin): Lengths| {
         let rope = RopeTable { cos: &case.cos[..], sin: &case.sin[..sin] };
-        let forward = on(1, |cpu| {
+        let forward = device.on(1, |cpu| {
             let mut out = vec![0.0; qk];
             cpu.qk_norm_rope(shape, &x[..qkv], positions, rope, &x[..q], &x[..k], &mut out)
         });
-        let backward = on(1, |cpu| {
+        let backward = device.on(1, |cpu| {
             let (mut d_qkv, mut dq, mut dk) = (vec![0.0; qkv], vec![0.0; q], vec![0.0; k]);
             let (q, k, d_qk) = (&x[..q], &x[..k], &x[..qk]);
             cpu.qk_norm_rope_backward(
@@ -221,7 +220,7 @@ fn wrong_arguments_are_named() {
         ([48, 4, 2], "d_k_weight has 2 elements, expected 4"),
     ] {
         let (w, rope) = (&x[..4], case.table());
-        let e = refusal(on(1, |cpu| {
+        let e = refusal(device.on(1, |cpu| {
             let [d_qkv, d_q, d_k] = &mut d;
             let (d_qkv, d_q, d_k) =
                 (&mut d_qkv[..lengths[0]], &mut d_q[..lengths[1]], &mut d_k[..lengths[2]]);

@@ -8,6 +8,7 @@ use std::{
     env,
     ffi::{CStr, c_char, c_void},
     io::Write,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     ptr, slice,
     sync::{
@@ -61,10 +62,14 @@ struct Allocation {
     claimed: usize,
 }
 
+/// What this process has loaded, by file. It stays loaded: a library's share of the threads' static storage is not
+/// given to the next one, and there is little of it.
+static LIBRARIES: Mutex<BTreeMap<PathBuf, &'static Library>> = Mutex::new(BTreeMap::new());
+
 #[derive(Default)]
 struct State {
     memory: BTreeMap<Address, Allocation>,
-    modules: HashMap<String, Library>,
+    modules: HashMap<String, &'static Library>,
     names: HashMap<usize, String>,
     lost: Option<String>,
 }
@@ -157,6 +162,20 @@ impl Emulated {
         let code = std::fs::read(&object).map_err(|error| self.error(error.to_string()));
         let _ = std::fs::remove_file(&object);
         code
+    }
+
+    fn load(&self, path: &Path) -> Result<&'static Library> {
+        let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = libraries.get(path) {
+            return Ok(library);
+        }
+        // SAFETY: the object is what our sources compile to; it runs nothing when it is loaded.
+        let library = unsafe { Library::new(path) };
+        let library =
+            library.map_err(|error| self.error(format!("cannot load {}: {error}", path.display())))?;
+        let library: &'static Library = Box::leak(Box::new(library));
+        libraries.insert(path.to_owned(), library);
+        Ok(library)
     }
 
     /// The allocation around an address.
@@ -289,10 +308,7 @@ impl Driver for Emulated {
             let compiler = format!("{} {}\n{EMULATION}", self.compiler, self.options().join(" "));
             let (_, path) = self.cache.get(module, &compiler, "so", || self.compile(module))?;
             let path = path.ok_or_else(|| self.cache.unwritable("emulated"))?;
-            // SAFETY: the object is what our sources compile to; it runs nothing when it is loaded.
-            let library = unsafe { Library::new(&path) };
-            let library =
-                library.map_err(|error| self.error(format!("cannot load {}: {error}", path.display())))?;
+            let library = self.load(&path)?;
             state = self.state()?;
             state.modules.insert(label.clone(), library);
         }

@@ -1,6 +1,7 @@
 //! The sum of squares of a gradient.
 #![allow(unsafe_code)]
 
+use super::tables::aligned;
 use crate::backend::Backend;
 use crate::cuda::{
     Cuda, CudaView,
@@ -20,7 +21,8 @@ pub(in crate::cuda) fn sum_squares(cuda: &Cuda, x: CudaView<'_, f32>) -> Result<
     // An f64 is two words: a buffer holds elements, and f64 is none.
     let mut sums = cuda.uninitialized::<u32>(2 * chunks)?;
     let all = sums.view_mut(0..2 * chunks);
-    let arguments = Arguments::new().read(x).write(&all).value(x.len() as u64);
+    let aligned = aligned(CHUNK, [x.address()]);
+    let arguments = Arguments::new().read(x).write(&all).value(x.len() as u64).value(aligned);
     // SAFETY: a block for each chunk of `x`, which stops at its end and writes one f64.
     unsafe { cuda.launch(Module::new(&SOURCE), "sum_squares", Launch::new(chunks, THREADS), &arguments)? };
     let words = cuda.download(sums.view(0..2 * chunks))?;

@@ -1,0 +1,55 @@
+//! Small tables that kernels read beside their tensors: which tile is whose. Every layer of a step passes the same
+//! ones, so the last few stay on the device and are found again by their content.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::backend::Backend;
+use crate::cuda::{Cuda, CudaBuffer, launch::Launch};
+use crate::error::Result;
+
+/// Different tables of one step: those of a forward, a backward and a decoding step of each kind of tile.
+const KEPT: usize = 8;
+
+/// The tables used last, newest at the end.
+#[derive(Default)]
+pub(in crate::cuda) struct Tables(Mutex<VecDeque<Arc<CudaBuffer<u32>>>>);
+
+/// `words` on the device.
+pub(super) fn table(cuda: &Cuda, words: &[u32]) -> Result<Arc<CudaBuffer<u32>>> {
+    let mut kept = cuda.inner.tables.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let same = |table: &Arc<CudaBuffer<u32>>| table.view(0..table.len()).remembered() == Some(words);
+    let found = match kept.iter().position(same) {
+        Some(at) => kept.remove(at).expect("position() found it"),
+        None => Arc::new(cuda.upload(words)?),
+    };
+    if kept.len() == KEPT {
+        kept.pop_front();
+    }
+    kept.push_back(found.clone());
+    Ok(found)
+}
+
+/// A count as kernels take it.
+pub(super) fn word(count: usize) -> u32 {
+    u32::try_from(count).expect("tokens, rows and widths of one call are far below 2^32")
+}
+
+/// Whether 16 bytes can be read at every multiple of `unit` elements from each address.
+pub(super) fn aligned(unit: usize, addresses: impl IntoIterator<Item = u64>) -> u32 {
+    u32::from(unit.is_multiple_of(4) && addresses.into_iter().all(|address| address.is_multiple_of(16)))
+}
+
+/// Threads that take four elements each of a row, one block's at most.
+pub(super) fn threads_for(width: usize) -> u32 {
+    word(width.div_ceil(4).next_power_of_two().clamp(32, 256))
+}
+
+/// A launch in which every row has blocks of [`threads_for`] threads, and how many blocks it has.
+pub(super) fn rows_in_tiles(rows: usize, width: usize) -> (Launch, u32) {
+    let threads = threads_for(width);
+    let tiles = width.div_ceil(4 * threads as usize);
+    (Launch::new(rows * tiles, threads), word(tiles))
+}
