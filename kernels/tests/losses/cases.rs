@@ -4,8 +4,16 @@ use openclaw_kernels::ops::*;
 use openclaw_kernels::{Cpu, Float};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-/// Vocabularies around every vector width and block, and a real one.
-pub const VOCABS: [usize; 14] = [1, 2, 7, 8, 9, 31, 33, 63, 65, 127, 1000, 1024, 1025, 151_936];
+/// Vocabularies around every vector width and block, and real ones.
+pub const VOCABS: [usize; 27] = [
+    1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1000, 1023, 1024, 1025, 2049,
+    32_000, 128_256, 129_280, 151_936, 152_064,
+];
+
+/// Rows that a test of this vocabulary can afford, at most `most`.
+pub fn rows_of(vocab: usize, most: usize) -> usize {
+    if vocab > 10_000 { 2 } else { most }
+}
 
 pub fn cpu() -> Cpu {
     Cpu::new("losses", 2).expect("two threads start")

@@ -4,7 +4,7 @@ use half::bf16;
 use openclaw_kernels::ops::*;
 use openclaw_kernels::{Backend, Cpu, Float};
 
-use crate::cases::{Inputs, Loss, VOCABS, cpu};
+use crate::cases::{Inputs, Loss, VOCABS, cpu, rows_of};
 
 fn run<T: Float>(cpu: &Cpu, shape: LogitsShape, loss: Loss<'_>, logits: &[T]) -> (Vec<T>, Vec<RowStat>) {
     let mut logits = logits.to_vec();
@@ -20,7 +20,7 @@ fn bits<T: Float>(values: &[T]) -> &[u8] {
 #[test]
 fn a_rows_gradient_sums_to_zero() {
     for vocab in VOCABS {
-        let inputs = Inputs::new(7, 4, vocab, 1.0);
+        let inputs = Inputs::new(7, rows_of(vocab, 4), vocab, 1.0);
         for (name, loss) in inputs.losses() {
             let (gradient, _) = run(&cpu(), inputs.shape(), loss, &inputs.logits);
             for row in gradient.chunks(vocab) {
@@ -102,6 +102,30 @@ fn a_row_alone_equals_the_row_in_a_batch_bit_for_bit() {
             assert_eq!(bits(&row), bits(&batch[i * vocab..][..vocab]));
             assert_eq!(stat[0], stats[i]);
         }
+    }
+}
+
+#[test]
+fn rows_in_another_order_have_the_same_bits() {
+    let (rows, vocab) = (7, 2049);
+    let inputs = Inputs::new(17, rows, vocab, 0.9);
+    let order: Vec<usize> = (0..rows).map(|i| (i * 3 + 2) % rows).collect();
+    let pick = |values: &[f32]| order.iter().map(|i| values[*i]).collect::<Vec<f32>>();
+    let shuffled = Inputs {
+        weights: pick(&inputs.weights),
+        targets: order.iter().map(|i| inputs.targets[*i]).collect(),
+        advantages: pick(&inputs.advantages),
+        old: pick(&inputs.old),
+        reference: pick(&inputs.reference),
+        importance: pick(&inputs.importance),
+        logits: order.iter().flat_map(|i| inputs.logits[i * vocab..][..vocab].to_vec()).collect(),
+        ..Inputs::new(17, rows, vocab, 0.9)
+    };
+    let (a, stats_a) = run(&cpu(), inputs.shape(), inputs.with_kl(KlKind::K3), &inputs.logits);
+    let (b, stats_b) = run(&cpu(), inputs.shape(), shuffled.with_kl(KlKind::K3), &shuffled.logits);
+    for (to, from) in order.iter().enumerate() {
+        assert_eq!(bits(&b[to * vocab..][..vocab]), bits(&a[from * vocab..][..vocab]));
+        assert_eq!(stats_b[to], stats_a[*from]);
     }
 }
 

@@ -5,5 +5,7 @@ mod definition;
 mod exactness;
 mod gradients;
 mod head;
+mod levels;
 mod scores;
+mod sizes;
 mod surrogates;

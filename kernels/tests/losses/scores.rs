@@ -4,7 +4,7 @@ use half::bf16;
 use openclaw_kernels::ops::*;
 use openclaw_kernels::{Backend, Float};
 
-use crate::cases::{Inputs, VOCABS, cpu};
+use crate::cases::{Inputs, VOCABS, cpu, rows_of};
 use crate::definition;
 
 /// Owned results of one scoring call.
@@ -44,7 +44,7 @@ fn score<T: Float>(shape: LogitsShape, logits: &[T], inputs: &Inputs, top_k: usi
 #[test]
 fn scores_agree_with_their_definition() {
     for vocab in VOCABS {
-        let inputs = Inputs::new(300 + vocab as u64, 4, vocab, 0.7);
+        let inputs = Inputs::new(300 + vocab as u64, rows_of(vocab, 4), vocab, 0.7);
         for top_k in [1, 3, 20] {
             check(&inputs, &score(inputs.shape(), &inputs.logits, &inputs, top_k), top_k);
             check(&inputs, &score(inputs.shape(), &inputs.logits_as::<bf16>(), &inputs, top_k), top_k);

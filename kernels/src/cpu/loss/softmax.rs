@@ -25,7 +25,8 @@ impl Scale {
     }
 }
 
-/// A row's softmax, around an offset near its largest logit: with `t = (x - offset) * base2`, the sums of `2^t` and of `t 2^t`.
+/// A row's softmax, around an offset near its largest logit: with `t = (x - offset) * base2`, the sums of `2^t` and
+/// of `t 2^t`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Softmax {
     scale: Scale,
