@@ -45,7 +45,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 namespace emulation {
 
-constexpr unsigned WARP = 32, STACK_BYTES = 64 << 10, GUARD_BYTES = 64;
+constexpr unsigned WARP = 32, STACK_BYTES = 64 << 10, GUARD_BYTES = 64, MESSAGE_BYTES = 512;
 constexpr unsigned DYNAMIC_BYTES = 256 << 10, STATIC_BYTES = 256 << 10, SLOTS = 256;
 constexpr uint64_t CANARY = 0x5ca1ab1e0ddba11ull;
 
@@ -55,6 +55,7 @@ struct Launch { uint32_t grid, block, cluster, shared_bytes; uint64_t seed; };
 struct Index { unsigned x; };
 struct Warp;
 struct Block;
+struct Run;
 
 struct Fiber {
 #ifdef OPENCLAW_UCONTEXT
@@ -62,10 +63,12 @@ struct Fiber {
 #else
   void* stack_pointer;
 #endif
+  Run* run;
   Block* block;
   Warp* warp;
   Index thread;
   unsigned lane, cluster_phase;
+  unsigned char* stack;
   bool ended;
   const char* waits;           // at what, null when it does not
   uint64_t value, result;      // of a warp operation
@@ -104,11 +107,17 @@ struct Run {
 #endif
   unsigned cluster_arrived, cluster_phase, warps, alive;
   uint64_t random;
-  char error[512];
+  char* error;                 // MESSAGE_BYTES, empty while all is well
 };
 
-inline thread_local Fiber* current __attribute__((tls_model("initial-exec")));
-inline thread_local Run* run __attribute__((tls_model("initial-exec")));
+// What the lowest bytes of a stack hold. Stacks are aligned to their size, so a thread finds itself by its
+// stack: there is little room for thread-local variables in libraries that are opened late.
+struct Bottom { Fiber* fiber; uint64_t canary; };
+
+inline Fiber* current() {
+  uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+  return ((Bottom*)(here & ~(uintptr_t)(STACK_BYTES - 1)))->fiber;
+}
 
 #ifndef OPENCLAW_UCONTEXT
 // Saves the registers that a call must keep on the stack in use, and goes on where `load` was left.
@@ -136,62 +145,65 @@ extern "C" __attribute__((visibility("hidden"))) void openclaw_switch(void** sav
 #endif
 
 inline void resume(Fiber* fiber) {
-  current = fiber;
 #ifdef OPENCLAW_UCONTEXT
-  swapcontext(&run->scheduler, &fiber->context);
+  swapcontext(&fiber->run->scheduler, &fiber->context);
 #else
-  openclaw_switch(&run->scheduler, fiber->stack_pointer);
+  openclaw_switch(&fiber->run->scheduler, fiber->stack_pointer);
 #endif
 }
 
 inline void suspend() {
-  Fiber* fiber = current;
+  Fiber* fiber = current();
 #ifdef OPENCLAW_UCONTEXT
-  swapcontext(&fiber->context, &run->scheduler);
+  swapcontext(&fiber->context, &fiber->run->scheduler);
 #else
-  openclaw_switch(&fiber->stack_pointer, run->scheduler);
+  openclaw_switch(&fiber->stack_pointer, fiber->run->scheduler);
 #endif
 }
 
-__attribute__((format(printf, 1, 2))) inline void note(const char* format, ...) {
-  if (run->error[0]) return;
+// Says why the launch ends, unless that was said.
+__attribute__((format(printf, 2, 3))) inline void note(char* error, const char* format, ...) {
+  if (error[0]) return;
   va_list arguments;
   va_start(arguments, format);
-  vsnprintf(run->error, sizeof run->error, format, arguments);
+  vsnprintf(error, MESSAGE_BYTES, format, arguments);
   va_end(arguments);
 }
 
 // Ends the launch with a message about the thread that runs.
 [[noreturn]] inline void fail(const char* what) {
-  note("block %u, thread %u: %s", current->block->index.x, current->thread.x, what);
+  Fiber* fiber = current();
+  note(fiber->run->error, "block %u, thread %u: %s", fiber->block->index.x, fiber->thread.x, what);
   for (;;) suspend();
 }
 
-inline unsigned random_below(unsigned n) {
+inline unsigned random_below(Run* run, unsigned n) {
   run->random = run->random * 6364136223846793005ull + 1442695040888963407ull;
   return (unsigned)(((run->random >> 33) * n) >> 31);
 }
 
 inline void wait_at(const char* what) {
-  current->waits = what;
+  Fiber* fiber = current();
+  fiber->waits = what;
   suspend();
-  current->waits = nullptr;
+  fiber->waits = nullptr;
 }
 
 inline void wake(Fiber* fiber) { fiber->warp->ready |= 1u << fiber->lane; }
 
 inline void barrier() {
-  Block* block = current->block;
+  Fiber* self = current();
+  Block* block = self->block;
   if (++block->arrived < block->threads) return wait_at("__syncthreads");
   block->arrived = 0;
   for (unsigned t = 0; t < block->threads; t++) {
     Fiber* fiber = &block->warps[t / WARP].fibers[t % WARP];
-    if (fiber != current) wake(fiber);
+    if (fiber != self) wake(fiber);
   }
 }
 
 inline int barrier_count(bool predicate) {
-  Block* block = current->block;
+  Block* block = current()->block;
   block->counting += predicate;
   if (++block->counted == block->threads) {
     block->count = block->counting;
@@ -201,30 +213,31 @@ inline int barrier_count(bool predicate) {
   return (int)block->count;
 }
 
-inline unsigned cluster_threads() { return run->launch.cluster * run->launch.block; }
+inline unsigned cluster_threads(const Run* run) { return run->launch.cluster * run->launch.block; }
 
 inline void cluster_arrive() {
-  Fiber* fiber = current;
+  Fiber* fiber = current();
+  Run* run = fiber->run;
   if (fiber->cluster_phase != run->cluster_phase) fail("arrives twice at a cluster barrier without a wait");
   fiber->cluster_phase++;
-  if (++run->cluster_arrived < cluster_threads()) return;
+  if (++run->cluster_arrived < cluster_threads(run)) return;
   run->cluster_arrived = 0;
   run->cluster_phase++;
-  for (unsigned t = 0; t < cluster_threads(); t++) {
+  for (unsigned t = 0; t < cluster_threads(run); t++) {
     Fiber* waiting = &run->arena->fibers[t];
     if (waiting->waits && !strcmp(waiting->waits, "a cluster barrier")) wake(waiting);
   }
 }
 
 inline void cluster_wait() {
-  if (current->cluster_phase != run->cluster_phase) wait_at("a cluster barrier");
+  if (current()->cluster_phase != current()->run->cluster_phase) wait_at("a cluster barrier");
 }
 
 constexpr unsigned BALLOT = 64;
 
 // A warp operation: every lane of `mask` brings a value and gets that of the lane `source`, or the ballot.
 inline uint64_t meet(unsigned mask, uint64_t value, unsigned source) {
-  Fiber* fiber = current;
+  Fiber* fiber = current();
   Warp* warp = fiber->warp;
   mask &= warp->present;
   if (!(mask >> fiber->lane & 1)) fail("takes part in a warp operation whose mask leaves it out");
@@ -260,7 +273,7 @@ template <class T> T shuffle(unsigned mask, T value, unsigned source) {
   static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof value);
-  bits = meet(mask, bits, source < WARP ? source : current->lane);
+  bits = meet(mask, bits, source < WARP ? source : current()->lane);
   memcpy(&value, &bits, sizeof value);
   return value;
 }
@@ -285,15 +298,16 @@ inline Slot::Slot(unsigned bytes) : offset(slots_end), bytes(bytes) {
   slots_count++;
 }
 
-inline unsigned char* shared(const Slot& slot) { return current->block->shared + slot.offset; }
-inline unsigned char* dynamic_shared() { return current->block->shared; }
+inline unsigned char* shared(const Slot& slot) { return current()->block->shared + slot.offset; }
+inline unsigned char* dynamic_shared() { return current()->block->shared; }
 
 // The same variable in the block `rank` of this cluster.
 inline const void* remote(const void* mine, unsigned rank) {
-  if (rank >= run->launch.cluster) fail("reads the shared memory of a block outside its cluster");
-  Block& peer = run->arena->block[rank];
+  Fiber* fiber = current();
+  if (rank >= fiber->run->launch.cluster) fail("reads the shared memory of a block outside its cluster");
+  Block& peer = fiber->run->arena->block[rank];
   if (!peer.alive) fail("reads the shared memory of a block that has ended");
-  return peer.shared + ((const unsigned char*)mine - current->block->shared);
+  return peer.shared + ((const unsigned char*)mine - fiber->block->shared);
 }
 
 inline void aligned(const void* address) {
@@ -304,38 +318,34 @@ inline bool untouched(const unsigned char* from, unsigned bytes) {
   return std::all_of(from, from + bytes, [](unsigned char byte) { return byte == 0xff; });
 }
 
-inline void check_guards(const Block& block) {
+inline void check_guards(const Run* run, const Block& block) {
   if (!untouched(block.shared + run->launch.shared_bytes, GUARD_BYTES))
-    note("block %u: wrote beyond its %u bytes of dynamic shared memory", block.index.x,
+    note(run->error, "block %u: wrote beyond its %u bytes of dynamic shared memory", block.index.x,
          run->launch.shared_bytes);
   for (unsigned i = 0; i < slots_count; i++)
     if (!untouched(block.shared + slots[i]->offset + slots[i]->bytes, GUARD_BYTES))
-      note("block %u: wrote beyond a shared variable of %u bytes", block.index.x, slots[i]->bytes);
-}
-
-inline unsigned char* stack_of(const Fiber* fiber) {
-  return run->arena->stacks + (size_t)(fiber - run->arena->fibers) * STACK_BYTES;
+      note(run->error, "block %u: wrote beyond a shared variable of %u bytes", block.index.x,
+           slots[i]->bytes);
 }
 
 inline void enter() {
+  Fiber* fiber = current();
+  Run* run = fiber->run;
   run->body(run->closure);
-  Fiber* fiber = current;
-  uint64_t canary;
-  memcpy(&canary, stack_of(fiber), sizeof canary);
-  if (canary != CANARY) fail("its stack overflowed");
+  if (((Bottom*)fiber->stack)->canary != CANARY) fail("its stack overflowed");
   fiber->ended = true;
   run->alive--;
-  if (--fiber->block->alive == 0) check_guards(*fiber->block);
+  if (--fiber->block->alive == 0) check_guards(run, *fiber->block);
   for (;;) suspend();
 }
 
 inline void start(Fiber* fiber) {
-  unsigned char* stack = stack_of(fiber);
-  memcpy(stack, &CANARY, sizeof CANARY);
+  unsigned char* stack = fiber->stack;
+  *(Bottom*)stack = {fiber, CANARY};
 #ifdef OPENCLAW_UCONTEXT
   getcontext(&fiber->context);
-  fiber->context.uc_stack.ss_sp = stack + 16;
-  fiber->context.uc_stack.ss_size = STACK_BYTES - 16;
+  fiber->context.uc_stack.ss_sp = stack + sizeof(Bottom);
+  fiber->context.uc_stack.ss_size = STACK_BYTES - sizeof(Bottom);
   fiber->context.uc_link = nullptr;
   makecontext(&fiber->context, enter, 0);
 #else
@@ -365,7 +375,7 @@ inline Arena* take_arena(unsigned blocks, unsigned threads) {
   arena->threads = threads;
   arena->blocks = blocks;
   // From malloc such sizes are pages that cost nothing until they are touched.
-  arena->stacks = (unsigned char*)aligned_alloc(4096, (size_t)threads * STACK_BYTES);
+  arena->stacks = (unsigned char*)aligned_alloc(STACK_BYTES, (size_t)threads * STACK_BYTES);
   arena->shared = (unsigned char*)aligned_alloc(4096, shared_bytes);
   memset(arena->shared, 0xff, shared_bytes);
   arena->fibers = (Fiber*)calloc(threads, sizeof(Fiber));
@@ -380,7 +390,7 @@ inline void give_back(Arena* arena) {
   idle_arenas = arena;
 }
 
-inline void prepare_cluster(unsigned first_block) {
+inline void prepare_cluster(Run* run, unsigned first_block) {
   const Launch& launch = run->launch;
   Arena& arena = *run->arena;
   unsigned warps_per_block = (launch.block + WARP - 1) / WARP;
@@ -402,6 +412,8 @@ inline void prepare_cluster(unsigned first_block) {
     }
     for (unsigned t = 0; t < launch.block; t++) {
       Fiber& fiber = fibers[t];
+      fiber.run = run;
+      fiber.stack = arena.stacks + (size_t)(&fiber - arena.fibers) * STACK_BYTES;
       fiber.block = &block;
       fiber.warp = &block.warps[t / WARP];
       fiber.thread.x = t;
@@ -414,24 +426,24 @@ inline void prepare_cluster(unsigned first_block) {
   }
 }
 
-inline void report_stall() {
+inline void report_stall(const Run* run) {
   const Fiber *waiting = nullptr, *elsewhere = nullptr;
-  for (unsigned t = 0; t < cluster_threads(); t++) {
+  for (unsigned t = 0; t < cluster_threads(run); t++) {
     const Fiber* fiber = &run->arena->fibers[t];
     if (!fiber->ended && !waiting) waiting = fiber;
   }
-  for (unsigned t = 0; t < cluster_threads() && !elsewhere; t++) {
+  for (unsigned t = 0; t < cluster_threads(run) && !elsewhere; t++) {
     const Fiber* fiber = &run->arena->fibers[t];
     if (fiber->ended || strcmp(fiber->waits, waiting->waits)) elsewhere = fiber;
   }
   const Fiber* other = elsewhere ? elsewhere : waiting;
-  note("block %u, thread %u waits at %s for ever: block %u, thread %u %s%s", waiting->block->index.x,
-       waiting->thread.x, waiting->waits, other->block->index.x, other->thread.x,
+  note(run->error, "block %u, thread %u waits at %s for ever: block %u, thread %u %s%s",
+       waiting->block->index.x, waiting->thread.x, waiting->waits, other->block->index.x, other->thread.x,
        other->ended ? "has ended" : "waits at ", other->ended ? "" : other->waits);
 }
 
-inline void run_warp(Warp& warp) {
-  unsigned turn = random_below(WARP);
+inline void run_warp(Run* run, Warp& warp) {
+  unsigned turn = random_below(run, WARP);
   while (warp.ready && !run->error[0]) {
     // The next ready lane at or after `turn`, around the end.
     unsigned turned = turn ? warp.ready >> turn | warp.ready << (WARP - turn) : warp.ready;
@@ -441,59 +453,56 @@ inline void run_warp(Warp& warp) {
   }
 }
 
-inline void run_cluster(unsigned first_block) {
-  prepare_cluster(first_block);
+inline void run_cluster(Run* run, unsigned first_block) {
+  prepare_cluster(run, first_block);
   while (run->alive && !run->error[0]) {
     bool progress = false;
     // Some odd stride reaches every warp once when their number is rounded up to a power of two.
     unsigned around = 1;
     while (around < run->warps) around *= 2;
-    unsigned begin = random_below(around), stride = 2 * random_below(around) + 1;
+    unsigned begin = random_below(run, around), stride = 2 * random_below(run, around) + 1;
     for (unsigned i = 0; i < around && !run->error[0]; i++) {
       unsigned w = (begin + i * stride) % around;
       if (w >= run->warps || !run->arena->warps[w].ready) continue;
       progress = true;
-      run_warp(run->arena->warps[w]);
+      run_warp(run, run->arena->warps[w]);
     }
-    if (!progress) report_stall();
+    if (!progress) report_stall(run);
   }
 }
 
-// A message that stays until this thread's next. Every loaded source takes its thread-local variables from a
-// small store (initial-exec), so they are pointers.
-inline const char* kept(const char* text) {
-  static thread_local char* message;
-  free(message);
-  return message = strdup(text);
-}
-
-inline const char* run_all(const Launch& launch, void (*body)(const void*), const void* closure) {
-  Run state = {};
-  state.launch = launch;
-  state.body = body;
-  state.closure = closure;
-  state.random = launch.seed * 0x9e3779b97f4a7c15ull + 1;
-  Run* outer = run;
-  run = &state;
-  if (!launch.block || !launch.cluster || launch.block > 1024 || launch.grid % launch.cluster) {
-    note("a grid of %u, clusters of %u and blocks of %u", launch.grid, launch.cluster, launch.block);
-  } else if (launch.cluster > 16 || launch.shared_bytes + GUARD_BYTES > DYNAMIC_BYTES) {
-    note("clusters of %u with %u bytes of shared memory a block", launch.cluster, launch.shared_bytes);
-  } else {
-    state.arena = take_arena(launch.cluster, launch.cluster * launch.block);
-    unsigned clusters = launch.grid / launch.cluster;
-    for (unsigned c = 0; c < clusters && !state.error[0]; c++)
-      run_cluster((launch.seed & 1 ? clusters - 1 - c : c) * launch.cluster);
-    give_back(state.arena);
-  }
-  run = outer;
-  return state.error[0] ? kept(state.error) : nullptr;
+inline void run_all(const Launch& launch, void (*body)(const void*), const void* closure, char* error) {
+  Run run = {};
+  run.launch = launch;
+  run.body = body;
+  run.closure = closure;
+  run.random = launch.seed * 0x9e3779b97f4a7c15ull + 1;
+  run.error = error;
+  error[0] = 0;
+  if (!launch.block || !launch.cluster || launch.block > 1024 || launch.grid % launch.cluster)
+    return note(error, "a grid of %u, clusters of %u and blocks of %u", launch.grid, launch.cluster,
+                launch.block);
+  if (launch.cluster > 16 || launch.shared_bytes + GUARD_BYTES > DYNAMIC_BYTES)
+    return note(error, "clusters of %u with %u bytes of shared memory", launch.cluster, launch.shared_bytes);
+  run.arena = take_arena(launch.cluster, launch.cluster * launch.block);
+  unsigned clusters = launch.grid / launch.cluster;
+  for (unsigned c = 0; c < clusters && !error[0]; c++)
+    run_cluster(&run, (launch.seed & 1 ? clusters - 1 - c : c) * launch.cluster);
+  give_back(run.arena);
 }
 
 template <class... P, class... A>
-const char* launch(const Launch& launch, void (*kernel)(P...), A... arguments) {
+void launch_into(char* error, const Launch& launch, void (*kernel)(P...), A... arguments) {
   auto call = [&] { kernel(static_cast<P>(arguments)...); };
-  return run_all(launch, [](const void* closure) { (*(const decltype(call)*)closure)(); }, &call);
+  run_all(launch, [](const void* closure) { (*(const decltype(call)*)closure)(); }, &call, error);
+}
+
+// For trying a kernel by hand: null, or the message of what went wrong.
+template <class... P, class... A>
+const char* launch(const Launch& launch, void (*kernel)(P...), A... arguments) {
+  static char error[MESSAGE_BYTES];
+  launch_into(error, launch, kernel, arguments...);
+  return error[0] ? error : nullptr;
 }
 
 // How the host describes an argument: its kind, and the bytes of it or of what it points to.
@@ -512,36 +521,33 @@ template <class P> bool matches(const Argument& argument) {
 }
 
 template <class... P, size_t... I>
-const char* launch_with(const Launch& request, unsigned bound, void (*kernel)(P...),
-                        const Argument* arguments, size_t count, std::index_sequence<I...>) {
-  char message[128];
+void launch_with(char* error, const Launch& request, unsigned bound, void (*kernel)(P...),
+                 const Argument* arguments, size_t count, std::index_sequence<I...>) {
+  error[0] = 0;
   bool right[] = {true, (I < count && matches<P>(arguments[I]))...};
   size_t wrong = std::find(right + 1, right + 1 + sizeof...(P), false) - (right + 1);
-  if (count != sizeof...(P))
-    snprintf(message, sizeof message, "takes %zu arguments and got %zu", sizeof...(P), count);
-  else if (wrong < count)
-    snprintf(message, sizeof message, "argument %zu is of another kind", wrong);
-  else if (request.block > bound)
-    snprintf(message, sizeof message, "is bound to %u threads a block and got %u", bound, request.block);
-  else
-    return launch(request, kernel, *(const std::remove_cv_t<P>*)arguments[I].value...);
-  return kept(message);
+  if (count != sizeof...(P)) return note(error, "takes %zu arguments and got %zu", sizeof...(P), count);
+  if (wrong < count) return note(error, "argument %zu is of another kind", wrong);
+  if (request.block > bound)
+    return note(error, "is bound to %u threads a block and got %u", bound, request.block);
+  launch_into(error, request, kernel, *(const std::remove_cv_t<P>*)arguments[I].value...);
 }
 
+// `error` has MESSAGE_BYTES and stays empty if all is well.
 template <class... P>
-const char* launch_described(const Launch* request, unsigned bound, void (*kernel)(P...),
-                             const Argument* arguments, size_t count) {
-  return launch_with(*request, bound, kernel, arguments, count, std::index_sequence_for<P...>());
+void launch_described(char* error, const Launch* request, unsigned bound, void (*kernel)(P...),
+                      const Argument* arguments, size_t count) {
+  launch_with(error, *request, bound, kernel, arguments, count, std::index_sequence_for<P...>());
 }
 
 constexpr unsigned bound_of(unsigned threads, unsigned = 0) { return threads; }
 
 }  // namespace emulation
 
-#define threadIdx (emulation::current->thread)
-#define blockIdx (emulation::current->block->index)
-#define blockDim (emulation::Index{emulation::run->launch.block})
-#define gridDim (emulation::Index{emulation::run->launch.grid})
+#define threadIdx (emulation::current()->thread)
+#define blockIdx (emulation::current()->block->index)
+#define blockDim (emulation::Index{emulation::current()->run->launch.block})
+#define gridDim (emulation::Index{emulation::current()->run->launch.grid})
 
 inline void __syncthreads() { emulation::barrier(); }
 inline int __syncthreads_count(int predicate) { return emulation::barrier_count(predicate); }
@@ -550,13 +556,13 @@ template <class T> T __shfl_sync(unsigned mask, T value, int lane) {
   return emulation::shuffle(mask, value, lane & 31);
 }
 template <class T> T __shfl_xor_sync(unsigned mask, T value, int offset) {
-  return emulation::shuffle(mask, value, emulation::current->lane ^ offset);
+  return emulation::shuffle(mask, value, emulation::current()->lane ^ offset);
 }
 template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned offset) {
-  return emulation::shuffle(mask, value, emulation::current->lane + offset);
+  return emulation::shuffle(mask, value, emulation::current()->lane + offset);
 }
 template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned offset) {
-  return emulation::shuffle(mask, value, emulation::current->lane - offset);
+  return emulation::shuffle(mask, value, emulation::current()->lane - offset);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return (unsigned)emulation::meet(mask, predicate != 0, emulation::BALLOT);

@@ -21,12 +21,13 @@ typedef long long i64;
 
 #ifdef OPENCLAW_EMULATED
 #define KERNEL(name, bounds, ...) KERNEL_NAMED(name, bounds, __VA_ARGS__)
-#define KERNEL_NAMED(name, bounds, ...)                                                             \
-  static void name(__VA_ARGS__);                                                                    \
-  extern "C" __attribute__((visibility("default"))) const char* launch_##name(                      \
-      const emulation::Launch* launch, const emulation::Argument* arguments, size_t count) {        \
-    return emulation::launch_described(launch, emulation::bound_of bounds, name, arguments, count); \
-  }                                                                                                 \
+#define KERNEL_NAMED(name, bounds, ...)                                                              \
+  static void name(__VA_ARGS__);                                                                     \
+  extern "C" __attribute__((visibility("default"))) void launch_##name(                              \
+      char* error, const emulation::Launch* launch, const emulation::Argument* arguments,            \
+      size_t count) {                                                                                \
+    emulation::launch_described(error, launch, emulation::bound_of bounds, name, arguments, count);  \
+  }                                                                                                  \
   static void name(__VA_ARGS__)
 #define SHARED(type, name, dims)                                  \
   typedef type name##_type dims;                                  \
@@ -191,7 +192,7 @@ template <int THREADS> DEVICE float block_max(float value) {
 #if __CUDA_ARCH__ >= 900
 DEVICE u32 cluster_rank() {
 #ifdef OPENCLAW_EMULATED
-  return emulation::current->block->rank;
+  return emulation::current()->block->rank;
 #else
   u32 rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));

@@ -78,17 +78,12 @@ fn open(name: &str, folders: &[PathBuf]) -> Result<Found, String> {
     let by_name =
         ["1"].iter().chain(&VERSIONS).map(|version| PathBuf::from(format!("lib{name}.so.{version}")));
     for path in by_path.chain(by_name) {
-        // SAFETY: NVIDIA's libraries run only their own constructors.
-        match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
+        match open_file(&path, RTLD_NOW | RTLD_GLOBAL) {
             Ok(library) => {
                 std::mem::forget(library);
                 return Ok(Found { path });
             }
-            Err(error) if path.is_absolute() => {
-                // The linker's own message names the file.
-                let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-                refused = refused.or(Some(cause));
-            }
+            Err(why) if path.is_absolute() => refused = refused.or(Some(why)),
             Err(_) => {}
         }
     }
@@ -97,6 +92,13 @@ fn open(name: &str, folders: &[PathBuf]) -> Result<Found, String> {
         let places = if told.is_empty() { "no CUDA folder exists".into() } else { told.join(", ") };
         format!("lib{name}.so is not on the library path nor in {VARIABLE} or a known folder ({places})")
     }))
+}
+
+/// Opens one file; the linker's own message, which names it, if that fails.
+pub(super) fn open_file(path: &Path, flags: std::ffi::c_int) -> Result<Library, String> {
+    // SAFETY: NVIDIA's libraries run only their own constructors, and our emulated kernels none.
+    unsafe { Library::open(Some(path), flags) }
+        .map_err(|error| error.source().map_or_else(|| error.to_string(), ToString::to_string))
 }
 
 /// The file of a library in a folder, of the version we like best.

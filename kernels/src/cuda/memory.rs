@@ -84,7 +84,7 @@ impl Pool {
                 state.usage.reuses += 1;
                 address
             }
-            None => self.grow(&mut state, class)?,
+            None => self.grow(&mut state, bytes, class)?,
         };
         state.usage.live_bytes += class;
         state.usage.peak_bytes = state.usage.peak_bytes.max(state.usage.live_bytes);
@@ -92,7 +92,7 @@ impl Pool {
         Ok(Block { pool: self.clone(), address, class })
     }
 
-    fn grow(&self, state: &mut State, class: usize) -> Result<Address> {
+    fn grow(&self, state: &mut State, bytes: usize, class: usize) -> Result<Address> {
         let fits =
             |state: &State| state.usage.live_bytes + state.usage.kept_bytes + class <= self.limit_bytes;
         if !fits(state) {
@@ -107,7 +107,7 @@ impl Pool {
             let room = self.limit_bytes.saturating_sub(state.usage.live_bytes) as u64;
             let free = self.driver.free_bytes()?.min(room);
             let what = format!(
-                "out of memory: {class} bytes asked, {free} free, {} in buffers",
+                "out of memory: {bytes} bytes asked, {free} free, {} in buffers",
                 state.usage.live_bytes
             );
             return Err(KernelError::Device { device: self.driver.properties().device.clone(), what });
@@ -275,5 +275,86 @@ impl<T: Element> CudaViewMut<'_, T> {
     pub(crate) fn range(&mut self, range: Range<usize>) -> CudaViewMut<'_, T> {
         let CudaView { address, len, .. } = self.shared().range(range);
         CudaViewMut { address, len, buffer: PhantomData }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::{driver::emulated::Emulated, modules::Cache};
+
+    fn pool(memory_bytes: u64, limit_bytes: Option<usize>) -> Arc<Pool> {
+        let driver = Emulated::new(90, memory_bytes, 0, Cache::new(std::env::temp_dir()));
+        Arc::new(Pool::new(Arc::new(driver.expect("it needs nothing")), limit_bytes))
+    }
+
+    #[test]
+    fn classes_are_aligned_and_waste_at_most_an_eighth() {
+        let mut last = 0;
+        for bytes in (1..70_000).chain((0..40).map(|i| (1 << 20) + i * 77_777)) {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class.is_multiple_of(512) && class >= last, "{bytes}: {class}");
+            assert!(class <= 512 || class - bytes < 512.max(class / 8 + 1), "{bytes}: {class}");
+            assert_eq!(size_class(class), class);
+            last = class;
+        }
+    }
+
+    #[test]
+    fn buffers_never_overlap_and_everything_comes_back() {
+        let pool = pool(u64::MAX, None);
+        let (mut live, mut random) = (Vec::<(Block, usize)>::new(), 12345usize);
+        for _ in 0..2000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let pick = random >> 33;
+            if pick % 3 == 0 && !live.is_empty() {
+                live.swap_remove(pick % live.len());
+            } else {
+                let bytes = pick % 9000;
+                let block = pool.allocate(bytes).expect("there is memory");
+                for (other, size) in live.iter().filter(|(_, size)| *size > 0 && bytes > 0) {
+                    let apart = block.address + bytes as u64 <= other.address
+                        || other.address + *size as u64 <= block.address;
+                    assert!(apart, "{bytes} bytes at {} overlap {size} at {}", block.address, other.address);
+                }
+                live.push((block, bytes));
+            }
+            let expected: usize =
+                live.iter().filter(|(_, size)| *size > 0).map(|(_, size)| size_class(*size)).sum();
+            assert_eq!(pool.usage().live_bytes, expected);
+        }
+        drop(live);
+        let usage = pool.usage();
+        assert_eq!(usage.live_bytes, 0);
+        assert!(usage.reuses > 600 && usage.peak_bytes <= usage.kept_bytes, "{usage:?}");
+    }
+
+    #[test]
+    fn memory_is_used_again_for_its_class_alone() {
+        let pool = pool(u64::MAX, None);
+        let first = pool.allocate(1000).expect("there is memory");
+        let address = first.address;
+        drop(first);
+        let other = pool.allocate(3000).expect("there is memory");
+        assert_ne!(other.address, address);
+        assert_eq!(pool.allocate(1024).expect("there is memory").address, address);
+    }
+
+    #[test]
+    fn what_is_kept_makes_room_before_memory_runs_out() {
+        for pool in [pool(1 << 20, None), pool(u64::MAX, Some(1 << 20))] {
+            let kept: Vec<_> = (0..4).map(|_| pool.allocate(200 << 10).expect("there is memory")).collect();
+            drop(kept);
+            assert!(pool.usage().kept_bytes > 800 << 10);
+            let large = pool.allocate(900 << 10).expect("there is memory when nothing is kept");
+            assert_eq!(pool.usage().kept_bytes, 0);
+            let Err(error) = pool.allocate(200 << 10) else { panic!("there is no memory") };
+            let (free, used) = ((1 << 20) - size_class(900 << 10), size_class(900 << 10));
+            let expected =
+                format!("emulated: out of memory: 204800 bytes asked, {free} free, {used} in buffers");
+            assert_eq!(error.to_string(), expected);
+            drop(large);
+            pool.allocate(200 << 10).expect("there is memory again");
+        }
     }
 }

@@ -13,6 +13,8 @@ mod memory;
 mod modules;
 mod nvrtc;
 mod ops;
+#[cfg(test)]
+mod tests;
 
 use std::{
     borrow::Cow,

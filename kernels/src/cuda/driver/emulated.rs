@@ -18,13 +18,14 @@ use std::{
     time::Instant,
 };
 
-use libloading::Library;
+use libloading::os::unix::{Library, RTLD_NOW};
 
 use super::{Address, Driver, Function, Mark, Properties};
 use crate::cpu::matmul;
 use crate::cuda::{
     gemm::{Dtype, Gemm},
     launch::{Arguments, Launch},
+    libraries::open_file,
     modules::{Cache, Module},
 };
 use crate::error::{KernelError, Result};
@@ -54,7 +55,9 @@ struct CArgument {
     bytes: u32,
 }
 
-type Entry = unsafe extern "C" fn(*const CLaunch, *const CArgument, usize) -> *const c_char;
+type Entry = unsafe extern "C" fn(*mut c_char, *const CLaunch, *const CArgument, usize);
+/// Room for a message, as in the header.
+const MESSAGE_BYTES: usize = 512;
 
 struct Allocation {
     capacity: usize,
@@ -62,8 +65,7 @@ struct Allocation {
     claimed: usize,
 }
 
-/// What this process has loaded, by file. It stays loaded: a library's share of the threads' static storage is not
-/// given to the next one, and there is little of it.
+/// What this process has loaded, by file. It stays loaded: a library keeps stacks for its next launch.
 static LIBRARIES: Mutex<BTreeMap<PathBuf, &'static Library>> = Mutex::new(BTreeMap::new());
 
 #[derive(Default)]
@@ -169,10 +171,7 @@ impl Emulated {
         if let Some(library) = libraries.get(path) {
             return Ok(library);
         }
-        // SAFETY: the object is what our sources compile to; it runs nothing when it is loaded.
-        let library = unsafe { Library::new(path) };
-        let library =
-            library.map_err(|error| self.error(format!("cannot load {}: {error}", path.display())))?;
+        let library = open_file(path, RTLD_NOW).map_err(|why| self.error(why))?;
         let library: &'static Library = Box::leak(Box::new(library));
         libraries.insert(path.to_owned(), library);
         Ok(library)
@@ -337,14 +336,14 @@ impl Driver for Emulated {
             .collect();
         // SAFETY: `function` gave this address, of a symbol with this type in a library that stays loaded.
         let entry = unsafe { std::mem::transmute::<usize, Entry>(function.0) };
+        let mut message = [0u8; MESSAGE_BYTES];
         // SAFETY: the arguments live until the return; what they point to is the caller's promise.
-        let error = unsafe { entry(&c_launch, c_arguments.as_ptr(), c_arguments.len()) };
+        unsafe { entry(message.as_mut_ptr().cast(), &c_launch, c_arguments.as_ptr(), c_arguments.len()) };
+        let message = CStr::from_bytes_until_nul(&message).expect("the emulation ends its messages");
         let mut state = self.state()?;
-        let what = if error.is_null() {
-            Self::damage(&state, arguments)
-        } else {
-            // SAFETY: a message of the emulation: it ends with 0 and stays until this thread's next launch.
-            Some(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned())
+        let what = match message.to_string_lossy() {
+            told if told.is_empty() => Self::damage(&state, arguments),
+            told => Some(told.into_owned()),
         };
         match what {
             None => Ok(()),
