@@ -132,8 +132,8 @@ DEVICE Softmax read_row_and_top(const Logit* row, u32 vocab, float base2, Top& t
 }
 #endif
 
-KERNEL(logprob, (BLOCK), const Logit* logits, u64 stride, u32 vocab, float base2, double nats, const int* targets,
-       const int* ids, u32 k, float* logprobs, float* lse, float* entropies, float* candidates, int* top_ids,
+KERNEL(logprob, (BLOCK), const Logit* logits, u64 stride, u32 vocab, Scale scale, const int* targets, const int* ids,
+       u32 k, float* logprobs, float* lse, float* entropies, float* candidates, int* top_ids,
        float* top_logprobs, u32 top_k) {
   const u64 i = blockIdx.x;
   const Logit* row = logits + i * stride;
@@ -148,12 +148,12 @@ KERNEL(logprob, (BLOCK), const Logit* logits, u64 stride, u32 vocab, float base2
   Top top = {keys, others, maxima, &counters[0], &counters[1], bound, top_k, LOWEST_KEY};
   if (threadIdx.x == 0) counters[0] = 0;
   __syncthreads();
-  const Softmax softmax = read_row_and_top(row, vocab, base2, top);
+  const Softmax softmax = read_row_and_top(row, vocab, scale.base2, top);
 #else
-  const Softmax softmax = read_row<true, ENTROPY>(row, vocab, base2, [](uint4 v, u32) { return v; });
+  const Softmax softmax = read_row<true, ENTROPY>(row, vocab, scale.base2, [](uint4 v, u32) { return v; });
 #endif
   if (threadIdx.x > 0 && threadIdx.x >= max(k, top_k)) return;
-  const Distribution tokens = distribution(softmax, base2, nats);
+  const Distribution tokens = distribution(softmax, scale);
   if (threadIdx.x == 0) {
     logprobs[i] = target < 0 ? 0.0f : (float)tokens.logprob(taken);
     lse[i] = (float)tokens.lse();

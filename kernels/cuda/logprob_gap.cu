@@ -1,7 +1,7 @@
 // How much likelier the teacher finds the taken token than the student does: one block reads both rows, each once.
 
-KERNEL(logprob_gap, (BLOCK), const Logit* student, const Logit* teacher, u64 stride, u32 vocab, float base2,
-       double nats, const int* targets, float* student_logprobs, float* teacher_logprobs, float* gaps) {
+KERNEL(logprob_gap, (BLOCK), const Logit* student, const Logit* teacher, u64 stride, u32 vocab, Scale scale,
+       const int* targets, float* student_logprobs, float* teacher_logprobs, float* gaps) {
   const u64 i = blockIdx.x;
   const int target = targets[i];
   if (target < 0) {
@@ -13,9 +13,9 @@ KERNEL(logprob_gap, (BLOCK), const Logit* student, const Logit* teacher, u64 str
   for (int side = 0; side < 2; side++) {
     const Logit* row = (side == 0 ? student : teacher) + i * stride;
     const float taken = widen(row[target]);
-    const Softmax softmax = read_row<true, false>(row, vocab, base2, [](uint4 v, u32) { return v; });
+    const Softmax softmax = read_row<true, false>(row, vocab, scale.base2, [](uint4 v, u32) { return v; });
     of_student = of_teacher;
-    if (threadIdx.x == 0) of_teacher = distribution(softmax, base2, nats).logprob(taken);
+    if (threadIdx.x == 0) of_teacher = distribution(softmax, scale).logprob(taken);
   }
   if (threadIdx.x == 0) {
     student_logprobs[i] = (float)of_student;

@@ -163,7 +163,10 @@ DEVICE float max_of_cluster(float top) {
 #endif
 
 KERNEL(row_loss, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, Logit* gradients, u64 stride, u32 vocab, Terms terms,
-       Inputs inputs, const u32* rows, const int* targets, const int* ids, Stat* stats, u32* live) {
+       const u32* rows, const int* targets, const int* ids, const float* weights, const float* old,
+       const float* advantages, const float* importance, const float* reference, const float* slot_old,
+       const float* slot_advantages, const float* slot_weights, Stat* stats, u32* live) {
+  const Inputs inputs = {weights, old, advantages, importance, reference, slot_old, slot_advantages, slot_weights};
   DYNAMIC_SHARED(unsigned char, shared);
   SHARED(Plan, plan, [1]);
   const u32 slot = blockIdx.x / CLUSTER;
@@ -189,7 +192,7 @@ KERNEL(row_loss, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, Logit* gradients
   EntryMap map = entry_map(shared, terms.k, part.first);
   int* const asked = (int*)(shared + (terms.k + 1) * sizeof(Entry));
   const u32 words = (share + 31) / 32;
-  const float base2 = terms.base2;
+  const float base2 = terms.scale.base2;
 
 #if VECTORS > 0
   uint4 held[VECTORS];

@@ -15,8 +15,7 @@ struct Clip {
 // What is asked of a row. With TOKEN_GIVEN the derivatives are given: by the taken token's log-prob `sign` times
 // the row's weight, by the entropy `importance`.
 struct Terms {
-  double nats, inverse_temperature;
-  float base2;
+  Scale scale;
   u32 token, kl, candidates, k;
   Clip clip, candidate_clip;
   float kl_coef, entropy_coef, candidate_coef, candidate_entropy_coef, sign;
@@ -187,7 +186,7 @@ DEVICE Outcome row_terms(const Terms& terms, const Inputs& inputs, u64 i, Softma
   const u32 k = terms.k, count = k + 1;
   const Lanes lanes = {k ? lane_index() : 0, k == 0};
   const bool has_rest = rest.plain != 0.0f;
-  const double base2 = terms.base2, origin = rest.frame.shift * base2 + rest.frame.offset;
+  const double base2 = terms.scale.base2, origin = rest.frame.shift * base2 + rest.frame.offset;
 
   double top = has_rest ? origin : (double)NEGATIVE_INFINITY;
   FOR_EACH_ENTRY(e, lanes, count)
@@ -208,8 +207,8 @@ DEVICE Outcome row_terms(const Terms& terms, const Inputs& inputs, u64 i, Softma
     sum += scale * rest.plain;
     weighted += scale * (rest.weighted + moved * rest.plain);
   }
-  const double log2_sum = log2(sum), spread = (log2_sum - weighted / sum) * terms.nats;
-  const Row row = {top, log2_sum, terms.nats, base2, spread < 0.0 ? 0.0 : spread};
+  const double log2_sum = log2(sum), spread = (log2_sum - weighted / sum) * terms.scale.nats;
+  const Row row = {top, log2_sum, terms.scale.nats, base2, spread < 0.0 ? 0.0 : spread};
 
   Outcome outcome;
   const float taken_logit = entries[taken].logit;
@@ -247,10 +246,10 @@ DEVICE Outcome row_terms(const Terms& terms, const Inputs& inputs, u64 i, Softma
     const float x = entries[e].logit;
     const double p = row.probability(x), own = weight * derivative(e);
     const double entropy = by_entropy == 0.0 || p == 0.0 ? 0.0 : by_entropy * (row.logprob(x) + row.entropy);
-    entries[e].value = (own - p * (u - entropy)) * terms.inverse_temperature;
+    entries[e].value = (own - p * (u - entropy)) * terms.scale.inverse_temperature;
   }
-  const double factor = terms.inverse_temperature * scale / sum;
-  const double constant = by_entropy == 0.0 ? 0.0 : by_entropy * (row.entropy + (moved - log2_sum) * terms.nats);
-  outcome.dense = {rest.frame, (float)((constant - u) * factor), (float)(by_entropy * terms.nats * factor)};
+  const double factor = terms.scale.inverse_temperature * scale / sum;
+  const double constant = by_entropy == 0.0 ? 0.0 : by_entropy * (row.entropy + (moved - log2_sum) * terms.scale.nats);
+  outcome.dense = {rest.frame, (float)((constant - u) * factor), (float)(by_entropy * terms.scale.nats * factor)};
   return outcome;
 }

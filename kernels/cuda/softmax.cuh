@@ -16,6 +16,14 @@ typedef float Logit;
 #define WIDTH 4
 #endif
 
+// How logits become exponents and exponents nats; as Scale in kernels/src/cuda/ops/rows.rs.
+struct Scale {
+  double nats;  // in a unit of t
+  double inverse_temperature;
+  float base2;
+  u32 padding;
+};
+
 // Integer offsets end here, where an f32 still tells halves apart.
 #define FARTHEST 4194304.0f
 // 2^t is 0 from here on, and t 2^t must not be 0 times infinity.
@@ -210,7 +218,7 @@ DEVICE Softmax read_row(const Logit* row, u32 vocab, float base2, Visit visit) {
   return finish_row<CONSTANT, WEIGHTED>(row, vocab, base2, sums, visit);
 }
 
-// The scalar side of a row's softmax, in f64. A unit of t is `nats` nats.
+// The scalar side of a row's softmax, in f64.
 struct Distribution {
   double origin, log2_sum, nats, base2, entropy;
 
@@ -221,9 +229,9 @@ struct Distribution {
   DEVICE double lse() const { return (origin + log2_sum) * nats; }
 };
 
-DEVICE Distribution distribution(Softmax softmax, float base2, double nats) {
+DEVICE Distribution distribution(Softmax softmax, const Scale& scale) {
   const double log2_sum = log2((double)softmax.plain);
-  const double entropy = (log2_sum - (double)softmax.weighted / softmax.plain) * nats;
-  return {(double)softmax.frame.shift * base2 + softmax.frame.offset, log2_sum, nats, base2,
-          entropy < 0.0 ? 0.0 : entropy};
+  const double entropy = (log2_sum - (double)softmax.weighted / softmax.plain) * scale.nats;
+  const double origin = (double)softmax.frame.shift * scale.base2 + softmax.frame.offset;
+  return {origin, log2_sum, scale.nats, scale.base2, entropy < 0.0 ? 0.0 : entropy};
 }

@@ -41,7 +41,7 @@ pub(super) enum Kind {
 }
 
 /// Largest argument, in words of 8 bytes.
-const WORDS: usize = 8;
+const WORDS: usize = 12;
 
 /// One argument; `bytes` are its own or those of the elements it points to.
 #[derive(Clone, Copy, Debug)]

@@ -252,7 +252,7 @@ pub struct CudaViewMut<'a, T> {
     buffer: PhantomData<&'a mut T>,
 }
 
-impl<T: Element> CudaViewMut<'_, T> {
+impl<'a, T: Element> CudaViewMut<'a, T> {
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.len
@@ -275,6 +275,13 @@ impl<T: Element> CudaViewMut<'_, T> {
     pub(crate) fn range(&mut self, range: Range<usize>) -> CudaViewMut<'_, T> {
         let CudaView { address, len, .. } = self.shared().range(range);
         CudaViewMut { address, len, buffer: PhantomData }
+    }
+    /// The elements before `at` and the others. Panics when it is out of bounds.
+    pub(crate) fn split(mut self, at: usize) -> (Self, Self) {
+        let len = self.len;
+        let (first, second) = (self.range(0..at).address, self.range(at..len).address);
+        let part = |address, len| CudaViewMut { address, len, buffer: PhantomData };
+        (part(first, at), part(second, len - at))
     }
 }
 

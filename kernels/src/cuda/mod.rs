@@ -404,8 +404,7 @@ impl Backend for Cuda {
         score: Score<CudaView<'_, i32>>,
         out: ScoreOut<CudaViewMut<'_, f32>, CudaViewMut<'_, i32>>,
     ) -> Result<()> {
-        let _ = (shape, logits, score, out);
-        Err(missing("logprob"))
+        ops::logprob::logprob(self, shape, logits, score, out)
     }
     fn logprob_backward<T: Float>(
         &self,
@@ -416,8 +415,7 @@ impl Backend for Cuda {
         d_entropy: Option<CudaView<'_, f32>>,
         d_logits: CudaViewMut<'_, T>,
     ) -> Result<()> {
-        let _ = (shape, logits, targets, d_logprobs, d_entropy, d_logits);
-        Err(missing("logprob_backward"))
+        ops::row_loss::logprob_backward(self, shape, logits, targets, d_logprobs, d_entropy, d_logits)
     }
     fn logprob_gap<T: Float>(
         &self,
@@ -427,8 +425,7 @@ impl Backend for Cuda {
         targets: CudaView<'_, i32>,
         out: GapOut<CudaViewMut<'_, f32>>,
     ) -> Result<()> {
-        let _ = (shape, student, teacher, targets, out);
-        Err(missing("logprob_gap"))
+        ops::logprob_gap::logprob_gap(self, shape, student, teacher, targets, out)
     }
     fn logprob_gap_backward<T: Float>(
         &self,
@@ -439,8 +436,7 @@ impl Backend for Cuda {
         d_gap: CudaView<'_, f32>,
         d_logits: CudaViewMut<'_, T>,
     ) -> Result<()> {
-        let _ = (shape, side, logits, targets, d_gap, d_logits);
-        Err(missing("logprob_gap_backward"))
+        ops::row_loss::logprob_gap_backward(self, shape, side, logits, targets, d_gap, d_logits)
     }
     fn row_loss<T: Float>(
         &self,
@@ -449,8 +445,7 @@ impl Backend for Cuda {
         logits: CudaViewMut<'_, T>,
         stats: CudaViewMut<'_, RowStat>,
     ) -> Result<()> {
-        let _ = (shape, loss, logits, stats);
-        Err(missing("row_loss"))
+        ops::row_loss::row_loss(self, shape, loss, logits, stats)
     }
     fn linear_loss(
         &self,
@@ -459,8 +454,7 @@ impl Backend for Cuda {
         head: Head<CudaView<'_, f32>>,
         out: HeadGradients<CudaViewMut<'_, f32>, CudaViewMut<'_, RowStat>>,
     ) -> Result<()> {
-        let _ = (shape, loss, head, out);
-        Err(missing("linear_loss"))
+        ops::linear_loss::linear_loss(self, shape, loss, head, out)
     }
     fn linear_logprob(
         &self,
@@ -470,7 +464,6 @@ impl Backend for Cuda {
         scratch: CudaViewMut<'_, f32>,
         out: ScoreOut<CudaViewMut<'_, f32>, CudaViewMut<'_, i32>>,
     ) -> Result<()> {
-        let _ = (shape, score, head, scratch, out);
-        Err(missing("linear_logprob"))
+        ops::linear_logprob::linear_logprob(self, shape, score, head, scratch, out)
     }
 }

@@ -1,23 +1,28 @@
 //! Log-probs and gaps: operations 1 and 2.
 
 use half::bf16;
+use openclaw_kernels::Float;
 use openclaw_kernels::ops::*;
-use openclaw_kernels::{Backend, Float};
 
-use crate::vectors::{Case, cpu, for_each_case};
+use crate::device::Device;
+use crate::vectors::{Case, for_each_case};
 
-#[test]
-fn logprob_entropy() {
+on_every_device! {
+    logprob_entropy,
+    logprob_gap_logits,
+    logprob_gap_hidden,
+}
+
+fn logprob_entropy(device: &Device) {
     for_each_case("logprob_entropy", |case| {
-        check_logprob::<f32>(case);
+        check_logprob::<f32>(device, case);
         if case.exact_in_bf16() {
-            check_logprob::<bf16>(case);
+            check_logprob::<bf16>(device, case);
         }
     });
 }
 
-fn check_logprob<T: Float>(case: &Case<'_>) {
-    let cpu = cpu();
+fn check_logprob<T: Float>(device: &Device, case: &Case<'_>) {
     let [rows, vocab] = case.shape("in/logits")[..] else { panic!("logits are a matrix") };
     let temperature = case.number("temperature").unwrap_or(1.0);
     let shape = LogitsShape { temperature, ..LogitsShape::dense(rows, vocab) };
@@ -31,7 +36,7 @@ fn check_logprob<T: Float>(case: &Case<'_>) {
         candidates: None,
         top: None,
     };
-    cpu.logprob(shape, &logits, score, out).expect("valid arguments");
+    device.logprob(shape, &logits, score, out).expect("valid arguments");
     let scale = case.get("out/lse");
     case.logprobs("logp", &logprobs, &case.get("out/logp"), &scale);
     case.logprobs("lse", &lse, &scale, &scale);
@@ -42,11 +47,13 @@ fn check_logprob<T: Float>(case: &Case<'_>) {
     let (d_logprobs, d_entropy) = (case.floats::<f32>("in/g_logp"), case.floats::<f32>("in/g_entropy"));
     for (key, d_entropy) in [("grad/logits", Some(&d_entropy[..])), ("grad/logits_logp_only", None)] {
         let mut apart = vec![T::from_f32(9.0); logits.len()];
-        cpu.logprob_backward(shape, Some(&logits), &targets, &d_logprobs, d_entropy, &mut apart)
+        device
+            .logprob_backward(shape, Some(&logits), &targets, &d_logprobs, d_entropy, &mut apart)
             .expect("valid arguments");
         case.gradients(key, &apart, &case.get(key));
         let mut in_place = logits.clone();
-        cpu.logprob_backward(shape, None, &targets, &d_logprobs, d_entropy, &mut in_place)
+        device
+            .logprob_backward(shape, None, &targets, &d_logprobs, d_entropy, &mut in_place)
             .expect("valid arguments");
         assert_eq!(bytemuck::cast_slice::<T, u8>(&in_place), bytemuck::cast_slice::<T, u8>(&apart));
     }
@@ -64,25 +71,23 @@ fn unmasked(case: &Case<'_>, key: &str) -> Vec<f64> {
     case.get(key).iter().zip(mask).map(|(v, m)| if m == 0.0 { 0.0 } else { *v }).collect()
 }
 
-#[test]
-fn logprob_gap_logits() {
+fn logprob_gap_logits(device: &Device) {
     for_each_case("logprob_gap_logits", |case| {
-        check_gap::<f32>(case);
+        check_gap::<f32>(device, case);
         if case.exact_in_bf16() {
-            check_gap::<bf16>(case);
+            check_gap::<bf16>(device, case);
         }
     });
 }
 
-fn check_gap<T: Float>(case: &Case<'_>) {
-    let cpu = cpu();
+fn check_gap<T: Float>(device: &Device, case: &Case<'_>) {
     let [rows, vocab] = case.shape("in/student_logits")[..] else { panic!("logits are a matrix") };
     let shape = LogitsShape::dense(rows, vocab);
     let (student, teacher) = (case.floats::<T>("in/student_logits"), case.floats::<T>("in/teacher_logits"));
     let targets = masked_targets(case);
     let (mut s, mut t, mut gap) = (vec![9.0; rows], vec![9.0; rows], vec![9.0; rows]);
     let out = GapOut { student: &mut s[..], teacher: &mut t, gap: &mut gap };
-    cpu.logprob_gap(shape, &student, &teacher, &targets, out).expect("valid arguments");
+    device.logprob_gap(shape, &student, &teacher, &targets, out).expect("valid arguments");
     let ones = vec![10.0; rows];
     case.logprobs("student", &s, &unmasked(case, "out/student_logp"), &ones);
     case.logprobs("teacher", &t, &unmasked(case, "out/teacher_logp"), &ones);
@@ -94,7 +99,8 @@ fn check_gap<T: Float>(case: &Case<'_>) {
         (GapSide::Teacher, &teacher, "grad/teacher_logits"),
     ] {
         let mut gradient = logits.clone();
-        cpu.logprob_gap_backward(shape, side, None, &targets, &d_gap, &mut gradient)
+        device
+            .logprob_gap_backward(shape, side, None, &targets, &d_gap, &mut gradient)
             .expect("valid arguments");
         if case.has(key) {
             case.gradients(key, &gradient, &case.get(key));
@@ -102,10 +108,8 @@ fn check_gap<T: Float>(case: &Case<'_>) {
     }
 }
 
-#[test]
-fn logprob_gap_hidden() {
+fn logprob_gap_hidden(device: &Device) {
     for_each_case("logprob_gap_hidden", |case| {
-        let cpu = cpu();
         let targets = masked_targets(case);
         let rows = targets.len();
         let score = |side: &str| {
@@ -123,14 +127,15 @@ fn logprob_gap_hidden() {
                 candidates: None,
                 top: None,
             };
-            cpu.linear_logprob(
-                shape,
-                score,
-                Head { hidden: &hidden[..], weight: &weight },
-                &mut scratch,
-                out,
-            )
-            .expect("valid arguments");
+            device
+                .linear_logprob(
+                    shape,
+                    score,
+                    Head { hidden: &hidden[..], weight: &weight },
+                    &mut scratch,
+                    out,
+                )
+                .expect("valid arguments");
             let key = format!("out/{side}_logp");
             case.logprobs(&key, &logprobs, &unmasked(case, &key), &vec![10.0; rows]);
             (shape, hidden, weight, logprobs)
@@ -152,7 +157,8 @@ fn logprob_gap_hidden() {
             d_weight: &mut d_weight,
             stats: &mut stats[..],
         };
-        cpu.linear_loss(shape, loss, Head { hidden: &hidden[..], weight: &weight }, out)
+        device
+            .linear_loss(shape, loss, Head { hidden: &hidden[..], weight: &weight }, out)
             .expect("valid arguments");
         case.gradients("grad/student_hidden", &d_hidden, &case.get("grad/student_hidden"));
         case.gradients("grad/student_weight", &d_weight, &case.get("grad/student_weight"));

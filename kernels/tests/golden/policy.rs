@@ -1,10 +1,17 @@
 //! The row loss, on logits and through the head: operations 3, 4 and 5.
 
 use half::bf16;
+use openclaw_kernels::Float;
 use openclaw_kernels::ops::*;
-use openclaw_kernels::{Backend, Float};
 
-use crate::vectors::{BF16_ROUNDING, Case, cpu, for_each_case, is_bf16};
+use crate::device::Device;
+use crate::vectors::{BF16_ROUNDING, Case, for_each_case, is_bf16};
+
+on_every_device! {
+    ppo_logits,
+    fused_linear_ppo,
+    topk_distill,
+}
 
 /// The inputs of a policy case, as the optimizer would prepare them.
 struct Inputs {
@@ -126,24 +133,23 @@ fn check_stats(case: &Case<'_>, inputs: &Inputs, stats: &[RowStat]) {
     }
 }
 
-#[test]
-fn ppo_logits() {
+fn ppo_logits(device: &Device) {
     for_each_case("ppo_logits", |case| {
-        check_policy::<f32>(case);
+        check_policy::<f32>(device, case);
         if case.exact_in_bf16() {
-            check_policy::<bf16>(case);
+            check_policy::<bf16>(device, case);
         }
     });
 }
 
-fn check_policy<T: Float>(case: &Case<'_>) {
+fn check_policy<T: Float>(device: &Device, case: &Case<'_>) {
     let inputs = Inputs::new(case);
     let [rows, vocab] = case.shape("in/logits")[..] else { panic!("logits are a matrix") };
     let temperature = case.number("temperature").unwrap_or(1.0);
     let shape = LogitsShape { temperature, ..LogitsShape::dense(rows, vocab) };
     let mut logits = case.floats::<T>("in/logits");
     let mut stats = vec![RowStat::default(); rows];
-    cpu().row_loss(shape, inputs.loss(), &mut logits, &mut stats).expect("valid arguments");
+    device.row_loss(shape, inputs.loss(), &mut logits, &mut stats).expect("valid arguments");
     check_stats(case, &inputs, &stats);
 
     let expected = case.get("grad/logits");
@@ -186,8 +192,7 @@ fn check_edge<T: Float>(case: &Case<'_>, i: usize, found: &[T], expected: &[f64]
     assert!(fits(&row(main)) || fits(&row(other)), "row {i}: neither branch's gradient");
 }
 
-#[test]
-fn fused_linear_ppo() {
+fn fused_linear_ppo(device: &Device) {
     for_each_case("fused_linear_ppo", |case| {
         let inputs = Inputs::new(case);
         let [vocab, width] = case.shape("in/weight")[..] else { panic!("the weight is a matrix") };
@@ -205,7 +210,7 @@ fn fused_linear_ppo() {
                 d_weight: &mut d_weight,
                 stats: &mut stats[..],
             };
-            cpu()
+            device
                 .linear_loss(shape, inputs.loss(), Head { hidden: &hidden[..], weight: &weight }, out)
                 .expect("valid arguments");
             check_stats(case, &inputs, &stats);
@@ -217,17 +222,16 @@ fn fused_linear_ppo() {
     });
 }
 
-#[test]
-fn topk_distill() {
+fn topk_distill(device: &Device) {
     for_each_case("topk_distill", |case| {
-        check_distill::<f32>(case);
+        check_distill::<f32>(device, case);
         if case.exact_in_bf16() {
-            check_distill::<bf16>(case);
+            check_distill::<bf16>(device, case);
         }
     });
 }
 
-fn check_distill<T: Float>(case: &Case<'_>) {
+fn check_distill<T: Float>(device: &Device, case: &Case<'_>) {
     let [rows, vocab] = case.shape("in/logits")[..] else { panic!("logits are a matrix") };
     let k = case.shape("in/teacher_topk_idx")[1];
     let (weights, targets) = (weights(case), vec![(vocab - 1) as i32; rows]);
@@ -244,7 +248,7 @@ fn check_distill<T: Float>(case: &Case<'_>) {
     };
     let mut logits = case.floats::<T>("in/logits");
     let mut stats = vec![RowStat::default(); rows];
-    cpu().row_loss(LogitsShape::dense(rows, vocab), loss, &mut logits, &mut stats).expect("valid arguments");
+    device.row_loss(LogitsShape::dense(rows, vocab), loss, &mut logits, &mut stats).expect("valid arguments");
     let found: Vec<f32> = stats.iter().map(|s| s.candidates).collect();
     let masked = |values: Vec<f64>| {
         let values = values.into_iter().zip(&weights);

@@ -3,16 +3,12 @@
 use std::path::PathBuf;
 
 use half::bf16;
-use openclaw_kernels::{Cpu, Float};
+use openclaw_kernels::Float;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 /// Rounded storage adds this much relative error to a gradient kept in bf16.
 pub const BF16_ROUNDING: f64 = 1.0 / 256.0;
-
-pub fn cpu() -> Cpu {
-    Cpu::new("golden", 2).expect("two threads start")
-}
 
 /// One case of the manifest with its tensors.
 pub struct Case<'a> {

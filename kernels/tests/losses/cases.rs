@@ -1,26 +1,29 @@
 //! Random inputs for every kind of row loss.
 
+use openclaw_kernels::Float;
 use openclaw_kernels::ops::*;
-use openclaw_kernels::{Cpu, Float};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+use crate::device::{Device, Loss};
+
 /// Vocabularies around every vector width and block, and real ones.
-pub const VOCABS: [usize; 27] = [
+const VOCABS: [usize; 27] = [
     1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1000, 1023, 1024, 1025, 2049,
     32_000, 128_256, 129_280, 151_936, 152_064,
 ];
+
+/// Vocabularies that a test on a device can afford: all, or those where the emulated kernels change.
+pub fn vocabs(device: &Device) -> &'static [usize] {
+    match device {
+        Device::Cpu(_) => &VOCABS,
+        Device::Cuda(_) => &[1, 2, 7, 8, 9, 31, 33, 63, 65, 127, 255, 1000, 1025, 2049, 151_936],
+    }
+}
 
 /// Rows that a test of this vocabulary can afford, at most `most`.
 pub fn rows_of(vocab: usize, most: usize) -> usize {
     if vocab > 10_000 { 2 } else { most }
 }
-
-pub fn cpu() -> Cpu {
-    Cpu::new("losses", 2).expect("two threads start")
-}
-
-/// The arguments of a row loss on the CPU.
-pub type Loss<'a> = RowLoss<&'a [f32], &'a [i32]>;
 
 pub struct Inputs {
     pub rows: usize,

@@ -2,7 +2,7 @@
 
 use openclaw_kernels::ops::*;
 
-use crate::cases::Loss;
+use crate::device::Loss;
 
 pub struct Row {
     pub loss: f64,

@@ -2,27 +2,59 @@
 
 use half::bf16;
 use openclaw_kernels::ops::*;
-use openclaw_kernels::{Backend, Cpu, Float};
+use openclaw_kernels::{Cpu, Cuda, Float};
 
-use crate::cases::{Inputs, Loss, VOCABS, cpu, rows_of};
+use crate::cases::{Inputs, rows_of, vocabs};
+use crate::device::{Device, Loss};
 
-fn run<T: Float>(cpu: &Cpu, shape: LogitsShape, loss: Loss<'_>, logits: &[T]) -> (Vec<T>, Vec<RowStat>) {
+on_every_device! {
+    a_rows_gradient_sums_to_zero,
+    a_constant_added_to_a_row_changes_nothing_but_rounding,
+    permuting_the_vocabulary_permutes_the_gradient,
+    scaling_the_advantage_scales_loss_and_gradient,
+    a_row_alone_equals_the_row_in_a_batch_bit_for_bit,
+    rows_in_another_order_have_the_same_bits,
+    ignored_rows_and_padding_are_never_read,
+    a_nan_logit_makes_its_row_nan_and_no_other,
+    extreme_logits_keep_their_digits,
+    no_rows_are_no_work,
+    a_ratio_beyond_the_range_of_f32_stays_finite,
+    a_repeated_candidate_counts_once,
+    a_gap_between_equal_logits_is_zero,
+}
+
+fn run<T: Float>(
+    device: &Device,
+    shape: LogitsShape,
+    loss: Loss<'_>,
+    logits: &[T],
+) -> (Vec<T>, Vec<RowStat>) {
     let mut logits = logits.to_vec();
     let mut stats = vec![RowStat::default(); shape.rows];
-    cpu.row_loss(shape, loss, &mut logits, &mut stats).expect("valid arguments");
+    device.row_loss(shape, loss, &mut logits, &mut stats).expect("valid arguments");
     (logits, stats)
+}
+
+/// The same device, with one thread or with its threads in another order.
+fn another(device: &Device) -> Device {
+    match device {
+        Device::Cpu(_) => Device::Cpu(Cpu::new("another", 1).expect("a thread starts")),
+        Device::Cuda(cuda) => {
+            let arch = cuda.properties().arch;
+            Device::Cuda(Cuda::emulated_as(arch, 1234, u64::MAX).expect("the emulation starts"))
+        }
+    }
 }
 
 fn bits<T: Float>(values: &[T]) -> &[u8] {
     bytemuck::cast_slice(values)
 }
 
-#[test]
-fn a_rows_gradient_sums_to_zero() {
-    for vocab in VOCABS {
+fn a_rows_gradient_sums_to_zero(device: &Device) {
+    for &vocab in vocabs(device) {
         let inputs = Inputs::new(7, rows_of(vocab, 4), vocab, 1.0);
         for (name, loss) in inputs.losses() {
-            let (gradient, _) = run(&cpu(), inputs.shape(), loss, &inputs.logits);
+            let (gradient, _) = run(device, inputs.shape(), loss, &inputs.logits);
             for row in gradient.chunks(vocab) {
                 let sum: f64 = row.iter().map(|g| f64::from(*g)).sum();
                 let size: f64 = row.iter().map(|g| f64::from(g.abs())).sum();
@@ -32,21 +64,28 @@ fn a_rows_gradient_sums_to_zero() {
     }
 }
 
-#[test]
-fn a_constant_added_to_a_row_changes_nothing() {
+fn a_constant_added_to_a_row_changes_nothing_but_rounding(device: &Device) {
     let inputs = Inputs::new(8, 4, 1000, 1.0);
     // A multiple of the logits' spacing in bf16, so that the sums are exact.
     let shifted: Vec<f32> = inputs.logits.iter().map(|x| x + 512.0).collect();
     let exact: Vec<f32> = shifted.iter().map(|x| x - 512.0).collect();
     for (name, loss) in inputs.losses() {
-        let (a, stats_a) = run(&cpu(), inputs.shape(), loss, &exact);
-        let (b, stats_b) = run(&cpu(), inputs.shape(), loss, &shifted);
-        assert_eq!((bits(&a), stats_a), (bits(&b), stats_b), "{name}");
+        let (a, stats_a) = run(device, inputs.shape(), loss, &exact);
+        let (b, stats_b) = run(device, inputs.shape(), loss, &shifted);
+        // The CPU measures exponents from the maximum, so its rounding does not even change.
+        let allowed = if matches!(device, Device::Cpu(_)) { 0.0 } else { 3e-6 };
+        for (a, b) in a.iter().zip(&b) {
+            assert!((a - b).abs() <= allowed * (1e-3 + a.abs()), "{name}: {a:e} {b:e}");
+        }
+        for (a, b) in stats_a.iter().zip(&stats_b) {
+            let values = |stat: &RowStat| [stat.loss, stat.logprob, stat.entropy, stat.kl, stat.candidates];
+            let same = |(a, b): (f32, f32)| (a - b).abs() <= allowed * (1.0 + a.abs());
+            assert!(values(a).into_iter().zip(values(b)).all(same), "{name}: {a:?} {b:?}");
+        }
     }
 }
 
-#[test]
-fn permuting_the_vocabulary_permutes_the_gradient() {
+fn permuting_the_vocabulary_permutes_the_gradient(device: &Device) {
     let inputs = Inputs::new(9, 3, 97, 1.0);
     let to = |j: usize| (j * 31) % 97;
     let mut permuted = vec![0f32; inputs.logits.len()];
@@ -55,36 +94,33 @@ fn permuting_the_vocabulary_permutes_the_gradient() {
     }
     let targets: Vec<i32> = inputs.targets.iter().map(|id| to(*id as usize) as i32).collect();
     let loss = inputs.with_kl(KlKind::K3);
-    let (a, _) = run(&cpu(), inputs.shape(), loss, &inputs.logits);
-    let (b, _) = run(&cpu(), inputs.shape(), RowLoss { targets: &targets, ..loss }, &permuted);
+    let (a, _) = run(device, inputs.shape(), loss, &inputs.logits);
+    let (b, _) = run(device, inputs.shape(), RowLoss { targets: &targets, ..loss }, &permuted);
     for (at, g) in a.iter().enumerate() {
         let moved = b[at / 97 * 97 + to(at % 97)];
         assert!((g - moved).abs() <= 1e-6 * (0.1 + g.abs()), "{at}: {g} {moved}");
     }
 }
 
-#[test]
-fn scaling_the_advantage_scales_loss_and_gradient() {
+fn scaling_the_advantage_scales_loss_and_gradient(device: &Device) {
     let inputs = Inputs::new(10, 6, 65, 1.0);
     let scaled = Inputs {
         advantages: inputs.advantages.iter().map(|a| 4.0 * a).collect(),
         ..Inputs::new(10, 6, 65, 1.0)
     };
-    let loss = |inputs: &Inputs| run(&cpu(), inputs.shape(), inputs.losses()[1].1, &inputs.logits);
+    let loss = |inputs: &Inputs| run(device, inputs.shape(), inputs.losses()[1].1, &inputs.logits);
     let ((a, stats_a), (b, stats_b)) = (loss(&inputs), loss(&scaled));
     assert!(a.iter().zip(&b).all(|(a, b)| 4.0 * a == *b));
     assert!(stats_a.iter().zip(&stats_b).all(|(a, b)| 4.0 * a.loss == b.loss && a.clip == b.clip));
     assert!(a.iter().any(|g| *g != 0.0));
 }
 
-#[test]
-fn a_row_alone_equals_the_row_in_a_batch_bit_for_bit() {
+fn a_row_alone_equals_the_row_in_a_batch_bit_for_bit(device: &Device) {
     for vocab in [9, 1000, 1025, 20_000] {
         let inputs = Inputs::new(11, 5, vocab, 1.0);
         let loss = inputs.with_kl(KlKind::K3);
-        let threads = Cpu::new("one", 1).expect("a thread starts");
-        let (batch, stats) = run(&cpu(), inputs.shape(), loss, &inputs.logits);
-        let (again, _) = run(&threads, inputs.shape(), loss, &inputs.logits);
+        let (batch, stats) = run(device, inputs.shape(), loss, &inputs.logits);
+        let (again, _) = run(&another(device), inputs.shape(), loss, &inputs.logits);
         assert_eq!(bits(&batch), bits(&again));
         for i in 0..5 {
             let alone = Inputs {
@@ -98,15 +134,14 @@ fn a_row_alone_equals_the_row_in_a_batch_bit_for_bit() {
                 logits: inputs.logits[i * vocab..][..vocab].to_vec(),
                 ..Inputs::new(11, 1, vocab, 1.0)
             };
-            let (row, stat) = run(&cpu(), alone.shape(), alone.with_kl(KlKind::K3), &alone.logits);
+            let (row, stat) = run(device, alone.shape(), alone.with_kl(KlKind::K3), &alone.logits);
             assert_eq!(bits(&row), bits(&batch[i * vocab..][..vocab]));
             assert_eq!(stat[0], stats[i]);
         }
     }
 }
 
-#[test]
-fn rows_in_another_order_have_the_same_bits() {
+fn rows_in_another_order_have_the_same_bits(device: &Device) {
     let (rows, vocab) = (7, 2049);
     let inputs = Inputs::new(17, rows, vocab, 0.9);
     let order: Vec<usize> = (0..rows).map(|i| (i * 3 + 2) % rows).collect();
@@ -121,21 +156,20 @@ fn rows_in_another_order_have_the_same_bits() {
         logits: order.iter().flat_map(|i| inputs.logits[i * vocab..][..vocab].to_vec()).collect(),
         ..Inputs::new(17, rows, vocab, 0.9)
     };
-    let (a, stats_a) = run(&cpu(), inputs.shape(), inputs.with_kl(KlKind::K3), &inputs.logits);
-    let (b, stats_b) = run(&cpu(), inputs.shape(), shuffled.with_kl(KlKind::K3), &shuffled.logits);
+    let (a, stats_a) = run(device, inputs.shape(), inputs.with_kl(KlKind::K3), &inputs.logits);
+    let (b, stats_b) = run(device, inputs.shape(), shuffled.with_kl(KlKind::K3), &shuffled.logits);
     for (to, from) in order.iter().enumerate() {
         assert_eq!(bits(&b[to * vocab..][..vocab]), bits(&a[from * vocab..][..vocab]));
         assert_eq!(stats_b[to], stats_a[*from]);
     }
 }
 
-#[test]
-fn ignored_rows_and_padding_are_never_read() {
-    check_poison::<f32>();
-    check_poison::<bf16>();
+fn ignored_rows_and_padding_are_never_read(device: &Device) {
+    check_poison::<f32>(device);
+    check_poison::<bf16>(device);
 }
 
-fn check_poison<T: Float>() {
+fn check_poison<T: Float>(device: &Device) {
     let (rows, vocab, stride) = (6, 61, 64);
     let clean = Inputs::new(12, rows, vocab, 1.0);
     let mut poisoned = Inputs::new(12, rows, vocab, 1.0);
@@ -161,8 +195,8 @@ fn check_poison<T: Float>() {
     }
     let shape = LogitsShape { stride, ..clean.shape() };
     for ((name, loss), (_, poisoned)) in clean.losses().into_iter().zip(poisoned.losses()) {
-        let (expected, expected_stats) = run(&cpu(), clean.shape(), loss, &clean.logits_as::<T>());
-        let (found, stats) = run(&cpu(), shape, RowLoss { weights: &weights, ..poisoned }, &padded);
+        let (expected, expected_stats) = run(device, clean.shape(), loss, &clean.logits_as::<T>());
+        let (found, stats) = run(device, shape, RowLoss { weights: &weights, ..poisoned }, &padded);
         for i in 0..rows {
             let row = &found[i * stride..][..stride];
             assert!(row[vocab..].iter().all(|x| x.to_f32().is_nan()), "{name}: padding was written");
@@ -177,19 +211,17 @@ fn check_poison<T: Float>() {
     }
 }
 
-#[test]
-fn a_nan_logit_makes_its_row_nan_and_no_other() {
+fn a_nan_logit_makes_its_row_nan_and_no_other(device: &Device) {
     let mut inputs = Inputs::new(13, 3, 40, 1.0);
     inputs.logits[40 + 17] = f32::NAN;
-    let (gradient, stats) = run(&cpu(), inputs.shape(), inputs.losses()[0].1, &inputs.logits);
+    let (gradient, stats) = run(device, inputs.shape(), inputs.losses()[0].1, &inputs.logits);
     assert!(stats[1].loss.is_nan() && stats[1].entropy.is_nan() && gradient[40].is_nan());
     assert!(stats[0].loss.is_finite() && stats[2].loss.is_finite());
     let bf: Vec<bf16> = inputs.logits_as();
-    assert!(run(&cpu(), inputs.shape(), inputs.losses()[0].1, &bf).0[40].is_nan());
+    assert!(run(device, inputs.shape(), inputs.losses()[0].1, &bf).0[40].is_nan());
 }
 
-#[test]
-fn extreme_logits_keep_their_digits() {
+fn extreme_logits_keep_their_digits(device: &Device) {
     let vocab = 151;
     let peak = |x: f32| {
         let mut row = vec![-200.0f32; vocab];
@@ -200,7 +232,7 @@ fn extreme_logits_keep_their_digits() {
     let targets = [0, 150, 150, 3];
     let weights = [1.0; 4];
     let loss = RowLoss { entropy_coef: 0.01, ..RowLoss::cross_entropy(&weights[..], &targets[..]) };
-    let (gradient, stats) = run(&cpu(), LogitsShape::dense(4, vocab), loss, &logits);
+    let (gradient, stats) = run(device, LogitsShape::dense(4, vocab), loss, &logits);
     let uniform = |n: f32| n.ln();
     assert!(
         (stats[0].logprob + uniform(151.0)).abs() < 1e-5 && (stats[0].entropy - uniform(151.0)).abs() < 1e-5
@@ -215,11 +247,10 @@ fn extreme_logits_keep_their_digits() {
     assert_eq!(gradient[3 * vocab + 150], 0.0);
 }
 
-#[test]
-fn no_rows_are_no_work() {
+fn no_rows_are_no_work(device: &Device) {
     let empty = LogitsShape::dense(0, 100);
     let loss = RowLoss::cross_entropy(&[][..], &[][..]);
-    let (gradient, stats) = run::<f32>(&cpu(), empty, loss, &[]);
+    let (gradient, stats) = run::<f32>(device, empty, loss, &[]);
     assert!(gradient.is_empty() && stats.is_empty());
     let shape = LinearShape { chunk_rows: 2, ..LinearShape::new(0, 3, 100) };
     let (weight, mut scratch, mut d_weight) =
@@ -231,23 +262,21 @@ fn no_rows_are_no_work() {
         stats: &mut [][..],
     };
     let head = Head { hidden: &[][..], weight: &weight[..] };
-    cpu().linear_loss(shape, loss, head, out).expect("valid arguments");
+    device.linear_loss(shape, loss, head, out).expect("valid arguments");
     assert_eq!(d_weight, vec![1.0; 300]);
 }
 
-#[test]
-fn a_ratio_beyond_the_range_of_f32_stays_finite() {
+fn a_ratio_beyond_the_range_of_f32_stays_finite(device: &Device) {
     let inputs =
         Inputs { old: vec![-500.0; 3], advantages: vec![-1.0, 1.0, 0.0], ..Inputs::new(15, 3, 50, 1.0) };
     let loss = RowLoss { token: inputs.policy(None), ..inputs.losses()[0].1 };
-    let (gradient, stats) = run(&cpu(), inputs.shape(), loss, &inputs.logits);
+    let (gradient, stats) = run(device, inputs.shape(), loss, &inputs.logits);
     assert!(gradient.iter().all(|g| g.is_finite()) && stats[0].loss > 1e38 && stats[0].loss.is_finite());
     assert_eq!((stats[1].loss, stats[1].clipped(), stats[2].loss), (-1.28, Clipped::Range, 0.0));
     assert!(gradient[50..].iter().all(|g| *g == 0.0));
 }
 
-#[test]
-fn a_repeated_candidate_counts_once() {
+fn a_repeated_candidate_counts_once(device: &Device) {
     let inputs = Inputs::new(16, 3, 40, 1.0);
     let mut repeated = Inputs::new(16, 3, 40, 1.0);
     let mut single = Inputs::new(16, 3, 40, 1.0);
@@ -255,18 +284,17 @@ fn a_repeated_candidate_counts_once() {
         (repeated.ids[row * 4 + 3], single.ids[row * 4 + 3]) = (inputs.ids[row * 4 + 1], -1);
     }
     for loss in [Inputs::hybrid, |inputs: &Inputs| inputs.reverse_kl(0.1)] as [fn(&Inputs) -> Loss<'_>; 2] {
-        let (a, stats_a) = run(&cpu(), inputs.shape(), loss(&repeated), &inputs.logits);
-        let (b, stats_b) = run(&cpu(), inputs.shape(), loss(&single), &inputs.logits);
+        let (a, stats_a) = run(device, inputs.shape(), loss(&repeated), &inputs.logits);
+        let (b, stats_b) = run(device, inputs.shape(), loss(&single), &inputs.logits);
         assert_eq!((bits(&a), &stats_a[0]), (bits(&b), &stats_b[0]));
     }
 }
 
-#[test]
-fn a_gap_between_equal_logits_is_zero() {
+fn a_gap_between_equal_logits_is_zero(device: &Device) {
     let inputs = Inputs::new(14, 5, 1025, 0.6);
     let (mut student, mut teacher, mut gap) = (vec![9.0; 5], vec![9.0; 5], vec![9.0; 5]);
     let out = GapOut { student: &mut student[..], teacher: &mut teacher, gap: &mut gap };
-    cpu()
+    device
         .logprob_gap(inputs.shape(), &inputs.logits, &inputs.logits, &inputs.targets, out)
         .expect("valid arguments");
     assert_eq!(gap, vec![0.0; 5]);

@@ -1,11 +1,17 @@
 //! The head with its loss, a chunk at a time.
 
-use openclaw_kernels::Backend;
 use openclaw_kernels::ops::*;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use crate::cases::{Inputs, Loss, cpu};
+use crate::cases::Inputs;
 use crate::definition;
+use crate::device::{Device, Loss};
+
+on_every_device! {
+    gradients_through_the_head_agree_with_their_definition,
+    rows_without_a_gradient_change_nothing_but_their_statistics,
+    scores_through_the_head_equal_scores_of_its_logits,
+}
 
 struct Case {
     inputs: Inputs,
@@ -33,7 +39,7 @@ impl Case {
         LinearShape { chunk_rows, temperature: self.inputs.temperature, ..shape }
     }
 
-    fn run(&self, loss: Loss<'_>, chunk_rows: usize) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
+    fn run(&self, device: &Device, loss: Loss<'_>, chunk_rows: usize) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
         let shape = self.shape(chunk_rows);
         let mut scratch = vec![f32::NAN; shape.scratch_len()];
         let (mut d_hidden, mut d_weight) = (vec![f32::NAN; self.hidden.len()], vec![0.0; self.weight.len()]);
@@ -44,15 +50,14 @@ impl Case {
             d_weight: &mut d_weight,
             stats: &mut stats[..],
         };
-        cpu()
+        device
             .linear_loss(shape, loss, Head { hidden: &self.hidden[..], weight: &self.weight }, out)
             .expect("valid arguments");
         (d_hidden, d_weight, stats)
     }
 }
 
-#[test]
-fn gradients_through_the_head_agree_with_their_definition() {
+fn gradients_through_the_head_agree_with_their_definition(device: &Device) {
     for (rows, vocab, width) in [(7, 33, 5), (13, 127, 16), (3, 1000, 8)] {
         let head = Case::new(21, rows, vocab, width);
         for (name, loss) in head.inputs.losses() {
@@ -69,7 +74,7 @@ fn gradients_through_the_head_agree_with_their_definition() {
                 }
             }
             for chunk_rows in [1, 4, 64] {
-                let (found_hidden, found_weight, _) = head.run(loss, chunk_rows);
+                let (found_hidden, found_weight, _) = head.run(device, loss, chunk_rows);
                 for (found, expected) in [(&found_hidden, &d_hidden), (&found_weight, &d_weight)] {
                     for (f, e) in found.iter().zip(expected) {
                         let error = (f64::from(*f) - e).abs();
@@ -81,8 +86,7 @@ fn gradients_through_the_head_agree_with_their_definition() {
     }
 }
 
-#[test]
-fn rows_without_a_gradient_change_nothing_but_their_statistics() {
+fn rows_without_a_gradient_change_nothing_but_their_statistics(device: &Device) {
     let mut head = Case::new(22, 9, 65, 12);
     for i in [0, 4, 5] {
         head.inputs.advantages[i] = 0.0;
@@ -90,7 +94,7 @@ fn rows_without_a_gradient_change_nothing_but_their_statistics() {
     head.inputs.weights[7] = 0.0;
     head.hidden[7 * 12..][..12].fill(f32::NAN);
     let loss = RowLoss { token: head.inputs.policy(None), ..head.inputs.losses()[0].1 };
-    let (d_hidden, d_weight, stats) = head.run(loss, 4);
+    let (d_hidden, d_weight, stats) = head.run(device, loss, 4);
     for i in [0, 4, 5, 7] {
         assert_eq!(d_hidden[i * 12..][..12], [0.0; 12]);
     }
@@ -99,12 +103,11 @@ fn rows_without_a_gradient_change_nothing_but_their_statistics() {
 
     head.inputs.advantages.fill(0.0);
     let loss = RowLoss { token: head.inputs.policy(None), ..head.inputs.losses()[0].1 };
-    let (d_hidden, d_weight, _) = head.run(loss, 4);
+    let (d_hidden, d_weight, _) = head.run(device, loss, 4);
     assert!(d_hidden.iter().chain(&d_weight).all(|d| *d == 0.0));
 }
 
-#[test]
-fn scores_through_the_head_equal_scores_of_its_logits() {
+fn scores_through_the_head_equal_scores_of_its_logits(device: &Device) {
     let head = Case::new(23, 11, 129, 16);
     let (rows, k, top_k) = (11, head.inputs.k, 5);
     for chunk_rows in [1, 4, 11, 64] {
@@ -124,7 +127,7 @@ fn scores_through_the_head_equal_scores_of_its_logits() {
             candidates: Some(&mut candidates),
             top: Some(TopK { k: top_k, ids: &mut ids[..], logprobs: &mut top }),
         };
-        cpu()
+        device
             .linear_logprob(
                 shape,
                 score,

@@ -1,5 +1,8 @@
 //! The loss operations against definitions in float64, on random shapes, and what must hold of them exactly.
 
+#[macro_use]
+mod device;
+
 mod cases;
 mod definition;
 mod exactness;

@@ -1,11 +1,20 @@
 //! Log-probs, entropies, candidates and top-k of rows of logits.
 
 use half::bf16;
+use openclaw_kernels::Float;
 use openclaw_kernels::ops::*;
-use openclaw_kernels::{Backend, Float};
 
-use crate::cases::{Inputs, VOCABS, cpu, rows_of};
+use crate::cases::{Inputs, rows_of, vocabs};
 use crate::definition;
+use crate::device::Device;
+
+on_every_device! {
+    scores_agree_with_their_definition,
+    rising_and_equal_logits_are_ranked_too,
+    padding_is_no_logit_and_a_peak_in_the_last_column_counts,
+    bad_arguments_are_named,
+    a_clip_that_is_no_range_is_refused,
+}
 
 /// Owned results of one scoring call.
 struct Scored {
@@ -17,7 +26,13 @@ struct Scored {
     top_logprobs: Vec<f32>,
 }
 
-fn score<T: Float>(shape: LogitsShape, logits: &[T], inputs: &Inputs, top_k: usize) -> Scored {
+fn score<T: Float>(
+    device: &Device,
+    shape: LogitsShape,
+    logits: &[T],
+    inputs: &Inputs,
+    top_k: usize,
+) -> Scored {
     let rows = shape.rows;
     let mut s = Scored {
         logprobs: vec![9.0; rows],
@@ -35,19 +50,22 @@ fn score<T: Float>(shape: LogitsShape, logits: &[T], inputs: &Inputs, top_k: usi
         candidates: Some(&mut s.candidates),
         top: Some(TopK { k: top_k, ids: &mut s.top_ids[..], logprobs: &mut s.top_logprobs }),
     };
-    cpu()
+    device
         .logprob(shape, logits, Score { targets: &inputs.targets[..], candidates }, out)
         .expect("valid arguments");
     s
 }
 
-#[test]
-fn scores_agree_with_their_definition() {
-    for vocab in VOCABS {
+fn scores_agree_with_their_definition(device: &Device) {
+    for &vocab in vocabs(device) {
         let inputs = Inputs::new(300 + vocab as u64, rows_of(vocab, 4), vocab, 0.7);
         for top_k in [1, 3, 20] {
-            check(&inputs, &score(inputs.shape(), &inputs.logits, &inputs, top_k), top_k);
-            check(&inputs, &score(inputs.shape(), &inputs.logits_as::<bf16>(), &inputs, top_k), top_k);
+            check(&inputs, &score(device, inputs.shape(), &inputs.logits, &inputs, top_k), top_k);
+            check(
+                &inputs,
+                &score(device, inputs.shape(), &inputs.logits_as::<bf16>(), &inputs, top_k),
+                top_k,
+            );
         }
     }
 }
@@ -87,8 +105,7 @@ fn check(inputs: &Inputs, found: &Scored, top_k: usize) {
     }
 }
 
-#[test]
-fn rising_and_equal_logits_are_ranked_too() {
+fn rising_and_equal_logits_are_ranked_too(device: &Device) {
     let vocab = 3000;
     let mut inputs = Inputs::new(1, 3, vocab, 1.0);
     for j in 0..vocab {
@@ -97,14 +114,13 @@ fn rising_and_equal_logits_are_ranked_too() {
         inputs.logits[2 * vocab + j] = if j == 2999 { 0.5 } else { f32::NEG_INFINITY };
     }
     inputs.targets = vec![5, 5, 2999];
-    let found = score(inputs.shape(), &inputs.logits, &inputs, 3);
+    let found = score(device, inputs.shape(), &inputs.logits, &inputs, 3);
     assert_eq!(found.top_ids, [2999, 2998, 2997, 0, 1, 2, 2999, -1, -1]);
     assert_eq!(found.top_logprobs[6..], [0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
     assert_eq!((found.logprobs[2], found.entropy[2]), (0.0, 0.0));
 }
 
-#[test]
-fn padding_is_no_logit_and_a_peak_in_the_last_column_counts() {
+fn padding_is_no_logit_and_a_peak_in_the_last_column_counts(device: &Device) {
     let (vocab, stride) = (1000, 1024);
     let mut inputs = Inputs::new(2, 3, vocab, 1.0);
     for i in 0..3 {
@@ -115,20 +131,19 @@ fn padding_is_no_logit_and_a_peak_in_the_last_column_counts() {
     for i in 0..3 {
         padded[i * stride..][..vocab].copy_from_slice(&inputs.logits[i * vocab..][..vocab]);
     }
-    let dense = score(inputs.shape(), &inputs.logits, &inputs, 2);
-    let found = score(LogitsShape { stride, ..inputs.shape() }, &padded, &inputs, 2);
+    let dense = score(device, inputs.shape(), &inputs.logits, &inputs, 2);
+    let found = score(device, LogitsShape { stride, ..inputs.shape() }, &padded, &inputs, 2);
     assert_eq!((&found.logprobs, &found.top_ids), (&dense.logprobs, &dense.top_ids));
     assert!(found.logprobs.iter().all(|l| *l > -1e-6) && found.top_ids[0] == 999);
 }
 
-#[test]
-fn bad_arguments_are_named() {
+fn bad_arguments_are_named(device: &Device) {
     let inputs = Inputs::new(3, 2, 10, 1.0);
     let run = |shape: LogitsShape, targets: &[i32]| {
         let mut logits = inputs.logits.clone();
         let mut stats = vec![RowStat::default(); 2];
         let loss = RowLoss::cross_entropy(&inputs.weights[..], targets);
-        let result = cpu().row_loss(shape, loss, &mut logits, &mut stats);
+        let result = device.row_loss(shape, loss, &mut logits, &mut stats);
         result.expect_err("the arguments are bad").to_string()
     };
     assert!(run(inputs.shape(), &[1, 10]).contains("id 10, the vocabulary has 10"));
@@ -141,8 +156,7 @@ fn bad_arguments_are_named() {
     );
 }
 
-#[test]
-fn a_clip_that_is_no_range_is_refused() {
+fn a_clip_that_is_no_range_is_refused(device: &Device) {
     let inputs = Inputs::new(3, 2, 10, 1.0);
     let good = ClipRange { low: 0.2, high: 0.28, dual: None };
     let low = ClipRange { low: f32::NAN, ..good };
@@ -157,7 +171,7 @@ fn a_clip_that_is_no_range_is_refused() {
         let token = TokenTerm::Policy(policy);
         let loss = RowLoss { token, ..RowLoss::cross_entropy(&inputs.weights[..], &inputs.targets[..]) };
         let (mut logits, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); 2]);
-        let error = cpu().row_loss(inputs.shape(), loss, &mut logits, &mut stats).expect_err("a bad clip");
+        let error = device.row_loss(inputs.shape(), loss, &mut logits, &mut stats).expect_err("a bad clip");
         assert!(error.to_string().contains(says), "{error}");
     }
 }

@@ -2,13 +2,21 @@
 
 use half::bf16;
 use openclaw_kernels::ops::*;
-use openclaw_kernels::{Backend, Float};
+use openclaw_kernels::{Backend, Cpu, Float};
 
-use crate::cases::{Inputs, VOCABS, cpu, rows_of};
+use crate::cases::{Inputs, rows_of, vocabs};
 use crate::definition;
+use crate::device::Device;
 
-#[test]
-fn any_number_of_rows_gives_the_rows_results() {
+on_every_device! {
+    any_number_of_rows_gives_the_rows_results,
+    more_rows_than_16_bits_count_are_all_done,
+    nothing_around_the_results_is_written,
+    rows_near_overflow_keep_their_values,
+    a_peak_anywhere_counts_once,
+}
+
+fn any_number_of_rows_gives_the_rows_results(device: &Device) {
     let vocab = 257;
     let all = Inputs::new(41, 133, vocab, 0.8);
     let (_, loss) = all.losses().remove(1);
@@ -26,7 +34,7 @@ fn any_number_of_rows_gives_the_rows_results() {
             ..RowLoss::cross_entropy(&all.weights[..rows], &all.targets[..rows])
         };
         let (mut gradient, mut stats) = (all.logits[..rows * vocab].to_vec(), vec![RowStat::default(); rows]);
-        cpu().row_loss(shape, part, &mut gradient, &mut stats).expect("valid arguments");
+        device.row_loss(shape, part, &mut gradient, &mut stats).expect("valid arguments");
         for i in 0..rows {
             assert!((f64::from(stats[i].loss) - expected[i].loss).abs() < 1e-5, "row {i} of {rows}");
             for (g, e) in gradient[i * vocab..][..vocab].iter().zip(&expected[i].gradient) {
@@ -37,13 +45,12 @@ fn any_number_of_rows_gives_the_rows_results() {
     }
 }
 
-#[test]
-fn more_rows_than_16_bits_count_are_all_done() {
+fn more_rows_than_16_bits_count_are_all_done(device: &Device) {
     let (rows, vocab) = (65_537 + 131, 9);
     let inputs = Inputs::new(42, rows, vocab, 1.0);
     let loss = RowLoss::cross_entropy(&inputs.weights[..], &inputs.targets[..]);
     let (mut gradient, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); rows]);
-    cpu().row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+    device.row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
     for i in 0..rows {
         let expected = definition::row(&loss, i, &inputs.row_logits(i), 1.0);
         assert!((f64::from(stats[i].loss) - expected.loss).abs() < 1e-5, "row {i}");
@@ -56,6 +63,8 @@ fn more_rows_than_16_bits_count_are_all_done() {
 
 #[test]
 fn rows_beyond_2_to_the_31_logits_are_found() {
+    // The CPU itself and not a `Device`, which copies, nor the emulation, which touches all of its memory.
+    let cpu = Cpu::new("sizes", 2).expect("two threads start");
     // Only what is touched takes memory: the rows are far apart, and zeroed memory comes untouched.
     let (rows, stride) = (5usize, 1usize << 29);
     let inputs = Inputs::new(43, rows, 1025, 1.0);
@@ -79,13 +88,13 @@ fn rows_beyond_2_to_the_31_logits_are_found() {
         candidates: None,
         top: None,
     };
-    cpu().logprob(shape, logits, score, out).expect("valid arguments");
+    cpu.logprob(shape, logits, score, out).expect("valid arguments");
     for (name, loss) in inputs.losses() {
         fill(logits);
         let (mut stats, mut dense_stats) = (vec![RowStat::default(); rows], vec![RowStat::default(); rows]);
-        cpu().row_loss(shape, loss, logits, &mut stats).expect("valid arguments");
+        cpu.row_loss(shape, loss, logits, &mut stats).expect("valid arguments");
         let mut dense = inputs.logits_as::<bf16>();
-        cpu().row_loss(inputs.shape(), loss, &mut dense, &mut dense_stats).expect("valid arguments");
+        cpu.row_loss(inputs.shape(), loss, &mut dense, &mut dense_stats).expect("valid arguments");
         assert_eq!(stats, dense_stats, "{name}");
         for i in 0..rows {
             assert_eq!(logits[i * stride..][..1025], dense[i * 1025..][..1025], "{name}, row {i}");
@@ -95,23 +104,22 @@ fn rows_beyond_2_to_the_31_logits_are_found() {
     }
 }
 
-#[test]
-fn nothing_around_the_results_is_written() {
-    for vocab in VOCABS {
-        canaries::<f32>(vocab);
-        canaries::<bf16>(vocab);
+fn nothing_around_the_results_is_written(device: &Device) {
+    for &vocab in vocabs(device) {
+        canaries::<f32>(device, vocab);
+        canaries::<bf16>(device, vocab);
     }
 }
 
 /// Results lie between canaries, wherever an allocation starts; in place and apart are the same bits.
-fn canaries<T: Float>(vocab: usize) {
+fn canaries<T: Float>(device: &Device, vocab: usize) {
     const MARGIN: usize = 67;
     let canary = T::from_f32(-7.25);
     let inputs = Inputs::new(44 + vocab as u64, rows_of(vocab, 3), vocab, 0.9);
     let (rows, shape, logits) = (inputs.rows, inputs.shape(), inputs.logits_as::<T>());
     let backward = |source: Option<&[T]>, target: &mut [T]| {
         let (g, h) = (&inputs.advantages, &inputs.importance);
-        cpu().logprob_backward(shape, source, &inputs.targets, g, Some(h), target).expect("valid arguments");
+        device.logprob_backward(shape, source, &inputs.targets, g, Some(h), target).expect("valid arguments");
     };
     let mut aliased = logits.clone();
     backward(None, &mut aliased);
@@ -123,7 +131,7 @@ fn canaries<T: Float>(vocab: usize) {
         assert!(same(&framed[middle.clone()], &aliased), "V {vocab}, shift {shift}: apart is not in place");
         framed[middle.clone()].copy_from_slice(&logits);
         let mut stats = vec![RowStat { loss: -7.25, ..RowStat::default() }; rows + 2];
-        cpu()
+        device
             .row_loss(shape, inputs.hybrid(), &mut framed[middle.clone()], &mut stats[1..=rows])
             .expect("valid arguments");
         let outside = framed[..middle.start].iter().chain(&framed[middle.end..]);
@@ -132,8 +140,7 @@ fn canaries<T: Float>(vocab: usize) {
     }
 }
 
-#[test]
-fn rows_near_overflow_keep_their_values() {
+fn rows_near_overflow_keep_their_values(device: &Device) {
     let vocab = 3000;
     let large = 3.0e38f32;
     // Up to the end of the range, across all of it, and equal at its end.
@@ -147,7 +154,7 @@ fn rows_near_overflow_keep_their_values() {
     let weights = [1.0; 3];
     let loss = RowLoss { entropy_coef: 0.1, ..RowLoss::cross_entropy(&weights[..], &targets[..]) };
     let mut stats = vec![RowStat::default(); 3];
-    cpu().row_loss(LogitsShape::dense(3, vocab), loss, &mut logits, &mut stats).expect("valid arguments");
+    device.row_loss(LogitsShape::dense(3, vocab), loss, &mut logits, &mut stats).expect("valid arguments");
     let uniform = (vocab as f32).ln();
     for i in [0, 2] {
         assert!((stats[i].logprob + uniform).abs() < 1e-5 && (stats[i].entropy - uniform).abs() < 1e-5);
@@ -157,8 +164,7 @@ fn rows_near_overflow_keep_their_values() {
     assert!(logits[vocab..2 * vocab].iter().all(|g| *g == 0.0));
 }
 
-#[test]
-fn a_peak_anywhere_counts_once() {
+fn a_peak_anywhere_counts_once(device: &Device) {
     // Vocabularies that no vector, block or chunk divides; a peak in the first, the last and an inner column.
     for vocab in [1151, 128_257, 151_936] {
         for at in [0, 1023, vocab - 1] {
@@ -169,7 +175,7 @@ fn a_peak_anywhere_counts_once() {
                 let (mut gradient, mut stats) = (logits.clone(), [RowStat::default()]);
                 let targets = [target as i32];
                 let loss = RowLoss::cross_entropy(&[1.0][..], &targets[..]);
-                cpu()
+                device
                     .row_loss(LogitsShape::dense(1, vocab), loss, &mut gradient, &mut stats)
                     .expect("valid arguments");
                 let expected = if target == at { expected } else { expected - 28.0 };

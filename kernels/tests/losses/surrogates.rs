@@ -2,11 +2,17 @@
 
 use std::ops::Range;
 
-use openclaw_kernels::Backend;
 use openclaw_kernels::ops::*;
 
-use crate::cases::{Inputs, cpu};
+use crate::cases::Inputs;
 use crate::definition;
+use crate::device::Device;
+
+on_every_device! {
+    gspo_rows_sum_to_the_sequence_objective_and_its_gradient,
+    gspo_clips_whole_samples,
+    cispo_weighs_every_log_prob_by_its_clipped_ratio,
+}
 
 const CLIP: ClipRange = ClipRange { low: 0.05, high: 0.08, dual: None };
 
@@ -63,7 +69,7 @@ impl Samples {
     }
 
     /// The operations: scores, ratios, losses and gradients.
-    fn run(&self, clip: ClipRange) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
+    fn run(&self, device: &Device, clip: ClipRange) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
         let inputs = &self.inputs;
         let (mut logprobs, mut lse) = (vec![9.0; inputs.rows], vec![9.0; inputs.rows]);
         let score = Score { targets: &inputs.targets[..], candidates: None };
@@ -74,7 +80,7 @@ impl Samples {
             candidates: None,
             top: None,
         };
-        cpu().logprob(self.shape(), &inputs.logits, score, out).expect("valid arguments");
+        device.logprob(self.shape(), &inputs.logits, score, out).expect("valid arguments");
         for i in (0..inputs.rows).filter(|i| self.mask[*i] == 0.0) {
             logprobs[i] = f32::NAN;
         }
@@ -91,16 +97,15 @@ impl Samples {
             ..RowLoss::cross_entropy(&inputs.weights[..], &inputs.targets[..])
         };
         let (mut gradient, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); inputs.rows]);
-        cpu().row_loss(self.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+        device.row_loss(self.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
         (ratios, gradient, stats)
     }
 }
 
-#[test]
-fn gspo_rows_sum_to_the_sequence_objective_and_its_gradient() {
+fn gspo_rows_sum_to_the_sequence_objective_and_its_gradient(device: &Device) {
     for clip in [CLIP, ClipRange { dual: Some(1.2), ..CLIP }, ClipRange { low: 0.9, high: 9.0, dual: None }] {
         let samples = Samples::new();
-        let (_, gradient, stats) = samples.run(clip);
+        let (_, gradient, stats) = samples.run(device, clip);
         let mut logits: Vec<f64> = samples.inputs.logits.iter().map(|x| f64::from(*x)).collect();
         let total: f64 = stats
             .iter()
@@ -126,10 +131,9 @@ fn gspo_rows_sum_to_the_sequence_objective_and_its_gradient() {
     }
 }
 
-#[test]
-fn gspo_clips_whole_samples() {
+fn gspo_clips_whole_samples(device: &Device) {
     let samples = Samples::new();
-    let (ratios, gradient, stats) = samples.run(CLIP);
+    let (ratios, gradient, stats) = samples.run(device, CLIP);
     let clipped: Vec<u32> = stats.iter().map(|stat| stat.clip).collect();
     // A > 0 above and A < 0 below the range are clipped, A < 0 above it is not; masked rows report nothing.
     assert_eq!(clipped, [0, 0, 0, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]);
@@ -152,7 +156,7 @@ fn gspo_clips_whole_samples() {
     });
     let loss = RowLoss { token, ..inputs.losses()[0].1 };
     let (mut gradient, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); 2]);
-    cpu().row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+    device.row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
     assert!(gradient.chunks(9).all(|row| row.iter().any(|g| *g != 0.0)));
     assert!(stats.iter().all(|stat| stat.clipped() == Clipped::No));
 }
@@ -171,8 +175,7 @@ fn ratios_of_samples_are_checked_and_stay_finite() {
     assert!(error.to_string().contains("1..5 leaves the 2 rows"), "{error}");
 }
 
-#[test]
-fn cispo_weighs_every_log_prob_by_its_clipped_ratio() {
+fn cispo_weighs_every_log_prob_by_its_clipped_ratio(device: &Device) {
     let old = [-1.0f32, -9.0, -0.01, -2.0];
     let advantages = [1.0, -1.0, 0.5, 0.0];
     let inputs = Inputs {
@@ -185,7 +188,7 @@ fn cispo_weighs_every_log_prob_by_its_clipped_ratio() {
     let token = inputs.surrogate(surrogate, None, Some(&inputs.importance));
     let loss = RowLoss { token, ..inputs.losses()[0].1 };
     let (mut gradient, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); 4]);
-    cpu().row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+    device.row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
     let temperature = f64::from(inputs.temperature);
     for i in 0..4 {
         let mut row = inputs.row_logits(i);
@@ -210,6 +213,6 @@ fn cispo_weighs_every_log_prob_by_its_clipped_ratio() {
     }
     assert!(stats.iter().any(|s| s.clipped() == Clipped::Range && s.loss != 0.0));
     let token = inputs.surrogate(surrogate, Some(3.0), None);
-    let error = cpu().row_loss(inputs.shape(), RowLoss { token, ..loss }, &mut gradient, &mut stats);
+    let error = device.row_loss(inputs.shape(), RowLoss { token, ..loss }, &mut gradient, &mut stats);
     assert!(error.expect_err("cispo has no dual clip").to_string().contains("no dual clip, 3 given"));
 }

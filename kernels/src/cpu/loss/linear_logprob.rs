@@ -3,11 +3,11 @@
 use rayon::prelude::*;
 
 use super::linear_loss::head_logits;
-use super::logprob::{check_score, split};
+use super::logprob::{check_score_ids, split};
+use super::min_rows;
 use super::softmax::Scale;
-use super::{check_linear, min_rows};
 use crate::error::Result;
-use crate::ops::{Head, LinearShape, Score, ScoreOut};
+use crate::ops::{Head, LinearShape, Score, ScoreOut, check_linear, check_score};
 
 pub(crate) fn linear_logprob(
     shape: LinearShape,
@@ -16,8 +16,9 @@ pub(crate) fn linear_logprob(
     scratch: &mut [f32],
     out: ScoreOut<&mut [f32], &mut [i32]>,
 ) -> Result<()> {
-    check_linear("linear_logprob", &shape, &head, scratch)?;
-    check_score("linear_logprob", shape.rows, shape.vocab, &score, &out)?;
+    check_linear("linear_logprob", &shape, &head, scratch.len())?;
+    check_score("linear_logprob", shape.rows, &score, &out)?;
+    check_score_ids("linear_logprob", shape.vocab, &score)?;
     let LinearShape { width, vocab, chunk_rows, .. } = shape;
     let scale = Scale::new(shape.temperature);
     let logits = &mut scratch[..chunk_rows * vocab];

@@ -2,12 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::row_loss::{Args, check_row_loss, is_active, row};
+use super::min_rows;
+use super::row_loss::{Args, check_row_ids, is_active, row};
 use super::softmax::Scale;
-use super::{check_linear, min_rows};
 use crate::cpu::matmul::matmul;
 use crate::error::{Result, expect_len};
-use crate::ops::{Head, HeadGradients, LinearShape, Matmul, MatrixLayout, RowStat};
+use crate::ops::{
+    Head, HeadGradients, LinearShape, Matmul, MatrixLayout, RowStat, check_linear, check_row_loss,
+};
 
 pub(crate) fn linear_loss(
     shape: LinearShape,
@@ -18,8 +20,9 @@ pub(crate) fn linear_loss(
     const OP: &str = "linear_loss";
     let Head { hidden, weight } = head;
     let HeadGradients { scratch, d_hidden, d_weight, stats } = out;
-    check_linear(OP, &shape, &head, scratch)?;
-    check_row_loss(OP, shape.rows, shape.vocab, &loss)?;
+    check_linear(OP, &shape, &head, scratch.len())?;
+    check_row_loss(OP, shape.rows, &loss)?;
+    check_row_ids(OP, shape.rows, shape.vocab, &loss)?;
     expect_len(OP, "d_hidden", d_hidden.len(), hidden.len())?;
     expect_len(OP, "d_weight", d_weight.len(), weight.len())?;
     expect_len(OP, "stats", stats.len(), shape.rows)?;

@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::softmax::{Scale, Softmax};
 use super::top_k::TopSlots;
-use super::{check_ids, check_logits, min_rows};
+use super::{check_ids, min_rows};
 use crate::backend::Float;
-use crate::error::{KernelError, Result, expect_len};
-use crate::ops::{LogitsShape, Score, ScoreOut};
+use crate::error::{Result, expect_len};
+use crate::ops::{LogitsShape, Score, ScoreOut, check_logits, check_score};
 
 pub(crate) fn logprob<T: Float>(
     shape: LogitsShape,
@@ -16,7 +16,8 @@ pub(crate) fn logprob<T: Float>(
     out: ScoreOut<&mut [f32], &mut [i32]>,
 ) -> Result<()> {
     check_logits("logprob", "logits", shape, logits.len())?;
-    check_score("logprob", shape.rows, shape.vocab, &score, &out)?;
+    check_score("logprob", shape.rows, &score, &out)?;
+    check_score_ids("logprob", shape.vocab, &score)?;
     let scale = Scale::new(shape.temperature);
     let rows = split(shape.rows, score, out);
     let logits = logits.par_chunks(shape.stride).with_min_len(min_rows(shape.vocab));
@@ -24,37 +25,10 @@ pub(crate) fn logprob<T: Float>(
     Ok(())
 }
 
-pub(super) fn check_score(
-    op: &'static str,
-    rows: usize,
-    vocab: usize,
-    score: &Score<&[i32]>,
-    out: &ScoreOut<&mut [f32], &mut [i32]>,
-) -> Result<()> {
-    expect_len(op, "targets", score.targets.len(), rows)?;
+/// Checks every id.
+pub(super) fn check_score_ids(op: &'static str, vocab: usize, score: &Score<&[i32]>) -> Result<()> {
     check_ids(op, "targets", score.targets, vocab)?;
-    expect_len(op, "logprobs", out.logprobs.len(), rows)?;
-    expect_len(op, "lse", out.lse.len(), rows)?;
-    if let Some(entropy) = &out.entropy {
-        expect_len(op, "entropy", entropy.len(), rows)?;
-    }
-    match (&score.candidates, &out.candidates) {
-        (Some(candidates), Some(out)) => {
-            expect_len(op, "candidate ids", candidates.ids.len(), rows * candidates.k)?;
-            expect_len(op, "candidate log-probs", out.len(), rows * candidates.k)?;
-            check_ids(op, "candidates", candidates.ids, vocab)?;
-        }
-        (None, None) => {}
-        _ => {
-            let what = "candidates are asked for and their output given together or not at all".into();
-            return Err(KernelError::Argument { op, what });
-        }
-    }
-    if let Some(top) = &out.top {
-        expect_len(op, "top ids", top.ids.len(), rows * top.k)?;
-        expect_len(op, "top log-probs", top.logprobs.len(), rows * top.k)?;
-    }
-    Ok(())
+    score.candidates.map_or(Ok(()), |candidates| check_ids(op, "candidates", candidates.ids, vocab))
 }
 
 /// Everything one row reads and writes besides its logits.

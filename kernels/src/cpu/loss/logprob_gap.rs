@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::logprob::logprob_backward;
 use super::softmax::{Scale, Softmax};
-use super::{check_ids, check_logits, min_rows};
+use super::{check_ids, min_rows};
 use crate::backend::Float;
 use crate::error::{Result, expect_len};
-use crate::ops::{GapOut, GapSide, LogitsShape};
+use crate::ops::{GapOut, GapSide, LogitsShape, check_logits};
 
 pub(crate) fn logprob_gap<T: Float>(
     shape: LogitsShape,

@@ -5,10 +5,12 @@ use rayon::prelude::*;
 use super::candidates::{Entry, candidate_loss, slots};
 use super::softmax::{Scale, Softmax};
 use super::token::{clipped_policy, kl_estimate, ratio, weighted_logprob};
-use super::{check_ids, check_logits, min_rows};
+use super::{check_ids, min_rows};
 use crate::backend::Float;
-use crate::error::{KernelError, Result, expect_len};
-use crate::ops::{CandidateLoss, ClipRange, Clipped, LogitsShape, RowLoss, RowStat, Surrogate, TokenTerm};
+use crate::error::{Result, expect_len};
+use crate::ops::{
+    Clipped, LogitsShape, RowLoss, RowStat, Surrogate, TokenTerm, check_logits, check_row_loss,
+};
 
 /// The arguments as the CPU sees them.
 pub(super) type Args<'a> = RowLoss<&'a [f32], &'a [i32]>;
@@ -20,7 +22,8 @@ pub(crate) fn row_loss<T: Float>(
     stats: &mut [RowStat],
 ) -> Result<()> {
     check_logits("row_loss", "logits", shape, logits.len())?;
-    check_row_loss("row_loss", shape.rows, shape.vocab, &loss)?;
+    check_row_loss("row_loss", shape.rows, &loss)?;
+    check_row_ids("row_loss", shape.rows, shape.vocab, &loss)?;
     expect_len("row_loss", "stats", stats.len(), shape.rows)?;
     let scale = Scale::new(shape.temperature);
     let rows = logits.par_chunks_mut(shape.stride).with_min_len(min_rows(shape.vocab));
@@ -41,45 +44,8 @@ pub(super) fn is_active(loss: &Args<'_>, i: usize) -> bool {
     loss.weights[i] != 0.0 && loss.targets[i] >= 0
 }
 
-pub(super) fn check_row_loss(op: &'static str, rows: usize, vocab: usize, loss: &Args<'_>) -> Result<()> {
-    expect_len(op, "weights", loss.weights.len(), rows)?;
-    expect_len(op, "targets", loss.targets.len(), rows)?;
-    if let TokenTerm::Policy(policy) = &loss.token {
-        check_clip(op, policy.clip)?;
-        expect_len(op, "advantages", policy.advantages.len(), rows)?;
-        match policy.surrogate {
-            Surrogate::Ppo { old_logprobs } => expect_len(op, "old log-probs", old_logprobs.len(), rows)?,
-            Surrogate::Gspo { ratios } => expect_len(op, "ratios", ratios.len(), rows)?,
-            Surrogate::Cispo { old_logprobs } => {
-                expect_len(op, "old log-probs", old_logprobs.len(), rows)?;
-                if let Some(dual) = policy.clip.dual {
-                    let what = format!("cispo bounds every ratio and has no dual clip, {dual} given");
-                    return Err(KernelError::Argument { op, what });
-                }
-            }
-        }
-        if let Some(importance) = policy.importance {
-            expect_len(op, "importance weights", importance.len(), rows)?;
-        }
-    }
-    if let Some(kl) = &loss.kl {
-        expect_len(op, "reference log-probs", kl.reference.len(), rows)?;
-    }
-    if let Some(candidates) = &loss.candidates {
-        let len = rows * candidates.k;
-        expect_len(op, "candidate ids", candidates.ids.len(), len)?;
-        match &candidates.loss {
-            CandidateLoss::ReverseKl { teacher_logprobs, .. } => {
-                expect_len(op, "teacher log-probs", teacher_logprobs.len(), len)?;
-            }
-            CandidateLoss::Policy { advantages, weights, old_logprobs, clip } => {
-                check_clip(op, *clip)?;
-                expect_len(op, "candidate advantages", advantages.len(), len)?;
-                expect_len(op, "candidate weights", weights.len(), len)?;
-                expect_len(op, "candidate old log-probs", old_logprobs.len(), len)?;
-            }
-        }
-    }
+/// Checks the ids of the rows that are read.
+pub(super) fn check_row_ids(op: &'static str, rows: usize, vocab: usize, loss: &Args<'_>) -> Result<()> {
     for i in (0..rows).filter(|i| is_active(loss, *i)) {
         check_ids(op, "targets", &loss.targets[i..=i], vocab)?;
         if let Some(candidates) = &loss.candidates {
@@ -87,15 +53,6 @@ pub(super) fn check_row_loss(op: &'static str, rows: usize, vocab: usize, loss: 
         }
     }
     Ok(())
-}
-
-fn check_clip(op: &'static str, clip: ClipRange) -> Result<()> {
-    let ClipRange { low, high, dual } = clip;
-    if low >= 0.0 && high >= 0.0 && dual.is_none_or(|dual| dual > 1.0) {
-        return Ok(());
-    }
-    let what = format!("clip {low} below and {high} above must not be negative, dual clip {dual:?} above 1");
-    Err(KernelError::Argument { op, what })
 }
 
 /// Loss of row `i`; its logits become their gradient. The flag tells whether any of it differs from 0.

@@ -1,10 +1,12 @@
 //! Arguments and results of the loss operations. `F` is a view of `f32`, `I` a view of `i32`.
 
+mod check;
 mod ratios;
 mod row;
 mod score;
 mod weights;
 
+pub(crate) use check::{Length, check_linear, check_logits, check_row_loss, check_score, unknown_id};
 pub use ratios::sequence_ratios;
 pub use row::{
     CandidateLoss, CandidateTerm, ClipRange, Clipped, KlKind, KlTerm, PolicyTerm, RowLoss, RowStat,
