@@ -54,6 +54,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// `len` zeroed elements.
     fn zeros<T: Element>(&self, len: usize) -> Result<Self::Buffer<T>>;
+    /// `len` elements for an operation to overwrite; until then they may hold anything.
+    fn uninitialized<T: Element>(&self, len: usize) -> Result<Self::Buffer<T>> {
+        self.zeros(len)
+    }
     /// A copy of host memory.
     fn upload<T: Element>(&self, host: &[T]) -> Result<Self::Buffer<T>>;
     /// A copy on the host; waits for the device.

@@ -43,7 +43,7 @@ impl<B: Backend> Transformer<B> {
             c_row: input,
             accumulate: false,
         };
-        let mut d_x = b.zeros(rows * input)?;
+        let mut d_x = b.uninitialized(rows * input)?;
         b.matmul(to_input, self.all(d_y), b.view(weights, range.clone()), self.all_mut(&mut d_x))?;
         Ok(d_x)
     }
@@ -82,7 +82,7 @@ impl<B: Backend> Transformer<B> {
 
         let dims = (tokens, hidden, ff);
         let d_activated = self.linear_backward(weights, grads, &layer.down, &trace.activated, d, dims)?;
-        let mut d_gate_up = b.zeros(tokens * 2 * ff)?;
+        let mut d_gate_up = b.uninitialized(tokens * 2 * ff)?;
         b.swiglu_backward(
             ff,
             self.all(&trace.gate_up),
@@ -96,8 +96,8 @@ impl<B: Backend> Transformer<B> {
 
         let dims = (tokens, hidden, shape.out_width());
         let d_attended = self.linear_backward(weights, grads, &layer.output, &trace.attended, d, dims)?;
-        let mut d_qk = b.zeros(tokens * shape.qk_width())?;
-        let mut d_qkv = b.zeros(tokens * shape.qkv_width())?;
+        let mut d_qk = b.uninitialized(tokens * shape.qk_width())?;
+        let mut d_qkv = b.uninitialized(tokens * shape.qkv_width())?;
         b.attention_backward(
             shape,
             &batch.sequences,
@@ -133,7 +133,6 @@ impl<B: Backend> Transformer<B> {
     /// `grads[range] += part`, as a product with the 1 x 1 identity, so that no operation is needed for it.
     fn add(&self, grads: &mut B::Buffer<f32>, range: &Range<usize>, part: &B::Buffer<f32>) -> Result<()> {
         let b = &self.backend;
-        let one = b.upload(&[1f32])?;
         let n = range.len();
         let shape = Matmul {
             m: 1,
@@ -144,7 +143,7 @@ impl<B: Backend> Transformer<B> {
             c_row: n,
             accumulate: true,
         };
-        b.matmul(shape, self.all(&one), self.all(part), b.view_mut(grads, range.clone()))
+        b.matmul(shape, self.one(), self.all(part), b.view_mut(grads, range.clone()))
     }
 
     /// Adds the gradient of the embedding lookup.

@@ -89,6 +89,19 @@ impl ParameterLayout {
         Self { parameters, layers, embedding, norm, head }
     }
 
+    /// Ranges of neighbouring parameters that are all matrices, or all vectors.
+    pub(crate) fn runs(&self) -> Vec<(bool, Range<usize>)> {
+        let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
+        for parameter in &self.parameters {
+            let (is_matrix, range) = (parameter.shape.len() > 1, parameter.range.clone());
+            match runs.last_mut() {
+                Some((same, run)) if *same == is_matrix => run.end = range.end,
+                _ => runs.push((is_matrix, range)),
+            }
+        }
+        runs
+    }
+
     /// Length of the flat buffer.
     pub fn len(&self) -> usize {
         self.parameters.last().map_or(0, |p| p.range.end)

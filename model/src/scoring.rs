@@ -52,7 +52,7 @@ impl<B: Backend> Transformer<B> {
         }
         let candidate_ids = b.upload(&candidate_ids)?;
         let top_k = request.top_k.min(self.config.vocab_size);
-        let mut scratch = b.zeros::<f32>(shape.scratch_len())?;
+        let mut scratch = b.uninitialized::<f32>(shape.scratch_len())?;
         let mut logprobs = b.zeros::<f32>(rows)?;
         let mut lse = b.zeros::<f32>(rows)?;
         let mut entropy = b.zeros::<f32>(rows)?;

@@ -218,7 +218,7 @@ impl<B: Backend> Trainer<B> {
     /// A copy of the weights as they are now.
     pub fn weights(&self) -> Result<Weights<B>> {
         let b = &self.transformer.backend;
-        let mut flat = b.zeros(self.transformer.layout.len())?;
+        let mut flat = b.uninitialized(self.transformer.layout.len())?;
         b.copy(self.transformer.all_mut(&mut flat), self.transformer.all(&self.weights.flat))?;
         Ok(Weights { flat })
     }
@@ -299,7 +299,8 @@ impl<B: Backend> Trainer<B> {
         let ragged = transformer.ragged(batch.iter().map(|s| s.ids.as_slice()))?;
         let rows = DeviceRows::new(transformer, batch, &ragged.sequences)?;
 
-        let mut inputs = vec![transformer.embed(weights, &ragged.ids)?];
+        let ids = transformer.ids(&ragged.ids);
+        let mut inputs = vec![transformer.embed(weights, ids, ragged.tokens)?];
         let mut traces: Vec<Option<LayerTrace<B>>> = Vec::new();
         for index in 0..config.layers {
             let (output, trace) = transformer.layer_forward(weights, index, &inputs[index], &ragged)?;
@@ -307,7 +308,8 @@ impl<B: Backend> Trainer<B> {
             traces.push((!self.recompute).then_some(trace));
         }
         let last = inputs.pop().expect("the embedding is there");
-        let selected = transformer.gather(&last, &rows.selected)?;
+        let selected_rows = transformer.ids(&rows.selected);
+        let selected = transformer.rows(transformer.all(&last), selected_rows, rows.count)?;
         let normed = transformer.norm(weights, &transformer.layout.norm, &selected)?;
 
         let shape = LinearShape {
@@ -318,7 +320,7 @@ impl<B: Backend> Trainer<B> {
             hidden: transformer.all(&normed),
             weight: b.view(weights, transformer.layout.head.clone()),
         };
-        let mut scratch = b.zeros(shape.scratch_len())?;
+        let mut scratch = b.uninitialized(shape.scratch_len())?;
         let ratios = match objective {
             Objective::Policy(PolicyObjective { surrogate: SurrogateKind::Gspo, .. }) => {
                 Some(rows.sequence_ratios(b, shape, head, &mut scratch)?)
@@ -338,15 +340,11 @@ impl<B: Backend> Trainer<B> {
                 stats: b.view_mut(&mut stats, 0..rows.count),
             },
         )?;
-        rows.add_stats(&b.download(b.view(&stats, 0..rows.count))?, sums);
-        sums.tokens += ragged.tokens;
-
         let grads = &mut self.grads;
         let mut d_selected = b.zeros(rows.count * config.hidden_size)?;
         let norm = &transformer.layout.norm;
         transformer.norm_backward(weights, grads, norm, &selected, &d_normed, &mut d_selected)?;
         let mut d = b.zeros(ragged.tokens * config.hidden_size)?;
-        let selected_rows = b.view(&rows.selected, 0..rows.count);
         let target = transformer.all_mut(&mut d);
         b.embedding_backward(config.hidden_size, selected_rows, transformer.all(&d_selected), target)?;
         for index in (0..config.layers).rev() {
@@ -356,7 +354,11 @@ impl<B: Backend> Trainer<B> {
             };
             transformer.layer_backward(weights, grads, index, &inputs[index], &trace, &ragged, &mut d)?;
         }
-        transformer.embed_backward(grads, &ragged.ids, &d)
+        transformer.embed_backward(grads, &ragged.ids, &d)?;
+        // Waits for the device, so it comes when all of its work is queued.
+        rows.add_stats(&b.download(b.view(&stats, 0..rows.count))?, sums);
+        sums.tokens += ragged.tokens;
+        Ok(())
     }
 
     fn update(&mut self, report: StepReport) -> Result<StepReport> {
@@ -369,8 +371,7 @@ impl<B: Backend> Trainer<B> {
         self.step += 1;
         let clip = f64::from(self.config.grad_clip);
         let grad_scale = if grad_norm > clip { clip / grad_norm } else { 1.0 };
-        for parameter in &transformer.layout.parameters {
-            let is_matrix = parameter.shape.len() > 1;
+        for (is_matrix, range) in transformer.layout.runs() {
             let step = AdamW {
                 learning_rate: self.config.learning_rate,
                 betas: self.config.betas,
@@ -379,13 +380,12 @@ impl<B: Backend> Trainer<B> {
                 step: self.step,
                 grad_scale: grad_scale as f32,
             };
-            let range = || parameter.range.clone();
             b.adamw(
                 step,
-                b.view_mut(&mut self.weights.flat, range()),
-                b.view(&self.grads, range()),
-                b.view_mut(&mut self.first, range()),
-                b.view_mut(&mut self.second, range()),
+                b.view_mut(&mut self.weights.flat, range.clone()),
+                b.view(&self.grads, range.clone()),
+                b.view_mut(&mut self.first, range.clone()),
+                b.view_mut(&mut self.second, range),
             )?;
         }
         Ok(StepReport { step: self.step, grad_norm, ..report })

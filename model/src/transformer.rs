@@ -28,7 +28,14 @@ pub struct Transformer<B: Backend> {
     pub layout: Arc<ParameterLayout>,
     /// The device.
     pub backend: B,
-    rope: Arc<RopeTable<B::Buffer<f32>>>,
+    tables: Arc<Tables<B>>,
+}
+
+/// What every forward and backward reads.
+struct Tables<B: Backend> {
+    rope: RopeTable<B::Buffer<f32>>,
+    /// The 1 x 1 identity.
+    one: B::Buffer<f32>,
 }
 
 /// Keys and values of every layer, in blocks.
@@ -146,13 +153,19 @@ impl<B: Backend> Transformer<B> {
             }
         }
         let rope = RopeTable { cos: backend.upload(&cos)?, sin: backend.upload(&sin)? };
+        let tables = Arc::new(Tables { rope, one: backend.upload(&[1.0])? });
         let layout = Arc::new(ParameterLayout::new(&config));
-        Ok(Self { config, layout, backend, rope: Arc::new(rope) })
+        Ok(Self { config, layout, backend, tables })
     }
 
     /// The same model with its operations on another backend of the same device: other threads, say.
     pub fn on(&self, backend: B) -> Self {
-        Self { config: self.config.clone(), layout: self.layout.clone(), backend, rope: self.rope.clone() }
+        Self {
+            config: self.config.clone(),
+            layout: self.layout.clone(),
+            backend,
+            tables: self.tables.clone(),
+        }
     }
 
     pub(crate) fn all<'a>(&self, buffer: &'a B::Buffer<f32>) -> B::View<'a, f32> {
@@ -164,7 +177,7 @@ impl<B: Backend> Transformer<B> {
         self.backend.view_mut(buffer, 0..len)
     }
 
-    fn ids<'a>(&self, buffer: &'a B::Buffer<u32>) -> B::View<'a, u32> {
+    pub(crate) fn ids<'a>(&self, buffer: &'a B::Buffer<u32>) -> B::View<'a, u32> {
         self.backend.view(buffer, 0..self.backend.len(buffer))
     }
 
@@ -178,7 +191,13 @@ impl<B: Backend> Transformer<B> {
     }
 
     pub(crate) fn rope(&self) -> RopeTable<B::View<'_, f32>> {
-        RopeTable { cos: self.all(&self.rope.cos), sin: self.all(&self.rope.sin) }
+        let RopeTable { cos, sin } = &self.tables.rope;
+        RopeTable { cos: self.all(cos), sin: self.all(sin) }
+    }
+
+    /// The 1 x 1 identity.
+    pub(crate) fn one(&self) -> B::View<'_, f32> {
+        self.all(&self.tables.one)
     }
 
     /// `y [rows, out] (+)= x [rows, in] w [out, in]^T`.
@@ -223,13 +242,27 @@ impl<B: Backend> Transformer<B> {
         })
     }
 
-    pub(crate) fn embed(&self, weights: &B::Buffer<f32>, ids: &B::Buffer<u32>) -> Result<B::Buffer<f32>> {
-        let b = &self.backend;
+    /// Embeddings of `tokens` ids.
+    pub(crate) fn embed(
+        &self,
+        weights: &B::Buffer<f32>,
+        ids: B::View<'_, u32>,
+        tokens: usize,
+    ) -> Result<B::Buffer<f32>> {
+        self.rows(self.backend.view(weights, self.layout.embedding.clone()), ids, tokens)
+    }
+
+    /// `count` rows of a `[_, hidden]` table.
+    pub(crate) fn rows(
+        &self,
+        table: B::View<'_, f32>,
+        rows: B::View<'_, u32>,
+        count: usize,
+    ) -> Result<B::Buffer<f32>> {
         let hidden = self.config.hidden_size;
-        let mut x = b.zeros(b.len(ids) * hidden)?;
-        let table = b.view(weights, self.layout.embedding.clone());
-        b.embedding(hidden, self.ids(ids), table, self.all_mut(&mut x))?;
-        Ok(x)
+        let mut out = self.backend.uninitialized(count * hidden)?;
+        self.backend.embedding(hidden, rows, table, self.all_mut(&mut out))?;
+        Ok(out)
     }
 
     pub(crate) fn norm(
@@ -239,7 +272,7 @@ impl<B: Backend> Transformer<B> {
         x: &B::Buffer<f32>,
     ) -> Result<B::Buffer<f32>> {
         let b = &self.backend;
-        let mut out = b.zeros(b.len(x))?;
+        let mut out = b.uninitialized(b.len(x))?;
         let weight = b.view(weights, range.clone());
         b.rms_norm(self.config.rms_norm_eps, self.all(x), weight, self.all_mut(&mut out))?;
         Ok(out)
@@ -252,20 +285,20 @@ impl<B: Backend> Transformer<B> {
         weights: &B::Buffer<f32>,
         layer: &LayerRanges,
         x: &B::Buffer<f32>,
-        positions: &B::Buffer<u32>,
+        positions: B::View<'_, u32>,
         tokens: usize,
     ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
         let (b, shape) = (&self.backend, self.shape());
         let normed = self.norm(weights, &layer.input_norm, x)?;
-        let mut qkv = b.zeros(tokens * shape.qkv_width())?;
+        let mut qkv = b.uninitialized(tokens * shape.qkv_width())?;
         let weight = b.view(weights, layer.qkv.clone());
         let dims = (tokens, shape.qkv_width(), self.config.hidden_size);
         self.linear(self.all(&normed), weight, self.all_mut(&mut qkv), dims, false)?;
-        let mut qk = b.zeros(tokens * shape.qk_width())?;
+        let mut qk = b.uninitialized(tokens * shape.qk_width())?;
         b.qk_norm_rope(
             shape,
             self.all(&qkv),
-            self.ids(positions),
+            positions,
             self.rope(),
             b.view(weights, layer.q_norm.clone()),
             b.view(weights, layer.k_norm.clone()),
@@ -286,19 +319,19 @@ impl<B: Backend> Transformer<B> {
     ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
         let b = &self.backend;
         let (hidden, ff) = (self.config.hidden_size, self.config.intermediate_size);
-        let mut middle = b.zeros(tokens * hidden)?;
+        let mut middle = b.uninitialized(tokens * hidden)?;
         b.copy(self.all_mut(&mut middle), self.all(x))?;
         let weight = b.view(weights, layer.output.clone());
         let dims = (tokens, hidden, self.shape().out_width());
         self.linear(self.all(attended), weight, self.all_mut(&mut middle), dims, true)?;
         let middle_normed = self.norm(weights, &layer.post_norm, &middle)?;
-        let mut gate_up = b.zeros(tokens * 2 * ff)?;
+        let mut gate_up = b.uninitialized(tokens * 2 * ff)?;
         let weight = b.view(weights, layer.gate_up.clone());
         let dims = (tokens, 2 * ff, hidden);
         self.linear(self.all(&middle_normed), weight, self.all_mut(&mut gate_up), dims, false)?;
-        let mut activated = b.zeros(tokens * ff)?;
+        let mut activated = b.uninitialized(tokens * ff)?;
         b.swiglu(ff, self.all(&gate_up), self.all_mut(&mut activated))?;
-        let mut output = b.zeros(tokens * hidden)?;
+        let mut output = b.uninitialized(tokens * hidden)?;
         b.copy(self.all_mut(&mut output), self.all(&middle))?;
         let weight = b.view(weights, layer.down.clone());
         self.linear(self.all(&activated), weight, self.all_mut(&mut output), (tokens, hidden, ff), true)?;
@@ -314,9 +347,9 @@ impl<B: Backend> Transformer<B> {
         batch: &Ragged<B>,
     ) -> Result<(B::Buffer<f32>, LayerTrace<B>)> {
         let (b, shape, layer) = (&self.backend, self.shape(), &self.layout.layers[index]);
-        let (normed, qkv, qk) = self.project(weights, layer, x, &batch.positions, batch.tokens)?;
-        let mut attended = b.zeros(batch.tokens * shape.out_width())?;
-        let mut lse = b.zeros(batch.tokens * shape.heads)?;
+        let (normed, qkv, qk) = self.project(weights, layer, x, self.ids(&batch.positions), batch.tokens)?;
+        let mut attended = b.uninitialized(batch.tokens * shape.out_width())?;
+        let mut lse = b.uninitialized(batch.tokens * shape.heads)?;
         b.attention(
             shape,
             &batch.sequences,
@@ -337,7 +370,7 @@ impl<B: Backend> Transformer<B> {
         weights: &B::Buffer<f32>,
         batch: &Ragged<B>,
     ) -> Result<B::Buffer<f32>> {
-        let mut x = self.embed(weights, &batch.ids)?;
+        let mut x = self.embed(weights, self.ids(&batch.ids), batch.tokens)?;
         for index in 0..self.config.layers {
             x = self.layer_forward(weights, index, &x, batch)?.0;
         }
@@ -355,20 +388,11 @@ impl<B: Backend> Transformer<B> {
 
     fn head(&self, weights: &B::Buffer<f32>, hidden: B::View<'_, f32>, rows: usize) -> Result<Vec<f32>> {
         let b = &self.backend;
-        let mut logits = b.zeros(rows * self.config.vocab_size)?;
+        let mut logits = b.uninitialized(rows * self.config.vocab_size)?;
         let weight = b.view(weights, self.layout.head.clone());
         let dims = (rows, self.config.vocab_size, self.config.hidden_size);
         self.linear(hidden, weight, self.all_mut(&mut logits), dims, false)?;
         b.download(self.all(&logits))
-    }
-
-    /// Gathers `rows` of a `[tokens, hidden]` buffer.
-    pub(crate) fn gather(&self, x: &B::Buffer<f32>, rows: &B::Buffer<u32>) -> Result<B::Buffer<f32>> {
-        let b = &self.backend;
-        let hidden = self.config.hidden_size;
-        let mut out = b.zeros(b.len(rows) * hidden)?;
-        b.embedding(hidden, self.ids(rows), self.all(x), self.all_mut(&mut out))?;
-        Ok(out)
     }
 
     /// Device memory for keys and values: `blocks` blocks of `block_size` tokens in every layer.
@@ -399,21 +423,25 @@ impl<B: Backend> Transformer<B> {
         let shape = PagedShape { qkv: self.shape(), block_size: pool.block_size };
         let layer_len = pool.blocks * shape.block_len();
         let tokens = step.ids.len();
-        let ids = b.upload(&step.ids)?;
-        let positions = b.upload(&step.positions)?;
-        let slots = b.upload(&step.slots)?;
-        let tables = b.upload(&step.block_tables)?;
-        let mut x = self.embed(weights, &ids)?;
+        // One copy for everything that the device must know about the step.
+        let parts = [&step.ids, &step.positions, &step.slots, &step.block_tables, &step.logit_rows];
+        let words = b.upload(&parts.map(Vec::as_slice).concat())?;
+        let mut end = 0;
+        let [ids, positions, slots, tables, logit_rows] = parts.map(|part| {
+            end += part.len();
+            b.view(&words, end - part.len()..end)
+        });
+        let mut x = self.embed(weights, ids, tokens)?;
         for (index, layer) in self.layout.layers.iter().enumerate() {
-            let (_, qkv, qk) = self.project(weights, layer, &x, &positions, tokens)?;
+            let (_, qkv, qk) = self.project(weights, layer, &x, positions, tokens)?;
             let range = index * layer_len..(index + 1) * layer_len;
             let target = b.view_mut(&mut pool.buffer, range.clone());
-            b.paged_store(shape, self.ids(&slots), self.all(&qk), self.all(&qkv), target)?;
-            let mut attended = b.zeros(tokens * shape.qkv.out_width())?;
+            b.paged_store(shape, slots, self.all(&qk), self.all(&qkv), target)?;
+            let mut attended = b.uninitialized(tokens * shape.qkv.out_width())?;
             b.paged_attention(
                 shape,
                 &step.segments,
-                self.ids(&tables),
+                tables,
                 self.all(&qk),
                 b.view(&pool.buffer, range),
                 self.all_mut(&mut attended),
@@ -423,8 +451,7 @@ impl<B: Backend> Transformer<B> {
         if step.logit_rows.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = b.upload(&step.logit_rows)?;
-        let wanted = self.gather(&x, &rows)?;
+        let wanted = self.rows(self.all(&x), logit_rows, step.logit_rows.len())?;
         let normed = self.norm(weights, &self.layout.norm, &wanted)?;
         self.head(weights, self.all(&normed), step.logit_rows.len())
     }

@@ -203,6 +203,10 @@ impl Backend for Cuda {
         }
         Ok(buffer)
     }
+    fn uninitialized<T: Element>(&self, len: usize) -> Result<CudaBuffer<T>> {
+        // The device's own method of this name: the one of the trait is for other crates.
+        Self::uninitialized(self, len)
+    }
     fn upload<T: Element>(&self, host: &[T]) -> Result<CudaBuffer<T>> {
         let mut buffer = self.uninitialized(host.len())?;
         self.write(buffer.view_mut(0..host.len()), host)?;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use openclaw_kernels::ops::QkvShape;
 
 use crate::cases::{Random, assert_close, assert_gradient, dot, qkv_shape, refusal, wide};
-use crate::devices::{Device, bits, on_every_device};
+use crate::devices::{Device, Operations, bits, can_emulate, on_every_device};
 
 on_every_device!(
     every_sequence_agrees_with_the_definition,
@@ -17,8 +17,13 @@ on_every_device!(
 
 /// Lengths around the block of 64 rows, and none at all.
 pub const LENGTHS: [usize; 7] = [1, 63, 0, 64, 65, 130, 0];
-/// Heads, kv heads and widths: 1, 2 and 4 heads for each kv head.
-pub const HEADS: [(usize, usize, usize); 4] = [(2, 2, 6), (4, 2, 16), (4, 1, 32), (2, 1, 66)];
+/// Heads, kv heads and the width of a head.
+type Heads = (usize, usize, usize);
+/// 1, 2 and 4 heads for each kv head.
+pub const HEADS: [Heads; 4] = [(2, 2, 6), (4, 2, 16), (4, 1, 32), (2, 1, 66)];
+/// Heads and lengths of which one case is enough: more heads than a tile has rows of, and wide ones.
+const OTHERS: [(Heads, &[usize]); 3] =
+    [((70, 1, 2), &[3, 2]), ((3, 1, 64), &[70, 1]), ((1, 1, 200), &[35, 40])];
 
 /// Output and log-sum-exp of one sequence.
 pub fn definition(shape: QkvShape, qk: &[f64], qkv: &[f64]) -> (Vec<f64>, Vec<f64>) {
@@ -56,7 +61,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new((heads, kv_heads, head_dim): (usize, usize, usize), lengths: &[usize]) -> Self {
+    pub fn new((heads, kv_heads, head_dim): Heads, lengths: &[usize]) -> Self {
         let shape = qkv_shape(heads, kv_heads, head_dim);
         let mut random = Random::new((heads + kv_heads + head_dim) as u64);
         let mut tokens = 0;
@@ -146,8 +151,8 @@ impl Batch {
 }
 
 fn every_sequence_agrees_with_the_definition(device: &Device) {
-    for heads in HEADS {
-        let batch = Batch::new(heads, &LENGTHS);
+    for (heads, lengths) in HEADS.map(|heads| (heads, &LENGTHS[..])).into_iter().chain(OTHERS) {
+        let batch = Batch::new(heads, lengths);
         let [out, lse] = batch.forward(device);
         for tokens in &batch.sequences {
             let (expected, expected_lse) =
@@ -162,7 +167,8 @@ fn every_sequence_agrees_with_the_definition(device: &Device) {
 }
 
 fn gradients_are_slopes(device: &Device) {
-    for (heads, lengths) in HEADS.iter().map(|h| (*h, &LENGTHS[..])).chain([((2, 1, 2), &[3, 2][..])]) {
+    let others = OTHERS.into_iter().chain([((2, 1, 2), &[3, 2][..])]);
+    for (heads, lengths) in HEADS.map(|heads| (heads, &LENGTHS[..])).into_iter().chain(others) {
         let batch = Batch::new(heads, lengths);
         let [d_qk, d_qkv] = batch.backward(device);
         for tokens in &batch.sequences {
@@ -259,5 +265,19 @@ fn wrong_arguments_are_named(device: &Device) {
             cpu.attention_backward(shape, one, &x[..36], &x, out, lse, d_out, &mut d_qk, &mut d_qkv)
         }));
         assert_eq!(e, format!("attention_backward: {expected}"));
+    }
+}
+
+#[test]
+fn heads_that_cuda_is_not_compiled_for_are_refused() {
+    if can_emulate() {
+        let (shape, x) = (qkv_shape(1, 1, 258), vec![0.5; 3 * 258]);
+        let run = |device: &dyn Operations| {
+            let sequence = std::slice::from_ref(&(0..1));
+            device.attention(shape, sequence, &x[..2 * 258], &x, &mut [0.0; 258], &mut [0.0])
+        };
+        Device::Cpu.on(1, run).expect("the CPU takes any width");
+        let e = refusal(Device::Emulated.on(1, run));
+        assert_eq!(e, "attention: head_dim 258 is more than 256, the most on CUDA");
     }
 }

@@ -1,7 +1,9 @@
 //! RMS norm of rows.
 
+use openclaw_kernels::{Backend, Cuda, Result};
+
 use crate::cases::{Random, assert_close, assert_gradient, dot, refusal, wide};
-use crate::devices::{Device, bits, on_every_device};
+use crate::devices::{Device, bits, can_emulate, on_every_device};
 
 on_every_device!(
     rows_agree_with_the_definition,
@@ -103,4 +105,22 @@ fn wrong_lengths_are_named(device: &Device) {
         assert_eq!(backward(6, 6, 3, 3), "rms_norm_backward: d_x has 3 elements, expected 6");
         assert_eq!(backward(6, 6, 6, 2), "rms_norm_backward: d_weight has 2 elements, expected 3");
     });
+}
+
+#[test]
+fn a_row_gives_the_same_bits_wherever_it_lies_in_memory() {
+    if !can_emulate() {
+        return;
+    }
+    let (row, weight) = (Random::new(9).values(48, 2.0), Random::new(10).values(48, 1.0));
+    let device = Cuda::emulated().expect("can_emulate() saw that it can");
+    // From the first place alone can four elements be read at once.
+    let run = |start: usize| -> Result<Vec<u32>> {
+        let x = device.upload(&[vec![0.0; start], row.clone()].concat())?;
+        let (weight, mut out) = (device.upload(&weight)?, device.upload(&[f32::NAN; 48])?);
+        let out_view = device.view_mut(&mut out, 0..48);
+        device.rms_norm(1e-6, device.view(&x, start..start + 48), device.view(&weight, 0..48), out_view)?;
+        Ok(bits(&device.download(device.view(&out, 0..48))?))
+    };
+    assert_eq!(run(0).expect("valid arguments"), run(3).expect("valid arguments"));
 }

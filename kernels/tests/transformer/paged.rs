@@ -9,6 +9,7 @@ use crate::devices::{Device, Operations, bits, on_every_device};
 on_every_device!(
     decoding_and_chunked_prefill_equal_plain_attention,
     decoding_agrees_with_the_definition_and_not_with_its_neighbours,
+    long_contexts_are_read_whole,
     storing_writes_its_slots_alone,
     wrong_arguments_are_named_and_change_nothing,
 );
@@ -74,6 +75,17 @@ impl Layout {
         Self { shape: PagedShape { qkv: batch.shape, block_size }, blocks, tables, steps }
     }
 
+    /// A pool with every token in its slot, and NaN elsewhere.
+    fn store(&self, ops: &dyn Operations, batch: &Batch) -> Vec<f32> {
+        let mut pool = vec![f32::NAN; self.blocks * self.shape.block_len()];
+        for step in &self.steps {
+            let qk = gather(&batch.qk, batch.shape.qk_width(), &step.tokens);
+            let qkv = gather(&batch.qkv, batch.shape.qkv_width(), &step.tokens);
+            ops.paged_store(self.shape, &step.slots, &qk, &qkv, &mut pool).expect("valid arguments");
+        }
+        pool
+    }
+
     /// Outputs of the whole batch. What was never stored is NaN, so that reading it would show.
     fn run(&self, cpu: &dyn Operations, batch: &Batch) -> Vec<f32> {
         let width = batch.shape.out_width();
@@ -119,16 +131,7 @@ fn decoding_agrees_with_the_definition_and_not_with_its_neighbours(device: &Devi
         let layout = Layout::new(&batch, 16, 1, 2);
         // Everything is stored first; then the last token of every sequence is decoded in one step.
         let last: Vec<usize> = batch.sequences.iter().map(|s| s.end - 1).collect();
-        let slots: Vec<u32> = layout.steps.iter().flat_map(|s| s.slots.clone()).collect();
-        let tokens: Vec<usize> = layout.steps.iter().flat_map(|s| s.tokens.clone()).collect();
-        let mut pool = vec![f32::NAN; layout.blocks * layout.shape.block_len()];
-        let (qk, qkv) = (
-            gather(&batch.qk, batch.shape.qk_width(), &tokens),
-            gather(&batch.qkv, batch.shape.qkv_width(), &tokens),
-        );
-        device
-            .on(1, |cpu| cpu.paged_store(layout.shape, &slots, &qk, &qkv, &mut pool))
-            .expect("valid arguments");
+        let pool = device.on(1, |ops| layout.store(ops, &batch));
         let segments: Vec<PagedSegment> = batch
             .sequences
             .iter()
@@ -163,6 +166,35 @@ fn decoding_agrees_with_the_definition_and_not_with_its_neighbours(device: &Devi
                 .expect("valid arguments");
             assert!(bits(&alone) == bits(found), "{heads:?}: row {row} depends on its neighbours");
         }
+    }
+}
+
+fn long_contexts_are_read_whole(device: &Device) {
+    // Beyond 512 keys CUDA splits a tile's keys over blocks: one new token, a few, and two tiles of them.
+    for ((heads, kv_heads, head_dim), new) in [((2, 1, 16), 1), ((2, 1, 16), 40), ((3, 1, 6), 5)] {
+        let batch = Batch::new((heads, kv_heads, head_dim), &[3, 1300]);
+        let (width, sequence) = (batch.shape.out_width(), batch.sequences[1].clone());
+        let layout = Layout::new(&batch, 16, 3, 4);
+        let stored = device.on(1, |ops| layout.store(ops, &batch));
+        let segment = PagedSegment {
+            row: 0,
+            new,
+            past: sequence.len() - new,
+            table: layout.steps[0].segments[1].table,
+        };
+        let tokens: Vec<usize> = (sequence.end - new..sequence.end).collect();
+        let queries = gather(&batch.qk, batch.shape.qk_width(), &tokens);
+        let found = device.on_any_threads(|ops| {
+            let mut out = vec![f32::NAN; new * width];
+            ops.paged_attention(layout.shape, &[segment], &layout.tables, &queries, &stored, &mut out)
+                .expect("valid arguments");
+            vec![out]
+        });
+        let tokens: Vec<usize> = sequence.collect();
+        let qk = wide(&gather(&batch.qk, batch.shape.qk_width(), &tokens));
+        let qkv = wide(&gather(&batch.qkv, batch.shape.qkv_width(), &tokens));
+        let (expected, _) = definition(batch.shape, &qk, &qkv);
+        assert_close(&format!("{new} tokens"), &found[0], &expected[expected.len() - new * width..], 4e-6);
     }
 }
 
