@@ -6,10 +6,12 @@
 mod backend;
 pub mod cpu;
 pub mod cuda;
+mod device;
 mod error;
 pub mod ops;
 
 pub use backend::{Backend, Element, Float};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
+pub use device::{Device, DeviceBuffer, DeviceView, DeviceViewMut, Place};
 pub use error::{KernelError, Result};
