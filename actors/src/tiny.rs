@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     breaker::BreakerConfig,
-    engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
+    engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
     journal::{Journal, Record, Recorded, TurnMark},
     judge::Judged,
     optimizer::BuildTrainer,
@@ -61,7 +61,7 @@ impl Tiny {
         // Ten times the usual spread, so that prompts matter to the distribution.
         let mut flat = random_weights(&config, seed);
         flat.iter_mut().filter(|value| **value != 1.0).for_each(|value| *value *= 10.0);
-        let device = Device::new("tiny", 1).expect("one thread");
+        let device = Device::new(Place::Cpu, "tiny", 1).expect("one thread");
         let transformer = Transformer::new(config, device).expect("a valid shape");
         let weights = Arc::new(Weights::from_host(&transformer, &flat).expect("the right length"));
         Self { transformer, flat: Arc::new(flat), weights }

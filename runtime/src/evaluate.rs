@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
-use openclaw_actors::engine::PolicyWeights;
+use openclaw_actors::engine::{Place, PolicyWeights};
 use openclaw_environments::persona::Split;
 use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams, SequenceId};
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub struct EvaluateArgs {
 
 /// Evaluates and prints the table.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
-    let model = LoadedModel::open(&args.model, args.threads)?;
+    let model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
     let scores = evaluate(&model, args.seed, args.cases, |case, answer| {
         if args.show_wrong {
             let last = case.messages.last().and_then(|message| message["content"].as_str());

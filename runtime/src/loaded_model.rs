@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use openclaw_actors::{
-    engine::{Device, EngineText, PolicyWeights, ServingModel},
+    engine::{Device, EngineText, Place, PolicyWeights, ServingModel},
     optimizer::BuildTrainer,
     policy::BuildModel,
 };
@@ -35,22 +35,31 @@ pub struct LoadedModel {
     pub weights: PolicyWeights,
     /// Its shape.
     pub transformer: Transformer<Device>,
+    place: Place,
 }
 
 impl LoadedModel {
-    /// Reads a checkpoint folder; `threads` are for what is asked of [`LoadedModel::transformer`] itself.
-    pub fn open(path: &Path, threads: usize) -> anyhow::Result<Self> {
+    /// Reads a checkpoint folder onto a device; `threads`, where that is the CPU, are for what is asked of
+    /// [`LoadedModel::transformer`] itself.
+    pub fn open(path: &Path, place: Place, threads: usize) -> anyhow::Result<Self> {
         let (config, flat) = checkpoint::load(path)?;
         let tokenizer = Tokenizer::from_dir(path)?;
         let template = ChatTemplate::from_dir(path)?;
         let generation = GenerationConfig::from_dir(path)?;
         let context_tokens = config.max_positions;
-        let device = Device::new("model", threads)?;
+        let device = Device::new(place, "model", threads)?;
         let transformer = Transformer::new(config, device)
             .with_context(|| format!("cannot prepare the model in {}", path.display()))?;
         let weights = Arc::new(Weights::from_host(&transformer, &flat)?);
         let text = EngineText { tokenizer, template, context_tokens };
-        Ok(Self { path: path.to_owned(), text, end_ids: generation.eos_token_ids, weights, transformer })
+        Ok(Self {
+            path: path.to_owned(),
+            text,
+            end_ids: generation.eos_token_ids,
+            weights,
+            transformer,
+            place,
+        })
     }
 
     /// A batcher on this model's own threads.
@@ -80,10 +89,10 @@ impl LoadedModel {
         name: &str,
     ) -> BuildModel {
         let (transformer, tokenizer) = (self.transformer.clone(), self.text.tokenizer.clone());
-        let (end_ids, name) = (self.end_ids.clone(), name.to_owned());
+        let (end_ids, name, place) = (self.end_ids.clone(), name.to_owned(), self.place);
         let config = batcher_config(max_batch_tokens, kv_tokens);
         Arc::new(move |version| {
-            let device = Device::new(&name, threads).map_err(|error| error.to_string())?;
+            let device = Device::new(place, &name, threads).map_err(|error| error.to_string())?;
             let transformer = transformer.on(device);
             let (tokenizer, end_ids) = (tokenizer.clone(), end_ids.clone());
             Batcher::new(transformer, tokenizer, end_ids, config, version.number, version.weights)
@@ -94,10 +103,10 @@ impl LoadedModel {
 
     /// Builds the trainer, on threads of its own, with the weights it ships with.
     pub fn training(&self, config: AdamWConfig, micro_batch_tokens: usize, threads: usize) -> BuildTrainer {
-        let (transformer, weights) = (self.transformer.clone(), self.weights.clone());
+        let (transformer, weights, place) = (self.transformer.clone(), self.weights.clone(), self.place);
         Arc::new(move || {
             let error = |error: openclaw_kernels::KernelError| error.to_string();
-            let transformer = transformer.on(Device::new("train", threads).map_err(error)?);
+            let transformer = transformer.on(Device::new(place, "train", threads).map_err(error)?);
             let flat = weights.to_host(&transformer).map_err(error)?;
             let mut trainer = Trainer::new(transformer, &flat, config).map_err(error)?;
             trainer.micro_batch_tokens = micro_batch_tokens;

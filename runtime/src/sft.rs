@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use openclaw_actors::engine::Place;
 use openclaw_model::{AdamWConfig, TrainSequence, Trainer, WeightDtype, checkpoint, normalize_messages};
 use serde::Deserialize;
 use serde_json::Value;
@@ -66,7 +67,7 @@ struct Line {
 
 /// Trains and writes the checkpoint.
 pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
-    let model = LoadedModel::open(&args.model, args.threads)?;
+    let model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
     let sequences = read(args, &model)?;
     let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
     let schedule = Schedule {

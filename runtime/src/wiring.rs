@@ -22,7 +22,7 @@ use openclaw_actors::{
     breaker::BreakerConfig,
     chat_client::ChatClient,
     dispatch::{Dispatcher, DispatcherArguments, Route},
-    engine::{Engine, EngineLimits},
+    engine::{Engine, EngineLimits, Place},
     inbox::{Inbox, InboxLimits},
     journal::Journal,
     judge::{Judge, JudgeConfig, JudgeEngine, Judged, RecentVerdicts},
@@ -126,18 +126,29 @@ struct Builder<'a> {
     panel: Panel,
 }
 
+/// Where the tensors of a node live; logs what `auto` chose.
+fn place_of(device: topology::Device) -> Place {
+    match device {
+        topology::Device::Cpu => Place::Cpu,
+        topology::Device::Cuda(number) => Place::Cuda(number),
+        topology::Device::Auto => {
+            let (place, why) = Place::auto();
+            info!(device = %place, reason = why.as_deref().unwrap_or("it computes"), "device chosen");
+            place
+        }
+    }
+}
+
 /// Makes the actors of `node`. Loads the checkpoints, and the version that the run goes on with; starts nothing.
 pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
-    if let topology::Device::Cuda(number) = node.device {
-        bail!("device: cuda:{number} cannot serve yet; use \"auto\" or \"cpu\"");
-    }
+    let place = place_of(node.device);
     let mut models = BTreeMap::new();
     let judge_model = topology.actors.judge.model.as_ref();
     let teacher_model = topology.actors.teacher.as_ref().map(|teacher| &teacher.model);
     for name in [Some(&topology.actors.policy.model), judge_model, teacher_model].into_iter().flatten() {
         if !models.contains_key(name) {
             let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
-            models.insert(name.clone(), LoadedModel::open(&table.path, node.serve_threads)?);
+            models.insert(name.clone(), LoadedModel::open(&table.path, place, node.serve_threads)?);
         }
     }
     let limits = InboxLimits::default();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use openclaw_kernels::ops::ClipRange;
+use openclaw_kernels::{Place, ops::ClipRange};
 use openclaw_model::{
     AdamWConfig, GenerateEvent, GenerateRequest, Objective, PolicyObjective, SamplingParams, ScoreRequest,
     SurrogateKind, TrainRow, TrainSequence, Trainer,
@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 #[test]
 fn log_probs_of_serving_scoring_and_training_agree_to_1e_4() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
-    let model = LoadedModel::open(&folder, 2).expect("the embedded model");
+    let model = LoadedModel::open(&folder, Place::Cpu, 2).expect("the embedded model");
     let flat = model.weights.to_host(&model.transformer).expect("weights");
     let mut trainer =
         Trainer::new(model.transformer.clone(), &flat, AdamWConfig::default()).expect("a trainer");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use openclaw_kernels::Place;
 use openclaw_model::ScoreRequest;
 use openclaw_runtime::{
     loaded_model::LoadedModel,
@@ -21,7 +22,7 @@ fn message(role: &str, content: &str) -> Value {
 
 #[test]
 fn the_trained_rows_are_the_assistants_tokens_and_their_end() {
-    let model = LoadedModel::open(&nano(), 1).expect("the embedded model");
+    let model = LoadedModel::open(&nano(), Place::Cpu, 1).expect("the embedded model");
     let messages = vec![
         message("user", "hello"),
         message("assistant", "Hello there."),
@@ -45,7 +46,7 @@ fn the_trained_rows_are_the_assistants_tokens_and_their_end() {
 
 #[test]
 fn a_message_that_later_ones_rewrite_is_refused() {
-    let model = LoadedModel::open(&nano(), 1).expect("the embedded model");
+    let model = LoadedModel::open(&nano(), Place::Cpu, 1).expect("the embedded model");
     // The template drops thinking once another user message follows.
     let messages = vec![
         message("user", "2 + 3?"),
@@ -104,7 +105,7 @@ fn fine_tuning_teaches_what_the_conversations_say() {
     ];
     sft::run(&Arguments::parse_from(line).sft).expect("it trains");
     let logprob = |folder: &Path| {
-        let model = LoadedModel::open(folder, 1).expect("a checkpoint");
+        let model = LoadedModel::open(folder, Place::Cpu, 1).expect("a checkpoint");
         let prompt = model.text.prompt_ids(&messages[..1], &[], &Map::new()).expect("a prompt");
         let reply = model.text.tokenizer.encode("Purple turtles.<|im_end|>").expect("text");
         let request =

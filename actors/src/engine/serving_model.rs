@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use openclaw_kernels::Cpu;
+use openclaw_kernels::KernelError;
+pub use openclaw_kernels::{Device, Place};
 use openclaw_model::{
     Batcher, ChatTemplate, GenerateEvent, GenerateRequest, ScoreRequest, Scored, SequenceId, TextError,
     Tokenizer, Weights,
@@ -21,8 +22,9 @@ pub trait ServingModel {
     fn is_idle(&self) -> bool;
     /// New sequences use these weights; running ones end on theirs.
     fn load(&mut self, version: u64, weights: PolicyWeights) -> Result<(), String>;
-    /// Log-probabilities of given ids under the current weights.
-    fn score(&mut self, request: &ScoreRequest) -> Result<Scored, String>;
+    /// Log-probabilities of given ids under the current weights. The inner error is the request's; the outer one
+    /// ends the engine, as that of a step does.
+    fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String>;
     /// The version that new sequences use.
     fn version(&self) -> u64;
 }
@@ -45,16 +47,16 @@ impl ServingModel for Batcher<Device> {
         Batcher::load(self, version, weights);
         Ok(())
     }
-    fn score(&mut self, request: &ScoreRequest) -> Result<Scored, String> {
-        Batcher::score(self, request).map_err(|error| error.to_string())
+    fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String> {
+        match Batcher::score(self, request) {
+            Err(lost @ KernelError::DeviceLost { .. }) => Err(lost.to_string()),
+            scored => Ok(scored.map_err(|error| error.to_string())),
+        }
     }
     fn version(&self) -> u64 {
         Batcher::version(self)
     }
 }
-
-/// Where models live.
-pub type Device = Cpu;
 
 /// One version's parameters.
 pub type PolicyWeights = Arc<Weights<Device>>;

@@ -55,9 +55,12 @@ impl ServingModel for Counting {
         self.version = version;
         Ok(())
     }
-    fn score(&mut self, request: &ScoreRequest) -> Result<Scored, String> {
+    fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String> {
+        if request.ids.contains(&13) {
+            return Err("the device is lost".to_owned());
+        }
         let logprobs = request.ids[request.start..].iter().map(|&id| -(id as f32)).collect();
-        Ok(Scored { logprobs, policy_version: self.version, ..Scored::default() })
+        Ok(Ok(Scored { logprobs, policy_version: self.version, ..Scored::default() }))
     }
     fn version(&self) -> u64 {
         self.version
@@ -168,6 +171,15 @@ async fn scores_are_answered_while_responses_run() {
     let _running = engine.generate(request(1, MOST_EVENTS)).await.expect("accepted");
     let request = ScoreRequest { ids: vec![5, 6, 7], start: 1, ..ScoreRequest::default() };
     assert_eq!(engine.score(request).await.expect("scored").logprobs, [-6.0, -7.0]);
+}
+
+#[tokio::test]
+async fn a_device_that_is_lost_in_a_score_ends_the_engine() {
+    let (engine, exited) = started().await;
+    let request = ScoreRequest { ids: vec![13, 6], start: 1, ..ScoreRequest::default() };
+    let ended = EngineError::Ended { engine: "test".to_owned() };
+    assert_eq!(engine.score(request).await.err(), Some(ended));
+    assert!(exited.await.expect_err("it failed").contains("the device is lost"));
 }
 
 #[test]

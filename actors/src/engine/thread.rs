@@ -178,7 +178,7 @@ impl Thread {
             if self.share.may_score(busy)
                 && let Some(scoring) = self.scorings.pop_front()
             {
-                self.score(model, scoring);
+                self.score(model, scoring)?;
             } else if busy {
                 self.step(model)?;
             }
@@ -260,10 +260,10 @@ impl Thread {
         Ok(())
     }
 
-    fn score(&mut self, model: &mut dyn ServingModel, scoring: Scoring) {
+    fn score(&mut self, model: &mut dyn ServingModel, scoring: Scoring) -> Result<(), String> {
         let started = Instant::now();
         let tokens = scoring.request.ids.len();
-        let scored = model.score(&scoring.request);
+        let scored = model.score(&scoring.request)?;
         let took = started.elapsed();
         self.share.scored(took);
         // The asker may have given up.
@@ -271,6 +271,7 @@ impl Thread {
         let name = || self.name.clone();
         metrics::counter!("openclaw_engine_scored_tokens_total", "engine" => name()).increment(tokens as u64);
         metrics::histogram!("openclaw_engine_score_seconds", "engine" => name()).record(took.as_secs_f64());
+        Ok(())
     }
 
     fn fail_all(&mut self, reason: &str) {

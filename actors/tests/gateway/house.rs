@@ -11,7 +11,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use openclaw_actors::{
-    engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
+    engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
     gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
     journal::{Journal, Record, TurnMark},
     sessions::{Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
@@ -168,8 +168,8 @@ impl ServingModel for Policy {
         Ok(())
     }
 
-    fn score(&mut self, _: &ScoreRequest) -> Result<Scored, String> {
-        Err("this policy only speaks".to_owned())
+    fn score(&mut self, _: &ScoreRequest) -> Result<Result<Scored, String>, String> {
+        Ok(Err("this policy only speaks".to_owned()))
     }
 
     fn version(&self) -> u64 {
@@ -352,7 +352,7 @@ pub fn any_weights() -> PolicyWeights {
         tied: true,
     };
     let flat = random_weights(&shape, 1);
-    let device = Device::new("weights", 1).expect("one thread");
+    let device = Device::new(Place::Cpu, "weights", 1).expect("one thread");
     let transformer = Transformer::new(shape, device).expect("a valid shape");
     Arc::new(Weights::from_host(&transformer, &flat).expect("the right length"))
 }

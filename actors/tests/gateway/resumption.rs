@@ -10,7 +10,7 @@ use std::{
 };
 
 use openclaw_actors::{
-    engine::{Device, Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
+    engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
     gateway::{Gateway, GatewayConfig, GatewayHandle},
     turn::Turn,
 };
@@ -71,7 +71,7 @@ impl ServingModel for Mortal {
     fn load(&mut self, version: u64, weights: PolicyWeights) -> Result<(), String> {
         ServingModel::load(&mut self.model, version, weights)
     }
-    fn score(&mut self, request: &ScoreRequest) -> Result<Scored, String> {
+    fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String> {
         ServingModel::score(&mut self.model, request)
     }
     fn version(&self) -> u64 {
@@ -120,7 +120,7 @@ fn mortal(tokenizer: Tokenizer, fate: Arc<Fate>) -> Mortal {
     let mut flat = random_weights(&config, 3);
     // Larger than usual, so that every token depends on those before it.
     flat.iter_mut().filter(|weight| **weight != 1.0).for_each(|weight| *weight *= 10.0);
-    let transformer = Transformer::new(config, Device::new("mortal", 1).expect("one thread"));
+    let transformer = Transformer::new(config, Device::new(Place::Cpu, "mortal", 1).expect("one thread"));
     let transformer = transformer.expect("a valid shape");
     let weights = Arc::new(Weights::from_host(&transformer, &flat).expect("the right length"));
     let limits = BatcherConfig {

@@ -67,6 +67,14 @@ impl Libraries {
     }
 }
 
+/// The version of cuBLAS, where it was found.
+pub fn cublas_version() -> Option<String> {
+    Libraries::get().cublas_lt.as_ref().ok()?;
+    // SAFETY: the library is open; the function takes nothing.
+    let version = unsafe { cudarc::cublaslt::sys::cublasLtGetVersion() };
+    Some(format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100))
+}
+
 fn not_by_name(name: &str, found: &Found) -> String {
     format!("{} opens, but the dynamic linker does not give it for lib{name}", found.path.display())
 }

@@ -1,7 +1,13 @@
 //! Every kernel in the specialisations that are used: what CI compiles and `doctor` counts.
 
-use super::modules::Module;
-use super::ops;
+use rayon::prelude::*;
+
+use super::{
+    modules::{Cache, Module, cache_folder},
+    nvrtc::Nvrtc,
+    ops,
+};
+use crate::error::Result;
 
 /// Compute capabilities (times ten) that every kernel is compiled for.
 pub const ARCHS: [u32; 3] = [80, 90, 100];
@@ -48,6 +54,15 @@ impl Specialisation {
     pub fn is_for(&self, arch: u32) -> bool {
         (self.first_arch..=self.last_arch).contains(&arch)
     }
+}
+
+/// Compiles every kernel that an architecture has, or finds it compiled in [`super::cache_folder`]; their number.
+pub fn compile_all(nvrtc: Nvrtc, arch: u32) -> Result<usize> {
+    let cache = Cache::new(cache_folder());
+    let kernels: Vec<_> = specialisations().into_iter().filter(|kernel| kernel.is_for(arch)).collect();
+    // Kernels of one module wait for its one compilation.
+    kernels.par_iter().try_for_each(|kernel| nvrtc.cubin(&cache, &kernel.module, arch).map(drop))?;
+    Ok(kernels.len())
 }
 
 /// All of them.

@@ -77,6 +77,11 @@ impl Cuda {
         Ok(cuda)
     }
 
+    /// Whether there is a GPU with this number, and the libraries to use it; opens nothing.
+    pub fn can_open(ordinal: u32) -> Result<()> {
+        real::can_open(ordinal)
+    }
+
     /// How many GPUs there are, and the version of CUDA that their driver is for (13000 is 13.0). An error says
     /// what is missing and where it was looked for.
     pub fn gpus() -> std::result::Result<(u32, i32), String> {

@@ -5,7 +5,10 @@ use std::{ffi::CString, ptr, slice};
 
 use cudarc::nvrtc::{result, sys};
 
-use super::{libraries::Libraries, modules::Module};
+use super::{
+    libraries::Libraries,
+    modules::{Cache, Module},
+};
 use crate::error::{KernelError, Result};
 
 /// Sources decide where multiplications and additions are fused; see the prelude.
@@ -47,8 +50,14 @@ impl Nvrtc {
     }
 
     /// What compiled code depends on beside the source.
-    pub(super) fn key(&self, arch: u32) -> String {
+    fn key(&self, arch: u32) -> String {
         format!("nvrtc {}.{} sm_{arch} {}", self.version.0, self.version.1, OPTIONS.join(" "))
+    }
+
+    /// Machine code, compiled or from the folder of what was.
+    pub(super) fn cubin(&self, cache: &Cache, module: &Module, arch: u32) -> Result<Vec<u8>> {
+        let compile = || Ok(self.compile(module, arch)?.cubin);
+        Ok(cache.get(module, &self.key(arch), "cubin", compile)?.0)
     }
 
     /// Compiles for a compute capability (times ten).

@@ -68,12 +68,10 @@ pub fn folder_size(folder: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// The NVIDIA driver's version and how many GPUs it shows.
-pub fn gpus() -> Option<(String, usize)> {
-    let version = fs::read_to_string("/proc/driver/nvidia/version").ok()?;
-    let version = driver_version(&version).unwrap_or("unknown").to_owned();
-    let count = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
-    Some((version, count))
+/// The version of the NVIDIA driver in the kernel.
+pub fn nvidia_driver() -> Option<String> {
+    let text = fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    driver_version(&text).map(str::to_owned)
 }
 
 fn driver_version(text: &str) -> Option<&str> {

@@ -1,5 +1,6 @@
 //! `doctor`: a checklist of the machine, and of what a topology will need of it.
 
+mod gpu;
 mod machine;
 mod needs;
 
@@ -12,10 +13,8 @@ use std::{
     process::ExitCode,
 };
 
-use openclaw_actors::{
-    engine::Device,
-    journal::{self, Inspection},
-};
+use openclaw_actors::journal::{self, Inspection};
+use openclaw_kernels::Cpu;
 
 use self::needs::Needs;
 pub use self::needs::{CannotFit, must_fit};
@@ -100,7 +99,7 @@ fn mark(mark: Mark) -> String {
 
 fn machine_lines() -> Vec<Line> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let cpu = match Device::new("doctor", 1) {
+    let cpu = match Cpu::new("doctor", 1) {
         Ok(device) if device.instructions() == "portable" => {
             Line::new(Mark::Warn, "cpu", format!("{cores} cores without AVX2: everything will be slow"))
         }
@@ -111,19 +110,14 @@ fn machine_lines() -> Vec<Line> {
         Some(bytes) => Line::ok("memory", format!("{} available", size(bytes))),
         None => Line::new(Mark::Warn, "memory", "this system does not say how much is available"),
     };
-    let gpu = match machine::gpus() {
-        Some((driver, count)) => {
-            Line::ok("gpu", format!("{count} with driver {driver}; this version computes on the CPU"))
-        }
-        None => Line::ok("gpu", "none; the CPU computes"),
-    };
     let sandbox = match machine::sandbox() {
         Ok(()) => Line::ok("sandbox", "bubblewrap makes namespaces"),
         Err(why) => {
             Line::new(Mark::Warn, "sandbox", format!("{why}; environments that run code would not start"))
         }
     };
-    vec![cpu, memory, gpu, sandbox]
+    let gpu = gpu::lines();
+    [cpu, memory].into_iter().chain(gpu).chain([sandbox]).collect()
 }
 
 fn topology_lines(topology: &Topology) -> Vec<Line> {

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use openclaw_actors::{engine::PolicyWeights, rollout::Progress};
+use openclaw_actors::{
+    engine::{Place, PolicyWeights},
+    rollout::Progress,
+};
 use openclaw_environments::{
     dice::Dice,
     persona::{Persona, Task},
@@ -206,7 +209,7 @@ async fn one(
     let temperature = topology.actors.policy.temperature as f32;
     let (tasks, threads) = (config.tasks, node.serve_threads + node.train_threads);
     let personas = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<PersonaResult>> {
-        let model = LoadedModel::open(&folder, threads)?;
+        let model = LoadedModel::open(&folder, Place::Cpu, threads)?;
         satisfied
             .into_iter()
             .map(|(persona, sessions, _)| {

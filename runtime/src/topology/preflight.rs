@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use openclaw_kernels::Cuda;
+
 use super::{
     problems::Problems,
     sections::{Device, Model, Topology},
@@ -13,9 +15,10 @@ pub fn check(topology: &Topology, problems: &mut Problems) {
         problems.add("run.dir", format!("{} is not a folder", topology.run.dir.display()));
     }
     for (name, node) in &topology.nodes {
-        if let Device::Cuda(_) = node.device {
-            let message = format!("this version computes on the CPU alone, found {}", node.device);
-            problems.add(&format!("nodes.{name}.device"), message);
+        if let Device::Cuda(number) = node.device
+            && let Err(error) = Cuda::can_open(number)
+        {
+            problems.add(&format!("nodes.{name}.device"), error.to_string());
         }
     }
     for (name, model) in &topology.models {

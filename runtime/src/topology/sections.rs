@@ -338,7 +338,7 @@ pub enum Device {
     /// The CPU.
     Cpu,
     /// The GPU with this number.
-    Cuda(usize),
+    Cuda(u32),
 }
 
 impl FromStr for Device {

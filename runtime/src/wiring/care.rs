@@ -86,7 +86,7 @@ mod tests {
     };
 
     use openclaw_actors::{
-        engine::{EngineLimits, PolicyWeights, ServingModel},
+        engine::{EngineLimits, Place, PolicyWeights, ServingModel},
         policy::{EngineActor, EngineArguments},
         publisher::Versions,
     };
@@ -120,8 +120,8 @@ mod tests {
         fn load(&mut self, _: u64, _: PolicyWeights) -> Result<(), String> {
             Ok(())
         }
-        fn score(&mut self, _: &ScoreRequest) -> Result<Scored, String> {
-            Ok(Scored::default())
+        fn score(&mut self, _: &ScoreRequest) -> Result<Result<Scored, String>, String> {
+            Ok(Ok(Scored::default()))
         }
         fn version(&self) -> u64 {
             0
@@ -131,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_whose_thread_is_in_a_call_that_does_not_return_is_stuck_until_it_does() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
-        let model = LoadedModel::open(&folder, 1).expect("the embedded model is there");
+        let model = LoadedModel::open(&folder, Place::Cpu, 1).expect("the embedded model is there");
         let engine = Engine::new("policy.0", EngineLimits::default(), model.text.clone());
         let (let_go, held) = mpsc::channel();
         let held = Arc::new(Mutex::new(held));

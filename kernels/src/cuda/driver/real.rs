@@ -117,18 +117,25 @@ pub(in crate::cuda) fn refuse_lost(ordinal: u32) -> Result<()> {
     }
 }
 
+/// Whether there is such a GPU, and the libraries to use it.
+pub(in crate::cuda) fn can_open(ordinal: u32) -> Result<()> {
+    refuse_lost(ordinal)?;
+    let (count, _) = gpus().map_err(|why| error(ordinal, why))?;
+    if ordinal >= count {
+        return Err(error(ordinal, format!("there are {count} GPUs")));
+    }
+    let Libraries { nvrtc, cublas_lt, .. } = Libraries::get();
+    for library in [nvrtc, cublas_lt] {
+        library.as_ref().map_err(|why| error(ordinal, why.clone()))?;
+    }
+    Ok(())
+}
+
 impl Real {
     /// Opens a GPU by its number.
     pub(crate) fn new(ordinal: u32, cache: Cache) -> Result<Self> {
-        refuse_lost(ordinal)?;
-        let (count, _) = gpus().map_err(|why| error(ordinal, why))?;
-        if ordinal >= count {
-            return Err(error(ordinal, format!("there are {count} GPUs")));
-        }
+        can_open(ordinal)?;
         let nvrtc = Nvrtc::find()?;
-        if let Err(why) = &Libraries::get().cublas_lt {
-            return Err(error(ordinal, why.clone()));
-        }
         let failed = |cause: DriverError| error(ordinal, format!("cannot be opened: {:?}", cause.0));
         let device = device::get(ordinal as i32).map_err(failed)?;
         let attribute = |which| {
@@ -194,9 +201,7 @@ impl Real {
         if let Some(handle) = known {
             return Ok(handle as sys::CUmodule);
         }
-        let arch = self.properties.arch;
-        let compile = || Ok(self.nvrtc.compile(module, arch)?.cubin);
-        let (cubin, _) = self.cache.get(module, &self.nvrtc.key(arch), "cubin", compile)?;
+        let cubin = self.nvrtc.cubin(&self.cache, module, self.properties.arch)?;
         // SAFETY: machine code that NVRTC made for this architecture; the driver copies it.
         let handle = unsafe { module::load_data(cubin.as_ptr().cast()) }
             .map_err(|cause| self.failed(&format!("cannot load {}", module.label()), cause))?;
