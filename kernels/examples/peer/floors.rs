@@ -38,22 +38,26 @@ pub unsafe extern "C" fn peer_floor_copy(from: *const f32, to: *mut f32, len: us
 mod wide {
     use std::arch::x86_64::*;
 
-    /// Fetched ahead, as the operations do: the processor's own prefetching ends with each page of 4 KiB.
-    const AHEAD_BYTES: usize = 16 << 10;
-
-    fn fetch(line: &[f32]) {
-        // SAFETY: fetching ahead reads nothing and may leave the array.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_byte_add(AHEAD_BYTES).cast()) };
+    /// Fetched ahead as the operations do: each line in time, and one line of each page of 4 KiB much earlier. A plain
+    /// loop is up to 30 % slower, and would make a floor that is none.
+    fn fetch(lines: &[f32], bytes: usize) {
+        _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_byte_add(bytes).cast());
     }
+    const LINE_AHEAD: usize = 16 << 10;
+    const PAGE_AHEAD: usize = 64 << 10;
+    const PAGE: usize = 1024;
 
     #[target_feature(enable = "avx512f")]
     pub fn sum(x: &[f32]) -> f32 {
         let mut sums = [_mm512_setzero_ps(); 4];
-        for lines in x.chunks_exact(64) {
-            for (sum, line) in sums.iter_mut().zip(lines.chunks_exact(16)) {
-                fetch(line);
-                // SAFETY: a line is 16 floats.
-                *sum = _mm512_add_ps(*sum, unsafe { _mm512_loadu_ps(line.as_ptr()) });
+        for page in x.chunks(PAGE) {
+            fetch(page, PAGE_AHEAD);
+            for lines in page.chunks_exact(64) {
+                for (sum, line) in sums.iter_mut().zip(lines.chunks_exact(16)) {
+                    fetch(line, LINE_AHEAD);
+                    // SAFETY: a line is 16 floats.
+                    *sum = _mm512_add_ps(*sum, unsafe { _mm512_loadu_ps(line.as_ptr()) });
+                }
             }
         }
         sums.iter().map(|sum| _mm512_reduce_add_ps(*sum)).sum()
@@ -61,12 +65,15 @@ mod wide {
 
     #[target_feature(enable = "avx512f")]
     pub fn negate(x: &mut [f32]) {
-        for line in x.chunks_exact_mut(16) {
-            fetch(line);
-            // SAFETY: a line is 16 floats.
-            unsafe {
-                let v = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_loadu_ps(line.as_ptr()));
-                _mm512_storeu_ps(line.as_mut_ptr(), v);
+        for page in x.chunks_mut(PAGE) {
+            fetch(page, PAGE_AHEAD);
+            for line in page.chunks_exact_mut(16) {
+                fetch(line, LINE_AHEAD);
+                // SAFETY: a line is 16 floats.
+                unsafe {
+                    let v = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_loadu_ps(line.as_ptr()));
+                    _mm512_storeu_ps(line.as_mut_ptr(), v);
+                }
             }
         }
     }
@@ -77,10 +84,14 @@ mod wide {
         to[..head].copy_from_slice(&from[..head]);
         let (from, to) = (&from[head..], &mut to[head..]);
         let whole = to.len() / 16 * 16;
-        for (to, from) in to.chunks_exact_mut(16).zip(from.chunks_exact(16)) {
-            fetch(from);
-            // SAFETY: both lines are 16 floats, and `to` starts on a multiple of 64 bytes.
-            unsafe { _mm512_stream_ps(to.as_mut_ptr(), _mm512_loadu_ps(from.as_ptr())) };
+        for (to, from) in to.chunks_mut(PAGE).zip(from.chunks(PAGE)) {
+            fetch(from, PAGE_AHEAD);
+            fetch(to, PAGE_AHEAD);
+            for (to, from) in to.chunks_exact_mut(16).zip(from.chunks_exact(16)) {
+                fetch(from, LINE_AHEAD);
+                // SAFETY: both lines are 16 floats, and `to` starts on a multiple of 64 bytes.
+                unsafe { _mm512_stream_ps(to.as_mut_ptr(), _mm512_loadu_ps(from.as_ptr())) };
+            }
         }
         to[whole..].copy_from_slice(&from[whole..]);
         _mm_sfence();

@@ -1,6 +1,6 @@
 //! The loops over logits in 512-bit vectors. What a compiler makes of [`super::blocks`] falls short of memory's
 //! pace in two ways that are mended here: a power of two takes a third fewer instructions, and lines are fetched
-//! well ahead, since the processor's own prefetching ends with each 4 KiB page.
+//! well ahead, since the processor's own prefetching ends with each page of 4 KiB.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -13,6 +13,9 @@ use super::blocks::EXP2;
 const LANES: usize = 16;
 /// How far ahead of its use a line is fetched.
 const AHEAD_BYTES: usize = 16 << 10;
+/// How far ahead one line of each block is fetched, so that the address of its page has been looked up by then. That
+/// look-up, not the reading, is what holds up a pass over pages of 4 KiB: worth 15 to 30 % of the time.
+const PAGE_AHEAD_BYTES: usize = 64 << 10;
 
 /// A type of logits, widened to `f32` vectors. `load` and `store` take any pointer to 16 of them; the others touch
 /// only the lanes of `mask`.
@@ -124,17 +127,16 @@ fn slope(x: __m512, offset: __m512, scale: __m512, a: __m512, b: __m512) -> __m5
 pub(super) fn sums<T: Logits>(x: &[T], offset: f32, scale: f32) -> (f32, f32) {
     let (offset, scale) = (_mm512_set1_ps(offset), _mm512_set1_ps(scale));
     let (mut plain, mut weighted) = ([_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 4]);
+    fetch(x.as_ptr(), PAGE_AHEAD_BYTES);
     let mut chunks = x.chunks_exact(4 * LANES);
     for chunk in &mut chunks {
         for i in 0..4 {
             let at = chunk[i * LANES..].as_ptr();
-            // SAFETY: 16 logits are there; fetching ahead reads nothing and may leave the slice.
-            let x = unsafe {
-                if (i * LANES * size_of::<T>()).is_multiple_of(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(AHEAD_BYTES).cast());
-                }
-                T::load(at)
-            };
+            if (i * LANES * size_of::<T>()).is_multiple_of(64) {
+                fetch(at, AHEAD_BYTES);
+            }
+            // SAFETY: 16 logits are there.
+            let x = unsafe { T::load(at) };
             let (t, power, alive) = power(x, offset, scale);
             plain[i] = _mm512_add_ps(plain[i], power);
             weighted[i] = _mm512_mask3_fmadd_ps(power, t, weighted[i], alive);
@@ -191,6 +193,13 @@ pub(super) fn gradient<T: Logits>(
         // Streamed stores are seen in no order; a thread that is told of the end of this row must see all of it.
         _mm_sfence();
     }
+}
+
+/// Asks for the line `bytes` after `at`. Nothing is read, so it may lie anywhere.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fetch<T>(at: *const T, bytes: usize) {
+    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(bytes).cast());
 }
 
 /// The first `len` lanes, at most 16.
