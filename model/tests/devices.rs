@@ -1,11 +1,15 @@
-//! The engine on emulated CUDA does what it does on the CPU, to rounding.
+//! The engine on emulated CUDA does what it does on the CPU, to rounding: logits, serving, scores, training.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use openclaw_kernels::{Backend, Cpu, Cuda};
+use openclaw_kernels::{
+    Backend, Cpu, Cuda,
+    ops::{ClipRange, KlKind},
+};
 use openclaw_model::{
-    Batcher, BatcherConfig, GenerateEvent, GenerateRequest, ModelConfig, SamplingParams, SequenceId,
-    TokenLogprob, Transformer, Weights, random_weights, train_bpe,
+    AdamWConfig, Batcher, BatcherConfig, CandidateObjective, GenerateEvent, GenerateRequest, ModelConfig,
+    Objective, PolicyObjective, SamplingParams, ScoreRequest, SequenceId, SurrogateKind, TokenLogprob,
+    TrainCandidate, TrainRow, TrainSequence, Trainer, Transformer, Weights, random_weights, train_bpe,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -151,4 +155,126 @@ fn the_batcher_draws_the_same_tokens() {
             assert_close(&format!("log-probs of {id:?}"), &logprobs(&found[&id]), &logprobs(&expected), 2e-5);
         }
     });
+}
+
+struct Scores;
+impl Work for Scores {
+    type Outcome = openclaw_model::Scored;
+    fn on<B: Backend>(&self, transformer: Transformer<B>, flat: &[f32]) -> Self::Outcome {
+        let weights = Weights::from_host(&transformer, flat).expect("the layout fits");
+        let (sequence, start) = (ids(7, 50), 4);
+        let candidates = sequence[start..].iter().map(|id| vec![*id, (id + 1) % VOCAB as u32]).collect();
+        let request = ScoreRequest { ids: sequence, start, temperature: 0.7, top_k: 3, candidates };
+        transformer.score(&weights, &request).expect("valid arguments")
+    }
+}
+
+#[test]
+fn scores_agree() {
+    compare(&Scores, |_, found, expected| {
+        assert_close("log-probs", &found.logprobs, &expected.logprobs, 1e-5);
+        assert_close("entropy", &found.entropy, &expected.entropy, 1e-5);
+        let of = |pairs: &[Vec<(u32, f32)>]| pairs.concat().into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
+        let ((ids, logprobs), (expected_ids, expected_logprobs)) = (of(&found.top), of(&expected.top));
+        assert_eq!(ids, expected_ids);
+        assert_close("top", &logprobs, &expected_logprobs, 1e-5);
+        assert_close("candidates", &found.candidates.concat(), &expected.candidates.concat(), 1e-5);
+    });
+}
+
+struct Training {
+    recompute: bool,
+    objective: Objective,
+}
+
+impl Training {
+    fn batch() -> Vec<TrainSequence> {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let mut sequence = |seed: u64, len: usize, temperature: f32| {
+            let ids = ids(seed, len);
+            let row = |position: usize| TrainRow {
+                position,
+                weight: if position.is_multiple_of(5) { 0.0 } else { 0.02 },
+                advantage: rng.random_range(-1.0..1.0),
+                old_logprob: rng.random_range(-7.0..-5.0),
+                importance: rng.random_range(0.5..1.5),
+                reference_logprob: rng.random_range(-7.0..-5.0),
+                candidates: (0..position as u32 % 4)
+                    .map(|k| TrainCandidate {
+                        id: (position as u32 * 7 + k * 31) % VOCAB as u32,
+                        weight: 0.3,
+                        advantage: 0.5 - k as f32,
+                        old_logprob: -5.5,
+                        teacher_logprob: -3.0 - k as f32,
+                    })
+                    .collect(),
+            };
+            TrainSequence { rows: (len / 2..len).map(row).collect(), ids, temperature }
+        };
+        vec![sequence(1, 70, 1.0), sequence(2, 12, 1.0), sequence(3, 30, 0.8)]
+    }
+}
+
+/// Loss and the rest of the report, gradients, moments and weights after two steps.
+struct Trained {
+    report: Vec<f32>,
+    gradients: Vec<f32>,
+    state: openclaw_model::TrainerState,
+}
+
+impl Work for Training {
+    type Outcome = Trained;
+    fn on<B: Backend>(&self, transformer: Transformer<B>, flat: &[f32]) -> Trained {
+        // Adam's first steps are as long for a gradient of pure rounding as for any other, unless eps is larger.
+        let hyper = AdamWConfig { learning_rate: 1e-2, eps: 1e-3, ..AdamWConfig::default() };
+        let mut trainer = Trainer::new(transformer, flat, hyper).expect("a small model fits");
+        (trainer.recompute, trainer.micro_batch_tokens) = (self.recompute, 90);
+        let batch = Self::batch();
+        trainer.accumulate(&batch, &self.objective).expect("valid arguments");
+        let gradients = trainer.gradients().expect("the device does not fail");
+        let state = trainer.state().expect("the device does not fail");
+        trainer.restore(&state).expect("its own state fits");
+        let reports = [0; 2].map(|_| trainer.step(&batch, &self.objective).expect("valid arguments"));
+        assert_eq!(reports.map(|r| (r.step, r.skipped)), [(1, false), (2, false)]);
+        let report = reports.into_iter().flat_map(|r| {
+            [r.loss, r.grad_norm, r.entropy, r.kl, r.policy_kl, r.clip_fraction].map(|x| x as f32)
+        });
+        let state = trainer.state().expect("the device does not fail");
+        Trained { report: report.collect(), gradients, state }
+    }
+}
+
+fn objectives() -> [Objective; 3] {
+    let clip = ClipRange { low: 0.2, high: 0.3, dual: Some(3.0) };
+    let policy = PolicyObjective {
+        surrogate: SurrogateKind::Ppo,
+        clip,
+        kl: Some((KlKind::K3, 0.1)),
+        entropy_coef: 0.01,
+        candidates: Some(CandidateObjective::Policy { coef: 0.5, clip }),
+    };
+    let distilling = PolicyObjective {
+        surrogate: SurrogateKind::Gspo,
+        candidates: Some(CandidateObjective::ReverseKl { coef: 0.7 }),
+        ..policy.clone()
+    };
+    [Objective::CrossEntropy, Objective::Policy(policy), Objective::Policy(distilling)]
+}
+
+#[test]
+fn training_steps_agree() {
+    for (recompute, objective) in [false, true, false].into_iter().zip(objectives()) {
+        compare(&Training { recompute, objective }, |config, found, expected| {
+            let layout = openclaw_model::ParameterLayout::new(config);
+            for parameter in &layout.parameters {
+                let range = parameter.range.clone();
+                let (found, expected) = (&found.gradients[range.clone()], &expected.gradients[range]);
+                assert_close(&format!("gradient of {}", parameter.name), found, expected, 5e-5);
+            }
+            assert_close("report", &found.report, &expected.report, 1e-5);
+            assert_close("first moments", &found.state.first, &expected.state.first, 1e-4);
+            assert_close("second moments", &found.state.second, &expected.state.second, 1e-4);
+            assert_close("weights", &found.state.weights, &expected.state.weights, 1e-5);
+        });
+    }
 }

@@ -100,7 +100,8 @@ pub(crate) fn check_attention(
                 what: format!("no block table of {pages} at {}", s.table),
             });
         };
-        if let Some(block) = table.iter().find(|b| **b as usize >= blocks) {
+        // The maximum of thousands, for every layer of a step: unlike a search it is many comparisons at once.
+        if let Some(block) = table.iter().copied().max().filter(|block| *block as usize >= blocks) {
             return Err(KernelError::Argument { op, what: format!("block {block} of a pool of {blocks}") });
         }
         let rows = s.row + s.new;

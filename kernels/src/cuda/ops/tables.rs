@@ -53,3 +53,42 @@ pub(super) fn rows_in_tiles(rows: usize, width: usize) -> (Launch, u32) {
     let tiles = width.div_ceil(4 * threads as usize);
     (Launch::new(rows * tiles, threads), word(tiles))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_comes_again_is_uploaded_once() {
+        let cuda = Cuda::emulated().expect("nothing is compiled");
+        let first = table(&cuda, &[1, 2, 3]).expect("it fits");
+        let buffers = |cuda: &Cuda| cuda.memory_use().allocations + cuda.memory_use().reuses;
+        let before = buffers(&cuda);
+        for layer in 0..28 {
+            let again = table(&cuda, &[1, 2, 3]).expect("it fits");
+            assert!(Arc::ptr_eq(&first, &again), "layer {layer}");
+        }
+        assert_eq!(buffers(&cuda), before);
+        let other = table(&cuda, &[1, 2, 4]).expect("it fits");
+        assert_eq!(cuda.download(other.view(0..3)).expect("it is there"), [1, 2, 4]);
+        for i in 0..KEPT as u32 {
+            table(&cuda, &[i]).expect("it fits");
+        }
+        let again = table(&cuda, &[1, 2, 3]).expect("it fits");
+        assert!(!Arc::ptr_eq(&first, &again), "tables are kept for ever");
+        assert_eq!(cuda.download(again.view(0..3)).expect("it is there"), [1, 2, 3]);
+    }
+
+    #[test]
+    fn integers_are_on_the_host_until_something_may_write_them() {
+        let cuda = Cuda::emulated().expect("nothing is compiled");
+        let mut ids = cuda.upload(&[5u32, 6, 7]).expect("it fits");
+        assert_eq!(ids.view(1..3).remembered(), Some(&[6, 7][..]));
+        assert_eq!(ids.view(0..3).range(1..2).remembered(), Some(&[6][..]));
+        let target = ids.view_mut(2..3);
+        cuda.write(target, &[9]).expect("the lengths agree");
+        assert_eq!(ids.view(0..3).remembered(), None);
+        assert_eq!(*cuda.values(ids.view(1..3)).expect("it is there"), [6, 9]);
+        assert_eq!(cuda.upload(&[1f32]).expect("it fits").view(0..1).remembered(), None);
+    }
+}
