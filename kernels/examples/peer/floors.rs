@@ -40,6 +40,7 @@ mod wide {
 
     /// Fetched ahead as the operations do: each line in time, and one line of each page of 4 KiB much earlier. A plain
     /// loop is up to 30 % slower, and would make a floor that is none.
+    #[target_feature(enable = "avx512f")]
     fn fetch(lines: &[f32], bytes: usize) {
         _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_byte_add(bytes).cast());
     }
