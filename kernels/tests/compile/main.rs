@@ -7,6 +7,7 @@ use openclaw_kernels::cuda::{
     libraries::VARIABLE,
     manifest::{ARCHS, Specialisation, specialisations},
 };
+use rayon::prelude::*;
 
 /// What the assembler says of a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,43 +98,38 @@ fn every_kernel_compiles_for_every_architecture_and_keeps_its_promises() {
             modules.push(&kernel.module);
         }
     }
-    let mut table = format!("NVRTC {}.{}\n", nvrtc.version.0, nvrtc.version.1);
-    table += &format!(
-        "{:<64} {:>5} {:>9} {:>6} {:>6} {:>5}/narrow\n",
-        "kernel", "arch", "registers", "shared", "spills", "wide"
+    let mut table = format!(
+        "NVRTC {}.{}\n{:<64} {:>5} {:>9} {:>6} {:>6} {:>5}/narrow\n",
+        nvrtc.version.0, nvrtc.version.1, "kernel", "arch", "registers", "shared", "spills", "wide"
     );
     let mut problems = Vec::new();
-    for arch in ARCHS {
-        for module in &modules {
-            let kernels: Vec<_> = all.iter().filter(|k| k.module == **module && k.is_for(arch)).collect();
-            if kernels.is_empty() {
+    let compilations = ARCHS.iter().flat_map(|arch| modules.iter().map(|module| (*arch, *module)));
+    let compilations: Vec<_> = compilations
+        .filter(|(arch, module)| all.iter().any(|k| k.module == **module && k.is_for(*arch)))
+        .collect();
+    let compiled: Vec<_> =
+        compilations.par_iter().map(|(arch, module)| nvrtc.compile(module, *arch)).collect();
+    for ((arch, module), compiled) in compilations.into_iter().zip(compiled) {
+        let compiled = match compiled {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                problems.push(error.to_string());
                 continue;
             }
-            let compiled = match nvrtc.compile(module, arch) {
-                Ok(compiled) => compiled,
-                Err(error) => {
-                    problems.push(error.to_string());
-                    continue;
-                }
+        };
+        assert_eq!(&compiled.cubin[..4], b"\x7fELF");
+        let facts = facts_of(&compiled);
+        for kernel in all.iter().filter(|k| k.module == *module && k.is_for(arch)) {
+            let label = format!("{} in {}", kernel.kernel, module.label());
+            let Some(facts) = facts.get(kernel.kernel) else {
+                problems.push(format!("there is no {label} for sm_{arch}"));
+                continue;
             };
-            assert_eq!(&compiled.cubin[..4], b"\x7fELF");
-            let facts = facts_of(&compiled);
-            for kernel in kernels {
-                let label = format!("{} in {}", kernel.kernel, module.label());
-                let Some(facts) = facts.get(kernel.kernel) else {
-                    problems.push(format!("there is no {label} for sm_{arch}"));
-                    continue;
-                };
-                table += &format!(
-                    "{label:<64} {arch:>5} {:>9} {:>6} {:>6} {:>5}/{}\n",
-                    facts.registers,
-                    facts.shared_bytes,
-                    facts.spilled_bytes,
-                    facts.wide_loads,
-                    facts.narrow_loads
-                );
-                problems.extend(broken(kernel, facts).map(|what| format!("{label} for sm_{arch} {what}")));
-            }
+            let Facts { registers, shared_bytes, spilled_bytes, wide_loads, narrow_loads } = facts;
+            table += &format!(
+                "{label:<64} {arch:>5} {registers:>9} {shared_bytes:>6} {spilled_bytes:>6} {wide_loads:>5}/{narrow_loads}\n"
+            );
+            problems.extend(broken(kernel, facts).map(|what| format!("{label} for sm_{arch} {what}")));
         }
     }
     eprintln!("{table}");
