@@ -145,6 +145,12 @@ impl Backend for Device {
             Self::Cuda(cuda) => DeviceBuffer::Cuda(cuda.zeros(len)?),
         })
     }
+    fn uninitialized<T: Element>(&self, len: usize) -> Result<DeviceBuffer<T>> {
+        Ok(match self {
+            Self::Cpu(cpu) => DeviceBuffer::Cpu(cpu.uninitialized(len)?),
+            Self::Cuda(cuda) => DeviceBuffer::Cuda(Backend::uninitialized(cuda, len)?),
+        })
+    }
     fn upload<T: Element>(&self, host: &[T]) -> Result<DeviceBuffer<T>> {
         Ok(match self {
             Self::Cpu(cpu) => DeviceBuffer::Cpu(cpu.upload(host)?),
