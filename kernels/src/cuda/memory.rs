@@ -292,7 +292,7 @@ mod tests {
 
     fn pool(memory_bytes: u64, limit_bytes: Option<usize>) -> Arc<Pool> {
         let driver = Emulated::new(90, memory_bytes, 0, Cache::new(std::env::temp_dir()));
-        Arc::new(Pool::new(Arc::new(driver.expect("it needs nothing")), limit_bytes))
+        Arc::new(Pool::new(Arc::new(driver), limit_bytes))
     }
 
     #[test]

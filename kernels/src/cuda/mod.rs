@@ -14,7 +14,7 @@ mod modules;
 mod nvrtc;
 mod ops;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     borrow::Cow,
@@ -31,7 +31,7 @@ pub use nvrtc::{Compiled, Nvrtc};
 use self::{
     driver::{
         Driver, Function,
-        emulated::Emulated,
+        emulated::{self, Emulated},
         real::{self, Real},
     },
     gemm::Gemm,
@@ -95,7 +95,8 @@ impl Cuda {
 
     /// An emulated device of a compute capability (times ten) and size. `seed` decides in which order threads run.
     pub fn emulated_as(arch: u32, seed: u64, memory_bytes: u64) -> Result<Self> {
-        let driver = Emulated::new(arch, memory_bytes, seed, Cache::new(cache_folder()))?;
+        emulated::can_compile()?;
+        let driver = Emulated::new(arch, memory_bytes, seed, Cache::new(cache_folder()));
         Ok(Self::with(Arc::new(driver), None))
     }
 
