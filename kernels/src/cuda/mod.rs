@@ -72,7 +72,7 @@ impl Cuda {
         if let Some(inner) = open.get(&ordinal).and_then(Weak::upgrade) {
             return Ok(Self { inner });
         }
-        let cuda = Self::with(Arc::new(Real::new(ordinal, Cache::new(cache_folder()))?), None);
+        let cuda = Self::with(Arc::new(Real::new(ordinal, Cache::new(cache_folder()))?));
         open.insert(ordinal, Arc::downgrade(&cuda.inner));
         Ok(cuda)
     }
@@ -97,11 +97,11 @@ impl Cuda {
     pub fn emulated_as(arch: u32, seed: u64, memory_bytes: u64) -> Result<Self> {
         emulated::can_compile()?;
         let driver = Emulated::new(arch, memory_bytes, seed, Cache::new(cache_folder()));
-        Ok(Self::with(Arc::new(driver), None))
+        Ok(Self::with(Arc::new(driver)))
     }
 
-    fn with(driver: Arc<dyn Driver>, limit_bytes: Option<usize>) -> Self {
-        let pool = Arc::new(Pool::new(driver.clone(), limit_bytes));
+    fn with(driver: Arc<dyn Driver>) -> Self {
+        let pool = Arc::new(Pool::new(driver.clone()));
         Self {
             inner: Arc::new(Inner { functions: Mutex::default(), tables: Default::default(), pool, driver }),
         }
@@ -114,6 +114,10 @@ impl Cuda {
     /// What its memory is used for by this process.
     pub fn memory_use(&self) -> MemoryUse {
         self.inner.pool.usage()
+    }
+    /// From now on this process's buffers, and what is kept for later ones, take at most so much of its memory.
+    pub fn limit_memory(&self, bytes: usize) {
+        self.inner.pool.limit(bytes);
     }
     /// Waits for everything that was asked for.
     pub fn synchronize(&self) -> Result<()> {

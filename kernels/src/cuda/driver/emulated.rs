@@ -31,7 +31,8 @@ use crate::cuda::{
 use crate::error::{KernelError, Result};
 use crate::ops::{Matmul, MatrixLayout};
 
-const EMULATION: &str = include_str!("../../../cuda/emulation.h");
+const EMULATION: &str =
+    concat!(include_str!("../../../cuda/emulation.h"), include_str!("../../../cuda/emulated_cuda.h"));
 /// As `cudaMalloc` aligns.
 const ALIGNMENT: usize = 256;
 /// Bytes behind each allocation that nobody may write.
