@@ -40,7 +40,7 @@ use self::{
     modules::Cache,
 };
 use crate::backend::{Backend, Element, Float};
-use crate::error::{KernelError, Result, expect_len};
+use crate::error::{Result, expect_len};
 use crate::ops::*;
 
 /// A GPU. Clones share it, and everything is done in the order in which it was asked for.
@@ -188,10 +188,6 @@ impl Cuda {
         // SAFETY: `Gemm::new` checked that the views have what the shape reaches.
         unsafe { self.inner.driver.gemm(&gemm) }
     }
-}
-
-fn missing(op: &'static str) -> KernelError {
-    KernelError::Argument { op, what: "has no kernel yet".into() }
 }
 
 #[allow(unsafe_code)]

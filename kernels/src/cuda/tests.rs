@@ -4,6 +4,7 @@
 use half::bf16;
 
 use super::*;
+use crate::error::KernelError;
 use crate::ops::MatrixLayout;
 
 /// An emulated device, where there is a compiler for it; fails where everything must run.
