@@ -1,14 +1,11 @@
 // Causal grouped-query attention: over ragged sequences, over a paged pool, and the gradient of the first.
 //
-// A block keeps the rows it answers for (`own`) in shared memory and streams others past them, STREAM at a
-// time:
+// A block keeps the rows it answers for (`own`) in shared memory and streams others past them:
 //   attention, paged_*    own = queries         stream = keys, values     online softmax in base 2
-//   attention_d_queries   own = queries, d_out  stream = keys, values     probabilities again from the saved
-//   lse attention_d_keys      own = keys, values    stream = queries, d_out   the same; keys and values at
-//   once
-// One block sums a row, in the order of the row's own sequence: no atomics, nothing that depends on the
-// batch. Query heads that share a key-value head are rows of one tile: row r is token r / group, head r %
-// group.
+//   attention_d_queries   own = queries, d_out  stream = keys, values     probabilities from the saved lse
+//   attention_d_keys      own = keys, values    stream = queries, d_out   the same; keys and values at once
+// One block sums a row, in the order of the row's own sequence: no atomics, nothing depends on the batch.
+// Query heads that share a key-value head are rows of one tile: row r is head r % group of token r / group.
 //
 // DIM is the width of a head rounded up to 32, 64, 128 or 256; what is missing is zeros. The method is that
 // of Dao et al. 2022; a few rows over many keys are split over blocks and merged as in Dao et al. 2023.

@@ -1,6 +1,6 @@
 //! The engine on emulated CUDA does what it does on the CPU, to rounding: logits, serving, scores, training.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use openclaw_kernels::{
     Backend, Cpu, Cuda,
@@ -8,8 +8,8 @@ use openclaw_kernels::{
 };
 use openclaw_model::{
     AdamWConfig, Batcher, BatcherConfig, CandidateObjective, GenerateEvent, GenerateRequest, ModelConfig,
-    Objective, PolicyObjective, SamplingParams, ScoreRequest, SequenceId, SurrogateKind, TokenLogprob,
-    TrainCandidate, TrainRow, TrainSequence, Trainer, Transformer, Weights, random_weights, train_bpe,
+    Objective, PolicyObjective, SamplingParams, ScoreRequest, SurrogateKind, TokenLogprob, TrainCandidate,
+    TrainRow, TrainSequence, Trainer, Transformer, Weights, random_weights, train_bpe,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -52,21 +52,25 @@ trait Work {
     fn on<B: Backend>(&self, transformer: Transformer<B>, flat: &[f32]) -> Self::Outcome;
 }
 
-/// Does `work` on both devices and compares; on the CPU alone, with the reason printed, where CUDA cannot be emulated.
+/// CUDA sources run on the CPU; none, with the reason printed, where they cannot be compiled.
+fn emulated() -> Option<Cuda> {
+    Cuda::emulated()
+        .inspect_err(|error| {
+            assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{error}");
+            eprintln!("skipped: {error}");
+        })
+        .ok()
+}
+
+/// Does `work` on both devices and compares.
 fn compare<W: Work>(work: &W, same: impl Fn(&ModelConfig, W::Outcome, W::Outcome)) {
     for config in configs() {
         let flat = weights(&config);
         let cpu = Cpu::new("devices", 2).expect("threads start");
         let expected = work.on(Transformer::new(config.clone(), cpu).expect("a small model fits"), &flat);
-        match Cuda::emulated() {
-            Ok(cuda) => {
-                let transformer = Transformer::new(config.clone(), cuda).expect("a small model fits");
-                same(&config, work.on(transformer, &flat), expected);
-            }
-            Err(error) => {
-                assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{error}");
-                eprintln!("skipped: {error}");
-            }
+        if let Some(cuda) = emulated() {
+            let transformer = Transformer::new(config.clone(), cuda).expect("a small model fits");
+            same(&config, work.on(transformer, &flat), expected);
         }
     }
 }
@@ -96,11 +100,16 @@ fn logits_agree() {
     compare(&Logits, |_, found, expected| assert_close("logits", &found, &expected, 1e-5));
 }
 
-/// Several prompts, two with a beginning in common, in steps so small that prompts are cut and decoding goes on
-/// beside them.
-struct Serving;
+/// Prompts of all lengths, two with a beginning in common.
+fn prompts() -> Vec<Vec<u32>> {
+    let shared = ids(1, 40);
+    vec![shared.clone(), [shared, ids(2, 9)].concat(), ids(3, 3), ids(4, 61), ids(5, 17), ids(6, 1)]
+}
+
+/// Greedy replies to prompts, in steps so small that prompts are cut and decoding goes on beside them.
+struct Serving(Vec<Vec<u32>>);
 impl Work for Serving {
-    type Outcome = BTreeMap<SequenceId, Vec<TokenLogprob>>;
+    type Outcome = Vec<Vec<TokenLogprob>>;
     fn on<B: Backend>(&self, transformer: Transformer<B>, flat: &[f32]) -> Self::Outcome {
         let tokenizer = train_bpe(std::iter::empty(), 257, &["<|im_end|>"]).expect("256 bytes and one");
         let weights = Arc::new(Weights::from_host(&transformer, flat).expect("the layout fits"));
@@ -113,21 +122,18 @@ impl Work for Serving {
         };
         let mut batcher =
             Batcher::new(transformer, tokenizer, vec![0], limits, 1, weights).expect("valid limits");
-        let shared = ids(1, 40);
-        let prompts =
-            [shared.clone(), [shared, ids(2, 9)].concat(), ids(3, 3), ids(4, 61), ids(5, 17), ids(6, 1)];
-        for prompt_ids in prompts {
-            let request = GenerateRequest {
-                prompt_ids,
+        let submitted: Vec<_> = (self.0.iter())
+            .map(|prompt_ids| GenerateRequest {
+                prompt_ids: prompt_ids.clone(),
                 drawn_ids: Vec::new(),
                 sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
                 max_new_tokens: 12,
                 stop: Vec::new(),
                 top_logprobs: 3,
-            };
-            batcher.submit(request).expect("it can be served");
-        }
-        let mut drawn = BTreeMap::<_, Vec<_>>::new();
+            })
+            .map(|request| batcher.submit(request).expect("it can be served"))
+            .collect();
+        let mut drawn = HashMap::<_, Vec<_>>::new();
         while !batcher.is_idle() {
             for (id, event) in batcher.step().expect("the device does not fail") {
                 match event {
@@ -137,24 +143,37 @@ impl Work for Serving {
                 }
             }
         }
-        assert!(batcher.stats().cached_tokens > 0, "nothing was found in the prefix cache");
-        drawn
+        let cached = batcher.stats().cached_tokens > 0;
+        assert!(cached || self.0.len() == 1, "nothing was found in the prefix cache");
+        submitted.iter().map(|id| drawn.remove(id).expect("it was answered")).collect()
     }
 }
 
 #[test]
 fn the_batcher_draws_the_same_tokens() {
-    compare(&Serving, |_, found, expected| {
-        assert_eq!(found.len(), expected.len());
-        for (id, expected) in expected {
+    compare(&Serving(prompts()), |_, found, expected| {
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let ids = |tokens: &[TokenLogprob]| tokens.iter().map(|t| t.id).collect::<Vec<_>>();
             let logprobs = |tokens: &[TokenLogprob]| {
                 tokens.iter().flat_map(|t| t.top.iter().map(|(_, logprob)| *logprob)).collect::<Vec<_>>()
             };
-            assert_eq!(ids(&found[&id]), ids(&expected), "{id:?}");
-            assert_close(&format!("log-probs of {id:?}"), &logprobs(&found[&id]), &logprobs(&expected), 2e-5);
+            assert_eq!(ids(found), ids(expected), "reply {i}");
+            assert_close(&format!("log-probs of reply {i}"), &logprobs(found), &logprobs(expected), 2e-5);
         }
     });
+}
+
+#[test]
+fn a_reply_on_cuda_has_the_same_bits_alone_and_in_company() {
+    let Some(cuda) = emulated() else { return };
+    for config in configs() {
+        let (flat, prompts) = (weights(&config), prompts());
+        let transformer = Transformer::new(config, cuda.clone()).expect("a small model fits");
+        let together = Serving(prompts.clone()).on(transformer.clone(), &flat);
+        for (prompt, expected) in prompts.into_iter().zip(together) {
+            assert_eq!(Serving(vec![prompt]).on(transformer.clone(), &flat), [expected]);
+        }
+    }
 }
 
 struct Scores;

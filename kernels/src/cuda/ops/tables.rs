@@ -10,8 +10,8 @@ use crate::backend::Backend;
 use crate::cuda::{Cuda, CudaBuffer, launch::Launch};
 use crate::error::Result;
 
-/// Different tables of one step: those of a forward, a backward and a decoding step of each kind of tile.
-const KEPT: usize = 8;
+/// A step has up to four, and several engines may take turns on a device.
+const KEPT: usize = 32;
 
 /// The tables used last, newest at the end.
 #[derive(Default)]
