@@ -163,8 +163,10 @@ fn the_batcher_draws_the_same_tokens() {
     });
 }
 
+// Our kernels' part of it: the emulation's matrix products are the CPU's, and cuBLAS may sum another number of rows
+// in another order.
 #[test]
-fn a_reply_on_cuda_has_the_same_bits_alone_and_in_company() {
+fn a_reply_on_emulated_cuda_has_the_same_bits_alone_and_in_company() {
     let Some(cuda) = emulated() else { return };
     for config in configs() {
         let (flat, prompts) = (weights(&config), prompts());
