@@ -1,10 +1,10 @@
-// Where the ids that no vocabulary has are: each block looks through its share of the ids and names the first, in two words.
-// With weights and targets only the rows that take part in a loss are looked at.
+// Where the ids that no vocabulary has are: each block looks through its share of the ids and names the
+// first, in two words. With weights and targets only the rows that take part in a loss are looked at.
 
 #define NONE 0xffffffffffffffffull
 
-KERNEL(first_unknown_id, (256), const int* ids, u64 count, u32 k, u32 vocab, const float* weights, const int* targets,
-       u32* first) {
+KERNEL(first_unknown_id, (256), const int* ids, u64 count, u32 k, u32 vocab, const float* weights,
+       const int* targets, u32* first) {
   const u64 share = (count + gridDim.x - 1) / gridDim.x, begin = blockIdx.x * share;
   const u64 end = min(begin + share, count);
   u64 mine = NONE;

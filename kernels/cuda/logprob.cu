@@ -1,16 +1,16 @@
-// Log-prob of the taken token, log-sum-exp, entropy, log-probs of candidates and the most likely tokens of each row
-// of logits: one block per row, every logit read once.
+// Log-prob of the taken token, log-sum-exp, entropy, log-probs of candidates and the most likely tokens of
+// each row of logits: one block per row, every logit read once.
 //
 //   ENTROPY   the entropy is wanted
-//   TOP       so are the most likely tokens, at most MOST of them
+//   TOP       so are the most likely tokens, at most 64: see collect
 
 #if TOP
 #define TILE_VECTORS 4
 #define TILE (TILE_VECTORS * BLOCK)
 #define CAPACITY 4096
 
-// The most likely tokens so far, as keys that are all different and fall as the order of tokens does: the logit,
-// then the id, inverted. Whatever exceeds `floor` is collected; k keys at least are not below it.
+// The most likely tokens so far, as keys that are all different and fall as the order of tokens does: the
+// logit, then the id, inverted. Whatever exceeds `floor` is collected; k keys at least are not below it.
 struct Top {
   u64* keys;    // [CAPACITY], the first `count` in use
   u64* others;  // [CAPACITY / 4], as no thread looks after more than CAPACITY / BLOCK keys
@@ -68,8 +68,8 @@ DEVICE void compact(Top& top) {
   if (kept >= top.k) top.floor = max(top.floor, top.keys[top.k - 1]);
 }
 
-// Collects what belongs here from a tile. At most k threads hold keys above the floor once it is the k-th largest of
-// the threads' maxima, which bounds what one tile adds whatever the order of its logits.
+// Collects what belongs here from a tile. At most k threads hold keys above the floor once it is the k-th
+// largest of the threads' maxima, which bounds what one tile adds whatever the order of its logits.
 DEVICE void collect(Top& top, const uint4 (&tile)[TILE_VECTORS], u32 first, float largest_of_mine) {
   const float floor = logit_of(top.floor);
   const bool enters = largest_of_mine >= floor && largest_of_mine > NEGATIVE_INFINITY;
@@ -132,9 +132,15 @@ DEVICE Softmax read_row_and_top(const Logit* row, u32 vocab, float base2, Top& t
 }
 #endif
 
-KERNEL(logprob, (BLOCK), const Logit* logits, u64 stride, u32 vocab, Scale scale, const int* targets, const int* ids,
-       u32 k, float* logprobs, float* lse, float* entropies, float* candidates, int* top_ids,
-       float* top_logprobs, u32 top_k) {
+#if TOP
+#define RESIDENT_BLOCKS 3
+#else
+#define RESIDENT_BLOCKS 6
+#endif
+
+KERNEL(logprob, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, u64 stride, u32 vocab, Scale scale,
+       const int* targets, const int* ids, u32 k, float* logprobs, float* lse, float* entropies,
+       float* candidates, int* top_ids, float* top_logprobs, u32 top_k) {
   const u64 i = blockIdx.x;
   const Logit* row = logits + i * stride;
   const int target = targets[i];

@@ -1,7 +1,8 @@
-// How much likelier the teacher finds the taken token than the student does: one block reads both rows, each once.
+// How much likelier the teacher finds the taken token than the student does: one block reads both rows, each
+// once.
 
-KERNEL(logprob_gap, (BLOCK), const Logit* student, const Logit* teacher, u64 stride, u32 vocab, Scale scale,
-       const int* targets, float* student_logprobs, float* teacher_logprobs, float* gaps) {
+KERNEL(logprob_gap, (BLOCK, 6), const Logit* student, const Logit* teacher, u64 stride, u32 vocab,
+       Scale scale, const int* targets, float* student_logprobs, float* teacher_logprobs, float* gaps) {
   const u64 i = blockIdx.x;
   const int target = targets[i];
   if (target < 0) {

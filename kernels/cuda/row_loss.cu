@@ -1,22 +1,28 @@
-// The row loss and its gradient, and the gradients of log-probs: every logit is read once and its gradient written
-// once, in place if `gradients` is `logits`.
+// The row loss and its gradient, and the gradients of log-probs: every logit is read once and its gradient
+// written once, in place if `gradients` is `logits`.
 //
 //   CLUSTER, VECTORS   a cluster of CLUSTER blocks holds a row in registers, VECTORS vectors a thread (sm_90)
-//   VECTORS=0          one block reads the row twice: where there are no clusters, or the row is too long for one
+//   CANDIDATES         some rows may have candidates besides the taken token
+//   VECTORS=0          one block reads the row twice: where there are no clusters, or the row is too long for
+//   one
 //
-// The entries, tokens that the loss names, leave the row as it is read and -inf takes their places, so that what
-// remains sums to the tail without cancellation. The thread that holds an entry's vector writes its gradient.
+// The entries, tokens that the loss names, leave the row as it is read and -inf takes their places, so that
+// what remains sums to the tail without cancellation. The thread that holds an entry's vector writes its
+// gradient.
+
+// The vectors of a row that a block holds: `count`, of which the first `whole` are whole and the others have
+// `rest` elements.
+struct Part {
+  u32 first, count, whole, rest;
+};
 
 // What the threads of a block share about their row.
 struct Plan {
+  u64 begin;  // where the block's part begins, counted in logits
+  Part part;
   u32 taken;      // the taken token's place among the entries
   u32 live, far;  // whether there is a gradient; whether the row must be summed again around its maximum
   Dense dense;
-};
-
-// The part of a row that a block holds: vectors `first` to `end` of it, the last of which may not be whole.
-struct Part {
-  u32 first, end, whole, rest;
 };
 
 // Entries are found by a bit per vector of the block's part.
@@ -26,26 +32,24 @@ struct EntryMap {
   u32* bits;
   u32 first;
 
-  DEVICE bool marks(u32 vector) const { return bits[(vector - first) / 32] >> (vector - first) % 32 & 1; }
+  DEVICE bool marks(u32 vector) const { return bits[vector / 32] >> vector % 32 & 1; }
+  DEVICE bool has(int id, u32 vector) const { return id >= 0 && (u32)id / WIDTH - first == vector; }
 };
+
+// Without candidates a constant, which lets the compiler forget the loops over them.
+DEVICE u32 k_of(const Terms& terms) { return CANDIDATES ? terms.k : 0; }
 
 // Takes the entries out of a vector, leaving -inf, and keeps their logits.
 DEVICE uint4 take_entries(const EntryMap& map, uint4 v, u32 vector) {
-  float x[WIDTH];
-#pragma unroll
-  for (int i = 0; i < WIDTH; i++) x[i] = element(v, i);
 #pragma unroll 1
   for (u32 e = 0; e < map.count; e++) {
     const int id = map.entries[e].id;
-    if (id < 0 || (u32)id / WIDTH != vector) continue;
-#pragma unroll
-    for (int i = 0; i < WIDTH; i++)
-      if (i == id % WIDTH) {
-        map.entries[e].logit = x[i];
-        x[i] = NEGATIVE_INFINITY;
-      }
+    if (!map.has(id, vector)) continue;
+    const Place at(id % WIDTH);
+    map.entries[e].logit = element_at(v, at);
+    set_element(v, at, NEGATIVE_INFINITY);
   }
-  return pack(x);
+  return v;
 }
 
 // The gradient of a vector of logits whose entries were taken out.
@@ -56,17 +60,14 @@ DEVICE uint4 gradient(const EntryMap& map, uint4 v, u32 vector, Dense dense, flo
     const float t = exponent(element(v, i), dense.frame, base2);
     x[i] = ex2(t) * fmaf(dense.b, fmaxf(t, LOWEST), dense.a);
   }
-  if (map.marks(vector)) {
+  v = pack(x);
+  if (!map.marks(vector)) return v;
 #pragma unroll 1
-    for (u32 e = 0; e < map.count; e++) {
-      const int id = map.entries[e].id;
-      if (id < 0 || (u32)id / WIDTH != vector) continue;
-#pragma unroll
-      for (int i = 0; i < WIDTH; i++)
-        if (i == id % WIDTH) x[i] = (float)map.entries[e].value;
-    }
+  for (u32 e = 0; e < map.count; e++) {
+    const int id = map.entries[e].id;
+    if (map.has(id, vector)) set_element(v, Place(id % WIDTH), (float)map.entries[e].value);
   }
-  return pack(x);
+  return v;
 }
 
 DEVICE void store_part(Logit* row, Part part, u32 vector, uint4 v) {
@@ -77,18 +78,19 @@ DEVICE void store_part(Logit* row, Part part, u32 vector, uint4 v) {
 }
 
 DEVICE void store_zeros(Logit* row, Part part) {
-  for (u32 i = part.first + threadIdx.x; i < part.end; i += BLOCK) store_part(row, part, i, make_uint4(0, 0, 0, 0));
+  for (u32 i = threadIdx.x; i < part.count; i += BLOCK) store_part(row, part, i, make_uint4(0, 0, 0, 0));
 }
 
-// Fills in the entries of row i and their map; every thread of the block calls it. An id that repeats counts once,
-// and a candidate that weighs nothing not at all.
-DEVICE void find_entries(const Terms& terms, const Inputs& inputs, const int* ids, u64 i, int target, EntryMap& map,
-                         int* asked, u32 words, Plan* plan) {
-  const u32 k = terms.k;
+// Fills in the entries of row i and their map; every thread of the block calls it. An id that repeats counts
+// once, and a candidate that weighs nothing not at all.
+DEVICE void find_entries(const Terms& terms, const Inputs& inputs, const int* ids, u64 i, int target,
+                         EntryMap& map, int* asked, u32 words, Plan* plan) {
+  const u32 k = k_of(terms);
   for (u32 word = threadIdx.x; word < words; word += BLOCK) map.bits[word] = 0;
   for (u32 e = threadIdx.x; e < k; e += BLOCK) {
     const int id = ids[i * k + e];
-    const bool counts = terms.candidates != CANDIDATES_POLICY || (id >= 0 && inputs.slot_weights[i * k + e] != 0.0f);
+    const bool counts =
+        terms.candidates != CANDIDATES_POLICY || (id >= 0 && inputs.slot_weights[i * k + e] != 0.0f);
     asked[e] = counts ? id : -1;
   }
   if (threadIdx.x == 0) {
@@ -141,7 +143,8 @@ DEVICE Sums merge_cluster(Sums sums) {
   sums = merge_block(sums);
   if (threadIdx.x == 0) *mine = sums;
   cluster_sync();
-  if (warp_index() == 0) sums = merge_warp(lane_index() < CLUSTER ? load_remote(*mine, lane_index()) : no_sums());
+  if (warp_index() == 0)
+    sums = merge_warp(lane_index() < CLUSTER ? load_remote(*mine, lane_index()) : no_sums());
   return sums;
 #else
   return merge_block(sums);
@@ -162,24 +165,28 @@ DEVICE float max_of_cluster(float top) {
 }
 #endif
 
-KERNEL(row_loss, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, Logit* gradients, u64 stride, u32 vocab, Terms terms,
-       const u32* rows, const int* targets, const int* ids, const float* weights, const float* old,
-       const float* advantages, const float* importance, const float* reference, const float* slot_old,
-       const float* slot_advantages, const float* slot_weights, Stat* stats, u32* live) {
-  const Inputs inputs = {weights, old, advantages, importance, reference, slot_old, slot_advantages, slot_weights};
+KERNEL(row_loss, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, Logit* gradients, u64 stride, u32 vocab,
+       Terms terms, const u32* rows, const int* targets, const int* ids, const float* weights,
+       const float* old, const float* advantages, const float* importance, const float* reference,
+       const float* slot_old, const float* slot_advantages, const float* slot_weights, Stat* stats,
+       u32* live) {
+  const Inputs inputs = {weights,   old,      advantages,      importance,
+                         reference, slot_old, slot_advantages, slot_weights};
   DYNAMIC_SHARED(unsigned char, shared);
   SHARED(Plan, plan, [1]);
   const u32 slot = blockIdx.x / CLUSTER;
   const u64 i = rows ? rows[slot] : slot;
-  const Logit* row = logits + slot * stride;
-  Logit* to = gradients + slot * stride;
-  const u32 whole = vocab / WIDTH, rest = vocab % WIDTH, vectors = whole + (rest > 0);
+  const u32 vectors = (vocab + WIDTH - 1) / WIDTH;
 #if CLUSTER > 1
   const u32 rank = cluster_rank(), share = (vectors + CLUSTER - 1) / CLUSTER;
 #else
   const u32 rank = 0, share = vectors;
 #endif
-  const Part part = {min(rank * share, vectors), min((rank + 1) * share, vectors), whole, rest};
+  const u32 first = min(rank * share, vectors), count = min(share, vectors - first);
+  const Part part = {first, count, min(count, vocab / WIDTH - min(first, vocab / WIDTH)), vocab % WIDTH};
+  const u64 begin = slot * stride + (u64)first * WIDTH;
+  const Logit* row = logits + begin;
+  Logit* to = gradients + begin;
   const int target = targets[i];
   if (!is_active(terms, inputs, i, target)) {
     store_zeros(to, part);
@@ -189,26 +196,30 @@ KERNEL(row_loss, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, Logit* gradients
     }
     return;
   }
-  EntryMap map = entry_map(shared, terms.k, part.first);
-  int* const asked = (int*)(shared + (terms.k + 1) * sizeof(Entry));
+  if (threadIdx.x == 0) {
+    plan->begin = begin;
+    plan->part = part;
+  }
+  EntryMap map = entry_map(shared, k_of(terms), part.first);
+  int* const asked = (int*)(shared + (k_of(terms) + 1) * sizeof(Entry));
   const u32 words = (share + 31) / 32;
   const float base2 = terms.scale.base2;
 
 #if VECTORS > 0
   uint4 held[VECTORS];
   uint4 last = nothing();
-  if (rest && whole >= part.first && whole < part.end) last = load_elements(row + (u64)whole * WIDTH, rest);
+  if (part.count > part.whole) last = load_elements(row + (u64)part.whole * WIDTH, part.rest);
 #pragma unroll
   for (int u = 0; u < VECTORS; u++) {
-    const u32 v = part.first + threadIdx.x + u * BLOCK;
-    held[u] = v < min(part.end, whole) ? load_vector<false>(row, v) : v == whole && v < part.end ? last : nothing();
+    const u32 v = threadIdx.x + u * BLOCK;
+    held[u] = v < part.whole ? load_vector<false>(row, v) : v < part.count ? last : nothing();
   }
   find_entries(terms, inputs, ids, i, target, map, asked, words, plan);
   float top = NEGATIVE_INFINITY;
 #pragma unroll
   for (int u = 0; u < VECTORS; u++) {
-    const u32 v = part.first + threadIdx.x + u * BLOCK;
-    if (v < part.end && map.marks(v)) held[u] = take_entries(map, held[u], v);
+    const u32 v = threadIdx.x + u * BLOCK;
+    if (v < part.count && map.marks(v)) held[u] = take_entries(map, held[u], v);
     top = fmaxf(top, largest(held[u]));
   }
   Frame frame = {0.0f, offset_below(top, base2)};
@@ -246,15 +257,18 @@ KERNEL(row_loss, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, Logit* gradients
 #if CLUSTER > 1
   cluster_arrive_relaxed();  // the others may still read what this block shares
 #endif
+  // Read again, so that they take no registers meanwhile.
+  const Part mine = plan->part;
+  Logit* const target_row = gradients + plan->begin;
   if (plan->live) {
     const Dense dense = plan->dense;
 #pragma unroll
     for (int u = 0; u < VECTORS; u++) {
-      const u32 v = part.first + threadIdx.x + u * BLOCK;
-      if (v < part.end) store_part(to, part, v, gradient(map, held[u], v, dense, base2));
+      const u32 v = threadIdx.x + u * BLOCK;
+      if (v < mine.count) store_part(target_row, mine, v, gradient(map, held[u], v, dense, base2));
     }
   } else {
-    store_zeros(to, part);
+    store_zeros(target_row, mine);
   }
 #if CLUSTER > 1
   cluster_wait();
@@ -262,7 +276,9 @@ KERNEL(row_loss, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, Logit* gradients
 
 #else
   find_entries(terms, inputs, ids, i, target, map, asked, words, plan);
-  const auto without_entries = [&](uint4 v, u32 vector) { return map.marks(vector) ? take_entries(map, v, vector) : v; };
+  const auto without_entries = [&](uint4 v, u32 vector) {
+    return map.marks(vector) ? take_entries(map, v, vector) : v;
+  };
   const Softmax softmax = read_row<false, true>(row, vocab, base2, without_entries);
   if (warp_index() == 0) {
     const Outcome outcome = row_terms(terms, inputs, i, softmax, map.entries, plan->taken);
@@ -276,11 +292,11 @@ KERNEL(row_loss, (BLOCK, RESIDENT_BLOCKS), const Logit* logits, Logit* gradients
   __syncthreads();
   if (!plan->live) return store_zeros(to, part);
   const Dense dense = plan->dense;
-  for (u32 v = threadIdx.x; v < whole; v += BLOCK)
+  for (u32 v = threadIdx.x; v < part.whole; v += BLOCK)
     store_vector(to, v, gradient(map, load_vector<false>(row, v), v, dense, base2));
-  if (rest && threadIdx.x == whole % BLOCK) {
-    const uint4 v = load_elements(row + (u64)whole * WIDTH, rest);
-    store_elements(to + (u64)whole * WIDTH, gradient(map, v, whole, dense, base2), rest);
+  if (part.rest && threadIdx.x == part.whole % BLOCK) {
+    const uint4 v = load_elements(row + (u64)part.whole * WIDTH, part.rest);
+    store_part(to, part, part.whole, gradient(map, v, part.whole, dense, base2));
   }
 #endif
 }

@@ -4,10 +4,10 @@
 //   ALIGNED   every row begins at a multiple of 16 bytes; otherwise the same vectors are read by element
 //   BLOCK   threads of a block
 //
-// A logit has the exponent t = (x - shift) * base2 - offset and the probability 2^t / sum 2^t. Nearly always the
-// shift is 0 and the offset an integer: one fused multiply-add finds t, and moving a sum to another offset
-// multiplies it by an exact power of two. Where logits are so large that t would lose its digits, the shift is the
-// row's maximum and the offset 0.
+// A logit has the exponent t = (x - shift) * base2 - offset and the probability 2^t / sum 2^t. Nearly always
+// the shift is 0 and the offset an integer: one fused multiply-add finds t, and moving a sum to another
+// offset multiplies it by an exact power of two. Where logits are so large that t would lose its digits, the
+// shift is the row's maximum and the offset 0.
 #if BF16
 typedef bf16 Logit;
 #define WIDTH 8
@@ -40,10 +40,43 @@ DEVICE float element(uint4 v, int i) {
 
 DEVICE uint4 pack(const float (&x)[WIDTH]) {
 #if BF16
-  return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
+  return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]),
+                    pack_bf16(x[6], x[7]));
 #else
-  return make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3]));
+  return make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]),
+                    __float_as_uint(x[3]));
 #endif
+}
+
+// Where an element that is not known to the compiler lies: an array would go to memory.
+struct Place {
+  u32 word, half;
+  DEVICE explicit Place(u32 i) : word(BF16 ? i / 2 : i), half(BF16 ? i % 2 : 0) {}
+};
+
+DEVICE float element_at(uint4 v, Place at) {
+  const u32 word = at.word == 0 ? v.x : at.word == 1 ? v.y : at.word == 2 ? v.z : v.w;
+#if BF16
+  return at.half ? widen_high(word) : widen_low(word);
+#else
+  return __uint_as_float(word);
+#endif
+}
+
+DEVICE void replace(u32& word, u32 half, float x) {
+#if BF16
+  const u32 bits = pack_bf16(x, 0.0f) & 0xffffu;
+  word = half ? (word & 0x0000ffffu) | bits << 16 : (word & 0xffff0000u) | bits;
+#else
+  word = __float_as_uint(x);
+#endif
+}
+
+DEVICE void set_element(uint4& v, Place at, float x) {
+  if (at.word == 0) replace(v.x, at.half, x);
+  if (at.word == 1) replace(v.y, at.half, x);
+  if (at.word == 2) replace(v.z, at.half, x);
+  if (at.word == 3) replace(v.w, at.half, x);
 }
 
 DEVICE uint4 nothing() {
@@ -66,7 +99,8 @@ DEVICE void store_elements(Logit* to, uint4 v, u32 count) {
 }
 
 // A whole vector; CONSTANT: nobody writes the row while the kernel runs.
-template <bool CONSTANT> DEVICE uint4 load_vector(const Logit* row, u32 index) {
+template <bool CONSTANT>
+DEVICE uint4 load_vector(const Logit* row, u32 index) {
   const Logit* from = row + (u64)index * WIDTH;
 #if ALIGNED
   return CONSTANT ? load_constant((const uint4*)from) : load_once((const uint4*)from);
@@ -97,7 +131,9 @@ struct Frame {
   float shift, offset;
 };
 
-DEVICE float exponent(float x, Frame frame, float base2) { return fmaf(x - frame.shift, base2, -frame.offset); }
+DEVICE float exponent(float x, Frame frame, float base2) {
+  return fmaf(x - frame.shift, base2, -frame.offset);
+}
 
 DEVICE float offset_below(float top, float base2) {
   return fminf(fmaxf(ceilf(top * base2), -FARTHEST), FARTHEST);
@@ -113,18 +149,21 @@ DEVICE Sums no_sums() {
   return sums;
 }
 
-template <bool WEIGHTED> DEVICE void add(Sums& sums, float t) {
+template <bool WEIGHTED>
+DEVICE void add(Sums& sums, float t) {
   const float power = ex2(t);
   sums.plain += power;
   if (WEIGHTED) sums.weighted = fmaf(power, fmaxf(t, LOWEST), sums.weighted);
 }
 
-template <bool WEIGHTED> DEVICE void add_vector(Sums& sums, uint4 v, float base2) {
+template <bool WEIGHTED>
+DEVICE void add_vector(Sums& sums, uint4 v, float base2) {
 #pragma unroll
   for (int i = 0; i < WIDTH; i++) add<WEIGHTED>(sums, fmaf(element(v, i), base2, -sums.offset));
 }
 
-template <bool WEIGHTED> DEVICE void add_framed(Sums& sums, uint4 v, Frame frame, float base2) {
+template <bool WEIGHTED>
+DEVICE void add_framed(Sums& sums, uint4 v, Frame frame, float base2) {
 #pragma unroll
   for (int i = 0; i < WIDTH; i++) add<WEIGHTED>(sums, exponent(element(v, i), frame, base2));
 }
@@ -154,10 +193,11 @@ struct Softmax {
   float plain, weighted;
 };
 
-// Brings the threads' sums of a row together, in every thread. `visit(v, index)` sees each vector before it is added.
+// Brings the threads' sums of a row together, in every thread. `visit(v, index)` sees each vector before it
+// is added.
 //
-// Offsets were chosen before the row was known. Where that left the sums out of range, because logits rise by 2^6 and
-// more or lie beyond FARTHEST, the row is read again around its maximum.
+// Offsets were chosen before the row was known. Where that left the sums out of range, because logits rise by
+// 2^6 and more or lie beyond FARTHEST, the row is read again around its maximum.
 template <bool CONSTANT, bool WEIGHTED, class Visit>
 DEVICE Softmax finish_row(const Logit* row, u32 vocab, float base2, Sums sums, Visit visit) {
   SHARED(Softmax, result, [1]);

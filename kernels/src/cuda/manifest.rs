@@ -70,11 +70,16 @@ pub fn specialisations() -> Vec<Specialisation> {
     [
         ops::adamw::manifest(),
         ops::attention::manifest(),
+        ops::copy_rows::manifest(),
         ops::embedding::manifest(),
         ops::fill::manifest(),
+        ops::logprob::manifest(),
+        ops::logprob_gap::manifest(),
         ops::norm::manifest(),
         ops::paged::manifest(),
         ops::rope::manifest(),
+        ops::row_loss::manifest(),
+        ops::rows::manifest(),
         ops::sum_squares::manifest(),
         ops::swiglu::manifest(),
     ]

@@ -9,6 +9,7 @@ mod exactness;
 mod gradients;
 mod head;
 mod levels;
+mod rereads;
 mod scores;
 mod sizes;
 mod surrogates;

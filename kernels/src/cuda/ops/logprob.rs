@@ -1,11 +1,14 @@
 //! Operation 1: log-prob of the taken token, log-sum-exp, entropy, candidates and top-k in one read.
 #![allow(unsafe_code)]
 
+use half::bf16;
+
 use super::rows::{Ids, Scale, THREADS, check_ids, is_aligned, module};
 use crate::backend::Float;
 use crate::cuda::{
     Cuda, CudaView, CudaViewMut,
     launch::{Arguments, Launch},
+    manifest::Specialisation,
     modules::{Module, Source},
 };
 use crate::error::{KernelError, Result};
@@ -25,8 +28,22 @@ const SOURCE: Source = Source {
 const MOST_TOP: usize = 64;
 
 /// The specialisation for logits of type `T`.
-pub(in crate::cuda) fn specialised<T: Float>(aligned: bool, entropy: bool, top: bool) -> Module {
+fn specialised<T: Float>(aligned: bool, entropy: bool, top: bool) -> Module {
     module::<T>(&SOURCE, aligned, THREADS).define("ENTROPY", u32::from(entropy)).define("TOP", u32::from(top))
+}
+
+pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
+    let mut all = Vec::new();
+    for (entropy, top) in [(false, false), (true, false), (false, true), (true, true)] {
+        for aligned in [true, false] {
+            for module in
+                [specialised::<f32>(aligned, entropy, top), specialised::<bf16>(aligned, entropy, top)]
+            {
+                all.push(Specialisation::new(module, "logprob"));
+            }
+        }
+    }
+    all
 }
 
 /// Checks the lengths and ids of a score and what this device can do of it.

@@ -1,11 +1,14 @@
 //! Operation 2: how much likelier the teacher finds the taken token than the student does.
 #![allow(unsafe_code)]
 
+use half::bf16;
+
 use super::rows::{Ids, Scale, THREADS, check_ids, is_aligned, module};
 use crate::backend::Float;
 use crate::cuda::{
     Cuda, CudaView, CudaViewMut,
     launch::{Arguments, Launch},
+    manifest::Specialisation,
     modules::{Module, Source},
 };
 use crate::error::{Result, expect_len};
@@ -22,8 +25,19 @@ const SOURCE: Source = Source {
 };
 
 /// The specialisation for logits of type `T`.
-pub(in crate::cuda) fn specialised<T: Float>(aligned: bool) -> Module {
+fn specialised<T: Float>(aligned: bool) -> Module {
     module::<T>(&SOURCE, aligned, THREADS)
+}
+
+pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
+    [
+        specialised::<f32>(true),
+        specialised::<bf16>(true),
+        specialised::<f32>(false),
+        specialised::<bf16>(false),
+    ]
+    .map(|module| Specialisation::new(module, "logprob_gap"))
+    .into()
 }
 
 pub(in crate::cuda) fn logprob_gap<T: Float>(

@@ -13,7 +13,7 @@ pub(super) mod norm;
 pub(super) mod paged;
 pub(super) mod rope;
 pub(super) mod row_loss;
-mod rows;
+pub(super) mod rows;
 pub(super) mod sum_squares;
 pub(super) mod swiglu;
 pub(super) mod tables;

@@ -1,11 +1,14 @@
 //! Operation 3, 5 and the gradients of 1 and 2: every logit is read once and its gradient written once.
 #![allow(unsafe_code)]
 
+use half::bf16;
+
 use super::rows::{Active, Ids, Scale, THREADS, check_ids, is_aligned, module, vector_width};
 use crate::backend::Float;
 use crate::cuda::{
     Cuda, CudaView, CudaViewMut,
     launch::{Arguments, Launch},
+    manifest::Specialisation,
     modules::{Module, Source},
 };
 use crate::error::{KernelError, Result, expect_len};
@@ -29,10 +32,13 @@ const SOURCE: Source = Source {
 /// The arguments as the device sees them.
 pub(super) type Args<'a> = RowLoss<CudaView<'a, f32>, CudaView<'a, i32>>;
 
+/// The first compute capability (times ten) with clusters of blocks.
+const CLUSTERS_SINCE: u32 = 90;
+
 /// How a row is laid over the device, by its length, type and the device's generation and by nothing else: so a
 /// row's result is the same bits in every batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cuda) struct Layout {
+struct Layout {
     /// Blocks that share a row.
     cluster: usize,
     /// Vectors of the row that each thread keeps in registers; 0: the row is read twice.
@@ -44,7 +50,7 @@ pub(in crate::cuda) struct Layout {
 
 impl Layout {
     /// The layout of rows of `vocab` logits of type `T`.
-    pub(in crate::cuda) fn new<T: Float>(arch: u32, vocab: usize) -> Self {
+    fn new<T: Float>(arch: u32, vocab: usize) -> Self {
         /// Registers of a thread that may hold logits while many blocks still share a multiprocessor.
         const FEW: usize = 40;
         const MANY: usize = 64;
@@ -55,7 +61,7 @@ impl Layout {
         // many blocks busy.
         let few = FEW / registers_per_vector * size_of::<T>() / size_of::<f32>();
         let cluster = [1, 2, 4, 8, 16].into_iter().find(|cluster| per_thread(*cluster) <= few).unwrap_or(16);
-        if arch < 90 || per_thread(cluster) > MANY / registers_per_vector {
+        if arch < CLUSTERS_SINCE || per_thread(cluster) > MANY / registers_per_vector {
             let threads = [256, 512].into_iter().find(|threads| vectors <= 8 * threads).unwrap_or(1024);
             let resident_blocks = 1024 / threads as u32;
             return Self { cluster: 1, vectors: 0, threads: threads as u32, resident_blocks };
@@ -66,8 +72,9 @@ impl Layout {
     }
 
     /// The specialisation for logits of type `T`.
-    pub(in crate::cuda) fn specialised<T: Float>(&self, aligned: bool) -> Module {
+    fn specialised<T: Float>(&self, aligned: bool, candidates: bool) -> Module {
         module::<T>(&SOURCE, aligned, self.threads)
+            .define("CANDIDATES", u32::from(candidates))
             .define("CLUSTER", self.cluster)
             .define("VECTORS", self.vectors)
             .define("RESIDENT_BLOCKS", self.resident_blocks)
@@ -81,6 +88,33 @@ impl Layout {
             .clusters_of(self.cluster as u32)
             .shared(shared_bytes as u32)
     }
+}
+
+pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
+    /// Vocabularies of the models in use, and of the smallest one here.
+    const VOCABS: [usize; 6] = [2048, 32_000, 128_256, 129_280, 151_936, 152_064];
+    let mut all: Vec<Specialisation> = Vec::new();
+    let mut add = |(first, last): (u32, u32), module: Module, promises: bool| {
+        if all.iter().any(|known| known.module == module && known.is_for(first)) {
+            return;
+        }
+        let new = Specialisation::new(module, "row_loss").since_arch(first).until_arch(last);
+        all.push(if promises { new.without_spills() } else { new });
+    };
+    for archs in [(0, CLUSTERS_SINCE - 1), (CLUSTERS_SINCE, 99), (100, u32::MAX)] {
+        for vocab in VOCABS {
+            for (candidates, aligned) in [(false, true), (false, false), (true, true), (true, false)] {
+                let (f32s, bf16s) = (Layout::new::<f32>(archs.0, vocab), Layout::new::<bf16>(archs.0, vocab));
+                // With candidates one warp works in f64 and spills. So do, by a few bytes, blocks of compute
+                // capability 10.0 that hold five vectors a thread.
+                let promises = aligned && !candidates;
+                add(archs, f32s.specialised::<f32>(aligned, candidates), promises);
+                let tight = archs.0 >= 100 && bf16s.vectors >= 5;
+                add(archs, bf16s.specialised::<bf16>(aligned, candidates), promises && !tight);
+            }
+        }
+    }
+    all
 }
 
 /// As `Clip` in `row_terms.cuh`.
@@ -297,7 +331,7 @@ fn launch<T: Float>(
     let launch = layout.launch::<T>(shape.rows, shape.vocab, terms.k as usize);
     // SAFETY: a cluster per row reads and writes `vocab` logits from its stride on; ids of active rows are below
     // `vocab`, and the lengths of all other views are checked.
-    unsafe { cuda.launch(layout.specialised::<T>(aligned), "row_loss", launch, &arguments) }
+    unsafe { cuda.launch(layout.specialised::<T>(aligned, terms.k > 0), "row_loss", launch, &arguments) }
 }
 
 pub(in crate::cuda) fn logprob_backward<T: Float>(

@@ -6,6 +6,7 @@ use crate::backend::{Backend, Float};
 use crate::cuda::{
     Cuda, CudaView,
     launch::{Arguments, Launch},
+    manifest::Specialisation,
     modules::{Module, Source},
 };
 use crate::error::Result;
@@ -23,6 +24,10 @@ impl<T: crate::Element> Length for crate::cuda::CudaViewMut<'_, T> {
 }
 
 const IDS: Source = Source { file: "ids.cu", text: include_str!("../../../cuda/ids.cu") };
+
+pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
+    vec![Specialisation::new(Module::new(&IDS), "first_unknown_id").without_spills()]
+}
 
 /// Threads of a block that reads a row, or a cluster's part of one.
 pub(super) const THREADS: u32 = 256;
