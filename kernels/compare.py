@@ -31,6 +31,7 @@ class Call(ctypes.Structure):
     """The arguments of `examples/peer`."""
 
     _fields_ = [
+        ("device", ctypes.c_int32),
         ("dtype", ctypes.c_int32),
         *[(name, ctypes.c_size_t) for name in ("rows", "vocab", "k", "width", "chunk_rows")],
         *[(name, ctypes.c_void_p) for name in (
@@ -39,6 +40,7 @@ class Call(ctypes.Structure):
         ("entropy_coef", ctypes.c_float),
         *[(name, ctypes.c_void_p) for name in (
             "logprobs", "lse", "entropy", "gap", "stats", "d_hidden", "d_head", "scratch")],
+        ("millis", ctypes.c_float),
     ]
 
 
@@ -50,16 +52,17 @@ class Ours:
         self.library.peer_floor_read.restype = ctypes.c_float
         self.instructions = ["portable", "AVX2", "AVX-512"][self.library.peer_open(ctypes.c_size_t(threads))]
 
-    def call(self, operation, rows, vocab, dtype, entropy_coef=0.0, **arguments):
-        """A function that runs `operation`; tensors are kept alive by it."""
+    def call(self, operation, rows, vocab, dtype, device=0, entropy_coef=0.0, **arguments):
+        """A function that runs `operation` and returns the GPU's milliseconds; it keeps the tensors alive."""
         numbers = {k: v for k, v in arguments.items() if isinstance(v, int)}
         pointers = {k: v.data_ptr() for k, v in arguments.items() if not isinstance(v, int)}
-        call = Call(dtype=dtype, rows=rows, vocab=vocab, entropy_coef=entropy_coef, **numbers, **pointers)
+        call = Call(device=device, dtype=dtype, rows=rows, vocab=vocab, entropy_coef=entropy_coef, **numbers, **pointers)
         function = getattr(self.library, f"peer_{operation}")
 
         def run(_keep=arguments):
             if function(ctypes.byref(call)) != 0:
                 sys.exit(f"peer_{operation} failed")
+            return call.millis
 
         return run
 
@@ -73,31 +76,34 @@ class Ours:
 class Inputs:
     """Rows as a trained model writes them, peaked on the taken token, and what their losses need."""
 
-    def __init__(self, rows, vocab, dtype, k=0):
+    def __init__(self, rows, vocab, dtype, k=0, device="cpu", call_device=0):
         import torch
 
-        generator = torch.Generator().manual_seed(7)
-        self.rows, self.vocab, self.k = rows, vocab, k
-        logits = torch.randn(rows, vocab, generator=generator) * 2.5
-        self.targets = torch.randint(0, vocab, (rows,), generator=generator)
-        logits[torch.arange(rows), self.targets] += 12.0
-        self.clean = logits.to(dtype)
-        del logits
+        generator = torch.Generator(device).manual_seed(7)
+        self.rows, self.vocab, self.k, self.call_device = rows, vocab, k, call_device
+        make = dict(generator=generator, device=device)
+        self.clean = torch.empty(rows, vocab, dtype=dtype, device=device)
+        self.targets = torch.randint(0, vocab, (rows,), **make)
+        logprobs = []
+        for clean, targets in zip(self.clean.split(256), self.targets.split(256)):
+            logits = torch.randn(clean.shape, **make) * 2.5
+            logits[torch.arange(len(targets), device=device), targets] += 12.0
+            clean.copy_(logits)
+            logprobs.append(clean.float().log_softmax(-1).gather(-1, targets[:, None])[:, 0])
         self.work = self.clean.clone()
         self.leaf = self.clean.clone().requires_grad_()
         self.targets_i32 = self.targets.to(torch.int32)
-        logprobs = torch.cat([part.float().log_softmax(-1) .gather(-1, at[:, None])[:, 0]
-                              for part, at in zip(self.clean.split(16), self.targets.split(16))])
-        self.old = logprobs + 0.2 * torch.randn(rows, generator=generator)
-        self.advantages = torch.randn(rows, generator=generator)
-        self.weights = torch.full((rows,), 1.0 / rows)
-        self.logprobs, self.lse, self.entropy, self.gap = (torch.empty(rows) for _ in range(4))
-        self.stats = torch.empty(rows, 6)
+        self.old = torch.cat(logprobs) + 0.2 * torch.randn(rows, **make)
+        self.advantages = torch.randn(rows, **make)
+        self.weights = torch.full((rows,), 1.0 / rows, device=device)
+        self.logprobs, self.lse, self.entropy, self.gap = (torch.empty(rows, device=device) for _ in range(4))
+        self.stats = torch.empty(rows, 6, device=device)
         if k:
-            ids = torch.stack([torch.randperm(vocab, generator=generator)[:k] for _ in range(rows)])
-            ids[:, 0] = self.targets
-            self.ids, self.ids_i32 = ids, ids.to(torch.int32)
-            self.teacher = (torch.randn(rows, k, generator=generator) - 1).log_softmax(-1) - 0.05
+            # Distinct ids, spread from the taken one.
+            steps = torch.arange(k, device=device) * (vocab // k)
+            self.ids = (self.targets[:, None] + steps) % vocab
+            self.ids_i32 = self.ids.to(torch.int32)
+            self.teacher = (torch.randn(rows, k, **make) - 1).log_softmax(-1) - 0.05
 
     def restore(self):
         self.work.copy_(self.clean)
@@ -110,7 +116,7 @@ class Inputs:
                      old_logprobs=self.old, logprobs=self.logprobs, lse=self.lse, stats=self.stats)
         if self.k:
             fixed |= dict(ids=self.ids_i32, teacher_logprobs=self.teacher, k=self.k)
-        return ours.call(operation, self.rows, self.vocab, dtype, **(fixed | arguments))
+        return ours.call(operation, self.rows, self.vocab, dtype, self.call_device, **(fixed | arguments))
 
 
 def measure(candidates, rounds):

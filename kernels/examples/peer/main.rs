@@ -7,18 +7,22 @@ use std::slice;
 use std::sync::OnceLock;
 
 use half::bf16;
+use openclaw_kernels::cuda::{CudaView, CudaViewMut};
 use openclaw_kernels::ops::*;
-use openclaw_kernels::{Backend, Cpu, Element, Float, Result};
+use openclaw_kernels::{Backend, Cpu, Cuda, Element, Float, Result};
 
 mod floors;
 
 static CPU: OnceLock<Cpu> = OnceLock::new();
+static CUDA: OnceLock<Cuda> = OnceLock::new();
 
 /// The arguments of every operation; each reads the fields it needs. Pointers are to the device's memory, matrices
 /// are dense, `dtype` is that of logits: 0 for f32, 1 for bf16.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
+    /// 0: the CPU. 1: what [`peer_open_cuda`] opened.
+    device: i32,
     dtype: i32,
     rows: usize,
     vocab: usize,
@@ -54,6 +58,8 @@ pub struct Call {
     d_hidden: *mut f32,
     d_head: *mut f32,
     scratch: *mut f32,
+    /// How long the GPU took, in milliseconds.
+    millis: f32,
 }
 
 // SAFETY: a call is read by the one operation it is handed to.
@@ -80,6 +86,30 @@ impl Memory for Cpu {
     }
 }
 
+impl Memory for Cuda {
+    unsafe fn shared<'a, T: Element>(&self, pointer: *const T, len: usize) -> CudaView<'a, T> {
+        // SAFETY: the caller's promise.
+        unsafe { CudaView::from_raw(pointer.expose_provenance() as u64, len) }
+    }
+    unsafe fn exclusive<'a, T: Element>(&self, pointer: *mut T, len: usize) -> CudaViewMut<'a, T> {
+        // SAFETY: the caller's promise.
+        unsafe { CudaViewMut::from_raw(pointer.expose_provenance() as u64, len) }
+    }
+}
+
+/// Opens the GPU with this number, or an emulated one if it is negative, once. Returns its compute capability times
+/// ten, or 0 after printing why there is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn peer_open_cuda(ordinal: i32) -> u32 {
+    if CUDA.get().is_none() {
+        match u32::try_from(ordinal).map_or_else(|_| Cuda::emulated(), Cuda::new) {
+            Ok(cuda) => _ = CUDA.set(cuda),
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+    CUDA.get().map_or(0, |cuda| cuda.properties().arch)
+}
+
 /// Starts the thread pool, once. Returns the instruction set: 2 AVX-512, 1 AVX2, 0 portable.
 #[unsafe(no_mangle)]
 pub extern "C" fn peer_open(threads: usize) -> i32 {
@@ -94,18 +124,34 @@ fn cpu() -> &'static Cpu {
     CPU.get().expect("peer_open comes first")
 }
 
-/// Exports `$operation` as `$name(&Call)`, which returns 0, or 1 after printing why.
+/// Runs `work` and waits for it.
+fn timed(call: &mut Call, work: impl FnOnce(&Cuda, &Call) -> Result<()>) -> Result<()> {
+    let cuda = CUDA.get().expect("peer_open_cuda comes first");
+    let ((), millis) = cuda.millis(|| work(cuda, call))?;
+    call.millis = millis;
+    cuda.synchronize()
+}
+
+/// Exports `$operation` as `$name(&Call)`, which returns 0, or 1 after printing why. It waits for the device.
 macro_rules! export {
     ($($name:ident: $operation:ident),* $(,)?) => {$(
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name(call: &Call) -> i32 {
-            // SAFETY: the caller states its pointers' lengths in the call.
-            let result = cpu().scope(|| unsafe {
+        pub unsafe extern "C" fn $name(call: &mut Call) -> i32 {
+            // SAFETY: the caller states its pointers' lengths in the call, here and below.
+            let on_cpu = |call: &Call| cpu().scope(|| unsafe {
                 match call.dtype {
                     0 => $operation::<_, f32>(cpu(), call),
                     _ => $operation::<_, bf16>(cpu(), call),
                 }
             });
+            // SAFETY: as above.
+            let on_cuda = |cuda: &Cuda, call: &Call| unsafe {
+                match call.dtype {
+                    0 => $operation::<_, f32>(cuda, call),
+                    _ => $operation::<_, bf16>(cuda, call),
+                }
+            };
+            let result = if call.device == 0 { on_cpu(call) } else { timed(call, on_cuda) };
             result.map_or_else(|error| { eprintln!("{error}"); 1 }, |()| 0)
         }
     )*};

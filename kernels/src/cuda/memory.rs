@@ -214,6 +214,15 @@ impl<T> Clone for CudaView<'_, T> {
 impl<T> Copy for CudaView<'_, T> {}
 
 impl<'a, T: Element> CudaView<'a, T> {
+    /// Memory that somebody else allocated, in the device's primary context.
+    ///
+    /// # Safety
+    /// `len` elements are at `address` for as long as the view lives, and nobody writes them without the device's
+    /// stream being waited for.
+    #[allow(unsafe_code)]
+    pub unsafe fn from_raw(address: u64, len: usize) -> Self {
+        Self { address, len, host: None }
+    }
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.len
@@ -253,6 +262,15 @@ pub struct CudaViewMut<'a, T> {
 }
 
 impl<'a, T: Element> CudaViewMut<'a, T> {
+    /// Memory that somebody else allocated, in the device's primary context.
+    ///
+    /// # Safety
+    /// `len` elements are at `address` for as long as the view lives, and nobody else touches them without the
+    /// device's stream being waited for.
+    #[allow(unsafe_code)]
+    pub unsafe fn from_raw(address: u64, len: usize) -> Self {
+        Self { address, len, buffer: PhantomData }
+    }
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.len

@@ -16,6 +16,7 @@ const VOCABS: [usize; 27] = [
 pub fn vocabs(device: &Device) -> &'static [usize] {
     match device {
         Device::Cpu(_) => &VOCABS,
+        Device::Cuda(_) if crate::device::gpu().is_some() => &VOCABS,
         Device::Cuda(_) => &[1, 2, 7, 8, 9, 31, 33, 63, 65, 127, 255, 1000, 1025, 2049, 151_936],
     }
 }

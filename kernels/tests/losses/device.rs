@@ -50,13 +50,25 @@ macro_rules! dispatch {
     };
 }
 
+/// The GPU that `OPENCLAW_TEST_DEVICE` names, `cuda:0` for example.
+pub fn gpu() -> Option<Cuda> {
+    let name = std::env::var("OPENCLAW_TEST_DEVICE").ok()?;
+    let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+    let ordinal = ordinal.unwrap_or_else(|| panic!("OPENCLAW_TEST_DEVICE is {name:?} and not cuda:N"));
+    Some(Cuda::new(ordinal).unwrap_or_else(|error| panic!("{error}")))
+}
+
 impl Device {
     pub fn cpu() -> Self {
         Self::Cpu(Cpu::new("losses", 2).expect("two threads start"))
     }
 
-    /// `None` where no compiler can make it.
+    /// CUDA as it is emulated, `None` where no compiler can make it; or the GPU of `OPENCLAW_TEST_DEVICE`, which
+    /// has one architecture and takes the place of the first alone.
     pub fn emulated(arch: u32) -> Option<Self> {
+        if let Some(cuda) = gpu() {
+            return (arch == 90).then_some(Self::Cuda(cuda));
+        }
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".into());
         if std::process::Command::new(&compiler).arg("--version").output().is_err() {
             assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "there is no {compiler}");

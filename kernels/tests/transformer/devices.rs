@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use openclaw_kernels::{Backend, Cpu, Cuda, Result, ops::*};
 
-/// Where a test runs: on the CPU, or on CUDA sources that an emulation runs there.
+/// Where a test runs: on the CPU, or on CUDA sources that an emulation runs there, or the GPU of
+/// `OPENCLAW_TEST_DEVICE`.
 pub enum Device {
     Cpu,
     Emulated,
@@ -29,10 +30,21 @@ pub(crate) use on_every_device;
 
 /// Whether CUDA sources can be compiled here; says why not, and fails where everything must run.
 pub fn can_emulate() -> bool {
+    if gpu().is_some() {
+        return true;
+    }
     let Err(error) = Cuda::emulated() else { return true };
     assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{error}");
     eprintln!("skipped: {error}");
     false
+}
+
+/// The GPU that `OPENCLAW_TEST_DEVICE` names, `cuda:0` for example.
+fn gpu() -> Option<Cuda> {
+    let name = std::env::var("OPENCLAW_TEST_DEVICE").ok()?;
+    let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+    let ordinal = ordinal.unwrap_or_else(|| panic!("OPENCLAW_TEST_DEVICE is {name:?} and not cuda:N"));
+    Some(Cuda::new(ordinal).unwrap_or_else(|error| panic!("{error}")))
 }
 
 impl Device {
@@ -44,7 +56,8 @@ impl Device {
                 cpu.scope(|| work(&cpu))
             }
             Self::Emulated => {
-                work(&Cuda::emulated_as(90, threads as u64, u64::MAX).expect("can_emulate() saw that it can"))
+                let emulated = || Cuda::emulated_as(90, threads as u64, u64::MAX);
+                work(&gpu().unwrap_or_else(|| emulated().expect("can_emulate() saw that it can")))
             }
         }
     }
