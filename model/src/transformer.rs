@@ -307,35 +307,46 @@ impl<B: Backend> Transformer<B> {
         Ok((normed, qkv, qk))
     }
 
-    /// Everything after attention: `(middle, middle_normed, gate_up, activated, output)`.
+    /// A copy of hidden states.
+    fn copied(&self, x: &B::Buffer<f32>) -> Result<B::Buffer<f32>> {
+        let mut copy = self.backend.uninitialized(self.backend.len(x))?;
+        self.backend.copy(self.all_mut(&mut copy), self.all(x))?;
+        Ok(copy)
+    }
+
+    /// Adds `x w^T` to the hidden states `to`: what a block of a layer gives to the residual stream.
+    fn add_linear(
+        &self,
+        weights: &B::Buffer<f32>,
+        range: &Range<usize>,
+        x: &B::Buffer<f32>,
+        to: &mut B::Buffer<f32>,
+        tokens: usize,
+    ) -> Result<()> {
+        let weight = self.backend.view(weights, range.clone());
+        let hidden = self.config.hidden_size;
+        let dims = (tokens, hidden, range.len() / hidden);
+        self.linear(self.all(x), weight, self.all_mut(to), dims, true)
+    }
+
+    /// The gated part of a layer: `(middle_normed, gate_up, activated)`.
     #[allow(clippy::type_complexity)]
-    fn finish_layer(
+    fn gate(
         &self,
         weights: &B::Buffer<f32>,
         layer: &LayerRanges,
-        x: &B::Buffer<f32>,
-        attended: &B::Buffer<f32>,
+        middle: &B::Buffer<f32>,
         tokens: usize,
-    ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
-        let b = &self.backend;
-        let (hidden, ff) = (self.config.hidden_size, self.config.intermediate_size);
-        let mut middle = b.uninitialized(tokens * hidden)?;
-        b.copy(self.all_mut(&mut middle), self.all(x))?;
-        let weight = b.view(weights, layer.output.clone());
-        let dims = (tokens, hidden, self.shape().out_width());
-        self.linear(self.all(attended), weight, self.all_mut(&mut middle), dims, true)?;
-        let middle_normed = self.norm(weights, &layer.post_norm, &middle)?;
+    ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
+        let (b, ff) = (&self.backend, self.config.intermediate_size);
+        let middle_normed = self.norm(weights, &layer.post_norm, middle)?;
         let mut gate_up = b.uninitialized(tokens * 2 * ff)?;
         let weight = b.view(weights, layer.gate_up.clone());
-        let dims = (tokens, 2 * ff, hidden);
+        let dims = (tokens, 2 * ff, self.config.hidden_size);
         self.linear(self.all(&middle_normed), weight, self.all_mut(&mut gate_up), dims, false)?;
         let mut activated = b.uninitialized(tokens * ff)?;
         b.swiglu(ff, self.all(&gate_up), self.all_mut(&mut activated))?;
-        let mut output = b.uninitialized(tokens * hidden)?;
-        b.copy(self.all_mut(&mut output), self.all(&middle))?;
-        let weight = b.view(weights, layer.down.clone());
-        self.linear(self.all(&activated), weight, self.all_mut(&mut output), (tokens, hidden, ff), true)?;
-        Ok((middle, middle_normed, gate_up, activated, output))
+        Ok((middle_normed, gate_up, activated))
     }
 
     /// One layer over a ragged batch.
@@ -358,8 +369,11 @@ impl<B: Backend> Transformer<B> {
             self.all_mut(&mut attended),
             self.all_mut(&mut lse),
         )?;
-        let (middle, middle_normed, gate_up, activated, output) =
-            self.finish_layer(weights, layer, x, &attended, batch.tokens)?;
+        let mut middle = self.copied(x)?;
+        self.add_linear(weights, &layer.output, &attended, &mut middle, batch.tokens)?;
+        let (middle_normed, gate_up, activated) = self.gate(weights, layer, &middle, batch.tokens)?;
+        let mut output = self.copied(&middle)?;
+        self.add_linear(weights, &layer.down, &activated, &mut output, batch.tokens)?;
         let trace = LayerTrace { normed, qkv, qk, attended, lse, middle, middle_normed, gate_up, activated };
         Ok((output, trace))
     }
@@ -446,7 +460,10 @@ impl<B: Backend> Transformer<B> {
                 b.view(&pool.buffer, range),
                 self.all_mut(&mut attended),
             )?;
-            x = self.finish_layer(weights, layer, &x, &attended, tokens)?.4;
+            // Nothing is kept for a backward: the residual stream stays in one place.
+            self.add_linear(weights, &layer.output, &attended, &mut x, tokens)?;
+            let (_, _, activated) = self.gate(weights, layer, &x, tokens)?;
+            self.add_linear(weights, &layer.down, &activated, &mut x, tokens)?;
         }
         if step.logit_rows.is_empty() {
             return Ok(Vec::new());

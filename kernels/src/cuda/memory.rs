@@ -46,6 +46,7 @@ pub struct MemoryUse {
 
 #[derive(Default)]
 struct State {
+    limit_bytes: Option<usize>,
     kept: BTreeMap<usize, Vec<Address>>,
     usage: MemoryUse,
 }
@@ -53,17 +54,21 @@ struct State {
 /// The pool of one device.
 pub(super) struct Pool {
     driver: Arc<dyn Driver>,
-    limit_bytes: usize,
     state: Mutex<State>,
 }
 
 impl Pool {
-    pub(super) fn new(driver: Arc<dyn Driver>, limit_bytes: Option<usize>) -> Self {
-        Self { driver, limit_bytes: limit_bytes.unwrap_or(usize::MAX), state: Mutex::default() }
+    pub(super) fn new(driver: Arc<dyn Driver>) -> Self {
+        Self { driver, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on buffers and what is kept for them take at most so much.
+    pub(super) fn limit(&self, bytes: usize) {
+        self.state().limit_bytes = Some(bytes);
     }
 
     pub(super) fn usage(&self) -> MemoryUse {
@@ -93,8 +98,8 @@ impl Pool {
     }
 
     fn grow(&self, state: &mut State, bytes: usize, class: usize) -> Result<Address> {
-        let fits =
-            |state: &State| state.usage.live_bytes + state.usage.kept_bytes + class <= self.limit_bytes;
+        let limit = state.limit_bytes.unwrap_or(usize::MAX);
+        let fits = |state: &State| state.usage.live_bytes + state.usage.kept_bytes + class <= limit;
         if !fits(state) {
             self.release(state);
         }
@@ -104,7 +109,7 @@ impl Pool {
             found = self.driver.allocate(class)?;
         }
         let Some(address) = found else {
-            let room = self.limit_bytes.saturating_sub(state.usage.live_bytes) as u64;
+            let room = limit.saturating_sub(state.usage.live_bytes) as u64;
             let free = self.driver.free_bytes()?.min(room);
             let what = format!(
                 "out of memory: {bytes} bytes asked, {free} free, {} in buffers",
@@ -310,7 +315,9 @@ mod tests {
 
     fn pool(memory_bytes: u64, limit_bytes: Option<usize>) -> Arc<Pool> {
         let driver = Emulated::new(90, memory_bytes, 0, Cache::new(std::env::temp_dir()));
-        Arc::new(Pool::new(Arc::new(driver.expect("it needs nothing")), limit_bytes))
+        let pool = Pool::new(Arc::new(driver));
+        limit_bytes.into_iter().for_each(|bytes| pool.limit(bytes));
+        Arc::new(pool)
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod modules;
 mod nvrtc;
 mod ops;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     borrow::Cow,
@@ -31,7 +31,7 @@ pub use nvrtc::{Compiled, Nvrtc};
 use self::{
     driver::{
         Driver, Function,
-        emulated::Emulated,
+        emulated::{self, Emulated},
         real::{self, Real},
     },
     gemm::Gemm,
@@ -40,7 +40,7 @@ use self::{
     modules::Cache,
 };
 use crate::backend::{Backend, Element, Float};
-use crate::error::{KernelError, Result, expect_len};
+use crate::error::{Result, expect_len};
 use crate::ops::*;
 
 /// A GPU. Clones share it, and everything is done in the order in which it was asked for.
@@ -72,7 +72,7 @@ impl Cuda {
         if let Some(inner) = open.get(&ordinal).and_then(Weak::upgrade) {
             return Ok(Self { inner });
         }
-        let cuda = Self::with(Arc::new(Real::new(ordinal, Cache::new(cache_folder()))?), None);
+        let cuda = Self::with(Arc::new(Real::new(ordinal, Cache::new(cache_folder()))?));
         open.insert(ordinal, Arc::downgrade(&cuda.inner));
         Ok(cuda)
     }
@@ -95,12 +95,13 @@ impl Cuda {
 
     /// An emulated device of a compute capability (times ten) and size. `seed` decides in which order threads run.
     pub fn emulated_as(arch: u32, seed: u64, memory_bytes: u64) -> Result<Self> {
-        let driver = Emulated::new(arch, memory_bytes, seed, Cache::new(cache_folder()))?;
-        Ok(Self::with(Arc::new(driver), None))
+        emulated::can_compile()?;
+        let driver = Emulated::new(arch, memory_bytes, seed, Cache::new(cache_folder()));
+        Ok(Self::with(Arc::new(driver)))
     }
 
-    fn with(driver: Arc<dyn Driver>, limit_bytes: Option<usize>) -> Self {
-        let pool = Arc::new(Pool::new(driver.clone(), limit_bytes));
+    fn with(driver: Arc<dyn Driver>) -> Self {
+        let pool = Arc::new(Pool::new(driver.clone()));
         Self {
             inner: Arc::new(Inner { functions: Mutex::default(), tables: Default::default(), pool, driver }),
         }
@@ -113,6 +114,10 @@ impl Cuda {
     /// What its memory is used for by this process.
     pub fn memory_use(&self) -> MemoryUse {
         self.inner.pool.usage()
+    }
+    /// From now on this process's buffers, and what is kept for later ones, take at most so much of its memory.
+    pub fn limit_memory(&self, bytes: usize) {
+        self.inner.pool.limit(bytes);
     }
     /// Waits for everything that was asked for.
     pub fn synchronize(&self) -> Result<()> {
@@ -183,10 +188,6 @@ impl Cuda {
         // SAFETY: `Gemm::new` checked that the views have what the shape reaches.
         unsafe { self.inner.driver.gemm(&gemm) }
     }
-}
-
-fn missing(op: &'static str) -> KernelError {
-    KernelError::Argument { op, what: "has no kernel yet".into() }
 }
 
 #[allow(unsafe_code)]

@@ -12,7 +12,7 @@ use std::{
     process::{Command, Stdio},
     ptr, slice,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -31,7 +31,8 @@ use crate::cuda::{
 use crate::error::{KernelError, Result};
 use crate::ops::{Matmul, MatrixLayout};
 
-const EMULATION: &str = include_str!("../../../cuda/emulation.h");
+const EMULATION: &str =
+    concat!(include_str!("../../../cuda/emulation.h"), include_str!("../../../cuda/emulated_cuda.h"));
 /// As `cudaMalloc` aligns.
 const ALIGNMENT: usize = 256;
 /// Bytes behind each allocation that nobody may write.
@@ -90,10 +91,26 @@ fn layout(capacity: usize) -> Layout {
         .expect("an allocation is smaller than the address space")
 }
 
+/// The C++ compiler's name.
+fn compiler() -> String {
+    env::var("CXX").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "g++".into())
+}
+
+/// Whether there is a C++ compiler.
+pub(in crate::cuda) fn can_compile() -> Result<()> {
+    static FOUND: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let asked = Command::new(compiler()).arg("--version").output();
+        asked.map(drop).map_err(|error| format!("the C++ compiler {} does not run: {error}", compiler()))
+    });
+    let error = |what| KernelError::Device { device: "emulated".into(), what };
+    found.clone().map_err(error)
+}
+
 impl Emulated {
     /// A device with `memory_bytes` of memory that calls itself `arch`; every launch shuffles its threads by `seed`
     /// and its number.
-    pub(crate) fn new(arch: u32, memory_bytes: u64, seed: u64, cache: Cache) -> Result<Self> {
+    pub(crate) fn new(arch: u32, memory_bytes: u64, seed: u64, cache: Cache) -> Self {
         let properties = Properties {
             device: "emulated".into(),
             name: format!("emulation of sm_{arch}"),
@@ -102,8 +119,7 @@ impl Emulated {
             memory_bytes,
             shared_bytes: if arch >= 90 { 227 << 10 } else { 163 << 10 },
         };
-        let compiler = env::var("CXX").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "g++".into());
-        Ok(Self { properties, cache, compiler, seed: AtomicU64::new(seed), state: Mutex::default() })
+        Self { properties, cache, compiler: compiler(), seed: AtomicU64::new(seed), state: Mutex::default() }
     }
 
     fn state(&self) -> Result<MutexGuard<'_, State>> {

@@ -92,7 +92,7 @@ pub(in crate::cuda) fn gpus() -> std::result::Result<(u32, i32), String> {
     for symbol in SYMBOLS {
         // SAFETY: only its presence is looked at.
         if unsafe { library.get::<unsafe extern "C" fn()>(symbol.as_bytes()) }.is_err() {
-            return Err(format!("the driver is too old: it has no {symbol} (580 or later is needed)"));
+            return Err(format!("the driver is too old: it has no {symbol} (570 or later is needed)"));
         }
     }
     let told = |what: &str, error: DriverError| format!("{what}: {:?}", error.0);
@@ -104,6 +104,17 @@ pub(in crate::cuda) fn gpus() -> std::result::Result<(u32, i32), String> {
         .result()
         .map_err(|error| told("the driver does not tell its version", error))?;
     Ok((u32::try_from(count).unwrap_or(0), version))
+}
+
+/// Names what was done when the driver failed, and remembers errors that last.
+fn failed(ordinal: u32, doing: &str, cause: DriverError) -> KernelError {
+    let what = format!("{doing}: {:?}", cause.0);
+    if !is_sticky(cause) {
+        return error(ordinal, what);
+    }
+    let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
+    let what = lost.entry(ordinal).or_insert(what).clone();
+    KernelError::DeviceLost { device: name(ordinal), what }
 }
 
 /// An error for a GPU that this process has lost.
@@ -136,6 +147,13 @@ impl Real {
     pub(crate) fn new(ordinal: u32, cache: Cache) -> Result<Self> {
         can_open(ordinal)?;
         let nvrtc = Nvrtc::find()?;
+        let (_, cuda) = gpus().map_err(|why| error(ordinal, why))?;
+        if nvrtc.version.0 > cuda / 1000 {
+            let ((major, minor), cuda) = (nvrtc.version, format!("{}.{}", cuda / 1000, cuda % 1000 / 10));
+            let what =
+                format!("NVRTC {major}.{minor} makes code that this driver, for CUDA {cuda}, cannot load");
+            return Err(error(ordinal, what));
+        }
         let failed = |cause: DriverError| error(ordinal, format!("cannot be opened: {:?}", cause.0));
         let device = device::get(ordinal as i32).map_err(failed)?;
         let attribute = |which| {
@@ -179,15 +197,8 @@ impl Real {
         })
     }
 
-    /// Names what was done when the driver failed, and remembers errors that last.
     fn failed(&self, doing: &str, cause: DriverError) -> KernelError {
-        let what = format!("{doing}: {:?}", cause.0);
-        if !is_sticky(cause) {
-            return error(self.ordinal, what);
-        }
-        let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
-        let what = lost.entry(self.ordinal).or_insert(what).clone();
-        KernelError::DeviceLost { device: name(self.ordinal), what }
+        failed(self.ordinal, doing, cause)
     }
 
     /// Makes the context current on this thread.
@@ -409,5 +420,29 @@ impl Drop for Real {
             let _ = stream::destroy(self.stream);
             let _ = primary_ctx::release(self.device);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_cuda_repeats_ends_the_gpu_for_this_process_and_an_ordinary_one_does_not() {
+        // A number that no machine has: what is lost stays lost for every test of this process.
+        let ordinal = 7777;
+        use sys::CUresult::*;
+        for ordinary in [CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_FOUND] {
+            let told = failed(ordinal, "cannot copy", DriverError(ordinary)).to_string();
+            assert_eq!(told, format!("cuda:7777: cannot copy: {ordinary:?}"));
+            assert!(refuse_lost(ordinal).is_ok());
+        }
+        let lost = failed(ordinal, "a kernel failed", DriverError(CUDA_ERROR_ILLEGAL_ADDRESS));
+        assert!(matches!(lost, KernelError::DeviceLost { .. }));
+        // The first cause is told, whatever fails later.
+        let later = failed(ordinal, "cannot copy", DriverError(CUDA_ERROR_LAUNCH_FAILED)).to_string();
+        assert_eq!(later, "cuda:7777 is lost: a kernel failed: CUDA_ERROR_ILLEGAL_ADDRESS");
+        let refused = crate::Cuda::new(ordinal).expect_err("it is lost").to_string();
+        assert_eq!(refused, format!("{later} (this process must be restarted)"));
     }
 }
