@@ -5,6 +5,8 @@
 mod cublas;
 pub(super) mod emulated;
 pub(super) mod real;
+#[cfg(test)]
+mod stand_in;
 
 use super::gemm::Gemm;
 use super::launch::{Arguments, Launch};
