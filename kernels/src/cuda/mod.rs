@@ -2,7 +2,6 @@
 //!
 //! Kernels are in `kernels/cuda/*.cu`, compiled when they are first used; `ops` has one file per operation that
 //! checks the arguments, chooses the specialisation and launches it.
-#![allow(dead_code)] // until every operation is here
 
 mod driver;
 mod gemm;

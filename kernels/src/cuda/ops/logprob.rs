@@ -39,7 +39,9 @@ pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
             for module in
                 [specialised::<f32>(aligned, entropy, top), specialised::<bf16>(aligned, entropy, top)]
             {
-                all.push(Specialisation::new(module, "logprob"));
+                let new = Specialisation::new(module, "logprob").without_spills();
+                // Narrow loads are of ids and of the logits after the last whole vector.
+                all.push(if aligned { new.with_wide_loads(60) } else { new });
             }
         }
     }

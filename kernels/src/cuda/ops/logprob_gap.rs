@@ -30,14 +30,10 @@ fn specialised<T: Float>(aligned: bool) -> Module {
 }
 
 pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
-    [
-        specialised::<f32>(true),
-        specialised::<bf16>(true),
-        specialised::<f32>(false),
-        specialised::<bf16>(false),
-    ]
-    .map(|module| Specialisation::new(module, "logprob_gap"))
-    .into()
+    let new = |module| Specialisation::new(module, "logprob_gap").without_spills();
+    let wide = [specialised::<f32>(true), specialised::<bf16>(true)];
+    let narrow = [specialised::<f32>(false), specialised::<bf16>(false)];
+    wide.map(|module| new(module).with_wide_loads(60)).into_iter().chain(narrow.map(new)).collect()
 }
 
 pub(in crate::cuda) fn logprob_gap<T: Float>(

@@ -94,23 +94,24 @@ pub(in crate::cuda) fn manifest() -> Vec<Specialisation> {
     /// Vocabularies of the models in use, and of the smallest one here.
     const VOCABS: [usize; 6] = [2048, 32_000, 128_256, 129_280, 151_936, 152_064];
     let mut all: Vec<Specialisation> = Vec::new();
-    let mut add = |(first, last): (u32, u32), module: Module, promises: bool| {
+    let mut add = |(first, last): (u32, u32), module: Module, aligned: bool, promises: bool| {
         if all.iter().any(|known| known.module == module && known.is_for(first)) {
             return;
         }
         let new = Specialisation::new(module, "row_loss").since_arch(first).until_arch(last);
-        all.push(if promises { new.without_spills() } else { new });
+        let new = if promises { new.without_spills() } else { new };
+        all.push(if aligned { new.with_wide_loads(60) } else { new });
     };
     for archs in [(0, CLUSTERS_SINCE - 1), (CLUSTERS_SINCE, 99), (100, u32::MAX)] {
         for vocab in VOCABS {
             for (candidates, aligned) in [(false, true), (false, false), (true, true), (true, false)] {
                 let (f32s, bf16s) = (Layout::new::<f32>(archs.0, vocab), Layout::new::<bf16>(archs.0, vocab));
                 // With candidates one warp works in f64 and spills. So do, by a few bytes, blocks of compute
-                // capability 10.0 that hold five vectors a thread.
+                // capability 10.0 that hold four vectors a thread or more.
                 let promises = aligned && !candidates;
-                add(archs, f32s.specialised::<f32>(aligned, candidates), promises);
-                let tight = archs.0 >= 100 && bf16s.vectors >= 5;
-                add(archs, bf16s.specialised::<bf16>(aligned, candidates), promises && !tight);
+                add(archs, f32s.specialised::<f32>(aligned, candidates), aligned, promises);
+                let tight = archs.0 >= 100 && bf16s.vectors >= 4;
+                add(archs, bf16s.specialised::<bf16>(aligned, candidates), aligned, promises && !tight);
             }
         }
     }
