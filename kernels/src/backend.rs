@@ -260,22 +260,28 @@ pub trait Backend: Clone + Send + Sync + 'static {
         logits: Self::ViewMut<'_, T>,
         stats: Self::ViewMut<'_, RowStat>,
     ) -> Result<()>;
+    /// The head over so many rows at temperature 1, in chunks of which this device makes the best.
+    fn linear_shape(&self, rows: usize, width: usize, vocab: usize) -> LinearShape {
+        LinearShape::new(rows, width, vocab)
+    }
     /// [`Backend::row_loss`] of `hidden weight^T` without storing all logits: overwrites `d_hidden`, adds to
     /// `d_weight`. Rows without a gradient are skipped.
-    fn linear_loss(
+    ///
+    /// A chunk's logits and their gradients have the head's type; both gradients of the head are `f32`.
+    fn linear_loss<T: Float>(
         &self,
         shape: LinearShape,
         loss: RowLoss<Self::View<'_, f32>, Self::View<'_, i32>>,
-        head: Head<Self::View<'_, f32>>,
-        out: HeadGradients<Self::ViewMut<'_, f32>, Self::ViewMut<'_, RowStat>>,
+        head: Head<Self::View<'_, T>>,
+        out: HeadGradients<Self::ViewMut<'_, T>, Self::ViewMut<'_, f32>, Self::ViewMut<'_, RowStat>>,
     ) -> Result<()>;
     /// [`Backend::logprob`] of `hidden weight^T` without storing all logits.
-    fn linear_logprob(
+    fn linear_logprob<T: Float>(
         &self,
         shape: LinearShape,
         score: Score<Self::View<'_, i32>>,
-        head: Head<Self::View<'_, f32>>,
-        scratch: Self::ViewMut<'_, f32>,
+        head: Head<Self::View<'_, T>>,
+        scratch: Self::ViewMut<'_, T>,
         out: ScoreOut<Self::ViewMut<'_, f32>, Self::ViewMut<'_, i32>>,
     ) -> Result<()>;
 }

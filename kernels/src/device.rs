@@ -210,6 +210,13 @@ impl Backend for Device {
         }
     }
 
+    fn linear_shape(&self, rows: usize, width: usize, vocab: usize) -> LinearShape {
+        match self {
+            Self::Cpu(cpu) => cpu.linear_shape(rows, width, vocab),
+            Self::Cuda(cuda) => cuda.linear_shape(rows, width, vocab),
+        }
+    }
+
     ask! {
         fn matmul(shape: Matmul, a: DeviceView<'_, f32>, b: DeviceView<'_, f32>, c: DeviceViewMut<'_, f32>) -> ();
         fn embedding(width: usize, ids: DeviceView<'_, u32>, table: DeviceView<'_, f32>, out: DeviceViewMut<'_, f32>) -> ();
@@ -231,8 +238,8 @@ impl Backend for Device {
         fn logprob_gap<T>(shape: LogitsShape, student: DeviceView<'_, T>, teacher: DeviceView<'_, T>, targets: DeviceView<'_, i32>, out: GapOut<DeviceViewMut<'_, f32>>) -> ();
         fn logprob_gap_backward<T>(shape: LogitsShape, side: GapSide, logits: Option<DeviceView<'_, T>>, targets: DeviceView<'_, i32>, d_gap: DeviceView<'_, f32>, d_logits: DeviceViewMut<'_, T>) -> ();
         fn row_loss<T>(shape: LogitsShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, logits: DeviceViewMut<'_, T>, stats: DeviceViewMut<'_, RowStat>) -> ();
-        fn linear_loss(shape: LinearShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, head: Head<DeviceView<'_, f32>>, out: HeadGradients<DeviceViewMut<'_, f32>, DeviceViewMut<'_, RowStat>>) -> ();
-        fn linear_logprob(shape: LinearShape, score: Score<DeviceView<'_, i32>>, head: Head<DeviceView<'_, f32>>, scratch: DeviceViewMut<'_, f32>, out: ScoreOut<DeviceViewMut<'_, f32>, DeviceViewMut<'_, i32>>) -> ();
+        fn linear_loss<T>(shape: LinearShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, head: Head<DeviceView<'_, T>>, out: HeadGradients<DeviceViewMut<'_, T>, DeviceViewMut<'_, f32>, DeviceViewMut<'_, RowStat>>) -> ();
+        fn linear_logprob<T>(shape: LinearShape, score: Score<DeviceView<'_, i32>>, head: Head<DeviceView<'_, T>>, scratch: DeviceViewMut<'_, T>, out: ScoreOut<DeviceViewMut<'_, f32>, DeviceViewMut<'_, i32>>) -> ();
     }
 }
 

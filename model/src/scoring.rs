@@ -39,7 +39,7 @@ impl<B: Backend> Transformer<B> {
         let hidden = self.hidden_states(weights, &batch)?;
         let width = self.config.hidden_size;
         let temperature = if request.temperature == 0.0 { 1.0 } else { request.temperature };
-        let shape = LinearShape { temperature, ..LinearShape::new(rows, width, self.config.vocab_size) };
+        let shape = LinearShape { temperature, ..b.linear_shape(rows, width, self.config.vocab_size) };
 
         let targets: Vec<i32> = request.ids[request.start..].iter().map(|id| *id as i32).collect();
         let targets = b.upload(&targets)?;

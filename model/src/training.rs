@@ -314,7 +314,7 @@ impl<B: Backend> Trainer<B> {
 
         let shape = LinearShape {
             temperature: batch[0].temperature,
-            ..LinearShape::new(rows.count, config.hidden_size, config.vocab_size)
+            ..b.linear_shape(rows.count, config.hidden_size, config.vocab_size)
         };
         let head = Head {
             hidden: transformer.all(&normed),

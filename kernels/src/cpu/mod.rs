@@ -297,21 +297,21 @@ impl Backend for Cpu {
     ) -> Result<()> {
         loss::row_loss(shape, loss, logits, stats)
     }
-    fn linear_loss(
+    fn linear_loss<T: Float>(
         &self,
         shape: LinearShape,
         loss: RowLoss<&[f32], &[i32]>,
-        head: Head<&[f32]>,
-        out: HeadGradients<&mut [f32], &mut [RowStat]>,
+        head: Head<&[T]>,
+        out: HeadGradients<&mut [T], &mut [f32], &mut [RowStat]>,
     ) -> Result<()> {
         loss::linear_loss(shape, loss, head, out)
     }
-    fn linear_logprob(
+    fn linear_logprob<T: Float>(
         &self,
         shape: LinearShape,
         score: Score<&[i32]>,
-        head: Head<&[f32]>,
-        scratch: &mut [f32],
+        head: Head<&[T]>,
+        scratch: &mut [T],
         out: ScoreOut<&mut [f32], &mut [i32]>,
     ) -> Result<()> {
         loss::linear_logprob(shape, score, head, scratch, out)

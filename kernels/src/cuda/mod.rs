@@ -456,21 +456,24 @@ impl Backend for Cuda {
     ) -> Result<()> {
         ops::row_loss::row_loss(self, shape, loss, logits, stats)
     }
-    fn linear_loss(
+    fn linear_shape(&self, rows: usize, width: usize, vocab: usize) -> LinearShape {
+        ops::linear_loss::chunked(rows, width, vocab)
+    }
+    fn linear_loss<T: Float>(
         &self,
         shape: LinearShape,
         loss: RowLoss<CudaView<'_, f32>, CudaView<'_, i32>>,
-        head: Head<CudaView<'_, f32>>,
-        out: HeadGradients<CudaViewMut<'_, f32>, CudaViewMut<'_, RowStat>>,
+        head: Head<CudaView<'_, T>>,
+        out: HeadGradients<CudaViewMut<'_, T>, CudaViewMut<'_, f32>, CudaViewMut<'_, RowStat>>,
     ) -> Result<()> {
         ops::linear_loss::linear_loss(self, shape, loss, head, out)
     }
-    fn linear_logprob(
+    fn linear_logprob<T: Float>(
         &self,
         shape: LinearShape,
         score: Score<CudaView<'_, i32>>,
-        head: Head<CudaView<'_, f32>>,
-        scratch: CudaViewMut<'_, f32>,
+        head: Head<CudaView<'_, T>>,
+        scratch: CudaViewMut<'_, T>,
         out: ScoreOut<CudaViewMut<'_, f32>, CudaViewMut<'_, i32>>,
     ) -> Result<()> {
         ops::linear_logprob::linear_logprob(self, shape, score, head, scratch, out)

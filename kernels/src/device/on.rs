@@ -211,8 +211,8 @@ impl<B, F: On<B>> On<B> for Head<F> {
         Some(Head { hidden: hidden.on()?, weight: weight.on()? })
     }
 }
-impl<B, F: On<B>, S: On<B>> On<B> for HeadGradients<F, S> {
-    type There = HeadGradients<F::There, S::There>;
+impl<B, X: On<B>, F: On<B>, S: On<B>> On<B> for HeadGradients<X, F, S> {
+    type There = HeadGradients<X::There, F::There, S::There>;
     fn on(self) -> Option<Self::There> {
         let Self { scratch, d_hidden, d_weight, stats } = self;
         Some(HeadGradients {

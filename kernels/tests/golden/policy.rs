@@ -206,8 +206,8 @@ fn fused_linear_ppo(device: &Device) {
             let mut stats = vec![RowStat::default(); rows];
             let out = HeadGradients {
                 scratch: &mut scratch[..],
-                d_hidden: &mut d_hidden,
-                d_weight: &mut d_weight,
+                d_hidden: &mut d_hidden[..],
+                d_weight: &mut d_weight[..],
                 stats: &mut stats[..],
             };
             device

@@ -128,21 +128,21 @@ impl Device {
     ) -> Result<()> {
         dispatch!(self, row_loss(shape, loss, logits, stats))
     }
-    pub fn linear_loss(
+    pub fn linear_loss<T: Float>(
         &self,
         shape: LinearShape,
         loss: Loss<'_>,
-        head: Head<&[f32]>,
-        out: HeadGradients<&mut [f32], &mut [RowStat]>,
+        head: Head<&[T]>,
+        out: HeadGradients<&mut [T], &mut [f32], &mut [RowStat]>,
     ) -> Result<()> {
         dispatch!(self, linear_loss(shape, loss, head, out))
     }
-    pub fn linear_logprob(
+    pub fn linear_logprob<T: Float>(
         &self,
         shape: LinearShape,
         score: Score<&[i32]>,
-        head: Head<&[f32]>,
-        scratch: &mut [f32],
+        head: Head<&[T]>,
+        scratch: &mut [T],
         out: Scored<'_>,
     ) -> Result<()> {
         dispatch!(self, linear_logprob(shape, score, head, scratch, out))
@@ -371,12 +371,12 @@ fn row_loss<B: Backend, T: Float>(
     stats.fetch(b)
 }
 
-fn linear_loss<B: Backend>(
+fn linear_loss<B: Backend, T: Float>(
     b: &B,
     shape: LinearShape,
     loss: Loss<'_>,
-    head: Head<&[f32]>,
-    out: HeadGradients<&mut [f32], &mut [RowStat]>,
+    head: Head<&[T]>,
+    out: HeadGradients<&mut [T], &mut [f32], &mut [RowStat]>,
 ) -> Result<()> {
     let loss = upload(b, &loss);
     let (hidden, weight) = (b.upload(head.hidden)?, b.upload(head.weight)?);
@@ -395,12 +395,12 @@ fn linear_loss<B: Backend>(
     stats.fetch(b)
 }
 
-fn linear_logprob<B: Backend>(
+fn linear_logprob<B: Backend, T: Float>(
     b: &B,
     shape: LinearShape,
     score: Score<&[i32]>,
-    head: Head<&[f32]>,
-    scratch: &mut [f32],
+    head: Head<&[T]>,
+    scratch: &mut [T],
     out: Scored<'_>,
 ) -> Result<()> {
     let (hidden, weight) = (b.upload(head.hidden)?, b.upload(head.weight)?);

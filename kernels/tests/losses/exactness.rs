@@ -257,8 +257,8 @@ fn no_rows_are_no_work(device: &Device) {
         (vec![0.5; 300], vec![0.0; shape.scratch_len()], vec![1.0; 300]);
     let out = HeadGradients {
         scratch: &mut scratch[..],
-        d_hidden: &mut [],
-        d_weight: &mut d_weight,
+        d_hidden: &mut [][..],
+        d_weight: &mut d_weight[..],
         stats: &mut [][..],
     };
     let head = Head { hidden: &[][..], weight: &weight[..] };

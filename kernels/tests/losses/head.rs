@@ -1,5 +1,7 @@
 //! The head with its loss, a chunk at a time.
 
+use half::bf16;
+use openclaw_kernels::Float;
 use openclaw_kernels::ops::*;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -11,6 +13,8 @@ on_every_device! {
     gradients_through_the_head_agree_with_their_definition,
     rows_without_a_gradient_change_nothing_but_their_statistics,
     scores_through_the_head_equal_scores_of_its_logits,
+    a_bf16_head_rounds_its_logits_and_their_gradients,
+    chunks_of_any_size_give_the_same_statistics,
 }
 
 struct Case {
@@ -39,19 +43,27 @@ impl Case {
         LinearShape { chunk_rows, temperature: self.inputs.temperature, ..shape }
     }
 
-    fn run(&self, device: &Device, loss: Loss<'_>, chunk_rows: usize) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
+    /// With hidden states, weight and logits of type `T`.
+    fn run<T: Float>(
+        &self,
+        device: &Device,
+        loss: Loss<'_>,
+        chunk_rows: usize,
+    ) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
         let shape = self.shape(chunk_rows);
-        let mut scratch = vec![f32::NAN; shape.scratch_len()];
+        let mut scratch = vec![T::from_f32(f32::NAN); shape.scratch_len()];
+        let of_type = |values: &[f32]| values.iter().map(|x| T::from_f32(*x)).collect::<Vec<T>>();
+        let (hidden, weight) = (of_type(&self.hidden), of_type(&self.weight));
         let (mut d_hidden, mut d_weight) = (vec![f32::NAN; self.hidden.len()], vec![0.0; self.weight.len()]);
         let mut stats = vec![RowStat::default(); shape.rows];
         let out = HeadGradients {
             scratch: &mut scratch[..],
-            d_hidden: &mut d_hidden,
-            d_weight: &mut d_weight,
+            d_hidden: &mut d_hidden[..],
+            d_weight: &mut d_weight[..],
             stats: &mut stats[..],
         };
         device
-            .linear_loss(shape, loss, Head { hidden: &self.hidden[..], weight: &self.weight }, out)
+            .linear_loss(shape, loss, Head { hidden: &hidden[..], weight: &weight }, out)
             .expect("valid arguments");
         (d_hidden, d_weight, stats)
     }
@@ -74,7 +86,7 @@ fn gradients_through_the_head_agree_with_their_definition(device: &Device) {
                 }
             }
             for chunk_rows in [1, 4, 64] {
-                let (found_hidden, found_weight, _) = head.run(device, loss, chunk_rows);
+                let (found_hidden, found_weight, _) = head.run::<f32>(device, loss, chunk_rows);
                 for (found, expected) in [(&found_hidden, &d_hidden), (&found_weight, &d_weight)] {
                     for (f, e) in found.iter().zip(expected) {
                         let error = (f64::from(*f) - e).abs();
@@ -94,7 +106,7 @@ fn rows_without_a_gradient_change_nothing_but_their_statistics(device: &Device) 
     head.inputs.weights[7] = 0.0;
     head.hidden[7 * 12..][..12].fill(f32::NAN);
     let loss = RowLoss { token: head.inputs.policy(None), ..head.inputs.losses()[0].1 };
-    let (d_hidden, d_weight, stats) = head.run(device, loss, 4);
+    let (d_hidden, d_weight, stats) = head.run::<f32>(device, loss, 4);
     for i in [0, 4, 5, 7] {
         assert_eq!(d_hidden[i * 12..][..12], [0.0; 12]);
     }
@@ -103,7 +115,7 @@ fn rows_without_a_gradient_change_nothing_but_their_statistics(device: &Device) 
 
     head.inputs.advantages.fill(0.0);
     let loss = RowLoss { token: head.inputs.policy(None), ..head.inputs.losses()[0].1 };
-    let (d_hidden, d_weight, _) = head.run(device, loss, 4);
+    let (d_hidden, d_weight, _) = head.run::<f32>(device, loss, 4);
     assert!(d_hidden.iter().chain(&d_weight).all(|d| *d == 0.0));
 }
 
@@ -152,6 +164,68 @@ fn scores_through_the_head_equal_scores_of_its_logits(device: &Device) {
                 assert_eq!(ids[i * top_k + slot], order[slot] as i32);
                 close(top[i * top_k + slot], l[order[slot]]);
             }
+        }
+    }
+}
+
+/// A head whose products and their sums are exact, so that every device rounds the same logits to bf16.
+fn exact_head(rows: usize, vocab: usize, width: usize) -> Case {
+    let mut head = Case::new(24, rows, vocab, width);
+    for x in head.hidden.iter_mut().chain(&mut head.weight) {
+        *x = (*x * 16.0).round() / 16.0;
+    }
+    let logit = |at: usize| {
+        let (i, j) = (at / vocab, at % vocab);
+        let products = head.hidden[i * width..][..width].iter().zip(&head.weight[j * width..][..width]);
+        bf16::from_f32(products.map(|(a, b)| a * b).sum()).to_f32()
+    };
+    let logits = (0..rows * vocab).map(logit).collect();
+    Case { inputs: Inputs::around(24, vocab, 0.9, logits), ..head }
+}
+
+fn a_bf16_head_rounds_its_logits_and_their_gradients(device: &Device) {
+    let (rows, vocab, width) = (9, 131, 12);
+    let head = exact_head(rows, vocab, width);
+    for (name, loss) in head.inputs.losses() {
+        let (mut d_hidden, mut d_weight) =
+            (vec![(0f64, 0f64); rows * width], vec![(0f64, 0f64); vocab * width]);
+        let (found_hidden, found_weight, stats) = head.run::<bf16>(device, loss, 4);
+        for i in 0..rows {
+            let row = definition::row(&loss, i, &head.inputs.row_logits(i), 0.9f32.into());
+            let error = (f64::from(stats[i].loss) - row.loss).abs();
+            assert!(error < 1e-5 * (1.0 + row.loss.abs()), "{name}, row {i}: {:?} {}", stats[i], row.loss);
+            for (j, g) in row.gradient.iter().enumerate() {
+                for c in 0..width {
+                    let add = |sum: &mut (f64, f64), x: f32| {
+                        let term = g * f64::from(head.inputs.weights[i]) * f64::from(x);
+                        *sum = (sum.0 + term, sum.1 + term.abs());
+                    };
+                    add(&mut d_hidden[i * width + c], head.weight[j * width + c]);
+                    add(&mut d_weight[j * width + c], head.hidden[i * width + c]);
+                }
+            }
+        }
+        for (found, expected) in [(&found_hidden, &d_hidden), (&found_weight, &d_weight)] {
+            for (f, (e, size)) in found.iter().zip(expected) {
+                let error = (f64::from(*f) - e).abs();
+                assert!(error <= 1e-6 + size / 256.0, "{name}: {f} {e}");
+            }
+        }
+    }
+}
+
+fn chunks_of_any_size_give_the_same_statistics(device: &Device) {
+    let head = exact_head(13, 131, 12);
+    for (name, loss) in head.inputs.losses() {
+        let (_, _, expected) = head.run::<f32>(device, loss, 64);
+        let (_, _, expected_bf16) = head.run::<bf16>(device, loss, 64);
+        for chunk_rows in [1, 5, 13] {
+            assert_eq!(head.run::<f32>(device, loss, chunk_rows).2, expected, "{name}, {chunk_rows} rows");
+            assert_eq!(
+                head.run::<bf16>(device, loss, chunk_rows).2,
+                expected_bf16,
+                "{name}, {chunk_rows} rows"
+            );
         }
     }
 }

@@ -111,7 +111,8 @@ pub(super) fn gradient<T: Float>(
     }
 }
 
-fn same<T: 'static, U: 'static>() -> bool {
+/// Whether two types are one.
+pub(super) fn same<T: 'static, U: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<U>()
 }
 

@@ -2,18 +2,20 @@
 
 use rayon::prelude::*;
 
+use super::head_type::{rounded, widened, working_memory};
 use super::linear_loss::head_logits;
 use super::logprob::{check_score_ids, split};
 use super::min_rows;
 use super::softmax::Scale;
+use crate::backend::Float;
 use crate::error::Result;
 use crate::ops::{Head, LinearShape, Score, ScoreOut, check_linear, check_score};
 
-pub(crate) fn linear_logprob(
+pub(crate) fn linear_logprob<T: Float>(
     shape: LinearShape,
     score: Score<&[i32]>,
-    head: Head<&[f32]>,
-    scratch: &mut [f32],
+    head: Head<&[T]>,
+    scratch: &mut [T],
     out: ScoreOut<&mut [f32], &mut [i32]>,
 ) -> Result<()> {
     check_linear("linear_logprob", &shape, &head, scratch.len())?;
@@ -21,14 +23,17 @@ pub(crate) fn linear_logprob(
     check_score_ids("linear_logprob", shape.vocab, &score)?;
     let LinearShape { width, vocab, chunk_rows, .. } = shape;
     let scale = Scale::new(shape.temperature);
-    let logits = &mut scratch[..chunk_rows * vocab];
+    let (hidden, weight, mut own) = (widened(head.hidden), widened(head.weight), Vec::new());
+    let logits = &mut working_memory(scratch, &mut own)[..chunk_rows * vocab];
     let mut rows = split(shape.rows, score, out);
-    for hidden in head.hidden.chunks(chunk_rows * width) {
+    for hidden in hidden.chunks(chunk_rows * width) {
         let count = hidden.len() / width;
-        head_logits(count, &shape, hidden, head.weight, logits)?;
-        let logits = logits.par_chunks(vocab).with_min_len(min_rows(vocab));
+        head_logits(count, &shape, hidden, &weight, logits)?;
+        let logits = logits.par_chunks_mut(vocab).with_min_len(min_rows(vocab));
         let chunk: Vec<_> = rows.drain(..count).collect();
-        logits.zip(chunk).for_each(|(logits, row)| row.read(logits, scale));
+        logits.zip(chunk).for_each_init(Vec::<T>::new, |buffer, (logits, row)| {
+            rounded(logits, buffer, |logits| row.read(logits, scale));
+        });
     }
     Ok(())
 }

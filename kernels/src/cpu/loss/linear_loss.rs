@@ -2,20 +2,22 @@
 
 use rayon::prelude::*;
 
+use super::head_type::{rounded, widened, working_memory};
 use super::min_rows;
 use super::row_loss::{Args, check_row_ids, is_active, row};
 use super::softmax::Scale;
+use crate::backend::Float;
 use crate::cpu::matmul::matmul;
 use crate::error::{Result, expect_len};
 use crate::ops::{
     Head, HeadGradients, LinearShape, Matmul, MatrixLayout, RowStat, check_linear, check_row_loss,
 };
 
-pub(crate) fn linear_loss(
+pub(crate) fn linear_loss<T: Float>(
     shape: LinearShape,
     loss: Args<'_>,
-    head: Head<&[f32]>,
-    out: HeadGradients<&mut [f32], &mut [RowStat]>,
+    head: Head<&[T]>,
+    out: HeadGradients<&mut [T], &mut [f32], &mut [RowStat]>,
 ) -> Result<()> {
     const OP: &str = "linear_loss";
     let Head { hidden, weight } = head;
@@ -29,6 +31,8 @@ pub(crate) fn linear_loss(
 
     let LinearShape { width, vocab, .. } = shape;
     let scale = Scale::new(shape.temperature);
+    let (hidden, weight, mut own) = (widened(hidden), widened(weight), Vec::new());
+    let scratch = working_memory(scratch, &mut own);
     let (logits, gathered) = scratch.split_at_mut(shape.chunk_rows * vocab);
     d_hidden.fill(0.0);
     stats.fill(RowStat::default());
@@ -37,10 +41,12 @@ pub(crate) fn linear_loss(
         for (slot, i) in chunk.iter().enumerate() {
             gathered[slot * width..][..width].copy_from_slice(&hidden[i * width..][..width]);
         }
-        head_logits(chunk.len(), &shape, gathered, weight, logits)?;
+        head_logits(chunk.len(), &shape, gathered, &weight, logits)?;
         let rows = logits.par_chunks_mut(vocab).zip(chunk).with_min_len(min_rows(vocab));
-        let results: Vec<(RowStat, bool)> =
-            rows.map_init(Vec::new, |entries, (logits, i)| row(&loss, *i, logits, scale, entries)).collect();
+        let of_row = |(entries, buffer): &mut (Vec<_>, Vec<T>), (logits, i): (&mut [f32], &usize)| {
+            rounded(logits, buffer, |logits| row(&loss, *i, logits, scale, entries))
+        };
+        let results: Vec<(RowStat, bool)> = rows.map_init(Default::default, of_row).collect();
 
         // Rows whose gradient is exactly 0 (clipped, no advantage) cost nothing further.
         let mut live = Vec::with_capacity(chunk.len());
@@ -79,7 +85,7 @@ pub(crate) fn linear_loss(
             accumulate: false,
         };
         // The gathered hidden states are used up: their place takes the gradient.
-        matmul(to_hidden, logits, weight, gathered)?;
+        matmul(to_hidden, logits, &weight, gathered)?;
         for (slot, i) in live.iter().enumerate() {
             d_hidden[i * width..][..width].copy_from_slice(&gathered[slot * width..][..width]);
         }

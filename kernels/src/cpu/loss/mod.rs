@@ -4,6 +4,7 @@
 mod avx512;
 mod blocks;
 mod candidates;
+mod head_type;
 mod linear_logprob;
 mod linear_loss;
 mod logprob;

@@ -1,18 +1,19 @@
 //! Operation 4, forward only: scores hidden states through the head, a chunk of rows at a time.
 
 use super::logprob::{check, read};
+use crate::backend::Float;
 use crate::cuda::{Cuda, CudaView, CudaViewMut};
 use crate::error::Result;
 use crate::ops::{
     Candidates, Head, LinearShape, LogitsShape, Matmul, MatrixLayout, Score, ScoreOut, TopK, check_linear,
 };
 
-pub(in crate::cuda) fn linear_logprob(
+pub(in crate::cuda) fn linear_logprob<T: Float>(
     cuda: &Cuda,
     shape: LinearShape,
     score: Score<CudaView<'_, i32>>,
-    head: Head<CudaView<'_, f32>>,
-    mut scratch: CudaViewMut<'_, f32>,
+    head: Head<CudaView<'_, T>>,
+    mut scratch: CudaViewMut<'_, T>,
     mut out: ScoreOut<CudaViewMut<'_, f32>, CudaViewMut<'_, i32>>,
 ) -> Result<()> {
     check_linear("linear_logprob", &shape, &head, scratch.len())?;
@@ -47,13 +48,13 @@ pub(in crate::cuda) fn linear_logprob(
 }
 
 /// `logits [rows, vocab] = hidden [rows, width] weight^T`.
-pub(super) fn head_logits(
+pub(super) fn head_logits<T: Float>(
     cuda: &Cuda,
     rows: usize,
     shape: &LinearShape,
-    hidden: CudaView<'_, f32>,
-    weight: CudaView<'_, f32>,
-    logits: &mut CudaViewMut<'_, f32>,
+    hidden: CudaView<'_, T>,
+    weight: CudaView<'_, T>,
+    logits: &mut CudaViewMut<'_, T>,
 ) -> Result<()> {
     let product = Matmul {
         m: rows,

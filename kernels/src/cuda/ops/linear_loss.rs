@@ -4,19 +4,27 @@
 use super::copy_rows::copy_rows;
 use super::linear_logprob::head_logits;
 use super::row_loss::{Args, RowResults, check, in_place};
-use crate::backend::Backend;
+use crate::backend::{Backend, Float};
 use crate::cuda::{Cuda, CudaView, CudaViewMut};
 use crate::error::{Result, expect_len};
 use crate::ops::{
     Head, HeadGradients, LinearShape, LogitsShape, Matmul, MatrixLayout, RowStat, check_linear,
 };
 
-pub(in crate::cuda) fn linear_loss(
+/// Chunks of at most 1.25 GiB of `f32` logits, and of at most 4096 rows: the gradient of the weight is read and
+/// written once a chunk, which large ones hide behind the products.
+pub(in crate::cuda) fn chunked(rows: usize, width: usize, vocab: usize) -> LinearShape {
+    const MOST_LOGITS: usize = 5 << 26;
+    let fitting = (MOST_LOGITS / vocab.max(1)).clamp(256, 4096);
+    LinearShape { chunk_rows: fitting.min(rows.max(1)), ..LinearShape::new(rows, width, vocab) }
+}
+
+pub(in crate::cuda) fn linear_loss<T: Float>(
     cuda: &Cuda,
     shape: LinearShape,
     loss: Args<'_>,
-    head: Head<CudaView<'_, f32>>,
-    out: HeadGradients<CudaViewMut<'_, f32>, CudaViewMut<'_, RowStat>>,
+    head: Head<CudaView<'_, T>>,
+    out: HeadGradients<CudaViewMut<'_, T>, CudaViewMut<'_, f32>, CudaViewMut<'_, RowStat>>,
 ) -> Result<()> {
     const OP: &str = "linear_loss";
     let Head { hidden, weight } = head;
@@ -32,6 +40,7 @@ pub(in crate::cuda) fn linear_loss(
     cuda.fill(stats.range(0..shape.rows), RowStat::default())?;
     let (mut logits, gathered) = scratch.split(chunk_rows * vocab);
     let mut live = cuda.uninitialized::<u32>(chunk_rows)?;
+    let mut to_scatter = cuda.uninitialized::<f32>(chunk_rows * width)?;
     for chunk in active_rows(cuda, &loss)?.chunks(chunk_rows) {
         let count = chunk.len();
         let rows = cuda.upload(chunk)?;
@@ -70,12 +79,12 @@ pub(in crate::cuda) fn linear_loss(
             c_row: width,
             accumulate: false,
         };
-        // The gathered hidden states are used up: their place takes the gradient.
-        cuda.gemm(to_hidden, logits.shared(), weight, &gathered)?;
+        let gradients = to_scatter.view_mut(0..kept.count * width);
+        cuda.gemm(to_hidden, logits.shared(), weight, &gradients)?;
         let places = cuda.upload(&kept.order(chunk))?;
         let places = Some(places.view(0..kept.count));
-        // SAFETY: `gathered` has these rows, and the places are different rows of `d_hidden`.
-        unsafe { copy_rows(cuda, (kept.count, width), (gathered.shared(), None), (&d_hidden, places))? };
+        // SAFETY: `gradients` has these rows, and the places are different rows of `d_hidden`.
+        unsafe { copy_rows(cuda, (kept.count, width), (gradients.shared(), None), (&d_hidden, places))? };
     }
     Ok(())
 }
@@ -104,7 +113,7 @@ impl Kept {
         Self { count, from: slots(count..live.len(), true), to: slots(0..count, false) }
     }
 
-    fn move_rows(&self, cuda: &Cuda, width: usize, rows: &CudaViewMut<'_, f32>) -> Result<()> {
+    fn move_rows<T: Float>(&self, cuda: &Cuda, width: usize, rows: &CudaViewMut<'_, T>) -> Result<()> {
         if self.from.is_empty() {
             return Ok(());
         }

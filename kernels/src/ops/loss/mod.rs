@@ -55,7 +55,7 @@ pub struct LinearShape {
     pub chunk_rows: usize,
 }
 
-/// What the head multiplies; views of `f32`.
+/// What the head multiplies; views of one floating-point type.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<F> {
     /// Hidden states, `[rows, width]`.
@@ -64,11 +64,12 @@ pub struct Head<F> {
     pub weight: F,
 }
 
-/// Where the results of the head's loss go; `F` and `S` are exclusive views of `f32` and [`RowStat`].
+/// Where the results of the head's loss go; `X`, `F` and `S` are exclusive views of the head's type, of `f32` and of
+/// [`RowStat`].
 #[derive(Debug)]
-pub struct HeadGradients<F, S> {
+pub struct HeadGradients<X, F, S> {
     /// Working memory of [`LinearShape::scratch_len`] elements, whatever they hold.
-    pub scratch: F,
+    pub scratch: X,
     /// Overwritten by the gradient to the hidden states.
     pub d_hidden: F,
     /// The gradient to the weight is added to it.
