@@ -42,7 +42,7 @@ fn the_provider_block_fits_the_shipped_topology_and_model() {
 
 #[test]
 fn the_plugin_sends_what_was_recorded() {
-    let tests = ["plugin.test.js"].map(|file| root().join("configs/openclaw/tests").join(file));
+    let tests = ["plugin.test.mjs"].map(|file| root().join("configs/openclaw/tests").join(file));
     let Ok(output) = Command::new("node").arg("--test").args(tests).output() else {
         assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "node is missing");
         println!("skipped: node is missing");
