@@ -13,6 +13,8 @@ const ENDINGS = ["new", "reset", "idle", "daily", "deleted"];
 const CALL_WAIT_MS = 200;
 /** Turns of a session wait this long for the end of the conversation before it. */
 const END_WAIT_MS = 3000;
+/** A gateway that takes longer to hear of an end is left to its idle timeout. */
+const END_TIMEOUT_MS = 15_000;
 /** Calls and runs remembered; the oldest are forgotten. */
 const MOST_KEPT = 1000;
 
@@ -92,7 +94,7 @@ async function apiKey(runtime) {
 }
 
 async function postEnd(sessionId, runtime) {
-  const signal = AbortSignal.timeout(END_WAIT_MS);
+  const signal = AbortSignal.timeout(END_TIMEOUT_MS);
   const key = await apiKey(runtime);
   const response = await fetch(`${gatewayUrl().replace(/\/+$/, "")}/sessions/end`, {
     method: "POST",
