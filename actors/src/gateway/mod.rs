@@ -12,6 +12,7 @@ mod generation;
 mod models;
 mod openai;
 mod routes;
+mod session_end;
 mod stream;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

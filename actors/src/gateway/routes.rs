@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
-use super::{Shared, auth::from_foreign_page, chat, errors::ApiError, feedback, models};
+use super::{Shared, auth::from_foreign_page, chat, errors::ApiError, feedback, models, session_end};
 use crate::engine::panic_message;
 
 /// All routes.
@@ -23,6 +23,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::post))
         .route("/v1/feedback", post(feedback::post))
+        .route("/v1/sessions/end", post(session_end::post))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::show))
         .route("/health", get(health))
@@ -81,6 +82,7 @@ async fn count(request: Request, next: Next) -> Response {
     let route = match request.uri().path() {
         "/v1/chat/completions" => "chat_completions",
         "/v1/feedback" => "feedback",
+        "/v1/sessions/end" => "session_end",
         "/health" | "/healthz" => "health",
         path if path.starts_with("/v1/models") => "models",
         _ => "other",

@@ -110,3 +110,28 @@ async fn a_session_that_is_done_starts_anew() {
     let indices: Vec<u32> = house.turns().iter().map(|turn| turn.index).collect();
     assert_eq!(indices, [1, 1]);
 }
+
+#[tokio::test]
+async fn a_session_can_be_ended_behind_its_last_reply() {
+    let mut house = House::new().await;
+    let first = house.chat(&with(ask("hi"), "session_id", json!("s"))).await;
+    let ended = house.post("/v1/sessions/end", &json!({"session_id": "s"})).await;
+    let ended: Value = ended.json().await.expect("JSON");
+    assert_eq!((&ended["session_id"], &ended["status"]), (&json!("s"), &json!("ended")));
+
+    // The same words under the same name are a conversation of their own; feedback still finds the old one.
+    let reply = first["choices"][0]["message"]["content"].as_str().expect("a reply");
+    let again = json!({"session_id": "s", "messages": [user("hi"), assistant(reply), user("no")]});
+    house.chat(&again).await;
+    let indices: Vec<u32> = house.turns().iter().map(|turn| turn.index).collect();
+    assert_eq!(indices, [1, 1]);
+    house.post("/v1/feedback", &json!({"id": first["id"], "rating": "up"})).await;
+    let evaluation = house.evaluation().await;
+    assert_eq!(evaluation.next_state.kind, NextStateKind::Feedback);
+
+    let by_header = house.client.post(house.url("/v1/sessions/end")).header("x-session-id", "unknown");
+    assert_eq!(by_header.send().await.expect("an answer").status(), 200, "it has ended already");
+    for body in [json!({}), json!({"session_id": " "}), json!([1])] {
+        assert_eq!(house.post("/v1/sessions/end", &body).await.status(), 400, "{body}");
+    }
+}

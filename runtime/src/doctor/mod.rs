@@ -3,6 +3,7 @@
 mod gpu;
 mod machine;
 mod needs;
+mod openclaw;
 
 use std::{
     fmt,
@@ -71,12 +72,15 @@ pub fn run(file: Option<&Path>, overrides: &[Override]) -> anyhow::Result<ExitCo
             Ok(topology) => {
                 lines.push(Line::ok("topology", format!("{} can be read", file.display())));
                 lines.extend(topology_lines(&topology));
+                lines.extend(openclaw::lines(Some(&topology)));
             }
             Err(TopologyError::Invalid { problems, .. }) => {
                 lines.extend(problems.iter().map(|problem| Line::fail("topology", problem)));
             }
             Err(error) => return Err(error.into()),
         }
+    } else {
+        lines.extend(openclaw::lines(None));
     }
     let mut out = io::stdout().lock();
     let width = lines.iter().map(|line| line.what.len()).max().unwrap_or_default();

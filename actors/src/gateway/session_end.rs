@@ -1,0 +1,39 @@
+//! `POST /v1/sessions/end`: a client says that a conversation is over, with `X-Session-Id` or the body's `session_id`.
+//! For clients that learn of it behind the last reply, where no request is left to carry `X-Session-Done`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use serde_json::{Map, Value, json};
+
+use super::{Shared, chat::read_body, errors::ApiError, openai::request_marks};
+use crate::sessions::{ArrivedRequest, RequestMarks};
+
+/// The handler. A session that nobody knows has ended already.
+pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts.headers, body, shared.config.max_body_bytes).await?;
+    let fields: Map<String, Value> = if body.trim_ascii().is_empty() {
+        Map::new()
+    } else {
+        serde_json::from_slice(&body)
+            .map_err(|error| ApiError::not_json(format!("The body is not a JSON object: {error}.")))?
+    };
+    let stated = request_marks(&parts.headers, &fields, false);
+    let named = |id: &Option<String>| id.as_deref().is_some_and(|id| !id.trim().is_empty());
+    if !named(&stated.session_header) && !named(&stated.session_body) {
+        return Err(ApiError::invalid("session_id", "'session_id' or X-Session-Id must name the session."));
+    }
+    let marks = RequestMarks {
+        turn_type: Some("side".to_owned()),
+        session_done: true,
+        session_header: stated.session_header,
+        session_body: stated.session_body,
+        ..RequestMarks::default()
+    };
+    let arrival = shared.sessions.arrive(ArrivedRequest::new(marks, Arc::default(), false)).await;
+    Ok(Json(json!({"object": "session", "session_id": arrival.session.0, "status": "ended"})))
+}
