@@ -4,6 +4,7 @@
 //! thread: while it is down, requests wait for the next incarnation instead of being refused, so a caller that
 //! cannot wait for ever puts a deadline on its call. A response that was under way when the thread ended fails.
 
+mod meters;
 mod serving_model;
 mod thread;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use openclaw_kernels::KernelError;
 pub use openclaw_kernels::{Device, Place};
 use openclaw_model::{
-    Batcher, ChatTemplate, GenerateEvent, GenerateRequest, ScoreRequest, Scored, SequenceId, TextError,
-    Tokenizer, Weights,
+    Batcher, BatcherStats, ChatTemplate, GenerateEvent, GenerateRequest, ScoreRequest, Scored, SequenceId,
+    TextError, Tokenizer, Weights,
 };
 use serde_json::{Map, Value};
 
@@ -27,6 +27,10 @@ pub trait ServingModel {
     fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String>;
     /// The version that new sequences use.
     fn version(&self) -> u64;
+    /// What it has done and holds; zeros where it does not count.
+    fn stats(&self) -> BatcherStats {
+        BatcherStats::default()
+    }
 }
 
 impl ServingModel for Batcher<Device> {
@@ -55,6 +59,9 @@ impl ServingModel for Batcher<Device> {
     }
     fn version(&self) -> u64 {
         Batcher::version(self)
+    }
+    fn stats(&self) -> BatcherStats {
+        Batcher::stats(self)
     }
 }
 
