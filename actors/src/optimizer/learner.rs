@@ -374,6 +374,9 @@ fn observe(report: &StepReport) {
     metrics::counter!("openclaw_optimizer_trained_tokens_total").increment(report.rows as u64);
     metrics::counter!("openclaw_optimizer_processed_tokens_total").increment(report.tokens as u64);
     metrics::gauge!("openclaw_optimizer_loss").set(report.loss);
+    metrics::gauge!("openclaw_optimizer_policy_loss").set(report.policy_loss);
+    metrics::gauge!("openclaw_optimizer_ratio_mean").set(report.ratio);
+    metrics::gauge!("openclaw_optimizer_ratio_max").set(report.max_ratio);
     metrics::gauge!("openclaw_optimizer_grad_norm").set(report.grad_norm);
     metrics::gauge!("openclaw_optimizer_entropy_nats").set(report.entropy);
     metrics::gauge!("openclaw_optimizer_kl_nats").set(report.kl);

@@ -157,9 +157,21 @@ pub const METRICS: &[Metric] = &[
     gauge("openclaw_optimizer_kl_nats", "Mean distance to the base version in the last step."),
     gauge("openclaw_optimizer_loss", "Loss of the last step."),
     counter("openclaw_optimizer_panics_total", "Steps that ended in a panic."),
+    gauge(
+        "openclaw_optimizer_policy_loss",
+        "Loss of the last step without its KL, entropy and candidate terms.",
+    ),
     counter(
         "openclaw_optimizer_processed_tokens_total",
         "Tokens run through the model by training, prompts included.",
+    ),
+    gauge(
+        "openclaw_optimizer_ratio_max",
+        "Largest ratio of training's to serving's probability of a token in the last step.",
+    ),
+    gauge(
+        "openclaw_optimizer_ratio_mean",
+        "Mean ratio of training's to serving's probability of a token in the last step.",
     ),
     histogram("openclaw_optimizer_staleness_versions", VERSIONS, "Age of each trained sample in versions."),
     histogram("openclaw_optimizer_step_seconds", SECONDS, "Time of one optimizer step."),
