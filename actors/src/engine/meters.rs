@@ -5,6 +5,8 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use openclaw_model::BatcherStats;
 
+use super::{ServingModel, serving_model::GpuMemory};
+
 /// Handles of one engine's metrics.
 pub(super) struct Meters {
     pub cancelled: Counter,
@@ -22,6 +24,9 @@ pub(super) struct Meters {
     blocks_used: Gauge,
     blocks_cached: Gauge,
     blocks_free: Gauge,
+    gpu_live: Gauge,
+    gpu_kept: Gauge,
+    gpu_free: Gauge,
     /// The model's own counts when they were last read: they begin anew with each thread, the counters do not.
     seen: BatcherStats,
 }
@@ -32,6 +37,8 @@ impl Meters {
         let engine = || engine.to_owned();
         let blocks =
             |state: &'static str| gauge!("openclaw_engine_kv_blocks", "engine" => engine(), "state" => state);
+        // Of the process, whichever engine tells: all engines of a node share its GPU.
+        let gpu = |state: &'static str| gauge!("openclaw_gpu_memory_bytes", "state" => state);
         Self {
             cancelled: counter!("openclaw_engine_cancelled_total", "engine" => engine()),
             refused: counter!("openclaw_engine_refused_total", "engine" => engine()),
@@ -48,12 +55,16 @@ impl Meters {
             blocks_used: blocks("used"),
             blocks_cached: blocks("cached"),
             blocks_free: blocks("free"),
+            gpu_live: gpu("live"),
+            gpu_kept: gpu("kept"),
+            gpu_free: gpu("free"),
             seen: BatcherStats::default(),
         }
     }
 
     /// A forward pass drew `tokens`; `sequences` go on.
-    pub fn stepped(&mut self, took: Duration, tokens: u64, sequences: usize, stats: BatcherStats) {
+    pub fn stepped(&mut self, took: Duration, tokens: u64, sequences: usize, model: &dyn ServingModel) {
+        let stats = model.stats();
         self.step.record(took);
         self.generated.increment(tokens);
         self.sequences.set(sequences as f64);
@@ -65,6 +76,11 @@ impl Meters {
         self.blocks_used.set(used as f64);
         self.blocks_cached.set(cached as f64);
         self.blocks_free.set(stats.kv_blocks_total.saturating_sub(used + cached) as f64);
+        if let Some(GpuMemory { live_bytes, kept_bytes, total_bytes }) = model.gpu_memory() {
+            self.gpu_live.set(live_bytes as f64);
+            self.gpu_kept.set(kept_bytes as f64);
+            self.gpu_free.set(total_bytes.saturating_sub(live_bytes + kept_bytes) as f64);
+        }
     }
 
     /// A request of `tokens` was scored.

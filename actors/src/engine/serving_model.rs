@@ -31,6 +31,21 @@ pub trait ServingModel {
     fn stats(&self) -> BatcherStats {
         BatcherStats::default()
     }
+    /// What its GPU's memory is used for; none on a CPU.
+    fn gpu_memory(&self) -> Option<GpuMemory> {
+        None
+    }
+}
+
+/// What a GPU's memory is used for by this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// In buffers.
+    pub live_bytes: u64,
+    /// Kept for later buffers.
+    pub kept_bytes: u64,
+    /// All that it has.
+    pub total_bytes: u64,
 }
 
 impl ServingModel for Batcher<Device> {
@@ -62,6 +77,12 @@ impl ServingModel for Batcher<Device> {
     }
     fn stats(&self) -> BatcherStats {
         Batcher::stats(self)
+    }
+    fn gpu_memory(&self) -> Option<GpuMemory> {
+        let Device::Cuda(cuda) = self.device() else { return None };
+        let used = cuda.memory_use();
+        let (live_bytes, kept_bytes) = (used.live_bytes as u64, used.kept_bytes as u64);
+        Some(GpuMemory { live_bytes, kept_bytes, total_bytes: cuda.properties().memory_bytes })
     }
 }
 

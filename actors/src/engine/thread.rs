@@ -255,7 +255,7 @@ impl Thread {
         let took = started.elapsed();
         self.share.stepped(took);
         self.gauges.generated_tokens.fetch_add(tokens, Ordering::Relaxed);
-        self.meters.stepped(took, tokens, self.active.len(), model.stats());
+        self.meters.stepped(took, tokens, self.active.len(), model);
         Ok(())
     }
 

@@ -94,6 +94,10 @@ pub const METRICS: &[Metric] = &[
     counter("openclaw_gateway_turns_dropped_total", "Turns that are not trained on, by reason."),
     counter("openclaw_gateway_turns_total", "Turns answered, by kind."),
     counter("openclaw_gateway_unrecorded_turns_total", "Turns that could not be handed to the sessions."),
+    gauge(
+        "openclaw_gpu_memory_bytes",
+        "Memory of the GPU: in buffers, kept for later ones, and the rest; 0 on a CPU.",
+    ),
     counter("openclaw_inbox_acked_total", "Messages handled."),
     gauge("openclaw_inbox_capacity_messages", "Most messages that may wait or be handled."),
     gauge("openclaw_inbox_depth_messages", "Messages waiting or being handled."),
