@@ -4,6 +4,7 @@
 //! thread: while it is down, requests wait for the next incarnation instead of being refused, so a caller that
 //! cannot wait for ever puts a deadline on its call. A response that was under way when the thread ended fails.
 
+mod meters;
 mod serving_model;
 mod thread;
 
@@ -13,7 +14,7 @@ use openclaw_model::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-pub use serving_model::{Device, EngineText, Place, PolicyWeights, ServingModel};
+pub use serving_model::{Device, EngineText, GpuMemory, Place, PolicyWeights, ServingModel};
 pub(crate) use thread::panic_message;
 use thread::{Command, Gauges, Scoring, Thread};
 pub use thread::{Exited, Stopper};

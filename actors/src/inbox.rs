@@ -7,6 +7,8 @@
 //! that work for somebody who is away for an hour waits and does not die. A message without attempts left is a dead
 //! letter. A place is given free by the ack, not by the lease, so a slow reader is felt by its senders.
 
+mod meters;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -19,6 +21,8 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
+
+use self::meters::Meters;
 
 /// Most dead letters that wait for somebody to read them; more are only counted.
 const DEAD_LETTERS_KEPT: usize = 64;
@@ -55,6 +59,7 @@ impl<M> Clone for Inbox<M> {
 
 struct Shared<M> {
     name: String,
+    meters: Meters,
     max_attempts: u32,
     places: Arc<Semaphore>,
     arrived: Notify,
@@ -147,9 +152,11 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
 impl<M: Send + 'static> Inbox<M> {
     /// An empty inbox. `name` labels its metrics and must come from the topology, not from data.
     pub fn new(name: impl Into<String>, limits: InboxLimits) -> Self {
+        let name = name.into();
         Self {
             shared: Arc::new(Shared {
-                name: name.into(),
+                meters: Meters::new(&name, limits.capacity.max(1)),
+                name,
                 max_attempts: limits.max_attempts.max(1),
                 places: Arc::new(Semaphore::new(limits.capacity.max(1))),
                 arrived: Notify::new(),
@@ -187,8 +194,7 @@ impl<M: Send + 'static> Inbox<M> {
                 Ok(())
             }
             Err(_) => {
-                metrics::counter!("openclaw_inbox_refused_total", "inbox" => self.shared.name.clone())
-                    .increment(1);
+                self.shared.meters.refused.increment(1);
                 Err(Full(message))
             }
         }
@@ -234,19 +240,20 @@ impl<M: Send + 'static> Inbox<M> {
             self.shared.arrived.notify_one();
         }
         drop(queue);
-        metrics::histogram!("openclaw_inbox_wait_seconds", "inbox" => self.shared.name.clone())
-            .record(item.sent.elapsed().as_secs_f64());
+        self.shared.meters.wait.record(item.sent.elapsed());
         Some(Lease { item: Some(item), shared: self.shared.clone() })
     }
 
     /// Hands nothing out until [`Inbox::resume`]; leases already out go on.
     pub fn pause(&self) {
         self.shared.lock().paused = true;
+        self.shared.meters.paused.set(1.0);
     }
 
     /// Ends a pause.
     pub fn resume(&self) {
         self.shared.lock().paused = false;
+        self.shared.meters.paused.set(0.0);
         self.shared.arrived.notify_waiters();
         self.shared.arrived.notify_one();
     }
@@ -328,8 +335,7 @@ impl<M> Shared<M> {
     }
 
     fn report_depth(&self, queue: &Queue<M>) {
-        metrics::gauge!("openclaw_inbox_depth_messages", "inbox" => self.name.clone())
-            .set(queue.depth() as f64);
+        self.meters.depth.set(queue.depth() as f64);
     }
 
     fn give_back(&self, mut item: Item<M>, why: GivenBack) {
@@ -350,24 +356,23 @@ impl<M> Shared<M> {
                     queue.dead.push_back(item);
                 }
                 self.died.notify_one();
-                "dead_letter"
+                &self.meters.dead
             }
             GivenBack::Panicked | GivenBack::Interrupted => {
                 queue.waiting.push_front(item);
-                "redelivered"
+                &self.meters.redelivered
             }
             GivenBack::Failed | GivenBack::Postponed => {
                 let rest = REST.0.saturating_mul(1 << item.rests.min(16)).min(REST.1);
                 item.rests += 1;
                 let key = (Instant::now() + rest, queue.given_back);
                 queue.resting.insert(key, item);
-                "postponed"
+                &self.meters.postponed
             }
         };
         self.report_depth(&queue);
         drop(queue);
-        metrics::counter!("openclaw_inbox_unacked_total", "inbox" => self.name.clone(), "outcome" => outcome)
-            .increment(1);
+        outcome.increment(1);
         self.arrived.notify_one();
     }
 }
@@ -387,7 +392,7 @@ impl<M> Lease<M> {
         self.shared.report_depth(&queue);
         drop(queue);
         drop(item);
-        metrics::counter!("openclaw_inbox_acked_total", "inbox" => self.shared.name.clone()).increment(1);
+        self.shared.meters.acked.increment(1);
     }
 
     /// The work cannot be done now, through no fault of the message: it rests, longer each time, and uses up no

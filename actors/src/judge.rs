@@ -93,17 +93,19 @@ impl Work for Judge {
     async fn handle(&self, lease: Lease<Evaluate>) {
         fault::point("judge.before");
         let Evaluate { turn, next_state } = &*lease;
+        let started = Instant::now();
         let opinion = match self.evaluate(turn, next_state).await {
             Ok(opinion) => opinion,
             Err(missing) => {
                 warn!(turn = %turn.id, attempt = lease.attempt(), ?missing, "no vote arrived");
-                metrics::counter!("openclaw_judge_unanswered_total").increment(1);
+                metrics::counter!("openclaw_judge_unanswered_total", "reason" => missing.name()).increment(1);
                 return match missing {
                     Missing::Refused => lease.fail(),
                     Missing::Failed | Missing::Late => lease.postpone(),
                 };
             }
         };
+        metrics::histogram!("openclaw_judge_verdict_seconds").record(started.elapsed());
         match self.record(turn, opinion).await {
             Ok(recorded) => {
                 fault::point("judge.after");
@@ -208,13 +210,14 @@ impl Judge {
         }
         let [answers, hint_answers] =
             [answers, hint_answers].map(|asked| asked.into_iter().map(Result::ok).collect::<Vec<_>>());
-        let verdict = match rule {
+        let (verdict, by) = match rule {
             Some((name, reward)) => {
-                Verdict { reward: Some(reward), votes: Vec::new(), rule: Some(name.to_owned()) }
+                (Verdict { reward: Some(reward), votes: Vec::new(), rule: Some(name.to_owned()) }, name)
             }
-            None => read_votes(&answers),
+            None => (read_votes(&answers), "votes"),
         };
-        report(&verdict);
+        metrics::counter!("openclaw_judge_verdicts_total", "reward" => word(verdict.reward), "by" => by)
+            .increment(1);
         let hints = match self.config.hints {
             Some(selection) => select_hints(selection, &hint_answers),
             None => Vec::new(),
@@ -326,43 +329,53 @@ fn decide_by_rule(
 
 fn read_votes(answers: &[Option<String>]) -> Verdict {
     let votes: Vec<Vote> = answers.iter().map(|answer| prompts::parse_verdict(answer.as_deref()?)).collect();
-    let unreadable = answers.iter().zip(&votes).filter(|(answer, vote)| answer.is_some() && vote.is_none());
-    metrics::counter!("openclaw_judge_votes_missing_total", "vote" => "verdict", "reason" => "unreadable")
-        .increment(unreadable.count() as u64);
-    Verdict { reward: prompts::majority(&votes), votes, rule: None }
+    let reward = prompts::majority(&votes);
+    for (answer, vote) in answers.iter().zip(&votes) {
+        let vote = if answer.is_some() { word(*vote) } else { "missing" };
+        metrics::counter!("openclaw_judge_votes_total", "vote" => vote).increment(1);
+    }
+    let agreed = votes.iter().filter(|vote| vote.is_some() && **vote == reward).count();
+    metrics::counter!("openclaw_judge_votes_agreed_total").increment(agreed as u64);
+    Verdict { reward, votes, rule: None }
 }
 
 fn select_hints(selection: HintSelection, answers: &[Option<String>]) -> Vec<String> {
-    let mut hints: Vec<String> = answers
-        .iter()
-        .filter_map(|answer| prompts::parse_hint(answer.as_deref()?))
-        .filter(|hint| hint.chars().count() >= HINT_CHARS_AT_LEAST)
-        .collect();
+    let count = |outcome: &'static str, hints: usize| {
+        metrics::counter!("openclaw_judge_hints_total", "outcome" => outcome).increment(hints as u64);
+    };
+    let arrived = answers.iter().flatten();
+    let mut hints: Vec<String> = arrived.clone().filter_map(|answer| prompts::parse_hint(answer)).collect();
+    count("none", arrived.count() - hints.len());
+    let offered = hints.len();
+    hints.retain(|hint| hint.chars().count() >= HINT_CHARS_AT_LEAST);
+    count("short", offered - hints.len());
+    let usable = hints.len();
     match selection {
         HintSelection::Longest => {
             // The first of equals.
             hints.reverse();
-            hints.into_iter().max_by_key(|hint| hint.chars().count()).into_iter().collect()
+            hints = hints.into_iter().max_by_key(|hint| hint.chars().count()).into_iter().collect();
         }
         HintSelection::Shortest(most) => {
             hints.sort_by_key(|hint| hint.chars().count());
             let mut seen = std::collections::HashSet::new();
             hints.retain(|hint| seen.insert(hint.to_lowercase()));
             hints.truncate(most);
-            hints
         }
     }
+    count("surplus", usable - hints.len());
+    count("accepted", hints.len());
+    hints
 }
 
-fn report(verdict: &Verdict) {
-    let reward = match verdict.reward {
+/// A reward or a vote as a label.
+fn word(vote: Vote) -> &'static str {
+    match vote {
         Some(1) => "good",
         Some(-1) => "bad",
         Some(_) => "neutral",
         None => "unreadable",
-    };
-    let by = if verdict.rule.is_some() { "rule" } else { "votes" };
-    metrics::counter!("openclaw_judge_verdicts_total", "reward" => reward, "by" => by).increment(1);
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,11 @@ use std::{sync::Arc, time::Duration};
 
 use openclaw_model::{ScoreRequest, StepReport, Trainer, VersionFolders};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::{sync::watch, task::JoinHandle, time::timeout_at};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 use tracing::warn;
 
 use crate::{
@@ -200,6 +204,9 @@ impl Loop {
     /// At least one effective sample.
     async fn collect(&self) -> Result<Vec<Lease<Sample>>, LoopError> {
         let OptimizerArguments { config, samples, versions, .. } = &self.arguments;
+        let collected = metrics::gauge!("openclaw_optimizer_batch_samples");
+        collected.set(0.0);
+        let started = Instant::now();
         let mut batch: Vec<Lease<Sample>> = Vec::new();
         while batch.len() < config.batch_samples.max(1) {
             let lease = match batch.first() {
@@ -213,8 +220,9 @@ impl Loop {
                 None => batch.push(lease),
                 Some(reason) => self.give_up(lease, reason).await?,
             }
-            metrics::gauge!("openclaw_optimizer_batch_samples").set(batch.len() as f64);
+            collected.set(batch.len() as f64);
         }
+        metrics::histogram!("openclaw_optimizer_collect_seconds").record(started.elapsed());
         Ok(batch)
     }
 
@@ -234,10 +242,11 @@ impl Loop {
                 return Ok(());
             }
         };
-        let staleness = leases.iter().map(|lease| {
-            self.arguments.versions.number().saturating_sub(lease.turn.completion.policy_version)
-        });
-        metrics::gauge!("openclaw_optimizer_staleness_versions").set(staleness.max().unwrap_or(0) as f64);
+        let staleness = metrics::histogram!("openclaw_optimizer_staleness_versions");
+        let current = self.arguments.versions.number();
+        for lease in &leases {
+            staleness.record(current.saturating_sub(lease.turn.completion.policy_version) as f64);
+        }
         Ok(self.thread.learn(Batch { leases, references }).await?)
     }
 

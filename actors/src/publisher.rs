@@ -3,9 +3,12 @@
 //! Nobody waits for a version: each policy follows the announcement, loads the new weights beside the old ones and
 //! gives them to its next request. A policy that was down finds the current version when it returns.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use openclaw_model::{CheckpointError, VersionFolders};
@@ -74,8 +77,14 @@ impl Versions {
         VersionChange { versions: self, _turn: self.change.lock().await }
     }
 
+    /// Shows the current version in the metrics: for the policy's versions, of which there is one announcement.
+    pub fn show(&self) {
+        metrics::gauge!("openclaw_publisher_policy_version").set(self.number() as f64);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        metrics::gauge!("openclaw_publisher_version_timestamp_seconds").set(now.as_secs_f64());
+    }
+
     fn announce(&self, version: Version) {
-        metrics::gauge!("openclaw_publisher_policy_version").set(version.number as f64);
         self.current.send_replace(version);
     }
 }
@@ -95,12 +104,14 @@ impl VersionChange<'_> {
     /// The next version; its number is higher.
     pub fn announce(&self, version: Version) {
         self.versions.announce(version);
+        self.versions.show();
     }
 
     /// An earlier version: what was trained since is abandoned.
     pub fn roll_back(&self, version: Version) {
         self.versions.epoch.fetch_add(1, Ordering::SeqCst);
         self.versions.announce(version);
+        self.versions.show();
     }
 }
 
@@ -176,6 +187,7 @@ impl Work for Publisher {
                 teacher.versions.announce(version.clone());
             }
             change.announce(version);
+            metrics::histogram!("openclaw_publisher_publish_seconds").record(lease.sent().elapsed());
             info!(version = number, step = lease.step, "weights published");
         }
         fault::point("publisher.after");

@@ -2,12 +2,13 @@
 //! them is satisfied with three first replies in a row or gives up. The workers of a group share its schedule; a
 //! session whose worker is gone is played anew by another.
 
+mod meters;
 mod schedule;
 
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -159,6 +160,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn start(schedule: &'a Mutex<Schedule>) -> Option<Self> {
         let (persona, number) = locked(schedule).start()?;
+        meters::active_sessions().increment(1.0);
         Some(Self { schedule, persona, number, ended: false })
     }
 
@@ -170,6 +172,7 @@ impl<'a> Session<'a> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
+        meters::active_sessions().decrement(1.0);
         if !self.ended {
             locked(self.schedule).give_back(self.persona, self.number);
         }
@@ -181,34 +184,38 @@ fn locked(schedule: &Mutex<Schedule>) -> std::sync::MutexGuard<'_, Schedule> {
 }
 
 async fn work(arguments: &RolloutArguments, mut drain_asked: watch::Receiver<bool>) {
+    locked(&arguments.schedule).progress().into_iter().for_each(|(persona, _)| meters::show(persona));
     loop {
         let pace = async {
             if let Some(pace) = &arguments.pace {
                 pace().await;
             }
         };
+        let waiting = Instant::now();
         tokio::select! {
             biased;
             _ = drain_asked.wait_for(|asked| *asked) => return,
             () = pace => {}
         }
+        metrics::histogram!("openclaw_rollout_wait_seconds").record(waiting.elapsed());
         let Some(session) = Session::start(&arguments.schedule) else { return };
         let (persona, number) = (session.persona, session.number);
+        let started = Instant::now();
         let (record, policy_version) = match play(arguments, persona, number).await {
             Ok(played) => played,
             Err(error) => {
                 warn!(persona = persona.name(), number, %error, "a session broke off");
-                metrics::counter!("openclaw_rollout_sessions_failed_total").increment(1);
+                metrics::counter!("openclaw_rollout_sessions_failed_total", "reason" => error.name())
+                    .increment(1);
                 // A session nobody answered satisfied nobody.
                 (SessionRecord::default(), None)
             }
         };
         // A place for the report first: whoever is killed here has not ended the session either.
         let report = arguments.reports.reserve().await;
-        let satisfied = record.first_satisfied;
-        let progress = session.end(satisfied);
-        let labels = [("persona", persona.name()), ("satisfied", if satisfied { "yes" } else { "no" })];
-        metrics::counter!("openclaw_rollout_sessions_total", &labels).increment(1);
+        let progress = session.end(record.first_satisfied);
+        metrics::histogram!("openclaw_rollout_session_seconds").record(started.elapsed());
+        meters::count(persona, &record, progress);
         match report {
             Ok(place) => place.send(SessionReport { persona, number, record, policy_version, progress }),
             Err(_) => debug!("nobody reads session reports"),
@@ -223,6 +230,15 @@ enum PlayError {
     Chat(#[from] ChatError),
     #[error("no reply within {0:?}")]
     Deadline(Duration),
+}
+
+impl PlayError {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Chat(_) => "error",
+            Self::Deadline(_) => "deadline",
+        }
+    }
 }
 
 async fn play(

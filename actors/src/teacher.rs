@@ -4,7 +4,7 @@
 //! last, by the same code and at the temperature they were drawn at. The first token counts most: it is where a
 //! style is chosen. Nothing is padded: a signal that does not cover the response exactly is dropped and counted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openclaw_model::{ScoreRequest, Scored};
 use serde_json::Value;
@@ -65,6 +65,7 @@ impl Work for Teacher {
 
     async fn handle(&self, lease: Lease<Judged>) {
         fault::point("teacher.before");
+        let started = Instant::now();
         let signal = match timeout(self.config.deadline, self.signal(&lease.turn, &lease.hints)).await {
             Ok(Ok(signal)) => signal,
             Ok(Err(error)) => {
@@ -81,6 +82,7 @@ impl Work for Teacher {
                 return lease.postpone();
             }
         };
+        metrics::histogram!("openclaw_teacher_signal_seconds").record(started.elapsed());
         match self.record(&lease, signal).await {
             Ok(_) => {
                 fault::point("teacher.after");
@@ -105,6 +107,11 @@ impl Teacher {
         if let Err(error) = check_alignment(&sample) {
             warn!(%turn, %error, "sample dropped");
             return self.journal.record(Record::TurnDropped { turn, reason: "misaligned" }).await;
+        }
+        let gap = metrics::histogram!("openclaw_teacher_gap_nats");
+        if let Some(signal) = &sample.teacher {
+            let pairs = signal.logprobs.iter().zip(&signal.old_logprobs);
+            pairs.for_each(|(teacher, student)| gap.record(f64::from(teacher - student)));
         }
         self.journal.record(Record::Taught { turn, signal: sample.teacher }).await
     }
@@ -140,7 +147,11 @@ impl Teacher {
                 best = Some((overlap, hint, scored));
             }
         }
-        let Some((_, hint, taught)) = best else { return Ok(None) };
+        let Some((shared, hint, taught)) = best else { return Ok(None) };
+        if overlap_k > 0 {
+            let most = (overlap_k * completion.response_ids.len()).max(1);
+            metrics::histogram!("openclaw_teacher_hint_overlap_ratio").record(shared as f64 / most as f64);
+        }
 
         let teacher_ids = ids_of(&taught.top, self.config.teacher_top_k);
         let student_of_teacher = if teacher_ids.is_empty() {

@@ -303,6 +303,11 @@ impl<B: Backend> Batcher<B> {
         self.schedule.waiting()
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &B {
+        &self.transformer.backend
+    }
+
     /// Totals since the start, and the pool's use now.
     pub fn stats(&self) -> BatcherStats {
         let cache = self.schedule.cache();

@@ -69,6 +69,21 @@ pub enum Objective {
     Policy(PolicyObjective),
 }
 
+impl Objective {
+    /// A row's loss without the KL, entropy and candidate terms.
+    fn policy_part(&self, stat: &RowStat) -> f32 {
+        let Self::Policy(policy) = self else { return stat.loss };
+        let kl = policy.kl.map_or(0.0, |(_, coef)| coef * stat.kl);
+        let candidates = match policy.candidates {
+            Some(CandidateObjective::Policy { coef, .. } | CandidateObjective::ReverseKl { coef }) => {
+                coef * stat.candidates
+            }
+            None => 0.0,
+        };
+        stat.loss - kl - candidates + policy.entropy_coef * stat.entropy
+    }
+}
+
 /// Options of the policy objective.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyObjective {
@@ -142,6 +157,12 @@ pub struct StepReport {
     pub step: u32,
     /// The weighted loss.
     pub loss: f64,
+    /// Its part that the rewards ask for: without the KL, entropy and candidate terms.
+    pub policy_loss: f64,
+    /// Mean of `new / old`, how much likelier the taken tokens are than when they were drawn.
+    pub ratio: f64,
+    /// The largest of these.
+    pub max_ratio: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Mean entropy of the trained rows, nats.
@@ -178,6 +199,9 @@ pub struct Trainer<B: Backend> {
 #[derive(Default)]
 struct Sums {
     loss: f64,
+    policy_loss: f64,
+    ratio: f64,
+    max_ratio: f64,
     entropy: f64,
     kl: f64,
     policy_kl: f64,
@@ -258,6 +282,9 @@ impl<B: Backend> Trainer<B> {
         let rows = sums.rows.max(1) as f64;
         Ok(StepReport {
             loss: sums.loss,
+            policy_loss: sums.policy_loss,
+            ratio: sums.ratio / rows,
+            max_ratio: sums.max_ratio,
             entropy: sums.entropy / rows,
             kl: sums.kl / rows,
             policy_kl: sums.policy_kl / rows,
@@ -356,7 +383,7 @@ impl<B: Backend> Trainer<B> {
         }
         transformer.embed_backward(grads, &ragged.ids, &d)?;
         // Waits for the device, so it comes when all of its work is queued.
-        rows.add_stats(&b.download(b.view(&stats, 0..rows.count))?, sums);
+        rows.add_stats(&b.download(b.view(&stats, 0..rows.count))?, objective, sums);
         sums.tokens += ragged.tokens;
         Ok(())
     }

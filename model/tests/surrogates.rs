@@ -1,6 +1,9 @@
 //! The surrogates of a training step, on a model small enough for finite differences.
 
-use openclaw_kernels::{Cpu, ops::ClipRange};
+use openclaw_kernels::{
+    Cpu,
+    ops::{ClipRange, KlKind},
+};
 use openclaw_model::{
     AdamWConfig, ModelConfig, Objective, PolicyObjective, ScoreRequest, SurrogateKind, TrainRow,
     TrainSequence, Trainer, Transformer, Weights, random_weights,
@@ -113,4 +116,30 @@ fn a_clipped_sequence_teaches_nothing_and_clipped_tokens_do_under_cispo() {
     assert_eq!(run(SurrogateKind::Gspo), (1.0, false));
     assert_eq!(run(SurrogateKind::Ppo), (1.0, false));
     assert_eq!(run(SurrogateKind::Cispo), (1.0, true));
+}
+
+#[test]
+fn a_report_tells_the_policys_part_of_the_loss_and_how_far_tokens_have_moved() {
+    let transformer = transformer();
+    let flat = random_weights(&config(), 5);
+    let batch = batch(&transformer, &flat, [0.02, -0.04]);
+    let report = |kl, entropy_coef| {
+        let Objective::Policy(plain) = objective(SurrogateKind::Ppo) else { unreachable!("it is one") };
+        let objective = Objective::Policy(PolicyObjective { kl, entropy_coef, ..plain });
+        let mut trainer = Trainer::new(transformer.clone(), &flat, AdamWConfig::default()).unwrap();
+        trainer.accumulate(&batch, &objective).unwrap()
+    };
+    let (plain, whole) = (report(None, 0.0), report(Some((KlKind::K2, 0.5)), 0.1));
+    assert_eq!(plain.policy_loss, plain.loss);
+    assert!((whole.policy_loss - plain.loss).abs() < 1e-5, "{whole:?}");
+    assert!((whole.loss - plain.loss).abs() > 1e-2, "{whole:?}");
+
+    let moved = batch.iter().flat_map(|sequence| {
+        let now = logprobs(&transformer, &flat, &sequence.ids);
+        sequence.rows.iter().zip(now).map(|(row, now)| f64::from(now - row.old_logprob).exp())
+    });
+    let ratios: Vec<f64> = moved.collect();
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    let largest = ratios.iter().copied().fold(0.0, f64::max);
+    assert!((plain.ratio - mean).abs() < 1e-4 && (plain.max_ratio - largest).abs() < 1e-4, "{plain:?}");
 }

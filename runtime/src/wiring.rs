@@ -172,10 +172,12 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     if resume.number > 0 {
         info!(version = resume.number, step = resume.step, "the run goes on");
     }
+    let versions = Versions::new(resume.number, weights);
+    versions.show();
     let builder = Builder {
         topology,
         node,
-        versions: Versions::new(resume.number, weights),
+        versions,
         folders,
         training: TrainingSlot::default(),
         inboxes: Inboxes {

@@ -1,8 +1,10 @@
 //! What the end-to-end tests share: the binary they run, and the node it becomes.
 
+pub mod dashboard;
 mod hosted;
 mod ledger;
 mod node;
+mod prometheus;
 
 use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 
@@ -11,6 +13,7 @@ use tokio::time::{sleep, timeout};
 pub use hosted::{HostedNode, stream};
 pub use ledger::Ledger;
 pub use node::{Launch, Node};
+pub use prometheus::{Prometheus, has_prometheus, promtool};
 
 /// What a test waits for comes long before, or not at all.
 const PATIENCE: Duration = Duration::from_secs(60);

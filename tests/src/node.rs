@@ -95,6 +95,13 @@ impl Launch {
 }
 
 impl Node {
+    /// Where it serves its metrics: `host:port`.
+    pub fn metrics(&self) -> String {
+        let log = self.log();
+        let (_, said) = log.split_once("metrics=").expect("it says where before it serves");
+        said.split_whitespace().next().expect("an address").to_owned()
+    }
+
     /// What it has written to standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("nobody panics with it").join("\n")

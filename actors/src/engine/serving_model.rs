@@ -5,8 +5,8 @@ use std::sync::Arc;
 use openclaw_kernels::KernelError;
 pub use openclaw_kernels::{Device, Place};
 use openclaw_model::{
-    Batcher, ChatTemplate, GenerateEvent, GenerateRequest, ScoreRequest, Scored, SequenceId, TextError,
-    Tokenizer, Weights,
+    Batcher, BatcherStats, ChatTemplate, GenerateEvent, GenerateRequest, ScoreRequest, Scored, SequenceId,
+    TextError, Tokenizer, Weights,
 };
 use serde_json::{Map, Value};
 
@@ -27,6 +27,25 @@ pub trait ServingModel {
     fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String>;
     /// The version that new sequences use.
     fn version(&self) -> u64;
+    /// What it has done and holds; zeros where it does not count.
+    fn stats(&self) -> BatcherStats {
+        BatcherStats::default()
+    }
+    /// What its GPU's memory is used for; none on a CPU.
+    fn gpu_memory(&self) -> Option<GpuMemory> {
+        None
+    }
+}
+
+/// What a GPU's memory is used for by this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// In buffers.
+    pub live_bytes: u64,
+    /// Kept for later buffers.
+    pub kept_bytes: u64,
+    /// All that it has.
+    pub total_bytes: u64,
 }
 
 impl ServingModel for Batcher<Device> {
@@ -55,6 +74,15 @@ impl ServingModel for Batcher<Device> {
     }
     fn version(&self) -> u64 {
         Batcher::version(self)
+    }
+    fn stats(&self) -> BatcherStats {
+        Batcher::stats(self)
+    }
+    fn gpu_memory(&self) -> Option<GpuMemory> {
+        let Device::Cuda(cuda) = self.device() else { return None };
+        let used = cuda.memory_use();
+        let (live_bytes, kept_bytes) = (used.live_bytes as u64, used.kept_bytes as u64);
+        Some(GpuMemory { live_bytes, kept_bytes, total_bytes: cuda.properties().memory_bytes })
     }
 }
 

@@ -18,7 +18,7 @@ use openclaw_model::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::{PolicyWeights, ServingModel, Shared};
+use super::{PolicyWeights, ServingModel, Shared, meters::Meters};
 use crate::fault;
 
 /// What the handle reads of its thread.
@@ -105,6 +105,7 @@ pub(super) struct Thread {
     scorings: VecDeque<Scoring>,
     share: ScoreShare,
     gauges: Arc<Gauges>,
+    meters: Meters,
 }
 
 /// Builds the model, serves, and tells everyone how it ended.
@@ -126,6 +127,7 @@ pub(super) fn run(
             }
         };
         serving.gauges.version.store(model.version(), Ordering::Release);
+        serving.meters.version.set(model.version() as f64);
         let _ = built.send(Ok(()));
         serving.serve(&mut *model)
     }));
@@ -153,6 +155,7 @@ impl Thread {
             scorings: VecDeque::new(),
             share: ScoreShare::new(shared.limits.score_share),
             gauges: shared.gauges.clone(),
+            meters: Meters::new(&shared.name),
         }
     }
 
@@ -195,18 +198,17 @@ impl Thread {
                 }
                 Err(reason) => {
                     debug!(engine = self.name, reason, "request refused");
-                    metrics::counter!("openclaw_engine_refused_total", "engine" => self.name.clone())
-                        .increment(1);
+                    self.meters.refused.increment(1);
                     let _ = accepted.send(Err(reason));
                 }
             },
             Command::Score(scoring) => self.scorings.push_back(scoring),
             Command::Load { version, weights, done } => {
+                let started = Instant::now();
                 let loaded = model.load(version, weights);
                 if loaded.is_ok() {
                     self.gauges.version.store(model.version(), Ordering::Release);
-                    metrics::gauge!("openclaw_engine_policy_version", "engine" => self.name.clone())
-                        .set(version as f64);
+                    self.meters.loaded(started.elapsed(), version);
                 }
                 let _ = done.send(loaded);
             }
@@ -217,12 +219,12 @@ impl Thread {
     }
 
     fn cancel_abandoned(&mut self, model: &mut dyn ServingModel) {
-        let name = &self.name;
+        let cancelled = &self.meters.cancelled;
         self.active.retain(|&sequence, active| {
             let wanted = !active.events.is_closed();
             if !wanted {
                 model.cancel(sequence);
-                metrics::counter!("openclaw_engine_cancelled_total", "engine" => name.clone()).increment(1);
+                cancelled.increment(1);
             }
             wanted
         });
@@ -253,10 +255,7 @@ impl Thread {
         let took = started.elapsed();
         self.share.stepped(took);
         self.gauges.generated_tokens.fetch_add(tokens, Ordering::Relaxed);
-        let name = || self.name.clone();
-        metrics::counter!("openclaw_engine_generated_tokens_total", "engine" => name()).increment(tokens);
-        metrics::histogram!("openclaw_engine_step_seconds", "engine" => name()).record(took.as_secs_f64());
-        metrics::gauge!("openclaw_engine_sequences", "engine" => name()).set(self.active.len() as f64);
+        self.meters.stepped(took, tokens, self.active.len(), model);
         Ok(())
     }
 
@@ -268,9 +267,7 @@ impl Thread {
         self.share.scored(took);
         // The asker may have given up.
         let _ = scoring.reply.send(scored);
-        let name = || self.name.clone();
-        metrics::counter!("openclaw_engine_scored_tokens_total", "engine" => name()).increment(tokens as u64);
-        metrics::histogram!("openclaw_engine_score_seconds", "engine" => name()).record(took.as_secs_f64());
+        self.meters.scored(took, tokens);
         Ok(())
     }
 
@@ -283,6 +280,7 @@ impl Thread {
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}
         self.gauges.sequences.store(0, Ordering::Relaxed);
+        self.meters.ended();
     }
 }
 

@@ -172,6 +172,9 @@ impl Answer {
         let mark = self.arrival.fingerprint.mark(&completed.message);
         completion::complete(self.shared, TurnCompleted { turn, mark }).await?;
         metrics::counter!("openclaw_gateway_completion_tokens_total").increment(completion_tokens as u64);
+        let reason = completed.finish_reason;
+        metrics::counter!("openclaw_gateway_replies_total", "finish_reason" => reason).increment(1);
+        metrics::histogram!("openclaw_gateway_reply_seconds").record(self.received.elapsed());
         Ok(completed)
     }
 

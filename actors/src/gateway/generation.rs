@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use metrics::Histogram;
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, TokenLogprob};
 use tokio::{
     sync::mpsc,
@@ -43,6 +44,9 @@ pub struct Generation {
     patience: Option<Instant>,
     attempts: u32,
     interruptions: u32,
+    /// When the last token came.
+    token_at: Option<Instant>,
+    inter_token: Histogram,
 }
 
 /// What a reply consists of.
@@ -87,6 +91,8 @@ impl Generation {
             patience: None,
             attempts: 0,
             interruptions: 0,
+            token_at: None,
+            inter_token: metrics::histogram!("openclaw_gateway_inter_token_seconds"),
         };
         generation.first = Some(generation.next().await?);
         Ok(generation)
@@ -132,6 +138,10 @@ impl Generation {
             Some(GenerateEvent::Token { token, text, policy_version }) => {
                 self.drawn_by(policy_version);
                 self.request.drawn_ids.push(token.id);
+                let now = Instant::now();
+                if let Some(before) = self.token_at.replace(now) {
+                    self.inter_token.record(now - before);
+                }
                 (self.attempts, self.patience) = (0, None);
                 Ok(Ok(Drawn::Token(token, text)))
             }

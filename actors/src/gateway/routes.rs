@@ -19,7 +19,6 @@ use crate::engine::panic_message;
 
 /// All routes.
 pub fn router(shared: Arc<Shared>) -> Router {
-    describe_metrics();
     Router::new()
         .route("/v1/chat/completions", post(chat::post))
         .route("/v1/feedback", post(feedback::post))
@@ -96,28 +95,4 @@ async fn count(request: Request, next: Next) -> Response {
 fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     error!(message = panic_message(panic), "a request's handler panicked");
     ApiError::internal("The server failed on this request.").into_response()
-}
-
-fn describe_metrics() {
-    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-    describe_counter!("openclaw_gateway_requests_total", "HTTP requests, by route and status");
-    describe_counter!("openclaw_gateway_turns_total", "Chat requests, by kind of turn");
-    describe_counter!("openclaw_gateway_turns_dropped_total", "Turns not trained on, by reason");
-    describe_counter!("openclaw_gateway_rejected_requests_total", "Requests told to come back, by reason");
-    describe_counter!(
-        "openclaw_gateway_generations_repeated_total",
-        "Generations begun again after a model ended"
-    );
-    describe_counter!("openclaw_gateway_unrecorded_turns_total", "Turns that could not be written down");
-    describe_counter!("openclaw_gateway_feedback_total", "Explicit feedback, by what became of it");
-    describe_counter!("openclaw_gateway_prompt_tokens_total", "Prompt tokens served");
-    describe_counter!("openclaw_gateway_completion_tokens_total", "Tokens of complete replies");
-    describe_gauge!("openclaw_gateway_in_flight_requests", "Requests being answered");
-    describe_gauge!("openclaw_gateway_queued_requests", "Requests that wait for a place");
-    describe_histogram!("openclaw_gateway_queue_wait_seconds", Unit::Seconds, "Wait for a place");
-    describe_histogram!(
-        "openclaw_gateway_time_to_first_token_seconds",
-        Unit::Seconds,
-        "From a request's arrival to its first token"
-    );
 }

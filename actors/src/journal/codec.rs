@@ -353,6 +353,8 @@ impl Body for StepReport {
             rows: body.rows as usize,
             tokens: body.tokens as usize,
             skipped: body.skipped,
+            // The rest is for whoever watches the step.
+            ..Self::default()
         })
     }
 }

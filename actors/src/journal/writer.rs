@@ -118,6 +118,22 @@ impl Board {
         ] {
             metrics::gauge!("openclaw_journal_backlog_turns", "stage" => stage).set(turns as f64);
         }
+        // Counted by the journal itself, so that they go on where an earlier process was.
+        for (event, turns) in [
+            ("completed", totals.turns),
+            ("followed", totals.next_states),
+            ("approved", totals.approved),
+            ("rejected", totals.rejected),
+            ("neutral", totals.neutral),
+            ("hinted", totals.hinted),
+            ("taught", totals.taught),
+            ("ready", totals.samples),
+            ("trained", totals.trained),
+            ("dropped", totals.dropped),
+            ("quarantined", totals.quarantined),
+        ] {
+            metrics::counter!("openclaw_journal_turns_total", "event" => event).absolute(turns);
+        }
     }
 }
 

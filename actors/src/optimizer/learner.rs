@@ -248,6 +248,7 @@ impl Learner {
         warn!(step, reason, samples = leases.len(), version = self.version, "a version is withheld");
         metrics::counter!("openclaw_optimizer_versions_withheld_total", "reason" => tripped.what)
             .increment(1);
+        count_step("withheld");
         let turns = turns(&leases);
         self.record(Record::StepWithheld { step, turns, reason, report, fingerprint })?;
         self.step = step;
@@ -294,6 +295,7 @@ impl Learner {
             return Ok(());
         }
         fault::point("optimizer.after_commit");
+        count_step("committed");
         self.held.extend(leases);
         self.unsaved_steps += 1;
         if checkpoint {
@@ -369,13 +371,19 @@ fn turns<'a>(leases: impl IntoIterator<Item = &'a Lease<Sample>>) -> Vec<TurnId>
 }
 
 fn observe(report: &StepReport) {
-    metrics::counter!("openclaw_optimizer_steps_total", "outcome" => if report.skipped { "withheld" } else { "taken" })
-        .increment(1);
-    metrics::counter!("openclaw_optimizer_trained_tokens_total").increment(report.tokens as u64);
+    metrics::counter!("openclaw_optimizer_trained_tokens_total").increment(report.rows as u64);
+    metrics::counter!("openclaw_optimizer_processed_tokens_total").increment(report.tokens as u64);
     metrics::gauge!("openclaw_optimizer_loss").set(report.loss);
+    metrics::gauge!("openclaw_optimizer_policy_loss").set(report.policy_loss);
+    metrics::gauge!("openclaw_optimizer_ratio_mean").set(report.ratio);
+    metrics::gauge!("openclaw_optimizer_ratio_max").set(report.max_ratio);
     metrics::gauge!("openclaw_optimizer_grad_norm").set(report.grad_norm);
     metrics::gauge!("openclaw_optimizer_entropy_nats").set(report.entropy);
     metrics::gauge!("openclaw_optimizer_kl_nats").set(report.kl);
     metrics::gauge!("openclaw_optimizer_drift_nats").set(report.policy_kl.abs());
     metrics::gauge!("openclaw_optimizer_clip_ratio").set(report.clip_fraction);
+}
+
+fn count_step(outcome: &'static str) {
+    metrics::counter!("openclaw_optimizer_steps_total", "outcome" => outcome).increment(1);
 }

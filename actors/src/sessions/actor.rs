@@ -84,7 +84,6 @@ impl Actor for Sessions {
         myself: ActorRef<SessionsMessage>,
         SessionsArguments { config, journal, address }: SessionsArguments,
     ) -> Result<SessionsState, ActorProcessingErr> {
-        describe_metrics();
         let conversations = restore(config, &journal).await?;
         let mut state = SessionsState { conversations, journal, unsent: VecDeque::new() };
         state.tell_journal().await;
@@ -233,26 +232,6 @@ impl SessionsAddress {
         };
         timeout(PATIENCE, answer).await.ok().flatten()
     }
-}
-
-fn describe_metrics() {
-    metrics::describe_gauge!("openclaw_sessions_open_sessions", "Sessions that have not ended");
-    metrics::describe_gauge!(
-        "openclaw_sessions_waiting_turns",
-        "Main turns whose next state has not arrived"
-    );
-    metrics::describe_counter!(
-        "openclaw_sessions_next_states_total",
-        "Next states found in requests, by kind"
-    );
-    metrics::describe_counter!(
-        "openclaw_sessions_records_dropped_total",
-        "Facts lost because the journal was away for too long"
-    );
-    metrics::describe_counter!(
-        "openclaw_sessions_unreachable_total",
-        "Requests served while sessions was away"
-    );
 }
 
 #[cfg(test)]

@@ -179,12 +179,16 @@ impl<B: Backend> DeviceRows<B> {
         }
     }
 
-    pub fn add_stats(&self, stats: &[RowStat], sums: &mut Sums) {
+    pub fn add_stats(&self, stats: &[RowStat], objective: &Objective, sums: &mut Sums) {
         for (stat, (weight, old)) in stats.iter().zip(&self.host) {
             if *weight == 0.0 {
                 continue;
             }
             sums.loss += f64::from(*weight) * f64::from(stat.loss);
+            sums.policy_loss += f64::from(*weight) * f64::from(objective.policy_part(stat));
+            let ratio = f64::from(stat.logprob - old).exp();
+            sums.ratio += ratio;
+            sums.max_ratio = sums.max_ratio.max(ratio);
             sums.entropy += f64::from(stat.entropy);
             sums.kl += f64::from(stat.kl);
             sums.policy_kl += f64::from(old - stat.logprob);

@@ -192,6 +192,10 @@ impl State {
         if self.tree.named(&spec.name).is_some() {
             return Err(SupervisorError::Duplicate { name: spec.name });
         }
+        let actor = || spec.name.clone();
+        counter!("openclaw_supervisor_restarts_total", "actor" => actor()).increment(0);
+        counter!("openclaw_supervisor_failures_total", "actor" => actor()).increment(0);
+        counter!("openclaw_supervisor_stuck_total", "actor" => actor()).increment(0);
         self.tree.add(spec);
         Ok(())
     }

@@ -4,9 +4,10 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 
 use axum::{Router, http::header::CONTENT_TYPE, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 use tokio::net::TcpListener;
 
-use super::registry;
+use super::registry::{self, Kind};
 use crate::stop::StopSignal;
 
 /// Why metrics cannot be served.
@@ -26,10 +27,6 @@ pub enum ExporterError {
     Recorder(String),
 }
 
-/// A histogram without buckets would be exported as a summary, which cannot be added up over processes.
-const SECONDS: [f64; 16] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
-
 /// Without it, samples pile up in memory while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -37,10 +34,19 @@ static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
 
 fn recorder() -> Result<PrometheusHandle, ExporterError> {
     let install = || {
-        let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
-            .and_then(PrometheusBuilder::install_recorder);
-        builder.inspect(|_| registry::describe()).map_err(|error| error.to_string())
+        let mut builder = PrometheusBuilder::new();
+        for metric in registry::METRICS {
+            // A histogram without buckets would be a summary, which cannot be added up over processes.
+            if let Kind::Histogram(buckets) = metric.kind {
+                let name = Matcher::Full(metric.name.to_owned());
+                builder = builder.set_buckets_for_metric(name, buckets).map_err(|error| error.to_string())?;
+            }
+        }
+        let handle = builder.install_recorder().map_err(|error| error.to_string())?;
+        registry::describe();
+        Collector::default().describe();
+        metrics::gauge!("openclaw_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(handle)
     };
     RECORDER.get_or_init(install).clone().map_err(ExporterError::Recorder)
 }
@@ -52,8 +58,10 @@ pub async fn serve_metrics(address: SocketAddr, mut stop: StopSignal) -> Result<
     let failed = |source| ExporterError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    let page = handle.clone();
+    let (page, process) = (handle.clone(), Collector::default());
     let render = move || {
+        // What the system knows of the process is asked when somebody looks.
+        process.collect();
         let text = page.render();
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
     };
