@@ -17,6 +17,7 @@ use openclaw_actors::{
     journal::{self, Inspection},
 };
 
+pub(crate) use self::machine::available_memory;
 use self::needs::Needs;
 pub use self::needs::{CannotFit, must_fit};
 use crate::{
