@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: the binary they run, and the node it becomes.
 
+mod browser;
 pub mod dashboard;
 mod hosted;
 mod ledger;
@@ -10,6 +11,7 @@ use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
+pub use browser::Browser;
 pub use hosted::{HostedNode, stream};
 pub use ledger::Ledger;
 pub use node::{Launch, Node};

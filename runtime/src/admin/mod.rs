@@ -12,14 +12,17 @@ mod routes;
 mod server;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use actor::child;
+pub use actor::{PortAddress, child};
 pub use client::{AdminClient, ClientError};
+pub(crate) use node::version_statuses;
 pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
     ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus, NodeStatus,
     Operator, Refusal, RefusalKind, VersionStatus,
 };
-pub use server::{AdminServer, ServeError};
+#[cfg(test)]
+pub(crate) use server::Token;
+pub use server::{AdminServer, Port, ServeError, TOKEN_FILE};
 pub use socket::{SOCKET_FILE, is_live};

@@ -20,12 +20,16 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::operator::{
-    ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus, NodeStatus,
-    Operator, Refusal, RefusalKind, VersionStatus,
+use super::{
+    actor::PortAddress,
+    operator::{
+        ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
+        NodeStatus, Operator, Refusal, RefusalKind, VersionStatus,
+    },
 };
 use crate::{
     measures::size,
+    page,
     stop::{EXIT_INTERRUPTED, StopHandle},
     supervisor::{ChildState, ChildStatus, SupervisorError, SupervisorHandle},
     wiring::Panel,
@@ -60,6 +64,8 @@ pub struct NodeArguments {
     pub training: TrainingSlot,
     /// Where the gateway listens, once it does.
     pub gateway: watch::Receiver<Option<SocketAddr>>,
+    /// The operator's port.
+    pub port: PortAddress,
     /// Ends the node; raised once it is ending, whoever ended it.
     pub stop: StopHandle,
 }
@@ -316,6 +322,7 @@ impl Operator for NodeOperator {
             stopping: node.stop.is_set(),
             uptime_secs: self.started.elapsed().as_secs_f64(),
             gateway: node.gateway.borrow().map(|address| format!("http://{address}/v1")),
+            page: node.port.bound().map(page::url),
             version: node.rollback.versions.number(),
             sessions: totals.sessions,
             journal: match &*node.journal.health().borrow() {
@@ -359,34 +366,7 @@ impl Operator for NodeOperator {
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
-        let current = self.node.rollback.versions.number();
-        let made = self.node.journal.versions().await?.into_iter().map(|row| VersionStatus {
-            version: Some(row.number),
-            step: row.step,
-            state: match (row.number == current, row.published) {
-                (true, _) => "current".to_owned(),
-                (false, true) => "published".to_owned(),
-                (false, false) => "committed".to_owned(),
-            },
-            reason: None,
-            fingerprint: row.fingerprint,
-            kept: row.checkpoint && self.node.rollback.folders.folder(row.number).exists(),
-            made_unix_secs: unix_secs(row.when),
-        });
-        let withheld =
-            self.node.journal.steps(LIST_ROWS).await?.into_iter().filter(|step| step.withheld.is_some());
-        let withheld = withheld.map(|step| VersionStatus {
-            version: None,
-            step: step.step,
-            state: "withheld".to_owned(),
-            reason: step.withheld,
-            fingerprint: step.fingerprint,
-            kept: false,
-            made_unix_secs: unix_secs(step.when),
-        });
-        let mut all: Vec<_> = made.chain(withheld).collect();
-        all.sort_by_key(|row| (row.step, row.version));
-        Ok(all)
+        Ok(version_statuses(&self.node.journal, &self.node.rollback).await?)
     }
 
     async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {
@@ -435,6 +415,40 @@ impl Operator for NodeOperator {
         }
         outcome
     }
+}
+
+/// Every version that was made and every one that was withheld, by their steps.
+pub(crate) async fn version_statuses(
+    journal: &Journal,
+    rollback: &Rollback,
+) -> Result<Vec<VersionStatus>, JournalError> {
+    let current = rollback.versions.number();
+    let made = journal.versions().await?.into_iter().map(|row| VersionStatus {
+        version: Some(row.number),
+        step: row.step,
+        state: match (row.number == current, row.published) {
+            (true, _) => "current".to_owned(),
+            (false, true) => "published".to_owned(),
+            (false, false) => "committed".to_owned(),
+        },
+        reason: None,
+        fingerprint: row.fingerprint,
+        kept: row.checkpoint && rollback.folders.folder(row.number).exists(),
+        made_unix_secs: unix_secs(row.when),
+    });
+    let withheld = journal.steps(LIST_ROWS).await?.into_iter().filter(|step| step.withheld.is_some());
+    let withheld = withheld.map(|step| VersionStatus {
+        version: None,
+        step: step.step,
+        state: "withheld".to_owned(),
+        reason: step.withheld,
+        fingerprint: step.fingerprint,
+        kept: false,
+        made_unix_secs: unix_secs(step.when),
+    });
+    let mut all: Vec<_> = made.chain(withheld).collect();
+    all.sort_by_key(|row| (row.step, row.version));
+    Ok(all)
 }
 
 impl From<SupervisorError> for Refusal {
