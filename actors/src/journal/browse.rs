@@ -16,6 +16,9 @@ use crate::turn::{SessionId, Turn, TurnId};
 /// Verdicts that are counted of one conversation, from its latest turn back.
 const VERDICTS: usize = 200;
 
+/// A turn's place in the journal, its name, and its story or why that cannot be read.
+pub type ListedStory = (u64, TurnId, Result<Story, JournalError>);
+
 /// A conversation, by its latest turn.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
@@ -114,7 +117,7 @@ impl Bodies<'_> {
         session: &SessionId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, TurnId, Result<Story, JournalError>)>, JournalError> {
+    ) -> Result<Vec<ListedStory>, JournalError> {
         let sql = "SELECT no, id FROM turns WHERE session = ?1 AND no > ?2 ORDER BY no LIMIT ?3";
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let found = self.select(sql, (&*session.0, after, limit), |row| Ok((row.get(0)?, row.get(1)?)))?;
