@@ -1,5 +1,6 @@
 //! A device that is chosen when the program runs: the CPU or a GPU, each as its own backend.
 
+mod check;
 mod on;
 
 use std::{fmt, ops::Range};
@@ -21,12 +22,12 @@ pub enum Place {
 }
 
 impl Place {
-    /// The first GPU, if it computes; else the CPU, and why.
+    /// The first GPU, if it computes what the CPU computes; else the CPU, and why.
     ///
     /// A GPU that is lost later is not replaced by the CPU: weights and optimizer state are in its memory, and only
     /// a new process can open it again.
     pub fn auto() -> (Self, Option<String>) {
-        match Cuda::new(0).and_then(|cuda| computes(&cuda)) {
+        match Cuda::new(0).and_then(|cuda| check::computes(&cuda, &cuda.properties().device)) {
             Ok(()) => (Self::Cuda(0), None),
             Err(error) => (Self::Cpu, Some(error.to_string())),
         }
@@ -40,17 +41,6 @@ impl fmt::Display for Place {
             Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
     }
-}
-
-/// Has a kernel compiled, launched and its result read.
-fn computes(cuda: &Cuda) -> Result<()> {
-    let x = cuda.upload(&[3.0f32, 4.0])?;
-    let sum = cuda.sum_squares(x.view(0..2))?;
-    if sum == 25.0 {
-        return Ok(());
-    }
-    let what = format!("a first kernel gave {sum} for 25");
-    Err(KernelError::Device { device: cuda.properties().device.clone(), what })
 }
 
 /// The CPU or a GPU.
