@@ -10,6 +10,7 @@
 mod actor;
 mod apply;
 mod bodies;
+mod browse;
 mod codec;
 mod error;
 mod folder;
@@ -24,13 +25,14 @@ mod tally;
 mod tests;
 mod writer;
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
 
 use tokio::sync::{Mutex, oneshot, watch};
 use tracing::error;
 
 pub use self::{
     actor::{JournalActor, JournalControl, Writing},
+    browse::{ReplyRow, SessionRow, Story},
     codec::CodecError,
     error::JournalError,
     inspect::{Inspection, inspect},
@@ -47,7 +49,7 @@ use self::{
 use crate::{
     inbox::{Inbox, InboxStatus},
     judge::Judged,
-    turn::{Evaluate, Sample, TurnId},
+    turn::{Evaluate, Sample, SessionId, TurnId},
 };
 
 /// Where a journal lies and how much it keeps.
@@ -207,6 +209,46 @@ impl Journal {
     /// What operators asked for, newest first.
     pub async fn audit(&self, limit: usize) -> Result<Vec<AuditRow>, JournalError> {
         self.read(move |bodies| bodies.audit(limit)).await
+    }
+
+    /// Conversations whose latest turn lies before the place `before`, the newest first.
+    pub async fn sessions(&self, before: u64, limit: usize) -> Result<Vec<SessionRow>, JournalError> {
+        self.read(move |bodies| bodies.sessions(before, limit)).await
+    }
+
+    /// Turns of a conversation behind the place `after`, the oldest first. One that cannot be read is its error.
+    pub async fn stories(
+        &self,
+        session: &SessionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, TurnId, Result<Story, JournalError>)>, JournalError> {
+        let session = session.clone();
+        self.read(move |bodies| bodies.stories(&session, after, limit)).await
+    }
+
+    /// A turn and what became of it.
+    pub async fn story(&self, turn: &TurnId) -> Result<Option<Story>, JournalError> {
+        let turn = turn.clone();
+        self.read(move |bodies| bodies.story(&turn)).await
+    }
+
+    /// The latest `limit` judged replies, by their place. What an earlier call returned spares reading it again.
+    pub async fn replies(
+        &self,
+        limit: usize,
+        known: BTreeMap<u64, ReplyRow>,
+    ) -> Result<BTreeMap<u64, ReplyRow>, JournalError> {
+        self.read(move |bodies| bodies.replies(limit, known)).await
+    }
+
+    /// How many turns taught `version`, and the first `limit` of them.
+    pub async fn taught(
+        &self,
+        version: u64,
+        limit: usize,
+    ) -> Result<(u64, Vec<(TurnId, SessionId)>), JournalError> {
+        self.read(move |bodies| bodies.taught(version, limit)).await
     }
 
     async fn read<T: Send + 'static>(

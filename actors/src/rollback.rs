@@ -85,7 +85,8 @@ impl Rollback {
         Ok(from)
     }
 
-    async fn weights(&self, version: u64) -> Result<PolicyWeights, RollbackError> {
+    /// The weights of a version: the base's from memory, any other's from its folder, read whole.
+    pub async fn weights(&self, version: u64) -> Result<PolicyWeights, RollbackError> {
         if version == 0 {
             return Ok(self.base.clone());
         }

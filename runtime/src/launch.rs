@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use crate::{
     admin::{self, NodeArguments, NodeOperator, ServeError},
     doctor,
+    page::Page,
     progress::{self, PersonaProgress, ProgressSnapshot, RewardCounts},
     run_dir,
     stop::{StopSignal, stop_flag},
@@ -74,7 +75,8 @@ pub async fn run(
         gateway: wiring.view.gateway.clone(),
         stop: stop_handle.clone(),
     }));
-    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), node.admin));
+    let page = Page::new(wiring.comparison);
+    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), node.admin, page));
     let mut watcher = Watcher::new(wiring.view);
     let (snapshots, shown) = watch::channel(watcher.snapshot());
     let shown = tokio::spawn(progress::show(shown, observing));

@@ -10,6 +10,7 @@ pub mod launch;
 pub mod loaded_model;
 mod measures;
 mod operate;
+pub mod page;
 pub mod pretrain;
 pub mod progress;
 mod run_dir;

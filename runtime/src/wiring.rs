@@ -47,6 +47,7 @@ use self::gateway::{GatewayActor, GatewayArguments};
 pub use self::panel::{Gate, Panel, Seen, TokenRates};
 use crate::{
     loaded_model::LoadedModel,
+    page::{CONTEXT_TOKENS, Comparison},
     run_dir,
     stop::{StopHandle, stop_flag},
     supervisor::{ChildSpec, RunningChild, StartError},
@@ -68,6 +69,8 @@ pub struct Wiring {
     pub view: View,
     /// What an operator sees of the roles and does to them.
     pub panel: Panel,
+    /// Has two versions answer.
+    pub comparison: Comparison,
 }
 
 /// What the rest of the process sees of the actors.
@@ -227,6 +230,10 @@ impl Builder<'_> {
             transformer: policy.transformer.clone(),
             journal: self.journal.clone(),
         };
+        let table = &self.topology.actors.policy;
+        let kv_tokens = CONTEXT_TOKENS.min(table.kv_tokens);
+        let asked = policy.serving(table.max_batch_tokens, kv_tokens, 1, "page");
+        let comparison = Comparison::new(rollback.clone(), policy.text.clone(), asked);
         let view = View {
             gateway,
             in_flight,
@@ -240,7 +247,7 @@ impl Builder<'_> {
             sessions: session_view,
             personas,
         };
-        Ok(Wiring { specs: self.specs, view, panel: self.panel })
+        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison })
     }
 
     fn child<A, F>(&mut self, name: String, role: &str, make: F) -> &mut ChildSpec

@@ -93,6 +93,17 @@ pub(super) struct Bodies<'c> {
 impl Bodies<'_> {
     /// A part that may not be there.
     pub fn find<T: Body>(&self, no: i64, id: &str, part: Part) -> Result<Option<T>, JournalError> {
+        self.find_as(no, id, part, T::decode)
+    }
+
+    /// The same, read by `decode`.
+    pub fn find_as<T>(
+        &self,
+        no: i64,
+        id: &str,
+        part: Part,
+        decode: fn(&[u8]) -> Result<T, CodecError>,
+    ) -> Result<Option<T>, JournalError> {
         let found: Option<(Option<Vec<u8>>, Option<String>)> = self
             .connection
             .prepare_cached("SELECT body, file FROM bodies WHERE turn = ?1 AND part = ?2")
@@ -107,7 +118,7 @@ impl Bodies<'_> {
             (Some(_), _) => Vec::new(),
         };
         let form = |source| JournalError::Form { what: part.name(), of: format!("turn {id}"), source };
-        T::decode(&bytes).map(Some).map_err(form)
+        decode(&bytes).map(Some).map_err(form)
     }
 
     /// A part that has to be there.

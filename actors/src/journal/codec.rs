@@ -172,6 +172,19 @@ impl Body for Turn {
     }
 }
 
+/// What a list shows of a turn; its JSON is not read.
+pub(super) struct TurnGlance {
+    pub index: u32,
+    pub policy_version: u64,
+}
+
+impl TurnGlance {
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let TurnBody { index, policy_version, .. } = read(bytes)?;
+        Ok(Self { index, policy_version })
+    }
+}
+
 #[derive(Encode, Decode)]
 struct MarkBody {
     chain: Vec<u64>,

@@ -124,13 +124,19 @@ impl Bodies<'_> {
     }
 
     pub fn turn(&self, id: &TurnId) -> Result<Option<TurnRow>, JournalError> {
-        let sql = "SELECT no, state, died_in IS NOT NULL, reason, step, version FROM turns WHERE id = ?1";
+        let sql = "SELECT no, state, died_in IS NOT NULL, reason, step, version, completed_at FROM turns WHERE id = ?1";
         let found = self.one(sql, [&*id.0], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+            let no: i64 = row.get(0)?;
+            let completed: i64 = row.get(6)?;
+            Ok((no, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, completed))
         })?;
-        let Some((no, state, dead, reason, step, version)) = found else { return Ok(None) };
-        let opinion: Option<Opinion> = self.find(no, &id.0, Part::Opinion)?;
-        let (verdict, hints) = opinion.map_or((None, Vec::new()), |said| (Some(said.verdict), said.hints));
+        let Some((no, state, dead, reason, step, version, completed)) = found else { return Ok(None) };
+        let (verdict, answers, hints, hint_answers) = match self.find(no, &id.0, Part::Opinion)? {
+            Some(Opinion { verdict, answers, hints, hint_answers }) => {
+                (Some(verdict), answers, hints, hint_answers)
+            }
+            None => Default::default(),
+        };
         Ok(Some(TurnRow {
             turn: Arc::new(self.get(no, &id.0, Part::Turn)?),
             state,
@@ -140,8 +146,11 @@ impl Bodies<'_> {
             version,
             next_state: self.find(no, &id.0, Part::NextState)?,
             verdict,
+            answers,
             hints,
+            hint_answers,
             signal: self.find(no, &id.0, Part::Signal)?,
+            completed: time(completed),
         }))
     }
 
@@ -231,7 +240,7 @@ impl Bodies<'_> {
         Tally::load(self.connection).map_err(|source| JournalError::database(self.path, source))
     }
 
-    fn select<T>(
+    pub(super) fn select<T>(
         &self,
         sql: &str,
         params: impl Params,
@@ -243,7 +252,7 @@ impl Bodies<'_> {
             .map_err(|source| JournalError::database(self.path, source))
     }
 
-    fn one<T>(
+    pub(super) fn one<T>(
         &self,
         sql: &str,
         params: impl Params,

@@ -352,10 +352,16 @@ pub struct TurnRow {
     pub next_state: Option<NextState>,
     /// What the judge made of it.
     pub verdict: Option<Verdict>,
+    /// What the judge said, vote by vote; none where a vote did not arrive.
+    pub answers: Vec<Option<String>>,
     /// The hints that were kept.
     pub hints: Vec<String>,
+    /// What the hint writer said, vote by vote; none where a vote did not arrive.
+    pub hint_answers: Vec<Option<String>>,
     /// What the teacher said.
     pub signal: Option<TeacherSignal>,
+    /// When it was recorded.
+    pub completed: SystemTime,
 }
 
 /// A version of the policy.

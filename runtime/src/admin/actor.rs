@@ -11,14 +11,23 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
 use super::{
     operator::Operator,
-    server::{AdminServer, Token},
+    server::{AdminServer, Port, Token},
 };
-use crate::supervisor::{ChildSpec, RunningChild};
+use crate::{
+    page::Page,
+    supervisor::{ChildSpec, RunningChild},
+};
 
 /// The child `admin`: serves `operator` in the run's folder, and on `port`. Token and port stay the same through
 /// its restarts.
-pub fn child<O: Operator>(operator: Arc<O>, run_dir: PathBuf, port: Option<SocketAddr>) -> ChildSpec {
-    let arguments = AdminArguments { operator, run_dir, port, token: Token::random(), bound: Arc::default() };
+pub fn child<O: Operator>(
+    operator: Arc<O>,
+    run_dir: PathBuf,
+    port: Option<SocketAddr>,
+    page: Page,
+) -> ChildSpec {
+    let (token, bound) = (Token::random(), Arc::default());
+    let arguments = AdminArguments { operator, run_dir, port, token, page, bound };
     ChildSpec::new("admin", "admin", move |supervisor: ActorCell| {
         let arguments = arguments.clone();
         async move {
@@ -34,6 +43,7 @@ struct AdminArguments<O> {
     run_dir: PathBuf,
     port: Option<SocketAddr>,
     token: Token,
+    page: Page,
     bound: Arc<OnceLock<SocketAddr>>,
 }
 
@@ -44,6 +54,7 @@ impl<O> Clone for AdminArguments<O> {
             run_dir: self.run_dir.clone(),
             port: self.port,
             token: self.token.clone(),
+            page: self.page.clone(),
             bound: self.bound.clone(),
         }
     }
@@ -61,8 +72,12 @@ impl<O: Operator> Actor for AdminActor<O> {
         _: ActorRef<()>,
         arguments: AdminArguments<O>,
     ) -> Result<Option<AdminServer>, ActorProcessingErr> {
-        let AdminArguments { operator, run_dir, port, token, bound } = arguments;
-        let port = port.map(|port| (bound.get().copied().unwrap_or(port), &token));
+        let AdminArguments { operator, run_dir, port, token, page, bound } = arguments;
+        let port = port.map(|port| Port {
+            address: bound.get().copied().unwrap_or(port),
+            token: &token,
+            page: Some(page),
+        });
         let server = AdminServer::start(operator, &run_dir, port).await?;
         if let Some(address) = server.address {
             bound.get_or_init(|| address);

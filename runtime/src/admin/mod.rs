@@ -16,10 +16,11 @@ mod tests;
 
 pub use actor::child;
 pub use client::{AdminClient, ClientError};
+pub(crate) use node::version_statuses;
 pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
     ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus, NodeStatus,
     Operator, Refusal, RefusalKind, VersionStatus,
 };
-pub use server::{AdminServer, ServeError};
+pub use server::{AdminServer, Port, ServeError};
 pub use socket::{SOCKET_FILE, is_live};

@@ -359,34 +359,7 @@ impl Operator for NodeOperator {
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
-        let current = self.node.rollback.versions.number();
-        let made = self.node.journal.versions().await?.into_iter().map(|row| VersionStatus {
-            version: Some(row.number),
-            step: row.step,
-            state: match (row.number == current, row.published) {
-                (true, _) => "current".to_owned(),
-                (false, true) => "published".to_owned(),
-                (false, false) => "committed".to_owned(),
-            },
-            reason: None,
-            fingerprint: row.fingerprint,
-            kept: row.checkpoint && self.node.rollback.folders.folder(row.number).exists(),
-            made_unix_secs: unix_secs(row.when),
-        });
-        let withheld =
-            self.node.journal.steps(LIST_ROWS).await?.into_iter().filter(|step| step.withheld.is_some());
-        let withheld = withheld.map(|step| VersionStatus {
-            version: None,
-            step: step.step,
-            state: "withheld".to_owned(),
-            reason: step.withheld,
-            fingerprint: step.fingerprint,
-            kept: false,
-            made_unix_secs: unix_secs(step.when),
-        });
-        let mut all: Vec<_> = made.chain(withheld).collect();
-        all.sort_by_key(|row| (row.step, row.version));
-        Ok(all)
+        Ok(version_statuses(&self.node.journal, &self.node.rollback).await?)
     }
 
     async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {
@@ -435,6 +408,40 @@ impl Operator for NodeOperator {
         }
         outcome
     }
+}
+
+/// Every version that was made and every one that was withheld, by their steps.
+pub(crate) async fn version_statuses(
+    journal: &Journal,
+    rollback: &Rollback,
+) -> Result<Vec<VersionStatus>, JournalError> {
+    let current = rollback.versions.number();
+    let made = journal.versions().await?.into_iter().map(|row| VersionStatus {
+        version: Some(row.number),
+        step: row.step,
+        state: match (row.number == current, row.published) {
+            (true, _) => "current".to_owned(),
+            (false, true) => "published".to_owned(),
+            (false, false) => "committed".to_owned(),
+        },
+        reason: None,
+        fingerprint: row.fingerprint,
+        kept: row.checkpoint && rollback.folders.folder(row.number).exists(),
+        made_unix_secs: unix_secs(row.when),
+    });
+    let withheld = journal.steps(LIST_ROWS).await?.into_iter().filter(|step| step.withheld.is_some());
+    let withheld = withheld.map(|step| VersionStatus {
+        version: None,
+        step: step.step,
+        state: "withheld".to_owned(),
+        reason: step.withheld,
+        fingerprint: step.fingerprint,
+        kept: false,
+        made_unix_secs: unix_secs(step.when),
+    });
+    let mut all: Vec<_> = made.chain(withheld).collect();
+    all.sort_by_key(|row| (row.step, row.version));
+    Ok(all)
 }
 
 impl From<SupervisorError> for Refusal {

@@ -15,7 +15,10 @@ use openclaw_actors::gateway::ApiKey;
 use serde_json::{Value, json};
 
 use super::operator::{Command, Done, Operator, Refusal, RefusalKind};
-use crate::topology::did_you_mean;
+use crate::{
+    page::{self, Page},
+    topology::did_you_mean,
+};
 
 /// Every verb, to whoever can connect.
 pub fn router<O: Operator>(operator: Arc<O>) -> Router {
@@ -41,9 +44,11 @@ pub fn router<O: Operator>(operator: Arc<O>) -> Router {
         .with_state(operator)
 }
 
-/// The same, to whoever sends the token.
-pub fn with_token(router: Router, token: ApiKey) -> Router {
-    router.layer(middleware::from_fn_with_state(Arc::new(token), require_token))
+/// The same and the page's data to whoever sends the token, and the page itself to everyone.
+pub fn on_port(verbs: Router, page: Option<Page>, token: ApiKey) -> Router {
+    let data = page.map(page::router).unwrap_or_default();
+    let private = verbs.merge(data).layer(middleware::from_fn_with_state(Arc::new(token), require_token));
+    page::guarded(private.merge(page::assets()))
 }
 
 async fn require_token(State(token): State<Arc<ApiKey>>, request: Request, next: Next) -> Response {

@@ -22,7 +22,10 @@ use super::{
     routes,
     socket::{self, SOCKET_FILE},
 };
-use crate::stop::{StopHandle, StopSignal, stop_flag};
+use crate::{
+    page::Page,
+    stop::{StopHandle, StopSignal, stop_flag},
+};
 
 /// Holds the port's token.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -88,6 +91,16 @@ impl Token {
     }
 }
 
+/// The loopback port.
+pub struct Port<'a> {
+    /// Where; port 0 is any free one.
+    pub address: SocketAddr,
+    /// What it asks for.
+    pub token: &'a Token,
+    /// What a browser is shown beside the verbs.
+    pub page: Option<Page>,
+}
+
 /// A server; its files go with [`AdminServer::stop`].
 #[derive(Debug)]
 pub struct AdminServer {
@@ -99,11 +112,11 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Serves `operator` in the run's folder, and on `port` to who has its token; port 0 is any free one.
+    /// Serves `operator` in the run's folder, and on `port` to who has its token.
     pub async fn start(
         operator: Arc<impl Operator>,
         run_dir: &Path,
-        port: Option<(SocketAddr, &Token)>,
+        port: Option<Port<'_>>,
     ) -> Result<Self, ServeError> {
         let socket_file = run_dir.join(SOCKET_FILE);
         let failed = |source| ServeError::File { path: socket_file.clone(), source };
@@ -113,12 +126,13 @@ impl AdminServer {
         let (stop, stopped) = stop_flag();
         let mut server = Self { address: None, files: Vec::new(), stop, serving: Vec::new() };
         let router = routes::router(operator);
-        if let Some((address, token)) = port {
+        if let Some(Port { address, token, page }) = port {
             let failed = |source| ServeError::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             server.address = Some(listener.local_addr().map_err(failed)?);
             server.files.push(token.write(run_dir)?);
-            server.serve(listener, routes::with_token(router.clone(), token.key.clone()), stopped.clone());
+            let router = routes::on_port(router.clone(), page, token.key.clone());
+            server.serve(listener, router, stopped.clone());
         }
         let listener = socket::bind(run_dir).and_then(UnixListener::from_std).map_err(failed)?;
         server.files.push(socket_file);

@@ -68,8 +68,8 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let operator = Arc::new(Notebook::default());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server =
-            AdminServer::start(operator.clone(), dir.path(), Some((any, &Token::random()))).await.unwrap();
+        let port = Port { address: any, token: &Token::random(), page: None };
+        let server = AdminServer::start(operator.clone(), dir.path(), Some(port)).await.unwrap();
         Self { dir, operator, server }
     }
 

@@ -16,6 +16,7 @@ use std::{
 use openclaw_actors::journal::{self, Inspection};
 use openclaw_kernels::Cpu;
 
+pub(crate) use self::machine::available_memory;
 use self::needs::Needs;
 pub use self::needs::{CannotFit, must_fit};
 use crate::{

@@ -1,0 +1,198 @@
+//! What a person reads of a run: conversations, turns with their story, and what was learnt from whom. Reads alone.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use serde::Serialize;
+
+use super::{
+    bodies::{Bodies, Part},
+    codec::{Opinion, TurnGlance},
+    error::JournalError,
+    record::{TurnRow, TurnState},
+    store::time,
+};
+use crate::turn::{SessionId, Turn, TurnId};
+
+/// Verdicts that are counted of one conversation, from its latest turn back.
+const VERDICTS: usize = 200;
+
+/// A conversation, by its latest turn.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    /// Its name.
+    pub session: SessionId,
+    /// The place of its latest turn in the journal: what a further page starts before.
+    pub place: u64,
+    /// Its turns that are kept, by where they stand.
+    pub states: Vec<(TurnState, u64)>,
+    /// Its first kept turn; none where that cannot be read.
+    pub opening: Option<Turn>,
+    /// Verdicts of its latest turns.
+    pub rewards: Vec<Option<i8>>,
+    /// The version that answered last; none where the turn cannot be read.
+    pub version: Option<u64>,
+    /// When its first kept turn was recorded.
+    pub first: SystemTime,
+    /// When its latest was.
+    pub last: SystemTime,
+}
+
+/// A turn and what became of it.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// Its place in the journal: what a further page starts after.
+    pub place: u64,
+    /// All that is recorded of it.
+    pub row: TurnRow,
+    /// Who gave it up, and after how many tries, if it is dead.
+    pub died: Option<(String, u32)>,
+    /// The version that its step made; none while the step is not over, and where it was withheld.
+    pub learnt: Option<u64>,
+}
+
+/// A reply that was judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReplyRow {
+    /// Its turn.
+    pub turn: TurnId,
+    /// Its conversation.
+    pub session: SessionId,
+    /// Its number in it, from 1.
+    pub index: u32,
+    /// The version that drew it.
+    pub version: u64,
+    /// What the judge made of it.
+    pub reward: Option<i8>,
+}
+
+impl Bodies<'_> {
+    /// The conversations whose latest turn lies before `before`, the newest first.
+    pub fn sessions(&self, before: u64, limit: usize) -> Result<Vec<SessionRow>, JournalError> {
+        let sql = "SELECT no, id, session FROM turns AS latest
+                   WHERE no < ?1 AND NOT EXISTS
+                       (SELECT 1 FROM turns WHERE session = latest.session AND no > latest.no)
+                   ORDER BY no DESC LIMIT ?2";
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        let latest = self.select(sql, (before, limit), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        })?;
+        latest.into_iter().map(|(no, id, session)| self.session_row(no, &id, session)).collect()
+    }
+
+    fn session_row(&self, latest: i64, id: &str, session: String) -> Result<SessionRow, JournalError> {
+        let sql = "SELECT state, count(*) FROM turns WHERE session = ?1 GROUP BY state ORDER BY min(no)";
+        let states = self.select(sql, [&session], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let sql = "SELECT no, id, completed_at FROM turns WHERE session = ?1 ORDER BY no LIMIT 1";
+        let first = self.one(sql, [&session], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+        })?;
+        let last = self.one("SELECT completed_at FROM turns WHERE no = ?1", [latest], |row| row.get(0))?;
+        let sql = "SELECT no, id FROM turns WHERE session = ?1 AND EXISTS
+                       (SELECT 1 FROM bodies WHERE turn = no AND part = 'opinion')
+                   ORDER BY no DESC LIMIT ?2";
+        let judged = self
+            .select(sql, (&session, VERDICTS), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+        // A turn that cannot be read must not hide the others.
+        let opinions = judged.iter().filter_map(|(no, id)| self.get::<Opinion>(*no, id, Part::Opinion).ok());
+        let glance = self.find_as(latest, id, Part::Turn, TurnGlance::decode).ok().flatten();
+        let (no, id, first) = first.unwrap_or((latest, id.to_owned(), 0));
+        Ok(SessionRow {
+            session: SessionId(session.into()),
+            place: latest as u64,
+            states,
+            opening: self.get(no, &id, Part::Turn).ok(),
+            rewards: opinions.map(|opinion| opinion.verdict.reward).collect(),
+            version: glance.map(|glance| glance.policy_version),
+            first: time(first),
+            last: time(last.unwrap_or(0)),
+        })
+    }
+
+    /// Turns of a conversation behind `after`, the oldest first. One that cannot be read is its error.
+    pub fn stories(
+        &self,
+        session: &SessionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, TurnId, Result<Story, JournalError>)>, JournalError> {
+        let sql = "SELECT no, id FROM turns WHERE session = ?1 AND no > ?2 ORDER BY no LIMIT ?3";
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let found = self.select(sql, (&*session.0, after, limit), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let story = |(place, id): (u64, String)| {
+            let id = TurnId(id.into());
+            let story = self.story(&id).transpose()?;
+            Some((place, id, story))
+        };
+        Ok(found.into_iter().filter_map(story).collect())
+    }
+
+    /// One turn's story.
+    pub fn story(&self, id: &TurnId) -> Result<Option<Story>, JournalError> {
+        let Some(row) = self.turn(id)? else { return Ok(None) };
+        let sql = "SELECT no, died_in, died_after FROM turns WHERE id = ?1";
+        let found = self.one(sql, [&*id.0], |row| {
+            Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, Option<u32>>(2)?))
+        })?;
+        let Some((place, died_in, attempts)) = found else { return Ok(None) };
+        let learnt = match row.step {
+            Some(step) => {
+                let sql = "SELECT version FROM steps WHERE step = ?1 ORDER BY no DESC LIMIT 1";
+                self.one(sql, [step], |row| row.get::<_, Option<u64>>(0))?.flatten()
+            }
+            None => None,
+        };
+        let died = died_in.map(|inbox| (inbox, attempts.unwrap_or(0)));
+        Ok(Some(Story { place, row, died, learnt }))
+    }
+
+    /// The latest `limit` judged replies by their place. What `known` holds is not read again: it never changes.
+    pub fn replies(
+        &self,
+        limit: usize,
+        mut known: BTreeMap<u64, ReplyRow>,
+    ) -> Result<BTreeMap<u64, ReplyRow>, JournalError> {
+        let sql = "SELECT no, id, session FROM bodies JOIN turns ON no = turn
+                   WHERE part = 'opinion' ORDER BY turn DESC LIMIT ?1";
+        let judged = self.select(sql, [limit], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        })?;
+        let mut replies = BTreeMap::new();
+        for (no, id, session) in judged {
+            let place = no as u64;
+            if let Some(reply) = known.remove(&place) {
+                replies.insert(place, reply);
+                continue;
+            }
+            let glance = self.find_as(no, &id, Part::Turn, TurnGlance::decode);
+            let opinion: Result<Option<Opinion>, _> = self.find(no, &id, Part::Opinion);
+            // A turn that cannot be read must not hide the others.
+            let (Ok(Some(glance)), Ok(Some(opinion))) = (glance, opinion) else { continue };
+            let reply = ReplyRow {
+                turn: TurnId(id.into()),
+                session: SessionId(session.into()),
+                index: glance.index,
+                version: glance.policy_version,
+                reward: opinion.verdict.reward,
+            };
+            replies.insert(place, reply);
+        }
+        Ok(replies)
+    }
+
+    /// How many turns taught `version`, and the first of them.
+    pub fn taught(
+        &self,
+        version: u64,
+        limit: usize,
+    ) -> Result<(u64, Vec<(TurnId, SessionId)>), JournalError> {
+        let sql = "SELECT count(*) FROM turns WHERE version = ?1 AND state = 'trained'";
+        let count = self.one(sql, [version], |row| row.get(0))?.unwrap_or(0);
+        let sql =
+            "SELECT id, session FROM turns WHERE version = ?1 AND state = 'trained' ORDER BY seq LIMIT ?2";
+        let turns = self.select(sql, (version, limit), |row| {
+            let (turn, session): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok((TurnId(turn.into()), SessionId(session.into())))
+        })?;
+        Ok((count, turns))
+    }
+}

@@ -1,0 +1,81 @@
+//! The page: what a person sees of a run in a browser. Conversations with what was made of each turn, the learning
+//! curve, the versions, and what two of them answer to the same prompt.
+//!
+//! `assets` is what the browser runs, public because there is nothing in it; `routes` is the data, for whoever holds
+//! the operator's token; `story`, `tokens`, `fate` and `learning` are its shapes; `comparison` has two versions answer.
+
+mod assets;
+mod comparison;
+mod fate;
+mod learning;
+mod routes;
+mod story;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use openclaw_actors::{
+    engine::EngineText,
+    journal::{Journal, ReplyRow},
+    rollback::Rollback,
+};
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+pub use self::comparison::{CONTEXT_TOKENS, Comparison};
+pub(crate) use self::{
+    assets::{assets, guarded},
+    routes::router,
+};
+
+/// What the page reads and asks. Clones share it.
+#[derive(Clone)]
+pub struct Page {
+    journal: Journal,
+    text: EngineText,
+    rollback: Rollback,
+    comparison: Arc<Comparison>,
+    /// Judged replies that were read already.
+    replies: Arc<Mutex<BTreeMap<u64, ReplyRow>>>,
+    /// Tells the answers of this process from those of another.
+    process: u64,
+}
+
+impl Page {
+    /// Of the run that `comparison` asks versions of.
+    pub fn new(comparison: Comparison) -> Self {
+        let rollback = comparison.rollback.clone();
+        Self {
+            journal: rollback.journal.clone(),
+            text: comparison.text.clone(),
+            rollback,
+            comparison: Arc::new(comparison),
+            replies: Arc::default(),
+            process: rand::random(),
+        }
+    }
+}
+
+/// Where the page is.
+pub fn url(address: SocketAddr) -> String {
+    format!("http://{address}/")
+}
+
+/// A text, or its beginning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Text {
+    /// What is shown.
+    text: String,
+    /// Characters of the whole; more than are shown where it was cut.
+    chars: usize,
+}
+
+impl Text {
+    /// At most `limit` characters of it.
+    fn cut(text: &str, limit: usize) -> Self {
+        let chars = text.chars().count();
+        Self { text: text.chars().take(limit).collect(), chars }
+    }
+}

@@ -1,0 +1,192 @@
+//! The page's data as JSON, for whoever sends the operator's token.
+//!
+//! | route | parameters | answer |
+//! |---|---|---|
+//! | `GET /page/sessions` | `before` (a place), `limit` (25, at most 100) | `{sessions: [..], next, totals}`, newest first |
+//! | `GET /page/session` | `id`, `after` (a place), `limit` (20, at most 50) | `{session, turns: [..], next}`, oldest first |
+//! | `GET /page/turn` | `id` | one turn, with up to 8192 of its tokens (in a session: 512) |
+//! | `GET /page/learning` | | `{replies, versions, steps, most_replies, most_steps}` |
+//! | `GET /page/versions` | `skip`, `limit` (50, at most 200) | `{current, total, versions: [..]}`, newest first |
+//! | `POST /page/compare` | `{turn or prompt, old, new}` | `{asked, prompt_tokens, recorded, old, new}` |
+//!
+//! `next` is the place that a further page starts at, or null. A text is `{text, chars}`: `chars` is its whole length,
+//! more than `text` has where it was cut. Log-probabilities are in nats; what is missing or not finite is null. Keys
+//! are added and never renamed. An error is `{"error": {kind, message}}`, as for the operator's verbs.
+//!
+//! Looks answer 304 to an `If-None-Match` while nothing in the journal has moved, without reading it.
+
+use axum::{
+    Json, Router,
+    extract::{Query, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use openclaw_actors::{
+    journal::Totals,
+    rollback::RollbackError,
+    turn::{SessionId, TurnId},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Page,
+    comparison::{CompareError, Compared, Question},
+    learning::{Learning, Versions},
+    story::{SessionView, Shown, TurnView},
+};
+use crate::admin::{Refusal, RefusalKind};
+
+/// Tokens of each turn of a conversation that are shown with it.
+const SESSION_TOKENS: usize = 512;
+/// Tokens of a turn that is shown alone.
+const TURN_TOKENS: usize = 8192;
+
+/// The data, to whoever can connect.
+pub(crate) fn router(page: Page) -> Router {
+    let looks = Router::new()
+        .route("/page/sessions", get(sessions))
+        .route("/page/session", get(session))
+        .route("/page/turn", get(turn))
+        .route("/page/learning", get(learning))
+        .route("/page/versions", get(versions))
+        .route_layer(middleware::from_fn_with_state(page.clone(), unless_unchanged));
+    looks.route("/page/compare", post(compare)).with_state(page)
+}
+
+/// Where a list starts and how long it is.
+#[derive(Debug, Deserialize)]
+struct Span {
+    id: Option<String>,
+    before: Option<u64>,
+    after: Option<u64>,
+    skip: Option<usize>,
+    limit: Option<usize>,
+}
+
+impl Span {
+    fn limit(&self, usual: usize, most: usize) -> usize {
+        self.limit.unwrap_or(usual).clamp(1, most)
+    }
+
+    fn id(&self) -> Result<&str, Refusal> {
+        self.id.as_deref().ok_or_else(|| Refusal::new(RefusalKind::Usage, "`id` is missing"))
+    }
+}
+
+#[derive(Serialize)]
+struct Sessions {
+    sessions: Vec<SessionView>,
+    next: Option<u64>,
+    totals: Totals,
+}
+
+#[derive(Serialize)]
+struct Session {
+    session: String,
+    turns: Vec<Shown>,
+    next: Option<u64>,
+}
+
+async fn sessions(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<Sessions>, Refusal> {
+    let limit = span.limit(25, 100);
+    let mut rows = page.journal.sessions(span.before.unwrap_or(u64::MAX), limit + 1).await?;
+    let is_more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| is_more).map(|row| row.place);
+    let totals = *page.journal.totals().borrow();
+    Ok(Json(Sessions { sessions: rows.into_iter().map(SessionView::from).collect(), next, totals }))
+}
+
+async fn session(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<Session>, Refusal> {
+    let (id, limit, after) = (span.id()?, span.limit(20, 50), span.after.unwrap_or(0));
+    let mut rows = page.journal.stories(&SessionId(id.into()), after, limit + 1).await?;
+    if rows.is_empty() && after == 0 {
+        return Err(Refusal::new(RefusalKind::Unknown, format!("no session `{id}`")));
+    }
+    let is_more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| is_more).map(|(place, ..)| *place);
+    let turns = rows.into_iter().map(|row| Shown::new(row, &page.text.tokenizer, SESSION_TOKENS)).collect();
+    Ok(Json(Session { session: id.to_owned(), turns, next }))
+}
+
+async fn turn(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<TurnView>, Refusal> {
+    let id = span.id()?;
+    let story = page.journal.story(&TurnId(id.into())).await?;
+    let story = story.ok_or_else(|| Refusal::new(RefusalKind::Unknown, format!("no turn `{id}`")))?;
+    Ok(Json(TurnView::new(&story, &page.text.tokenizer, TURN_TOKENS)))
+}
+
+async fn learning(State(page): State<Page>) -> Result<Json<Learning>, Refusal> {
+    Ok(Json(page.learning().await?))
+}
+
+async fn versions(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<Versions>, Refusal> {
+    Ok(Json(page.versions(span.skip.unwrap_or(0), span.limit(50, 200)).await?))
+}
+
+async fn compare(
+    State(page): State<Page>,
+    question: Result<Json<Question>, axum::extract::rejection::JsonRejection>,
+) -> Result<Json<Compared>, Refusal> {
+    let Json(question) = question.map_err(|error| Refusal::new(RefusalKind::Usage, error.body_text()))?;
+    Ok(Json(page.comparison.compare(question).await?))
+}
+
+impl From<CompareError> for Refusal {
+    fn from(error: CompareError) -> Self {
+        let kind = match &error {
+            CompareError::Which | CompareError::Prompt { .. } => RefusalKind::Usage,
+            CompareError::Unknown { .. } | CompareError::Version(RollbackError::Unknown { .. }) => {
+                RefusalKind::Unknown
+            }
+            CompareError::TooLong { .. } => RefusalKind::NeverHere,
+            CompareError::Busy
+            | CompareError::Memory { .. }
+            | CompareError::Version(RollbackError::NotKept { .. }) => RefusalKind::NotNow,
+            CompareError::Late { .. }
+            | CompareError::Cut { .. }
+            | CompareError::Version(_)
+            | CompareError::Engine(_)
+            | CompareError::Journal(_) => RefusalKind::Failed,
+        };
+        Self { kind, ..Self::failed(error) }
+    }
+}
+
+impl Page {
+    /// Changes with everything that a look could show.
+    fn moment(&self) -> String {
+        let (totals, backlog) = (*self.journal.totals().borrow(), *self.journal.backlog().borrow());
+        format!(
+            "\"{:x}-{}-{}-{}-{}-{}\"",
+            self.process,
+            backlog.last_seq,
+            backlog.dead,
+            totals.steps + totals.withheld,
+            totals.version,
+            self.rollback.versions.number(),
+        )
+    }
+}
+
+async fn unless_unchanged(
+    State(page): State<Page>,
+    headers: HeaderMap,
+    request: Request,
+    next: Next,
+) -> Response {
+    // Before the look: what moves meanwhile is found by the next one.
+    let moment = page.moment();
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == moment.as_bytes()) {
+        return StatusCode::NOT_MODIFIED.into_response();
+    }
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::OK {
+        let moment = HeaderValue::from_str(&moment).expect("digits and dashes are visible");
+        response.headers_mut().insert(header::ETAG, moment);
+    }
+    response
+}
