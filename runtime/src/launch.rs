@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
 use crate::{
-    admin::{self, NodeArguments, NodeOperator, ServeError},
+    admin::{self, NodeArguments, NodeOperator, PortAddress, ServeError},
     doctor,
     page::Page,
     progress::{self, PersonaProgress, ProgressSnapshot, RewardCounts},
@@ -64,6 +64,7 @@ pub async fn run(
 
     let mut wiring = wiring::wire(&topology, node).await?;
     let (stop_handle, mut told_to_stop) = stop_flag();
+    let port = PortAddress::new(node.admin);
     let operator = Arc::new(NodeOperator::new(NodeArguments {
         run: topology.run.name.clone(),
         dir: dir.clone(),
@@ -73,10 +74,11 @@ pub async fn run(
         rollback: wiring.view.rollback.clone(),
         training: wiring.view.training.clone(),
         gateway: wiring.view.gateway.clone(),
+        port: port.clone(),
         stop: stop_handle.clone(),
     }));
     let page = Page::new(wiring.comparison);
-    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), node.admin, page));
+    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), port, page));
     let mut watcher = Watcher::new(wiring.view);
     let (snapshots, shown) = watch::channel(watcher.snapshot());
     let shown = tokio::spawn(progress::show(shown, observing));

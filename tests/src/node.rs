@@ -36,6 +36,7 @@ impl Launch {
             .set(&format!("run.dir={}", run_dir.display()))
             .set("actors.gateway.listen=127.0.0.1:0")
             .set("nodes.local.metrics=127.0.0.1:0")
+            .set("nodes.local.admin=127.0.0.1:0")
     }
 
     /// Puts a value over a key.

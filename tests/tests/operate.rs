@@ -187,6 +187,7 @@ fn every_verb_shows_examples_and_wrong_usage_ends_with_2() {
         "rollback",
         "versions",
         "audit",
+        "page",
         "stop",
     ];
     for verb in verbs {
@@ -217,7 +218,11 @@ fn the_doctor_finds_what_a_launch_would_trip_over() {
         }
         command.output().expect("the binary can be run")
     };
-    let free = ["actors.gateway.listen=127.0.0.1:0", "nodes.local.metrics=127.0.0.1:0"];
+    let free = [
+        "actors.gateway.listen=127.0.0.1:0",
+        "nodes.local.metrics=127.0.0.1:0",
+        "nodes.local.admin=127.0.0.1:0",
+    ];
     let doctor = ["doctor", "configs/personal-agent.toml"];
 
     let well = type_in(&doctor, &free);
@@ -232,7 +237,7 @@ fn the_doctor_finds_what_a_launch_would_trip_over() {
     let address = taken.local_addr().expect("it has an address").to_string();
     let listen = format!("actors.gateway.listen={address}");
     let huge = "actors.policy.kv_tokens=1000000000";
-    let ill = type_in(&doctor, &[&listen, free[1], huge, "actors.optimizer.keep_versions=65536"]);
+    let ill = type_in(&doctor, &[&listen, free[1], free[2], huge, "actors.optimizer.keep_versions=65536"]);
     let told = text(&ill.stdout);
     assert_eq!(ill.status.code(), Some(1), "{told}");
     let failed: Vec<_> = told.lines().filter(|line| line.starts_with("FAIL")).collect();
@@ -242,7 +247,7 @@ fn the_doctor_finds_what_a_launch_would_trip_over() {
     );
     assert!(failed.iter().any(|line| line.contains("actors.policy.kv_tokens")), "{told}");
 
-    let launched = type_in(&["launch", "configs/personal-agent.toml"], &[free[0], free[1], huge]);
+    let launched = type_in(&["launch", "configs/personal-agent.toml"], &[free[0], free[1], free[2], huge]);
     assert_eq!(launched.status.code(), Some(2));
     let told = text(&launched.stderr);
     assert!(told.contains("of memory and ") && told.contains("actors.policy.kv_tokens"), "{told}");

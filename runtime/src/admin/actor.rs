@@ -8,26 +8,40 @@ use std::{
 };
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use tracing::info;
 
 use super::{
     operator::Operator,
-    server::{AdminServer, Port, Token},
+    server::{AdminServer, Port, TOKEN_FILE, Token},
 };
 use crate::{
-    page::Page,
+    page::{self, Page},
     supervisor::{ChildSpec, RunningChild},
 };
 
-/// The child `admin`: serves `operator` in the run's folder, and on `port`. Token and port stay the same through
-/// its restarts.
-pub fn child<O: Operator>(
-    operator: Arc<O>,
-    run_dir: PathBuf,
-    port: Option<SocketAddr>,
-    page: Page,
-) -> ChildSpec {
-    let (token, bound) = (Token::random(), Arc::default());
-    let arguments = AdminArguments { operator, run_dir, port, token, page, bound };
+/// The loopback port of a node, if it has one. Clones share where it came to be.
+#[derive(Clone, Debug, Default)]
+pub struct PortAddress {
+    wanted: Option<SocketAddr>,
+    bound: Arc<OnceLock<SocketAddr>>,
+}
+
+impl PortAddress {
+    /// The one that is to be opened; port 0 is any free one.
+    pub fn new(wanted: Option<SocketAddr>) -> Self {
+        Self { wanted, bound: Arc::default() }
+    }
+
+    /// Where it is, once it is open.
+    pub fn bound(&self) -> Option<SocketAddr> {
+        self.bound.get().copied()
+    }
+}
+
+/// The child `admin`: serves `operator` in the run's folder, and on `port` the page too. Token and port stay the same
+/// through its restarts.
+pub fn child<O: Operator>(operator: Arc<O>, run_dir: PathBuf, port: PortAddress, page: Page) -> ChildSpec {
+    let arguments = AdminArguments { operator, run_dir, port, token: Token::random(), page };
     ChildSpec::new("admin", "admin", move |supervisor: ActorCell| {
         let arguments = arguments.clone();
         async move {
@@ -41,10 +55,9 @@ pub fn child<O: Operator>(
 struct AdminArguments<O> {
     operator: Arc<O>,
     run_dir: PathBuf,
-    port: Option<SocketAddr>,
+    port: PortAddress,
     token: Token,
     page: Page,
-    bound: Arc<OnceLock<SocketAddr>>,
 }
 
 impl<O> Clone for AdminArguments<O> {
@@ -52,10 +65,9 @@ impl<O> Clone for AdminArguments<O> {
         Self {
             operator: self.operator.clone(),
             run_dir: self.run_dir.clone(),
-            port: self.port,
+            port: self.port.clone(),
             token: self.token.clone(),
             page: self.page.clone(),
-            bound: self.bound.clone(),
         }
     }
 }
@@ -72,16 +84,18 @@ impl<O: Operator> Actor for AdminActor<O> {
         _: ActorRef<()>,
         arguments: AdminArguments<O>,
     ) -> Result<Option<AdminServer>, ActorProcessingErr> {
-        let AdminArguments { operator, run_dir, port, token, page, bound } = arguments;
-        let port = port.map(|port| Port {
-            address: bound.get().copied().unwrap_or(port),
+        let AdminArguments { operator, run_dir, port: PortAddress { wanted, bound }, token, page } =
+            arguments;
+        let port = wanted.map(|wanted| Port {
+            address: bound.get().copied().unwrap_or(wanted),
             token: &token,
             page: Some(page),
         });
         let server = AdminServer::start(operator, &run_dir, port).await?;
         if let Some(address) = server.address {
             bound.get_or_init(|| address);
-            tracing::info!(%address, token = %run_dir.join(super::server::TOKEN_FILE).display(), "operator's port");
+            let (page, token) = (page::url(address), run_dir.join(TOKEN_FILE));
+            info!(page, token = %token.display(), "`openclaw-rl page` prints a link that signs you in");
         }
         Ok(Some(server))
     }

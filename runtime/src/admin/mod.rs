@@ -12,9 +12,9 @@ mod routes;
 mod server;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use actor::child;
+pub use actor::{PortAddress, child};
 pub use client::{AdminClient, ClientError};
 pub(crate) use node::version_statuses;
 pub use node::{NodeArguments, NodeOperator};
@@ -22,5 +22,7 @@ pub use operator::{
     ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus, NodeStatus,
     Operator, Refusal, RefusalKind, VersionStatus,
 };
-pub use server::{AdminServer, Port, ServeError};
+#[cfg(test)]
+pub(crate) use server::Token;
+pub use server::{AdminServer, Port, ServeError, TOKEN_FILE};
 pub use socket::{SOCKET_FILE, is_live};

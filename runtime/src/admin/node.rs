@@ -20,12 +20,16 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::operator::{
-    ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus, NodeStatus,
-    Operator, Refusal, RefusalKind, VersionStatus,
+use super::{
+    actor::PortAddress,
+    operator::{
+        ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
+        NodeStatus, Operator, Refusal, RefusalKind, VersionStatus,
+    },
 };
 use crate::{
     measures::size,
+    page,
     stop::{EXIT_INTERRUPTED, StopHandle},
     supervisor::{ChildState, ChildStatus, SupervisorError, SupervisorHandle},
     wiring::Panel,
@@ -60,6 +64,8 @@ pub struct NodeArguments {
     pub training: TrainingSlot,
     /// Where the gateway listens, once it does.
     pub gateway: watch::Receiver<Option<SocketAddr>>,
+    /// The operator's port.
+    pub port: PortAddress,
     /// Ends the node; raised once it is ending, whoever ended it.
     pub stop: StopHandle,
 }
@@ -316,6 +322,7 @@ impl Operator for NodeOperator {
             stopping: node.stop.is_set(),
             uptime_secs: self.started.elapsed().as_secs_f64(),
             gateway: node.gateway.borrow().map(|address| format!("http://{address}/v1")),
+            page: node.port.bound().map(page::url),
             version: node.rollback.versions.number(),
             sessions: totals.sessions,
             journal: match &*node.journal.health().borrow() {

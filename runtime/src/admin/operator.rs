@@ -214,6 +214,8 @@ pub struct NodeStatus {
     pub uptime_secs: f64,
     /// Where clients connect, once they can.
     pub gateway: Option<String>,
+    /// Where a browser is shown the run, if the node has an operator's port. It asks for the port's token.
+    pub page: Option<String>,
     /// The current version of the policy.
     pub version: u64,
     /// Conversations since the run began.

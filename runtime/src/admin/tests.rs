@@ -15,7 +15,7 @@ use super::{
 
 /// Remembers what it was told; knows `judge.0` alone.
 #[derive(Default)]
-struct Notebook {
+pub(crate) struct Notebook {
     told: Mutex<Vec<Command>>,
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn command(args: LoadArgs) -> anyhow::Result<String> {
         "actors.rollout=[]".to_owned(),
         "actors.gateway.listen=127.0.0.1:0".to_owned(),
         "nodes.local.metrics=127.0.0.1:0".to_owned(),
+        "nodes.local.admin=127.0.0.1:0".to_owned(),
         format!("actors.gateway.max_in_flight={}", args.streams.max(OPENERS)),
         format!("actors.sessions.max_sessions={}", args.sessions + args.streams),
     ];

@@ -102,6 +102,7 @@ fn overrides(args: &RecoveryArgs, run: &str) -> Vec<String> {
         "actors.rollout=[]".to_owned(),
         "actors.gateway.listen=127.0.0.1:0".to_owned(),
         "nodes.local.metrics=127.0.0.1:0".to_owned(),
+        "nodes.local.admin=127.0.0.1:0".to_owned(),
         // Users who are never satisfied complain for ever, so that no part is without work.
         "optimizer.learning_rate=0.0".to_owned(),
         "actors.optimizer.batch_samples=2".to_owned(),

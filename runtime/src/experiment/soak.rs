@@ -74,6 +74,7 @@ pub(super) async fn command(args: SoakArgs) -> anyhow::Result<String> {
         "actors.rollout=[]".to_owned(),
         "actors.gateway.listen=127.0.0.1:0".to_owned(),
         "nodes.local.metrics=127.0.0.1:0".to_owned(),
+        "nodes.local.admin=127.0.0.1:0".to_owned(),
         // Limits that are reached within the time.
         "actors.sessions.idle_timeout_secs=20".to_owned(),
         "actors.optimizer.keep_versions=3".to_owned(),

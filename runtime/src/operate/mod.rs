@@ -12,12 +12,13 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use self::target::NodeArgs;
 use crate::{
-    admin::{AdminClient, ClientError, Command, RefusalKind},
+    admin::{AdminClient, ClientError, Command, Refusal, RefusalKind, TOKEN_FILE},
     cli::{EXIT_FAILED, EXIT_NO_NODE, EXIT_NOT_POSSIBLE, EXIT_UNKNOWN, EXIT_USAGE},
 };
 
@@ -37,7 +38,7 @@ Examples:
 States: starting, running, paused, stuck (up, and not well), draining, restarting, failed (ended too often: down until
 it is restarted by hand), stopped (on purpose).
 
-JSON: run, dir, node, pid, stopping, uptime_secs, gateway, version, sessions, journal {healthy, detail}, actors [{name,
+JSON: run, dir, node, pid, stopping, uptime_secs, gateway, page, version, sessions, journal {healthy, detail}, actors [{name,
 role, state, up_secs, restarts, last_error, last_error_secs, version, inbox {waiting, leased, capacity,
 oldest_wait_secs, dead_letters, paused}, detail}]. What is not known is null; keys are added and never renamed.")]
     Status {
@@ -151,6 +152,17 @@ Examples:
         #[command(flatten)]
         format: Format,
     },
+    /// Prints the link to the running node's page, where a browser shows what it hears and learns.
+    ///
+    /// The link holds the token of the operator's port (`nodes.X.admin`): whoever has it operates the node until it ends.
+    #[command(after_help = "\
+Examples:
+  openclaw-rl page
+  xdg-open \"$(openclaw-rl page)\"")]
+    Page {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
     /// Lists what operators did.
     #[command(after_help = "\
 Examples:
@@ -247,6 +259,7 @@ pub async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Audit { node, format } => {
             return print(node.connect()?.audit().await?.as_slice(), &format, lists::audit);
         }
+        Verb::Page { node } => return page(&node.connect()?).await,
         Verb::Stop { node, now } => return stop(&node.connect()?, now).await,
         Verb::Restart { node, name, drain } => (node, Command::Restart { name, drain }),
         Verb::Kill { node, name } => (node, Command::Kill { name }),
@@ -273,6 +286,21 @@ async fn status(node: &NodeArgs, watch: bool, format: &Format) -> anyhow::Result
     }
     let status = client.status().await?;
     print(&status, format, |status| table::render(status, colours()))
+}
+
+/// Prints the link to the page; the token is in its fragment, which no browser sends to anyone.
+async fn page(client: &AdminClient) -> anyhow::Result<ExitCode> {
+    let Some(page) = client.status().await?.page else {
+        let message = "the node has no operator's port: launch it with --set nodes.NODE.admin=127.0.0.1:7300";
+        return Err(ClientError::Refused(Refusal::new(RefusalKind::NotNow, message)).into());
+    };
+    let path = client.run_dir().join(TOKEN_FILE);
+    let token = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    writeln!(io::stdout(), "{page}#token={}", token.trim())?;
+    if io::stdout().is_terminal() {
+        writeln!(io::stderr(), "The link is a key: whoever has it operates this node until it ends.")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn dead(dead: Dead) -> anyhow::Result<ExitCode> {

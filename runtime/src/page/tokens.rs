@@ -94,5 +94,6 @@ fn stream(values: &[f32], len: usize) -> Vec<Option<f32>> {
 
 /// To the fourth decimal, which serving and scoring agree to.
 fn rounded(value: f32) -> f32 {
-    (value * 1e4).round() / 1e4
+    // Adding 0 makes -0 one.
+    (value * 1e4).round() / 1e4 + 0.0
 }

@@ -1,0 +1,58 @@
+// Speaks to this port, and to nothing else: the token, looks that cost nothing while nothing has moved, and orders.
+
+const KEY = 'openclaw-rl.token';
+const known = new Map();
+const KNOWN_ANSWERS = 32;
+
+export class NotAdmitted extends Error {}
+export class Refused extends Error {}
+
+/** Takes a token out of the address, so that it stays in no history, and keeps it for this tab. */
+export function admitFromAddress() {
+  const found = /^#token=([0-9a-f]+)$/i.exec(location.hash);
+  if (!found) return;
+  sessionStorage.setItem(KEY, found[1]);
+  history.replaceState(null, '', location.pathname + '#/sessions');
+}
+
+export const hasToken = () => sessionStorage.getItem(KEY) !== null;
+export const admit = (token) => sessionStorage.setItem(KEY, token);
+
+export function leave() {
+  sessionStorage.removeItem(KEY);
+  known.clear();
+}
+
+async function ask(path, options) {
+  const token = sessionStorage.getItem(KEY) ?? '';
+  // A header holds visible ASCII alone; what is not cannot be the token.
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new NotAdmitted('no token');
+  const headers = { authorization: `Bearer ${token}`, ...options.headers };
+  const response = await fetch(path, { ...options, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' });
+  if (response.status === 401) throw new NotAdmitted('the token is not this run\u2019s');
+  if (response.status === 304) return { response, body: undefined };
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Refused(body.error?.message ?? `it answered ${response.status}`);
+  return { response, body };
+}
+
+/** What a path shows now. `changed` is false when it is what the last look showed. */
+export async function look(path, isFirst = false) {
+  const last = known.get(path);
+  const headers = last ? { 'if-none-match': last.mark } : {};
+  const { response, body } = await ask(path, { headers });
+  if (body === undefined) return { body: last.body, changed: isFirst };
+  const mark = response.headers.get('etag');
+  if (mark) {
+    known.delete(path);
+    known.set(path, { mark, body });
+    if (known.size > KNOWN_ANSWERS) known.delete(known.keys().next().value);
+  }
+  return { body, changed: true };
+}
+
+/** Has something done; returns what was answered. */
+export async function order(path, body) {
+  const options = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) };
+  return (await ask(path, options)).body;
+}
