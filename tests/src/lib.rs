@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: the binary they run, and the node it becomes.
 
+mod browser;
 mod hosted;
 mod ledger;
 mod node;
@@ -8,6 +9,7 @@ use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
+pub use browser::Browser;
 pub use hosted::{HostedNode, stream};
 pub use ledger::Ledger;
 pub use node::{Launch, Node};

@@ -1,3 +1,4 @@
+mod browse;
 mod codec;
 mod files;
 mod limits;
