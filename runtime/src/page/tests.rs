@@ -8,6 +8,7 @@ use openclaw_actors::{
         Verdict,
     },
 };
+use openclaw_kernels::Place;
 use openclaw_model::{FinishReason, StepReport, WeightDtype};
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ struct House {
 impl House {
     async fn open() -> Self {
         let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
-        let model = LoadedModel::open(&nano, 1).expect("it is in the tree");
+        let model = LoadedModel::open(&nano, Place::Cpu, 1).expect("it is in the tree");
         let dir = tempfile::tempdir().expect("a folder can be made");
         let journal = Journal::in_memory();
         let rollback = Rollback {
