@@ -32,7 +32,7 @@ use tracing::error;
 
 pub use self::{
     actor::{JournalActor, JournalControl, Writing},
-    browse::{ListedStory, ReplyRow, SessionRow, Story},
+    browse::{ReplyRow, SessionRow, Story, Told},
     codec::CodecError,
     error::JournalError,
     inspect::{Inspection, inspect},
@@ -222,7 +222,7 @@ impl Journal {
         session: &SessionId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<ListedStory>, JournalError> {
+    ) -> Result<Vec<Told>, JournalError> {
         let session = session.clone();
         self.read(move |bodies| bodies.stories(&session, after, limit)).await
     }

@@ -147,10 +147,11 @@ impl Browser {
     pub async fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("OPENCLAW_SCREENSHOTS") else { return };
         let shot = self.tool("Page.captureScreenshot", json!({"captureBeyondViewport": true})).await;
-        let file = std::fs::File::create(Path::new(&folder).join(format!("{name}.png")));
+        let path = Path::new(&folder).join(format!("{name}.png"));
+        let file = std::fs::File::create(path).expect("it can be made");
         let mut decode = Command::new("base64");
-        decode.arg("-d").stdin(Stdio::piped()).stdout(file.expect("it can be made"));
-        let mut decode = decode.spawn().expect("base64 is there");
+        let mut decode =
+            decode.arg("-d").stdin(Stdio::piped()).stdout(file).spawn().expect("base64 is there");
         let text = shot["data"].as_str().expect("a picture");
         let mut stdin = decode.stdin.take().expect("it is piped");
         stdin.write_all(text.as_bytes()).expect("it is taken");

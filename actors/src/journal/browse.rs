@@ -16,9 +16,6 @@ use crate::turn::{SessionId, Turn, TurnId};
 /// Verdicts that are counted of one conversation, from its latest turn back.
 const VERDICTS: usize = 200;
 
-/// A turn's place in the journal, its name, and its story or why that cannot be read.
-pub type ListedStory = (u64, TurnId, Result<Story, JournalError>);
-
 /// A conversation, by its latest turn.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
@@ -51,6 +48,17 @@ pub struct Story {
     pub died: Option<(String, u32)>,
     /// The version that its step made; none while the step is not over, and where it was withheld.
     pub learnt: Option<u64>,
+}
+
+/// A turn of a conversation.
+#[derive(Debug)]
+pub struct Told {
+    /// Its place in the journal.
+    pub place: u64,
+    /// Its id.
+    pub turn: TurnId,
+    /// Its story, or why it cannot be read.
+    pub story: Result<Story, JournalError>,
 }
 
 /// A reply that was judged.
@@ -112,19 +120,14 @@ impl Bodies<'_> {
     }
 
     /// Turns of a conversation behind `after`, the oldest first. One that cannot be read is its error.
-    pub fn stories(
-        &self,
-        session: &SessionId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<ListedStory>, JournalError> {
+    pub fn stories(&self, session: &SessionId, after: u64, limit: usize) -> Result<Vec<Told>, JournalError> {
         let sql = "SELECT no, id FROM turns WHERE session = ?1 AND no > ?2 ORDER BY no LIMIT ?3";
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let found = self.select(sql, (&*session.0, after, limit), |row| Ok((row.get(0)?, row.get(1)?)))?;
         let story = |(place, id): (u64, String)| {
             let id = TurnId(id.into());
             let story = self.story(&id).transpose()?;
-            Some((place, id, story))
+            Some(Told { place, turn: id, story })
         };
         Ok(found.into_iter().filter_map(story).collect())
     }

@@ -107,7 +107,7 @@ async fn session(State(page): State<Page>, Query(span): Query<Span>) -> Result<J
     }
     let is_more = rows.len() > limit;
     rows.truncate(limit);
-    let next = rows.last().filter(|_| is_more).map(|(place, ..)| *place);
+    let next = rows.last().filter(|_| is_more).map(|row| row.place);
     let turns = rows.into_iter().map(|row| Shown::new(row, &page.text.tokenizer, SESSION_TOKENS)).collect();
     Ok(Json(Session { session: id.to_owned(), turns, next }))
 }

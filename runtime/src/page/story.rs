@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use openclaw_actors::{
-    journal::{JournalError, SessionRow, Story, TurnState},
-    turn::{NextStateKind, Turn, TurnId, TurnKind, Verdict, Vote},
+    journal::{SessionRow, Story, Told, TurnState},
+    turn::{NextStateKind, Turn, TurnKind, Verdict, Vote},
 };
 use openclaw_model::{FinishReason, Tokenizer};
 use serde::Serialize;
@@ -240,11 +240,7 @@ pub(super) enum Shown {
 
 impl Shown {
     /// With at most `tokens` of its tokens.
-    pub fn new(
-        (place, turn, story): (u64, TurnId, Result<Story, JournalError>),
-        tokenizer: &Tokenizer,
-        tokens: usize,
-    ) -> Self {
+    pub fn new(Told { place, turn, story }: Told, tokenizer: &Tokenizer, tokens: usize) -> Self {
         match story {
             Ok(story) => Self::Turn(Box::new(TurnView::new(&story, tokenizer, tokens))),
             Err(error) => Self::Unreadable { turn: turn.to_string(), place, unreadable: error.line() },

@@ -36,9 +36,9 @@ async fn a_conversation_is_told_turn_by_turn_with_votes_and_what_its_step_made()
     journal.done(Record::StepCompleted(commit(1, &["1"], false))).await;
     let session = SessionId("s".into());
     let told = journal.stories(&session, 0, 10).await.unwrap();
-    let places: Vec<(&str, u64)> = told.iter().map(|(place, turn, _)| (&*turn.0, *place)).collect();
+    let places: Vec<(&str, u64)> = told.iter().map(|told| (&*told.turn.0, told.place)).collect();
     assert_eq!(places, [("1", 1), ("2", 2)]);
-    assert_eq!(told[0].2.as_ref().unwrap().learnt, Some(1));
+    assert_eq!(told[0].story.as_ref().unwrap().learnt, Some(1));
     assert_eq!(journal.stories(&session, 1, 10).await.unwrap().len(), 1);
     assert!(journal.story(&id("9")).await.unwrap().is_none());
 }
