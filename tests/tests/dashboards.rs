@@ -1,11 +1,11 @@
 //! The dashboards and rules ask for what the code exports, and a live Prometheus answers every panel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openclaw_runtime::telemetry::{Kind, METRICS};
 use openclaw_tests::{
     Launch, Prometheus,
-    dashboard::{self, Dashboard, series_names},
+    dashboard::{self, Dashboard, Expression, series_names},
     eventually, has_prometheus, promtool,
 };
 
@@ -155,34 +155,31 @@ async fn a_live_prometheus_answers_every_panel_of_a_learning_node() {
         let page = reqwest::get(format!("http://{}/metrics", node.metrics())).await.expect("it is served");
         page.text().await.expect("metrics are text")
     };
-    let mut open: Vec<_> =
+    let expressions: Vec<Expression> =
         Dashboard::all().iter().flat_map(|(name, board)| board.expressions(name)).collect();
-    let mut problems = Vec::new();
+    let mut problems: BTreeMap<usize, String> =
+        (0..expressions.len()).map(|i| (i, "not asked".to_owned())).collect();
     // Twice the usual patience: some panels look back a minute.
     for _ in 0..2 {
         let answered = async || {
-            let (mut rest, mut why) = (Vec::new(), Vec::new());
-            for expression in open.drain(..) {
-                let promql = expression.promql.replace("$__rate_interval", "15s");
-                match prometheus.answers(&promql, expression.instant).await {
-                    Ok(1..) => {}
-                    Ok(0) => {
-                        why.push(format!("{}: no data for {promql}", expression.place));
-                        rest.push(expression);
-                    }
-                    Err(error) => {
-                        why.push(format!("{}: {error} in {promql}", expression.place));
-                        rest.push(expression);
-                    }
+            for (i, Expression { place, promql, instant }) in expressions.iter().enumerate() {
+                if !problems.contains_key(&i) {
+                    continue;
+                }
+                let promql = promql.replace("$__rate_interval", "15s");
+                match prometheus.answers(&promql, *instant).await {
+                    Ok(1..) => drop(problems.remove(&i)),
+                    Ok(0) => drop(problems.insert(i, format!("{place}: no data for {promql}"))),
+                    Err(error) => drop(problems.insert(i, format!("{place}: {error} in {promql}"))),
                 }
             }
-            (open, problems) = (rest, why);
-            open.is_empty()
+            problems.is_empty()
         };
         if eventually(answered).await.is_ok() {
             break;
         }
     }
+    let problems: Vec<String> = problems.into_values().collect();
     assert!(problems.is_empty(), "{}\n{}", problems.join("\n"), node.log());
 
     let page = page().await;
