@@ -168,7 +168,8 @@ impl Drop for Browser {
             driver.set_read_timeout(Some(ANSWER_DEADLINE))?;
             let path = self.session.split_once(&self.address).map_or("", |(_, path)| path);
             write!(driver, "DELETE {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address)?;
-            driver.read_to_end(&mut Vec::new()).map(drop)
+            // It answers when the browser has ended, and keeps the connection open.
+            driver.read(&mut [0; 64]).map(drop)
         };
         let _ = ended();
         let _ = self.driver.kill();
