@@ -194,12 +194,7 @@ def policy(ours, torch, peers, rows, vocab, dtype, full):
     inputs = Inputs(rows, vocab, dtype)
     run = inputs.ours(ours, "policy", logits=inputs.work)
     gradient = torch.empty_like(inputs.clean)
-
-    def out_of_place():
-        gradient.copy_(inputs.clean)
-        copied()
-
-    copied = inputs.ours(ours, "policy", logits=gradient)
+    apart = inputs.ours(ours, "policy", logits=gradient, source=inputs.clean)
     backward = inputs.ours(ours, "logprob_backward", logits=gradient, source=inputs.clean)
 
     def loss_of(form):
@@ -225,7 +220,7 @@ def policy(ours, torch, peers, rows, vocab, dtype, full):
         "ours, in place": (inputs.restore, run),
         "ours, with entropy bonus": (inputs.restore, inputs.ours(ours, "policy", logits=inputs.work,
                                                                  entropy_coef=0.01)),
-        "ours, copy then in place": (nothing, out_of_place),
+        "ours, out of place": (nothing, apart),
         "ours, log-prob gradient out of place": (nothing, backward),
         "torch.compile logsumexp + gather": torch_run(peers.by_logsumexp, True),
         "torch.compile log_softmax + gather": torch_run(peers.by_log_softmax, True),
