@@ -203,11 +203,14 @@ def policy(ours, torch, peers, rows, vocab, dtype, full):
         return loss
 
     run()
+    apart()
     part = slice(0, 64)
     leaf = inputs.clean[part].double().requires_grad_()
     exact = leaf.log_softmax(-1).gather(-1, inputs.targets[part][:, None])[:, 0]
     peers.ppo(exact, inputs.old[part], inputs.advantages[part], inputs.weights[part]).backward()
     close("gradient", inputs.work[part], leaf.grad, 2e-5 if dtype == torch.float32 else 4e-3)
+    if not torch.equal(gradient, inputs.work):
+        sys.exit("the gradient out of place is not the one in place")
 
     def torch_run(form, compile):
         loss = loss_of(form)

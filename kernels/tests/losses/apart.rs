@@ -13,7 +13,7 @@ on_every_device! {
     logits_of_another_length_are_named,
 }
 
-/// Vocabularies of one block and of several, of clusters and of rows that are read twice.
+/// Vocabularies of one block and of several.
 const VOCABS: [usize; 6] = [1, 9, 1025, 5000, 30_001, 151_936];
 
 fn bits<T: Float>(values: &[T]) -> &[u8] {
@@ -30,7 +30,12 @@ fn spread<T: Float>(rows: &[T], vocab: usize, stride: usize, shift: usize, aroun
 }
 
 fn a_row_loss_apart_has_the_bits_of_one_in_place(device: &Device) {
+    let emulated = matches!(device, Device::Cuda(_)) && crate::device::gpu().is_none();
     for vocab in VOCABS {
+        // A compilation for each kind of row: one of few vectors, and one that clusters share or that is read twice.
+        if emulated && ![9, 30_001].contains(&vocab) {
+            continue;
+        }
         same_bits::<f32>(device, vocab);
         same_bits::<bf16>(device, vocab);
     }
