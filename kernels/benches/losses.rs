@@ -114,7 +114,7 @@ fn in_place<T: Float>(c: &mut Criterion, cpu: &Cpu, dtype: &str, vocab: usize) {
         group.bench_function(BenchmarkId::new(name, vocab), |b| {
             b.iter(|| {
                 let work = black_box(&mut work);
-                cpu.scope(|| cpu.row_loss(shape, loss, work, &mut stats)).expect("valid arguments");
+                cpu.scope(|| cpu.row_loss(shape, loss, None, work, &mut stats)).expect("valid arguments");
             });
         });
     }

@@ -251,13 +251,16 @@ pub trait Backend: Clone + Send + Sync + 'static {
         d_gap: Self::View<'_, f32>,
         d_logits: Self::ViewMut<'_, T>,
     ) -> Result<()>;
-    /// Replaces `logits` by the gradient of [`RowLoss`] and reports each row; padding is left alone. Every loss
-    /// is a choice of terms: clipped policy, cross-entropy, top-k distillation, per-vocabulary policy.
+    /// Gradient of [`RowLoss`] to the logits, over `d_logits`, whose padding is left alone, and a report of each
+    /// row. Without `logits` it works in place: `d_logits` holds them; both ways give the same bits. Ignored rows
+    /// are not read and get 0. Every loss is a choice of terms: clipped policy, cross-entropy, top-k
+    /// distillation, per-vocabulary policy.
     fn row_loss<T: Float>(
         &self,
         shape: LogitsShape,
         loss: RowLoss<Self::View<'_, f32>, Self::View<'_, i32>>,
-        logits: Self::ViewMut<'_, T>,
+        logits: Option<Self::View<'_, T>>,
+        d_logits: Self::ViewMut<'_, T>,
         stats: Self::ViewMut<'_, RowStat>,
     ) -> Result<()>;
     /// The head over so many rows at temperature 1, in chunks of which this device makes the best.

@@ -227,7 +227,7 @@ impl Backend for Device {
         fn logprob_backward<T>(shape: LogitsShape, logits: Option<DeviceView<'_, T>>, targets: DeviceView<'_, i32>, d_logprobs: DeviceView<'_, f32>, d_entropy: Option<DeviceView<'_, f32>>, d_logits: DeviceViewMut<'_, T>) -> ();
         fn logprob_gap<T>(shape: LogitsShape, student: DeviceView<'_, T>, teacher: DeviceView<'_, T>, targets: DeviceView<'_, i32>, out: GapOut<DeviceViewMut<'_, f32>>) -> ();
         fn logprob_gap_backward<T>(shape: LogitsShape, side: GapSide, logits: Option<DeviceView<'_, T>>, targets: DeviceView<'_, i32>, d_gap: DeviceView<'_, f32>, d_logits: DeviceViewMut<'_, T>) -> ();
-        fn row_loss<T>(shape: LogitsShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, logits: DeviceViewMut<'_, T>, stats: DeviceViewMut<'_, RowStat>) -> ();
+        fn row_loss<T>(shape: LogitsShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, logits: Option<DeviceView<'_, T>>, d_logits: DeviceViewMut<'_, T>, stats: DeviceViewMut<'_, RowStat>) -> ();
         fn linear_loss<T>(shape: LinearShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, head: Head<DeviceView<'_, T>>, out: HeadGradients<DeviceViewMut<'_, T>, DeviceViewMut<'_, f32>, DeviceViewMut<'_, RowStat>>) -> ();
         fn linear_logprob<T>(shape: LinearShape, score: Score<DeviceView<'_, i32>>, head: Head<DeviceView<'_, T>>, scratch: DeviceViewMut<'_, T>, out: ScoreOut<DeviceViewMut<'_, f32>, DeviceViewMut<'_, i32>>) -> ();
     }

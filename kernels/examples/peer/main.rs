@@ -34,7 +34,7 @@ pub struct Call {
     chunk_rows: usize,
     /// `[rows, vocab]`, replaced by the gradient where there is one.
     logits: *mut c_void,
-    /// `[rows, vocab]`: the teacher's logits, or logits that are kept.
+    /// `[rows, vocab]`: the teacher's logits, or logits that are kept. May be null where `logits` is replaced.
     source: *const c_void,
     targets: *const i32,
     weights: *const f32,
@@ -186,12 +186,11 @@ unsafe fn logprob<B: Memory, T: Float>(b: &B, call: &Call) -> Result<()> {
 unsafe fn logprob_backward<B: Memory, T: Float>(b: &B, call: &Call) -> Result<()> {
     // SAFETY: the caller's promise.
     unsafe {
-        let source = (!call.source.is_null()).then(|| b.shared(call.source.cast::<T>(), call.len()));
         let targets = b.shared(call.targets, call.rows);
         let d_logprobs = b.shared(call.advantages, call.rows);
         b.logprob_backward(
             call.shape(),
-            source,
+            call.kept(b),
             targets,
             d_logprobs,
             None,
@@ -227,6 +226,7 @@ unsafe fn policy<B: Memory, T: Float>(b: &B, call: &Call) -> Result<()> {
         b.row_loss(
             call.shape(),
             loss,
+            call.kept(b),
             b.exclusive(call.logits.cast::<T>(), call.len()),
             b.exclusive(call.stats, call.rows),
         )
@@ -247,6 +247,7 @@ unsafe fn distill<B: Memory, T: Float>(b: &B, call: &Call) -> Result<()> {
         b.row_loss(
             call.shape(),
             loss,
+            call.kept(b),
             b.exclusive(call.logits.cast::<T>(), call.len()),
             b.exclusive(call.stats, call.rows),
         )
@@ -279,6 +280,12 @@ impl Call {
 
     fn len(&self) -> usize {
         self.rows * self.vocab
+    }
+
+    /// The logits that are kept, if the gradient does not replace them.
+    unsafe fn kept<'a, B: Memory, T: Float>(&self, b: &B) -> Option<B::View<'a, T>> {
+        // SAFETY: the caller's promise.
+        (!self.source.is_null()).then(|| unsafe { b.shared(self.source.cast::<T>(), self.len()) })
     }
 
     /// PPO with the clip that the comparison uses, and an entropy bonus where it is asked for.

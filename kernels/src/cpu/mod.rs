@@ -292,10 +292,11 @@ impl Backend for Cpu {
         &self,
         shape: LogitsShape,
         loss: RowLoss<&[f32], &[i32]>,
-        logits: &mut [T],
+        logits: Option<&[T]>,
+        d_logits: &mut [T],
         stats: &mut [RowStat],
     ) -> Result<()> {
-        loss::row_loss(shape, loss, logits, stats)
+        loss::row_loss(shape, loss, logits, d_logits, stats)
     }
     fn linear_loss<T: Float>(
         &self,

@@ -451,10 +451,11 @@ impl Backend for Cuda {
         &self,
         shape: LogitsShape,
         loss: RowLoss<CudaView<'_, f32>, CudaView<'_, i32>>,
-        logits: CudaViewMut<'_, T>,
+        logits: Option<CudaView<'_, T>>,
+        d_logits: CudaViewMut<'_, T>,
         stats: CudaViewMut<'_, RowStat>,
     ) -> Result<()> {
-        ops::row_loss::row_loss(self, shape, loss, logits, stats)
+        ops::row_loss::row_loss(self, shape, loss, logits, d_logits, stats)
     }
     fn linear_shape(&self, rows: usize, width: usize, vocab: usize) -> LinearShape {
         ops::linear_loss::chunked(rows, width, vocab)

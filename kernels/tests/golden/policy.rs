@@ -149,7 +149,7 @@ fn check_policy<T: Float>(device: &Device, case: &Case<'_>) {
     let shape = LogitsShape { temperature, ..LogitsShape::dense(rows, vocab) };
     let mut logits = case.floats::<T>("in/logits");
     let mut stats = vec![RowStat::default(); rows];
-    device.row_loss(shape, inputs.loss(), &mut logits, &mut stats).expect("valid arguments");
+    device.row_loss(shape, inputs.loss(), None, &mut logits, &mut stats).expect("valid arguments");
     check_stats(case, &inputs, &stats);
 
     let expected = case.get("grad/logits");
@@ -248,7 +248,9 @@ fn check_distill<T: Float>(device: &Device, case: &Case<'_>) {
     };
     let mut logits = case.floats::<T>("in/logits");
     let mut stats = vec![RowStat::default(); rows];
-    device.row_loss(LogitsShape::dense(rows, vocab), loss, &mut logits, &mut stats).expect("valid arguments");
+    device
+        .row_loss(LogitsShape::dense(rows, vocab), loss, None, &mut logits, &mut stats)
+        .expect("valid arguments");
     let found: Vec<f32> = stats.iter().map(|s| s.candidates).collect();
     let masked = |values: Vec<f64>| {
         let values = values.into_iter().zip(&weights);

@@ -31,7 +31,7 @@ fn run<T: Float>(
 ) -> (Vec<T>, Vec<RowStat>) {
     let mut logits = logits.to_vec();
     let mut stats = vec![RowStat::default(); shape.rows];
-    device.row_loss(shape, loss, &mut logits, &mut stats).expect("valid arguments");
+    device.row_loss(shape, loss, None, &mut logits, &mut stats).expect("valid arguments");
     (logits, stats)
 }
 

@@ -69,7 +69,7 @@ fn check<T: Float>(
     let vocab = inputs.vocab;
     let mut logits = inputs.logits_as::<T>();
     let mut stats = vec![RowStat::default(); inputs.rows];
-    device.row_loss(inputs.shape(), loss, &mut logits, &mut stats).expect("valid arguments");
+    device.row_loss(inputs.shape(), loss, None, &mut logits, &mut stats).expect("valid arguments");
     for (i, (stat, expected)) in stats.iter().zip(expected).enumerate() {
         let values = [
             ("loss", stat.loss, expected.loss),

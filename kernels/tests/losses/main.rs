@@ -3,6 +3,7 @@
 #[macro_use]
 mod device;
 
+mod apart;
 mod cases;
 mod definition;
 mod exactness;

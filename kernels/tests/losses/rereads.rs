@@ -43,7 +43,7 @@ fn check<T: Float>(device: &Device, vocab: usize) {
     let loss = RowLoss { entropy_coef: 0.1, ..RowLoss::cross_entropy(&weights[..], &targets[..]) };
     let logits = inputs.logits_as::<T>();
     let (mut gradient, mut stats) = (logits.clone(), vec![RowStat::default(); 5]);
-    device.row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+    device.row_loss(inputs.shape(), loss, None, &mut gradient, &mut stats).expect("valid arguments");
     let (mut logprobs, mut lse, mut entropy) = (vec![9.0; 5], vec![9.0; 5], vec![9.0; 5]);
     let score = Score { targets: &targets[..], candidates: None };
     let out = ScoreOut {
@@ -149,7 +149,7 @@ fn at_any_address<T: Float>(device: &Device) {
             top: None,
         };
         device.logprob(shape, &logits, score, out).expect("valid arguments");
-        device.row_loss(shape, inputs.hybrid(), &mut logits, &mut stats).expect("valid arguments");
+        device.row_loss(shape, inputs.hybrid(), None, &mut logits, &mut stats).expect("valid arguments");
         let dense: Vec<T> = logits.chunks(stride).flat_map(|row| row[..vocab].to_vec()).collect();
         (bytemuck::cast_slice::<T, u8>(&dense).to_vec(), stats, logprobs, lse)
     };

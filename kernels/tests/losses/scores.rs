@@ -143,7 +143,7 @@ fn bad_arguments_are_named(device: &Device) {
         let mut logits = inputs.logits.clone();
         let mut stats = vec![RowStat::default(); 2];
         let loss = RowLoss::cross_entropy(&inputs.weights[..], targets);
-        let result = device.row_loss(shape, loss, &mut logits, &mut stats);
+        let result = device.row_loss(shape, loss, None, &mut logits, &mut stats);
         result.expect_err("the arguments are bad").to_string()
     };
     assert!(run(inputs.shape(), &[1, 10]).contains("id 10, the vocabulary has 10"));
@@ -171,7 +171,8 @@ fn a_clip_that_is_no_range_is_refused(device: &Device) {
         let token = TokenTerm::Policy(policy);
         let loss = RowLoss { token, ..RowLoss::cross_entropy(&inputs.weights[..], &inputs.targets[..]) };
         let (mut logits, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); 2]);
-        let error = device.row_loss(inputs.shape(), loss, &mut logits, &mut stats).expect_err("a bad clip");
+        let error =
+            device.row_loss(inputs.shape(), loss, None, &mut logits, &mut stats).expect_err("a bad clip");
         assert!(error.to_string().contains(says), "{error}");
     }
 }

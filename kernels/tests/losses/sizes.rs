@@ -34,7 +34,7 @@ fn any_number_of_rows_gives_the_rows_results(device: &Device) {
             ..RowLoss::cross_entropy(&all.weights[..rows], &all.targets[..rows])
         };
         let (mut gradient, mut stats) = (all.logits[..rows * vocab].to_vec(), vec![RowStat::default(); rows]);
-        device.row_loss(shape, part, &mut gradient, &mut stats).expect("valid arguments");
+        device.row_loss(shape, part, None, &mut gradient, &mut stats).expect("valid arguments");
         for i in 0..rows {
             assert!((f64::from(stats[i].loss) - expected[i].loss).abs() < 1e-5, "row {i} of {rows}");
             for (g, e) in gradient[i * vocab..][..vocab].iter().zip(&expected[i].gradient) {
@@ -50,7 +50,7 @@ fn more_rows_than_16_bits_count_are_all_done(device: &Device) {
     let inputs = Inputs::new(42, rows, vocab, 1.0);
     let loss = RowLoss::cross_entropy(&inputs.weights[..], &inputs.targets[..]);
     let (mut gradient, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); rows]);
-    device.row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+    device.row_loss(inputs.shape(), loss, None, &mut gradient, &mut stats).expect("valid arguments");
     for i in 0..rows {
         let expected = definition::row(&loss, i, &inputs.row_logits(i), 1.0);
         assert!((f64::from(stats[i].loss) - expected.loss).abs() < 1e-5, "row {i}");
@@ -92,9 +92,9 @@ fn rows_beyond_2_to_the_31_logits_are_found() {
     for (name, loss) in inputs.losses() {
         fill(logits);
         let (mut stats, mut dense_stats) = (vec![RowStat::default(); rows], vec![RowStat::default(); rows]);
-        cpu.row_loss(shape, loss, logits, &mut stats).expect("valid arguments");
+        cpu.row_loss(shape, loss, None, logits, &mut stats).expect("valid arguments");
         let mut dense = inputs.logits_as::<bf16>();
-        cpu.row_loss(inputs.shape(), loss, &mut dense, &mut dense_stats).expect("valid arguments");
+        cpu.row_loss(inputs.shape(), loss, None, &mut dense, &mut dense_stats).expect("valid arguments");
         assert_eq!(stats, dense_stats, "{name}");
         for i in 0..rows {
             assert_eq!(logits[i * stride..][..1025], dense[i * 1025..][..1025], "{name}, row {i}");
@@ -132,7 +132,7 @@ fn canaries<T: Float>(device: &Device, vocab: usize) {
         framed[middle.clone()].copy_from_slice(&logits);
         let mut stats = vec![RowStat { loss: -7.25, ..RowStat::default() }; rows + 2];
         device
-            .row_loss(shape, inputs.hybrid(), &mut framed[middle.clone()], &mut stats[1..=rows])
+            .row_loss(shape, inputs.hybrid(), None, &mut framed[middle.clone()], &mut stats[1..=rows])
             .expect("valid arguments");
         let outside = framed[..middle.start].iter().chain(&framed[middle.end..]);
         assert!(outside.into_iter().all(|x| x.to_f32() == -7.25), "V {vocab}, shift {shift}");
@@ -154,7 +154,9 @@ fn rows_near_overflow_keep_their_values(device: &Device) {
     let weights = [1.0; 3];
     let loss = RowLoss { entropy_coef: 0.1, ..RowLoss::cross_entropy(&weights[..], &targets[..]) };
     let mut stats = vec![RowStat::default(); 3];
-    device.row_loss(LogitsShape::dense(3, vocab), loss, &mut logits, &mut stats).expect("valid arguments");
+    device
+        .row_loss(LogitsShape::dense(3, vocab), loss, None, &mut logits, &mut stats)
+        .expect("valid arguments");
     let uniform = (vocab as f32).ln();
     for i in [0, 2] {
         assert!((stats[i].logprob + uniform).abs() < 1e-5 && (stats[i].entropy - uniform).abs() < 1e-5);
@@ -176,7 +178,7 @@ fn a_peak_anywhere_counts_once(device: &Device) {
                 let targets = [target as i32];
                 let loss = RowLoss::cross_entropy(&[1.0][..], &targets[..]);
                 device
-                    .row_loss(LogitsShape::dense(1, vocab), loss, &mut gradient, &mut stats)
+                    .row_loss(LogitsShape::dense(1, vocab), loss, None, &mut gradient, &mut stats)
                     .expect("valid arguments");
                 let expected = if target == at { expected } else { expected - 28.0 };
                 let error = (f64::from(stats[0].logprob) - expected).abs();

@@ -97,7 +97,7 @@ impl Samples {
             ..RowLoss::cross_entropy(&inputs.weights[..], &inputs.targets[..])
         };
         let (mut gradient, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); inputs.rows]);
-        device.row_loss(self.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+        device.row_loss(self.shape(), loss, None, &mut gradient, &mut stats).expect("valid arguments");
         (ratios, gradient, stats)
     }
 }
@@ -156,7 +156,7 @@ fn gspo_clips_whole_samples(device: &Device) {
     });
     let loss = RowLoss { token, ..inputs.losses()[0].1 };
     let (mut gradient, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); 2]);
-    device.row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+    device.row_loss(inputs.shape(), loss, None, &mut gradient, &mut stats).expect("valid arguments");
     assert!(gradient.chunks(9).all(|row| row.iter().any(|g| *g != 0.0)));
     assert!(stats.iter().all(|stat| stat.clipped() == Clipped::No));
 }
@@ -188,7 +188,7 @@ fn cispo_weighs_every_log_prob_by_its_clipped_ratio(device: &Device) {
     let token = inputs.surrogate(surrogate, None, Some(&inputs.importance));
     let loss = RowLoss { token, ..inputs.losses()[0].1 };
     let (mut gradient, mut stats) = (inputs.logits.clone(), vec![RowStat::default(); 4]);
-    device.row_loss(inputs.shape(), loss, &mut gradient, &mut stats).expect("valid arguments");
+    device.row_loss(inputs.shape(), loss, None, &mut gradient, &mut stats).expect("valid arguments");
     let temperature = f64::from(inputs.temperature);
     for i in 0..4 {
         let mut row = inputs.row_logits(i);
@@ -213,6 +213,6 @@ fn cispo_weighs_every_log_prob_by_its_clipped_ratio(device: &Device) {
     }
     assert!(stats.iter().any(|s| s.clipped() == Clipped::Range && s.loss != 0.0));
     let token = inputs.surrogate(surrogate, Some(3.0), None);
-    let error = device.row_loss(inputs.shape(), RowLoss { token, ..loss }, &mut gradient, &mut stats);
+    let error = device.row_loss(inputs.shape(), RowLoss { token, ..loss }, None, &mut gradient, &mut stats);
     assert!(error.expect_err("cispo has no dual clip").to_string().contains("no dual clip, 3 given"));
 }

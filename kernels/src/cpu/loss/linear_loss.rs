@@ -44,7 +44,7 @@ pub(crate) fn linear_loss<T: Float>(
         head_logits(chunk.len(), &shape, gathered, &weight, logits)?;
         let rows = logits.par_chunks_mut(vocab).zip(chunk).with_min_len(min_rows(vocab));
         let of_row = |(entries, buffer): &mut (Vec<_>, Vec<T>), (logits, i): (&mut [f32], &usize)| {
-            rounded(logits, buffer, |logits| row(&loss, *i, logits, scale, entries))
+            rounded(logits, buffer, |logits| row(&loss, *i, None, logits, scale, entries))
         };
         let results: Vec<(RowStat, bool)> = rows.map_init(Default::default, of_row).collect();
 

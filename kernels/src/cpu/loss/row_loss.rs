@@ -1,4 +1,4 @@
-//! Operation 3: the row loss and its gradient, one reading and one writing pass, in place.
+//! Operation 3: the row loss and its gradient, one reading and one writing pass.
 
 use rayon::prelude::*;
 
@@ -18,21 +18,26 @@ pub(super) type Args<'a> = RowLoss<&'a [f32], &'a [i32]>;
 pub(crate) fn row_loss<T: Float>(
     shape: LogitsShape,
     loss: Args<'_>,
-    logits: &mut [T],
+    logits: Option<&[T]>,
+    d_logits: &mut [T],
     stats: &mut [RowStat],
 ) -> Result<()> {
-    check_logits("row_loss", "logits", shape, logits.len())?;
+    check_logits("row_loss", "d_logits", shape, d_logits.len())?;
+    if let Some(logits) = logits {
+        expect_len("row_loss", "logits", logits.len(), d_logits.len())?;
+    }
     check_row_loss("row_loss", shape.rows, &loss)?;
     check_row_ids("row_loss", shape.rows, shape.vocab, &loss)?;
     expect_len("row_loss", "stats", stats.len(), shape.rows)?;
     let scale = Scale::new(shape.temperature);
-    let rows = logits.par_chunks_mut(shape.stride).with_min_len(min_rows(shape.vocab));
-    rows.zip(stats).enumerate().for_each_init(Vec::new, |entries, (i, (logits, stat))| {
-        let logits = &mut logits[..shape.vocab];
+    let rows = d_logits.par_chunks_mut(shape.stride).with_min_len(min_rows(shape.vocab));
+    rows.zip(stats).enumerate().for_each_init(Vec::new, |entries, (i, (target, stat))| {
+        let source = logits.map(|logits| &logits[i * shape.stride..][..shape.vocab]);
+        let target = &mut target[..shape.vocab];
         *stat = if is_active(&loss, i) {
-            row(&loss, i, logits, scale, entries).0
+            row(&loss, i, source, target, scale, entries).0
         } else {
-            logits.fill(T::default());
+            target.fill(T::default());
             RowStat::default()
         };
     });
@@ -55,16 +60,25 @@ pub(super) fn check_row_ids(op: &'static str, rows: usize, vocab: usize, loss: &
     Ok(())
 }
 
-/// Loss of row `i`; its logits become their gradient. The flag tells whether any of it differs from 0.
+/// Loss of row `i` and its gradient to the logits in `source`, or in `target` itself. The flag tells whether any
+/// of it differs from 0.
 pub(super) fn row<T: Float>(
     loss: &Args<'_>,
     i: usize,
-    logits: &mut [T],
+    source: Option<&[T]>,
+    target: &mut [T],
     scale: Scale,
     entries: &mut Vec<Entry>,
 ) -> (RowStat, bool) {
-    let taken = take_entries(loss, i, logits, entries);
-    let rest = Softmax::of(logits, scale);
+    let taken = find_entries(loss, i, source.unwrap_or(target), entries);
+    // What remains without the entries sums to the tail without cancellation.
+    let rest = match source {
+        Some(logits) => Softmax::without(logits, scale, entries.iter().map(|entry| entry.id)),
+        None => {
+            entries.iter().for_each(|entry| target[entry.id] = T::from_f32(f32::NEG_INFINITY));
+            Softmax::of(target, scale)
+        }
+    };
     let mut softmax = rest;
     entries.iter().for_each(|entry| softmax.add(entry.logit));
     entries.iter_mut().for_each(|entry| entry.logprob = softmax.logprob(entry.logit));
@@ -96,28 +110,26 @@ pub(super) fn row<T: Float>(
     let weight = f64::from(loss.weights[i]);
     let entropy_weight = weight * f64::from(loss.entropy_coef);
     if entropy_weight == 0.0 && entries.iter().all(|entry| entry.derivative == 0.0) {
-        logits.fill(T::default());
+        target.fill(T::default());
         return (stat, false);
     }
     let sum = weight * entries.iter().map(|entry| entry.derivative).sum::<f64>();
-    softmax.write_gradient(None, logits, sum, entropy_weight);
+    softmax.write_gradient(source, target, sum, entropy_weight);
     for entry in entries {
         let own = weight * entry.derivative;
         let gradient = softmax.gradient_at(entry.logit, own, sum, entropy_weight);
-        logits[entry.id] = T::from_f32(gradient as f32);
+        target[entry.id] = T::from_f32(gradient as f32);
     }
     (stat, true)
 }
 
-/// Moves the logits that the loss names out of the row, leaving `-inf`: what remains sums to the tail without
-/// cancellation, and the gradient's writing pass leaves 0 in their places. Returns the taken token's index.
-fn take_entries<T: Float>(loss: &Args<'_>, i: usize, logits: &mut [T], entries: &mut Vec<Entry>) -> usize {
+/// Collects the logits that the loss names, each once. Returns the taken token's index.
+fn find_entries<T: Float>(loss: &Args<'_>, i: usize, logits: &[T], entries: &mut Vec<Entry>) -> usize {
     entries.clear();
     let mut take = |id: usize, slot: Option<usize>| match entries.iter().position(|entry| entry.id == id) {
         Some(index) => index,
         None => {
-            let logit = std::mem::replace(&mut logits[id], T::from_f32(f32::NEG_INFINITY)).to_f32();
-            entries.push(Entry { id, logit, logprob: 0.0, derivative: 0.0, slot });
+            entries.push(Entry { id, logit: logits[id].to_f32(), logprob: 0.0, derivative: 0.0, slot });
             entries.len() - 1
         }
     };

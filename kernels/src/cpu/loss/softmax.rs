@@ -42,11 +42,9 @@ impl Softmax {
 
     /// As [`Softmax::of`], and collects the largest logits in the same pass.
     pub(super) fn with_top<T: Float>(row: &[T], scale: Scale, mut top: Option<TopSlots<'_>>) -> Self {
-        let mut all = Self { scale, offset: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 };
+        let mut all = Self::nothing(scale);
         for (index, block) in row.chunks(BLOCK).enumerate() {
-            let (sum, weighted) = all.block_sums(block);
-            all.sum += f64::from(sum);
-            all.weighted += f64::from(weighted);
+            all.add_block(block);
             if let Some(top) = &mut top
                 && blocks::maximum(block) > top.threshold()
             {
@@ -54,6 +52,42 @@ impl Softmax {
             }
         }
         all
+    }
+
+    /// As [`Softmax::of`] the row with `-inf` in the places of `ids`, which it leaves as it is.
+    pub(super) fn without<T: Float>(
+        row: &[T],
+        scale: Scale,
+        ids: impl Iterator<Item = usize> + Clone,
+    ) -> Self {
+        let first_from = |start: usize| ids.clone().filter(|id| *id >= start).min().unwrap_or(usize::MAX);
+        let (mut all, mut next) = (Self::nothing(scale), first_from(0));
+        let mut buffer = [T::default(); BLOCK];
+        for (index, block) in row.chunks(BLOCK).enumerate() {
+            let places = index * BLOCK..index * BLOCK + block.len();
+            if next >= places.end {
+                all.add_block(block);
+                continue;
+            }
+            let copy = &mut buffer[..block.len()];
+            copy.copy_from_slice(block);
+            for id in ids.clone().filter(|id| places.contains(id)) {
+                copy[id - places.start] = T::from_f32(f32::NEG_INFINITY);
+            }
+            all.add_block(copy);
+            next = first_from(places.end);
+        }
+        all
+    }
+
+    fn nothing(scale: Scale) -> Self {
+        Self { scale, offset: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 }
+    }
+
+    fn add_block<T: Float>(&mut self, block: &[T]) {
+        let (sum, weighted) = self.block_sums(block);
+        self.sum += f64::from(sum);
+        self.weighted += f64::from(weighted);
     }
 
     /// The sums of a block, after raising the offset where the block is above it.

@@ -278,16 +278,22 @@ pub(in crate::cuda) fn row_loss<T: Float>(
     cuda: &Cuda,
     shape: LogitsShape,
     loss: Args<'_>,
-    logits: CudaViewMut<'_, T>,
+    logits: Option<CudaView<'_, T>>,
+    d_logits: CudaViewMut<'_, T>,
     stats: CudaViewMut<'_, RowStat>,
 ) -> Result<()> {
-    check_logits("row_loss", "logits", shape, logits.len())?;
+    check_logits("row_loss", "d_logits", shape, d_logits.len())?;
+    if let Some(logits) = logits {
+        expect_len("row_loss", "logits", logits.len(), d_logits.len())?;
+    }
     check(cuda, "row_loss", (shape.rows, shape.vocab), &loss)?;
     expect_len("row_loss", "stats", stats.len(), shape.rows)?;
-    in_place(cuda, shape, &loss, None, &logits, RowResults { stats: &stats, live: None })
+    let results = RowResults { stats: &stats, live: None };
+    let terms = terms(shape.temperature, &loss);
+    launch(cuda, shape, terms, None, (logits.unwrap_or(d_logits.shared()), &d_logits), Some(results))
 }
 
-/// A row loss with checked arguments. `rows` names the row of the loss for each row of logits.
+/// A row loss in place, with checked arguments. `rows` names the row of the loss for each row of logits.
 pub(super) fn in_place<T: Float>(
     cuda: &Cuda,
     shape: LogitsShape,
