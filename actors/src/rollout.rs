@@ -214,8 +214,9 @@ async fn work(arguments: &RolloutArguments, mut drain_asked: watch::Receiver<boo
         // A place for the report first: whoever is killed here has not ended the session either.
         let report = arguments.reports.reserve().await;
         let progress = session.end(record.first_satisfied);
+        let recent = locked(&arguments.schedule).recently_satisfied(persona);
         metrics::histogram!("openclaw_rollout_session_seconds").record(started.elapsed());
-        meters::count(persona, &record, progress);
+        meters::count(persona, &record, progress, recent);
         match report {
             Ok(place) => place.send(SessionReport { persona, number, record, policy_version, progress }),
             Err(_) => debug!("nobody reads session reports"),

@@ -144,10 +144,15 @@ async fn a_live_prometheus_answers_every_panel_of_a_learning_node() {
         return;
     }
     let dir = tempfile::tempdir().expect("a folder can be made");
-    // Three votes, so that there are hints to choose from; small batches, so that versions come soon.
+    // Three votes, so that there are hints to choose from; small batches, so that versions come soon; and steps so
+    // small that the users are never satisfied and go on talking.
+    let users =
+        r#"[{environment="persona", personas=["student", "ta", "teacher"], workers=3, max_sessions=100000}]"#;
     let node = Launch::new("configs/quickstart.toml", &dir.path().join("run"))
         .set("actors.judge.votes=3")
         .set("actors.optimizer.batch_samples=4")
+        .set("optimizer.learning_rate=1e-9")
+        .set(&format!("actors.rollout={users}"))
         .start();
     let prometheus = Prometheus::start(&node.metrics(), dir.path());
 

@@ -36,8 +36,11 @@ pub(super) fn show(persona: Persona) {
     gauge!("openclaw_rollout_sessions_to_satisfaction", "persona" => persona.name()).increment(0.0);
 }
 
-/// A session ended.
-pub(super) fn count(persona: Persona, record: &SessionRecord, progress: Progress) {
+/// A session ended; `recent` is [`super::Schedule::recently_satisfied`].
+pub(super) fn count(persona: Persona, record: &SessionRecord, progress: Progress, recent: Option<f64>) {
+    if let Some(share) = recent {
+        gauge!("openclaw_rollout_recent_satisfied_ratio", "persona" => persona.name()).set(share);
+    }
     sessions(persona, if record.first_satisfied { "yes" } else { "no" }).increment(1);
     correct(persona).increment(u64::from(record.first_correct));
     // Each complaint is about a reply; who leaves without one was content with the last.

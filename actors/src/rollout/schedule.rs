@@ -7,6 +7,9 @@ use openclaw_environments::persona::Persona;
 /// First replies in a row that must keep the rule before a persona counts as satisfied.
 pub const IN_A_ROW: usize = 3;
 
+/// Sessions that the learning curve looks back on.
+const RECENT: usize = 10;
+
 /// A session that broke off this often with its worker satisfied nobody: no session may end every worker.
 const MOST_TRIES: u32 = 3;
 
@@ -117,6 +120,15 @@ impl Schedule {
         track.progress
     }
 
+    /// Share of a persona's last ten sessions whose first reply kept its rule; none before the first has ended. By
+    /// sessions and not by time, so that it is the same curve however fast users talk.
+    pub fn recently_satisfied(&self, persona: Persona) -> Option<f64> {
+        let track = self.tracks.iter().find(|track| track.persona == persona)?;
+        let recent: Vec<bool> = track.satisfied.values().rev().take(RECENT).copied().collect();
+        let satisfied = recent.iter().filter(|satisfied| **satisfied).count();
+        (!recent.is_empty()).then(|| satisfied as f64 / recent.len() as f64)
+    }
+
     /// Every persona is satisfied or has given up.
     pub fn is_over(&self) -> bool {
         self.tracks.iter().all(|track| track.progress != Progress::Open)
@@ -146,6 +158,8 @@ mod tests {
         assert_eq!(end(5, true), Progress::Satisfied { sessions: 5 });
         assert!(schedule.is_over());
         assert_eq!(schedule.start(), None);
+        assert_eq!(schedule.recently_satisfied(Persona::Student), Some(0.8));
+        assert_eq!(schedule.recently_satisfied(Persona::Ta), None);
     }
 
     #[test]

@@ -201,6 +201,10 @@ pub const METRICS: &[Metric] = &[
         "openclaw_rollout_correct_first_replies_total",
         "First replies that solved the task, by persona.",
     ),
+    gauge(
+        "openclaw_rollout_recent_satisfied_ratio",
+        "Share of a persona's last ten sessions whose first reply kept its rule.",
+    ),
     counter(
         "openclaw_rollout_replies_total",
         "Replies that a persona remarked on, by persona and whether it was content.",
