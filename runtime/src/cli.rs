@@ -20,7 +20,8 @@ use crate::{
     pretrain::run::{self as pretrain, PretrainConfig},
     score::{self, ScoreArgs},
     sft::{self, SftArgs},
-    shell, stop, telemetry,
+    shell, stop,
+    telemetry::{self, LogFormat},
     topology::{Override, Topology, TopologyError, UnknownNode},
 };
 
@@ -157,6 +158,9 @@ struct LaunchArgs {
     /// Begins the run anew: renames what its folder holds to FOLDER.1, .2, ..; deletes nothing.
     #[arg(long)]
     fresh: bool,
+    /// How log lines look.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "OPENCLAW_LOG_FORMAT")]
+    log_format: LogFormat,
 }
 
 /// Runs the command line that this process was given.
@@ -193,7 +197,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 exit_when_satisfied: args.exit_when_satisfied,
                 fresh: args.fresh,
             };
-            telemetry::init_logging();
+            telemetry::init_logging(args.log_format);
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();
                 stop::stop_on_signals(handle)?;
@@ -213,14 +217,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => tokio_runtime()?.block_on(chat::run(args)),
         Command::Score(args) => score::run(args),
         Command::Sft(args) => {
-            telemetry::init_logging();
+            telemetry::init_logging(LogFormat::Text);
             let progress = sft::run(&args)?;
             writeln!(io::stdout(), "{}", sft::describe(&args.output, &progress))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Experiment { experiment } => {
-            telemetry::init_logging();
+            telemetry::init_logging(LogFormat::Text);
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();
                 stop::stop_on_signals(handle)?;
@@ -229,7 +233,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Pretrain { file } => {
-            telemetry::init_logging();
+            telemetry::init_logging(LogFormat::Text);
             pretrain::run(&PretrainConfig::from_file(&file)?, telemetry::on_terminal())?;
             Ok(ExitCode::SUCCESS)
         }

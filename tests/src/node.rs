@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
+    thread::JoinHandle,
 };
 
 use crate::binary;
@@ -25,6 +26,7 @@ pub struct Node {
     /// Where clients connect: `http://host:port/v1`.
     pub url: String,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Launch {
@@ -75,17 +77,17 @@ impl Launch {
         let (tell, told) = mpsc::channel();
         let kept = log.clone();
         // Read to the end, so that the process never waits for a reader.
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some((_, url)) = line.split_once("gateway=").filter(|_| line.contains("serving")) {
+                if let Some(url) = gateway(&line) {
                     // The receiver is gone once it knows.
-                    let _ = tell.send(url.trim().to_owned());
+                    let _ = tell.send(url);
                 }
                 kept.lock().expect("nobody panics with it").push(line);
             }
         });
         match told.recv() {
-            Ok(url) => Ok(Node { child, url, log }),
+            Ok(url) => Ok(Node { child, url, log, reader: Some(reader) }),
             Err(_) => {
                 // Its standard error is closed: it has ended, or is about to.
                 let _ = child.wait();
@@ -93,6 +95,13 @@ impl Launch {
             }
         }
     }
+}
+
+/// The address in the log line, text or JSON, that says where the gateway serves.
+fn gateway(line: &str) -> Option<String> {
+    let (_, told) = line.split_once("gateway").filter(|_| line.contains("serving"))?;
+    let address = &told[told.find("http://")?..];
+    Some(address.split(['"', ' ']).next()?.to_owned())
 }
 
 impl Node {
@@ -124,6 +133,13 @@ impl Node {
     pub fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
         self.child.wait().expect("it ends")
+    }
+
+    /// Waits for its end; all that it wrote to standard error.
+    pub fn log_to_the_end(mut self) -> String {
+        self.child.wait().expect("it ends");
+        self.reader.take().expect("nobody else takes it").join().expect("the reader does not panic");
+        self.log()
     }
 
     /// Waits for its end.

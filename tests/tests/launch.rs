@@ -31,3 +31,26 @@ async fn a_launched_node_answers_and_ends_with_0_on_sigterm() {
     let resolved = std::fs::read_to_string(run.join("topology.toml")).expect("the resolved copy");
     assert!(resolved.contains("batch_samples = 1"), "{resolved}");
 }
+
+#[test]
+fn a_log_in_json_is_an_object_a_line_and_has_no_conversation_in_it() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let launch = Launch::new("configs/quickstart.toml", &dir.path().join("run"));
+    let options = ["--log-format=json", "--exit-when-satisfied"];
+    let node = options.iter().fold(launch, |launch, option| launch.option(option)).start();
+    let log = node.log_to_the_end();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["target"].is_string()), "{log}");
+    let served = lines.iter().find(|line| line["message"] == "serving").expect("it served");
+    assert!(served["level"] == "INFO" && served["gateway"].is_string(), "{served}");
+    assert!(
+        lines.iter().any(|line| line["message"] == "step completed" && line["loss"].is_number()),
+        "{log}"
+    );
+    for said in ["baskets", "Please", "Thank"] {
+        assert!(!log.contains(said), "{said:?} was said by somebody");
+    }
+}

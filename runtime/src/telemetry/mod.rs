@@ -26,16 +26,29 @@ pub fn on_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Sends log lines to stderr: short and coloured on a terminal, whole and plain elsewhere. `RUST_LOG` chooses
-/// which; without it, `info` and above. Calling it again changes nothing.
-pub fn init_logging() {
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Short and coloured on a terminal, whole and plain elsewhere.
+    #[default]
+    Text,
+    /// One JSON object a line: `timestamp`, `level`, `target`, `message`, and the fields beside them.
+    Json,
+}
+
+/// Sends log lines to stderr. `RUST_LOG` chooses which; without it, `info` and above. Calling it again changes
+/// nothing.
+pub fn init_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr);
     // An error means that a subscriber is there already, such as a test's.
-    let _ = if on_terminal() {
-        lines.compact().with_target(false).try_init()
-    } else {
-        lines.with_ansi(false).try_init()
+    let _ = match format {
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            lines.with_current_span(false).with_span_list(false).try_init()
+        }
+        LogFormat::Text if on_terminal() => lines.compact().with_target(false).try_init(),
+        LogFormat::Text => lines.with_ansi(false).try_init(),
     };
 }
 
