@@ -92,7 +92,7 @@ fn layout(capacity: usize) -> Layout {
 }
 
 /// The C++ compiler's name.
-fn compiler() -> String {
+pub(super) fn compiler() -> String {
     env::var("CXX").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "g++".into())
 }
 

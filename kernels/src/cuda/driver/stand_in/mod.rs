@@ -10,6 +10,7 @@ use std::{
 use crate::backend::Backend;
 use crate::cuda::{
     Cuda, Module, Nvrtc, Source,
+    driver::emulated,
     launch::{Arguments, Launch},
     libraries::VARIABLE,
     tests::emulated_or_skip,
@@ -26,7 +27,7 @@ fn build(folder: &Path) {
     fs::create_dir_all(folder).expect("a temporary folder");
     let source = folder.join("libraries.cpp");
     fs::write(&source, include_str!("libraries.cpp")).expect("a temporary folder can be written");
-    let compiler = env::var("CXX").unwrap_or_else(|_| "g++".into());
+    let compiler = emulated::compiler();
     let object = folder.join("libcuda.so.1");
     // One object that both names load, so that they share what they know of memory.
     for (object, name) in
