@@ -77,7 +77,7 @@ pub async fn run(
         port: port.clone(),
         stop: stop_handle.clone(),
     }));
-    let page = Page::new(wiring.comparison);
+    let page = Page::new(wiring.comparison, topology.actors.optimizer.batch_samples);
     wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), port, page));
     let mut watcher = Watcher::new(wiring.view);
     let (snapshots, shown) = watch::channel(watcher.snapshot());

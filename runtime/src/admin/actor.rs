@@ -38,7 +38,7 @@ impl PortAddress {
     }
 }
 
-/// The child `admin`: serves `operator` in the run's folder, and on `port` the page too. Token and port stay the same
+/// The child `admin`: serves `operator` and what `page` knows in the run's folder, and on `port` the page itself too. Token and port stay the same
 /// through its restarts.
 pub fn child<O: Operator>(operator: Arc<O>, run_dir: PathBuf, port: PortAddress, page: Page) -> ChildSpec {
     let arguments = AdminArguments { operator, run_dir, port, token: Token::random(), page };
@@ -86,12 +86,9 @@ impl<O: Operator> Actor for AdminActor<O> {
     ) -> Result<Option<AdminServer>, ActorProcessingErr> {
         let AdminArguments { operator, run_dir, port: PortAddress { wanted, bound }, token, page } =
             arguments;
-        let port = wanted.map(|wanted| Port {
-            address: bound.get().copied().unwrap_or(wanted),
-            token: &token,
-            page: Some(page),
-        });
-        let server = AdminServer::start(operator, &run_dir, port).await?;
+        let port =
+            wanted.map(|wanted| Port { address: bound.get().copied().unwrap_or(wanted), token: &token });
+        let server = AdminServer::start(operator, Some(page), &run_dir, port).await?;
         if let Some(address) = server.address {
             bound.get_or_init(|| address);
             let (page, token) = (page::url(address), run_dir.join(TOKEN_FILE));

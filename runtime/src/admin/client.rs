@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -118,33 +118,54 @@ impl AdminClient {
     /// Has it done.
     pub async fn operate(&self, command: Command) -> Result<Done, ClientError> {
         let (verb, body) = command.into_request();
-        self.ask(Method::POST, &verb, Some(body), COMMAND_DEADLINE).await
+        self.ask(self.request(Method::POST, &verb).json(&body).timeout(COMMAND_DEADLINE)).await
+    }
+
+    /// What the page shows at `path`, such as `session?id=x`; nothing while it is as it was at `moment`, which moves on.
+    pub async fn page<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        moment: &mut Option<String>,
+    ) -> Result<Option<T>, ClientError> {
+        let mut request = self.request(Method::GET, &format!("page/{path}")).timeout(LOOK_DEADLINE);
+        if let Some(moment) = moment {
+            request = request.header(header::IF_NONE_MATCH, moment.as_str());
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());
+        let now = etag.map(str::to_owned);
+        let shown = self.read(response).await?;
+        *moment = now;
+        Ok(Some(shown))
     }
 
     async fn look<T: DeserializeOwned>(&self, what: &str) -> Result<T, ClientError> {
-        self.ask(Method::GET, what, None, LOOK_DEADLINE).await
+        self.ask(self.request(Method::GET, what).timeout(LOOK_DEADLINE)).await
     }
 
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-        deadline: Duration,
-    ) -> Result<T, ClientError> {
-        let socket = || self.run_dir.join(SOCKET_FILE);
-        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
-            socket: socket(),
-            // Its address is made up.
+    /// Its address is made up.
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("http://node/{path}"))
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        self.read(request.send().await.map_err(|error| self.unreachable(error))?).await
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> ClientError {
+        ClientError::Unreachable {
+            socket: self.run_dir.join(SOCKET_FILE),
             source: error.without_url().into(),
-        };
-        let mut request = self.http.request(method, format!("http://node/{path}")).timeout(deadline);
-        if let Some(body) = body {
-            request = request.json(&body);
         }
-        let response = request.send().await.map_err(unreachable)?;
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
+        let socket = || self.run_dir.join(SOCKET_FILE);
         let status = response.status();
-        let answer = response.text().await.map_err(unreachable)?;
+        let answer = response.text().await.map_err(|error| self.unreachable(error))?;
         let strange =
             |answer: String| ClientError::Strange { socket: socket(), status: status.as_u16(), answer };
         if status.is_success() {

@@ -20,9 +20,9 @@ use crate::{
     topology::did_you_mean,
 };
 
-/// Every verb, to whoever can connect.
-pub fn router<O: Operator>(operator: Arc<O>) -> Router {
-    Router::new()
+/// Every verb and the page's data, to whoever can connect.
+pub fn router<O: Operator>(operator: Arc<O>, page: Option<Page>) -> Router {
+    let verbs = Router::new()
         .route("/status", get(async |State(operator): State<Arc<O>>| operator.status().await.map(Json)))
         .route("/dead", get(async |State(operator): State<Arc<O>>| operator.dead().await.map(Json)))
         .route(
@@ -41,13 +41,13 @@ pub fn router<O: Operator>(operator: Arc<O>) -> Router {
         .method_not_allowed_fallback(async || {
             Refusal::new(RefusalKind::Usage, "GET status, dead, versions or audit; POST everything else")
         })
-        .with_state(operator)
+        .with_state(operator);
+    verbs.merge(page.map(page::router).unwrap_or_default())
 }
 
-/// The same and the page's data to whoever sends the token, and the page itself to everyone.
-pub fn on_port(verbs: Router, page: Option<Page>, token: ApiKey) -> Router {
-    let data = page.map(page::router).unwrap_or_default();
-    let private = verbs.merge(data).layer(middleware::from_fn_with_state(Arc::new(token), require_token));
+/// The same to whoever sends the token, and the page itself to everyone.
+pub fn on_port(private: Router, token: ApiKey) -> Router {
+    let private = private.layer(middleware::from_fn_with_state(Arc::new(token), require_token));
     page::guarded(private.merge(page::assets()))
 }
 

@@ -1,4 +1,4 @@
-//! Serves the verbs: on the socket always, on a loopback port where the topology names one.
+//! Serves the verbs and the page's data: on the socket always, on a loopback port where the topology names one.
 
 use std::{
     fs::{self, OpenOptions},
@@ -97,8 +97,6 @@ pub struct Port<'a> {
     pub address: SocketAddr,
     /// What it asks for.
     pub token: &'a Token,
-    /// What a browser is shown beside the verbs.
-    pub page: Option<Page>,
 }
 
 /// A server; its files go with [`AdminServer::stop`].
@@ -112,9 +110,10 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Serves `operator` in the run's folder, and on `port` to who has its token.
+    /// Serves `operator` and the data of `page` in the run's folder, and on `port` to who has its token.
     pub async fn start(
         operator: Arc<impl Operator>,
+        page: Option<Page>,
         run_dir: &Path,
         port: Option<Port<'_>>,
     ) -> Result<Self, ServeError> {
@@ -125,13 +124,13 @@ impl AdminServer {
         }
         let (stop, stopped) = stop_flag();
         let mut server = Self { address: None, files: Vec::new(), stop, serving: Vec::new() };
-        let router = routes::router(operator);
-        if let Some(Port { address, token, page }) = port {
+        let router = routes::router(operator, page);
+        if let Some(Port { address, token }) = port {
             let failed = |source| ServeError::Listen { address, source };
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             server.address = Some(listener.local_addr().map_err(failed)?);
             server.files.push(token.write(run_dir)?);
-            let router = routes::on_port(router.clone(), page, token.key.clone());
+            let router = routes::on_port(router.clone(), token.key.clone());
             server.serve(listener, router, stopped.clone());
         }
         let listener = socket::bind(run_dir).and_then(UnixListener::from_std).map_err(failed)?;

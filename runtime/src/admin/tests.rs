@@ -68,8 +68,8 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let operator = Arc::new(Notebook::default());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = Port { address: any, token: &Token::random(), page: None };
-        let server = AdminServer::start(operator.clone(), dir.path(), Some(port)).await.unwrap();
+        let port = Port { address: any, token: &Token::random() };
+        let server = AdminServer::start(operator.clone(), None, dir.path(), Some(port)).await.unwrap();
         Self { dir, operator, server }
     }
 
@@ -186,7 +186,7 @@ async fn the_port_is_for_whoever_holds_the_token() {
 #[tokio::test]
 async fn one_node_has_the_folder_and_leaves_it_empty() {
     let house = House::open().await;
-    let second = AdminServer::start(house.operator.clone(), house.dir.path(), None).await.unwrap_err();
+    let second = AdminServer::start(house.operator.clone(), None, house.dir.path(), None).await.unwrap_err();
     assert!(matches!(second, ServeError::Running { .. }), "{second}");
     house.client().status().await.expect("the first is not disturbed");
     house.server.stop().await;
@@ -200,7 +200,7 @@ async fn a_run_folder_with_a_long_name_is_served_too() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("r".repeat(200));
     fs::create_dir(&run).unwrap();
-    let server = AdminServer::start(Arc::new(Notebook::default()), &run, None).await.unwrap();
+    let server = AdminServer::start(Arc::new(Notebook::default()), None, &run, None).await.unwrap();
     assert_eq!(AdminClient::connect(&run).unwrap().status().await.unwrap().run, "notes");
     server.stop().await;
     assert_eq!(fs::read_dir(&run).unwrap().count(), 0);

@@ -1,8 +1,8 @@
 //! The page: what a person sees of a run in a browser. Conversations with what was made of each turn, the learning
 //! curve, the versions, and what two of them answer to the same prompt.
 //!
-//! `assets` is what the browser runs, public because there is nothing in it; `routes` is the data, for whoever holds
-//! the operator's token; `story`, `tokens`, `fate` and `learning` are its shapes; `comparison` has two versions answer.
+//! `assets` is what the browser runs, public because there is nothing in it; `routes` is the data, for the run's owner
+//! on the socket and whoever holds the operator's token on the port; `story`, `tokens`, `fate` and `learning` are its shapes; `comparison` has two versions answer.
 
 mod assets;
 mod comparison;
@@ -37,6 +37,8 @@ pub struct Page {
     text: EngineText,
     rollback: Rollback,
     comparison: Arc<Comparison>,
+    /// Samples of a full batch.
+    batch_samples: usize,
     /// Judged replies that were read already.
     replies: Arc<Mutex<BTreeMap<u64, ReplyRow>>>,
     /// Tells the answers of this process from those of another.
@@ -44,14 +46,15 @@ pub struct Page {
 }
 
 impl Page {
-    /// Of the run that `comparison` asks versions of.
-    pub fn new(comparison: Comparison) -> Self {
+    /// Of the run that `comparison` asks versions of, which learns from `batch_samples` at once.
+    pub fn new(comparison: Comparison, batch_samples: usize) -> Self {
         let rollback = comparison.rollback.clone();
         Self {
             journal: rollback.journal.clone(),
             text: comparison.text.clone(),
             rollback,
             comparison: Arc::new(comparison),
+            batch_samples,
             replies: Arc::default(),
             process: rand::random(),
         }

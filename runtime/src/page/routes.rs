@@ -1,17 +1,19 @@
-//! The page's data as JSON, for whoever sends the operator's token.
+//! The page's data as JSON, for the run's owner and for whoever sends the operator's token.
 //!
 //! | route | parameters | answer |
 //! |---|---|---|
 //! | `GET /page/sessions` | `before` (a place), `limit` (25, at most 100) | `{sessions: [..], next, totals}`, newest first |
-//! | `GET /page/session` | `id`, `after` (a place), `limit` (20, at most 50) | `{session, turns: [..], next}`, oldest first |
-//! | `GET /page/turn` | `id` | one turn, with up to 8192 of its tokens (in a session: 512) |
+//! | `GET /page/session` | `id`, `after` (a place), `limit` (20, at most 50), `tokens` (512) | `{session, turns: [..], next, batch}`, oldest first |
+//! | `GET /page/turn` | `id`, `tokens` (8192) | one turn |
 //! | `GET /page/learning` | | `{replies, versions, steps, most_replies, most_steps}` |
 //! | `GET /page/versions` | `skip`, `limit` (50, at most 200) | `{current, total, versions: [..]}`, newest first |
 //! | `POST /page/compare` | `{turn or prompt, old, new}` | `{asked, prompt_tokens, recorded, old, new}` |
 //!
-//! `next` is the place that a further page starts at, or null. A text is `{text, chars}`: `chars` is its whole length,
-//! more than `text` has where it was cut. Log-probabilities are in nats; what is missing or not finite is null. Keys
-//! are added and never renamed. An error is `{"error": {kind, message}}`, as for the operator's verbs.
+//! `next` is the place that a further page starts at, or null. `tokens` is how many of a turn's tokens are shown, at most
+//! as many as without it. `batch` is `{ready, of}`: samples that wait for a batch, and those of a full one. A text is
+//! `{text, chars}`: `chars` is its whole length, more than `text` has where it was cut. Log-probabilities are in nats;
+//! what is missing or not finite is null. Keys are added and never renamed. An error is `{"error": {kind, message}}`,
+//! as for the operator's verbs.
 //!
 //! Looks answer 304 to an `If-None-Match` while nothing in the journal has moved, without reading it.
 
@@ -63,11 +65,16 @@ struct Span {
     after: Option<u64>,
     skip: Option<usize>,
     limit: Option<usize>,
+    tokens: Option<usize>,
 }
 
 impl Span {
     fn limit(&self, usual: usize, most: usize) -> usize {
         self.limit.unwrap_or(usual).clamp(1, most)
+    }
+
+    fn tokens(&self, most: usize) -> usize {
+        self.tokens.unwrap_or(most).min(most)
     }
 
     fn id(&self) -> Result<&str, Refusal> {
@@ -87,6 +94,16 @@ struct Session {
     session: String,
     turns: Vec<Shown>,
     next: Option<u64>,
+    batch: Batch,
+}
+
+/// How far the next batch is.
+#[derive(Serialize)]
+struct Batch {
+    /// Samples that wait for it.
+    ready: u64,
+    /// Samples of a full one.
+    of: usize,
 }
 
 async fn sessions(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<Sessions>, Refusal> {
@@ -108,15 +125,17 @@ async fn session(State(page): State<Page>, Query(span): Query<Span>) -> Result<J
     let is_more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| is_more).map(|row| row.place);
-    let turns = rows.into_iter().map(|row| Shown::new(row, &page.text.tokenizer, SESSION_TOKENS)).collect();
-    Ok(Json(Session { session: id.to_owned(), turns, next }))
+    let tokens = span.tokens(SESSION_TOKENS);
+    let turns = rows.into_iter().map(|row| Shown::new(row, &page.text.tokenizer, tokens)).collect();
+    let batch = Batch { ready: page.journal.backlog().borrow().ready, of: page.batch_samples };
+    Ok(Json(Session { session: id.to_owned(), turns, next, batch }))
 }
 
 async fn turn(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<TurnView>, Refusal> {
     let id = span.id()?;
     let story = page.journal.story(&TurnId(id.into())).await?;
     let story = story.ok_or_else(|| Refusal::new(RefusalKind::Unknown, format!("no turn `{id}`")))?;
-    Ok(Json(TurnView::new(&story, &page.text.tokenizer, TURN_TOKENS)))
+    Ok(Json(TurnView::new(&story, &page.text.tokenizer, span.tokens(TURN_TOKENS))))
 }
 
 async fn learning(State(page): State<Page>) -> Result<Json<Learning>, Refusal> {

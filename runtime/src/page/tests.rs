@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    admin::{AdminServer, Command, Port, TOKEN_FILE, Token, tests::Notebook},
+    admin::{AdminClient, AdminServer, Command, Port, TOKEN_FILE, Token, tests::Notebook},
     loaded_model::LoadedModel,
     page::tokens::Tokens,
 };
@@ -47,10 +47,11 @@ impl House {
             journal: journal.clone(),
         };
         let build = model.serving(512, 1024, 1, "page");
-        let page = Page::new(Comparison::new(rollback, model.text.clone(), build));
+        let page = Page::new(Comparison::new(rollback, model.text.clone(), build), 8);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = Port { address: any, token: &Token::random(), page: Some(page) };
-        let server = AdminServer::start(Arc::new(Notebook::default()), dir.path(), Some(port)).await;
+        let port = Port { address: any, token: &Token::random() };
+        let server =
+            AdminServer::start(Arc::new(Notebook::default()), Some(page), dir.path(), Some(port)).await;
         let server = server.expect("a port is free");
         Self { dir, server, journal, text: model.text, http: reqwest::Client::new() }
     }
@@ -267,6 +268,10 @@ async fn a_turn_tells_its_whole_story() {
     assert_eq!((&taught["teacher"][1], &taught["mean_gap"]), (&json!(-1.5), &json!(-1.0)));
     assert_eq!(taught["wanted"][0][1], json!(-0.25));
     assert_eq!(shown["turns"][1]["fate"]["words"], "waiting for what follows it");
+    assert_eq!(shown["batch"], json!({"ready": 0, "of": 8}));
+    let brief = house.seen("/page/session?id=s&tokens=0").await;
+    let (brief, total) = (&brief["turns"][0]["tokens"], &turn["tokens"]["total"]);
+    assert!(brief["text"] == json!([]) && brief["total"] == *total, "{brief}");
     let alone = house.seen("/page/turn?id=s-1").await;
     assert_eq!(&alone, turn);
 
@@ -361,6 +366,22 @@ async fn a_look_is_unchanged_until_the_journal_moves() {
     house.answered("s", 2).await;
     let (status, later) = look(Some(&mark)).await;
     assert!(status == 200 && later != mark, "{status} {later}");
+}
+
+#[tokio::test]
+async fn the_runs_owner_needs_no_token_on_the_socket() {
+    let house = House::open().await;
+    let client = AdminClient::connect(house.dir.path()).expect("it serves");
+    let mut moment = None;
+    let unknown = client.page::<Value>("session?id=s", &mut moment).await.expect_err("nothing is said yet");
+    assert!(unknown.to_string().contains("no session `s`") && moment.is_none(), "{unknown} {moment:?}");
+    house.trained("s").await;
+    let mut look =
+        async || client.page::<Value>("session?id=s&tokens=0", &mut moment).await.expect("it answers");
+    assert_eq!(look().await.expect("it is new")["turns"][0]["fate"]["state"], "trained");
+    assert_eq!(look().await, None);
+    house.answered("s", 2).await;
+    assert_eq!(look().await.expect("it is new")["turns"][1]["fate"]["state"], "waiting");
 }
 
 #[tokio::test]
