@@ -95,8 +95,8 @@ enum Command {
         #[arg(long = "set", value_name = "KEY=VALUE", requires = "file")]
         overrides: Vec<Override>,
     },
-    /// Talks to a running gateway from the terminal.
-    #[command(after_help = chat::EXAMPLES)]
+    /// Talks to the policy from the terminal, and shows what it learns from that.
+    #[command(after_help = chat::examples())]
     Chat(ChatArgs),
     /// Prints the log-probs of given tokens or text under a checkpoint.
     #[command(after_help = score::EXAMPLES)]

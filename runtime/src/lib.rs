@@ -12,6 +12,7 @@ mod measures;
 mod operate;
 pub mod page;
 pub mod pretrain;
+mod printable;
 pub mod progress;
 mod run_dir;
 pub mod score;

@@ -7,7 +7,7 @@ use rusqlite::{
     ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::turn::{NextState, SessionId, TeacherSignal, Turn, TurnId, TurnKind, Verdict};
 
@@ -187,7 +187,7 @@ pub enum Recorded {
 }
 
 /// Where a turn stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnState {
     /// Answered, and never trained on.

@@ -1,5 +1,7 @@
 //! Aligned columns, and text cut to fit into one.
 
+use crate::printable::printable;
+
 /// A column's heading and side.
 pub enum Column {
     /// Text.
@@ -33,9 +35,9 @@ pub fn lines<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> Vec
     [&heading].into_iter().chain(rows).map(line).collect()
 }
 
-/// `text` on one line of at most `most` characters.
+/// `text` on one line of at most `most` characters, none of which a terminal obeys.
 pub fn short(text: &str, most: usize) -> String {
-    let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut words = printable(text).split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = words.char_indices().nth(most) {
         words.truncate(end);
         words.push('…');
@@ -59,5 +61,6 @@ mod tests {
     fn long_text_is_cut_between_characters() {
         assert_eq!(short("a\n  bé c", 4), "a bé…");
         assert_eq!(short("a b", 3), "a b");
+        assert_eq!(short("a\x1b[2J", 9), "a�[2J");
     }
 }

@@ -1,6 +1,6 @@
 //! The operator's verbs on the command line: each asks the running node over its socket and prints the answer.
 
-mod columns;
+pub(crate) mod columns;
 mod lists;
 mod table;
 mod target;
@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use self::target::NodeArgs;
+pub(crate) use self::target::NodeArgs;
 use crate::{
     admin::{AdminClient, ClientError, Command, Refusal, RefusalKind, TOKEN_FILE},
     cli::{EXIT_FAILED, EXIT_NO_NODE, EXIT_NOT_POSSIBLE, EXIT_UNKNOWN, EXIT_USAGE},
@@ -353,7 +353,7 @@ fn print<T: Serialize + ?Sized>(
 }
 
 /// Whether someone sees colours, and wants to.
-fn colours() -> bool {
+pub(crate) fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

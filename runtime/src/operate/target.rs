@@ -62,13 +62,31 @@ impl NodeArgs {
         };
         Ok(AdminClient::connect(&dir)?)
     }
+
+    /// Speaks to each node that may be meant.
+    pub fn connect_all(&self) -> Vec<AdminClient> {
+        let dirs = match &self.run {
+            Some(dir) => vec![dir.clone()],
+            None => running(Path::new(RUNS)).unwrap_or_default(),
+        };
+        dirs.iter().filter_map(|dir| AdminClient::connect(dir).ok()).collect()
+    }
 }
 
 fn the_only_one(runs: &Path) -> Result<PathBuf, TargetError> {
+    let mut dirs = running(runs)?;
+    match dirs.len() {
+        0 => Err(TargetError::None { runs: runs.to_owned() }),
+        1 => Ok(dirs.swap_remove(0)),
+        _ => Err(TargetError::Several { dirs }),
+    }
+}
+
+fn running(runs: &Path) -> Result<Vec<PathBuf>, TargetError> {
     let entries = match std::fs::read_dir(runs) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(TargetError::None { runs: runs.to_owned() });
+            return Ok(Vec::new());
         }
         Err(source) => return Err(TargetError::Look { runs: runs.to_owned(), source }),
     };
@@ -79,11 +97,7 @@ fn the_only_one(runs: &Path) -> Result<PathBuf, TargetError> {
         .filter(|dir| dir.join(SOCKET_FILE).exists() && is_live(dir).unwrap_or(true))
         .collect();
     dirs.sort();
-    match dirs.len() {
-        0 => Err(TargetError::None { runs: runs.to_owned() }),
-        1 => Ok(dirs.swap_remove(0)),
-        _ => Err(TargetError::Several { dirs }),
-    }
+    Ok(dirs)
 }
 
 /// Whether this is the news that no node could be spoken to.
