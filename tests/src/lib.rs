@@ -6,6 +6,7 @@ mod hosted;
 mod ledger;
 mod node;
 mod prometheus;
+mod terminal;
 
 use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 
@@ -16,6 +17,7 @@ pub use hosted::{HostedNode, stream};
 pub use ledger::Ledger;
 pub use node::{Launch, Node};
 pub use prometheus::{Prometheus, has_prometheus, promtool};
+pub use terminal::Terminal;
 
 /// What a test waits for comes long before, or not at all.
 const PATIENCE: Duration = Duration::from_secs(60);
