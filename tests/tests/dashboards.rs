@@ -8,6 +8,7 @@ use openclaw_tests::{
     dashboard::{self, Dashboard, Expression, series_names},
     eventually, has_prometheus, promtool,
 };
+use serde_json::Value;
 
 /// More would be a label that is not bounded.
 const MOST_SERIES: usize = 2000;
@@ -73,6 +74,29 @@ fn dashboards_are_whole() {
                 overlap.map(|panel| &panel.title)
             );
         }
+    }
+}
+
+#[test]
+fn grafanas_own_schema_takes_every_dashboard_and_refuses_a_mistyped_key() {
+    let mut compiler = boon::Compiler::new();
+    let text = include_str!("../data/grafana-dashboard.schema.json");
+    let schema = serde_json::from_str(text).expect("the schema is JSON");
+    compiler.add_resource("grafana.json", schema).expect("it can be added");
+    let mut schemas = boon::Schemas::new();
+    let classic = compiler.compile("grafana.json", &mut schemas).expect("it is a schema");
+    for (name, _) in Dashboard::all() {
+        let mut board: Value =
+            serde_json::from_str(&shipped(&format!("grafana/{name}.json"))).expect("it is JSON");
+        for mark in board["annotations"]["list"].as_array_mut().expect("a list") {
+            // The schema knows the marks of Grafana itself alone; these keys are the Prometheus data source's.
+            mark.as_object_mut()
+                .expect("an object")
+                .retain(|key, _| !["expr", "titleFormat"].contains(&&**key));
+        }
+        schemas.validate(&board, classic).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        board["panles"] = board["panels"].clone();
+        assert!(schemas.validate(&board, classic).is_err(), "{name}");
     }
 }
 
