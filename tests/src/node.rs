@@ -17,6 +17,7 @@ pub struct Launch {
     run_dir: PathBuf,
     sets: Vec<String>,
     options: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// A process that serves. Killed when dropped.
@@ -32,8 +33,13 @@ pub struct Node {
 impl Launch {
     /// `file` is relative to the root of the tree; everything the run writes goes to `run_dir`, and ports are free ones.
     pub fn new(file: &str, run_dir: &Path) -> Self {
-        let launch =
-            Self { file: file.into(), run_dir: run_dir.into(), sets: Vec::new(), options: Vec::new() };
+        let launch = Self {
+            file: file.into(),
+            run_dir: run_dir.into(),
+            sets: Vec::new(),
+            options: Vec::new(),
+            variables: Vec::new(),
+        };
         launch
             .set(&format!("run.dir={}", run_dir.display()))
             .set("actors.gateway.listen=127.0.0.1:0")
@@ -53,6 +59,12 @@ impl Launch {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
     /// Where the run writes.
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
@@ -68,6 +80,7 @@ impl Launch {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut command = Command::new(binary());
         command.current_dir(root).env_remove("RUST_LOG").args(["launch", &self.file]).args(&self.options);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         for set in &self.sets {
             command.args(["--set", set]);
         }

@@ -1,6 +1,6 @@
 //! What is recorded of a run, and what is read back.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use openclaw_model::StepReport;
 use rusqlite::{
@@ -139,6 +139,32 @@ pub enum Record {
         /// What came of it.
         outcome: String,
     },
+}
+
+/// What happened, and to which: fit for a log, which nothing of a conversation may reach.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TurnCompleted { turn, .. } => write!(f, "turn {} completed", turn.id),
+            Self::NextStateSeen { turn, .. } => write!(f, "turn {turn} followed"),
+            Self::Judged { turn, .. } => write!(f, "turn {turn} judged"),
+            Self::Taught { turn, .. } => write!(f, "turn {turn} taught"),
+            Self::TurnDropped { turn, reason } => write!(f, "turn {turn} dropped: {reason}"),
+            Self::TurnDied { turn, inbox, attempts } => {
+                write!(f, "turn {turn} given up by {inbox} after {attempts} attempts")
+            }
+            Self::TurnRetried { turn } => write!(f, "turn {turn} retried"),
+            Self::BatchLeased { step, turns } => write!(f, "{} turns leased by step {step}", turns.len()),
+            Self::StepCompleted(commit) => write!(f, "step {} made version {}", commit.step, commit.version),
+            Self::VersionKept { version, .. } => write!(f, "version {version} kept"),
+            Self::VersionRestored { version, base } => write!(f, "version {version} restored from {base}"),
+            Self::VersionsUndone { versions, to } => write!(f, "versions {versions:?} undone to {to}"),
+            Self::StepWithheld { step, .. } => write!(f, "step {step} withheld"),
+            Self::VersionPublished { version } => write!(f, "version {version} published"),
+            Self::RolledBack { from, to } => write!(f, "rolled back from version {from} to {to}"),
+            Self::Operated { verb, target, .. } => write!(f, "operated: {verb} {target}"),
+        }
+    }
 }
 
 /// A step that was applied.

@@ -344,7 +344,7 @@ impl Writer {
                 }
                 // Dropping the savepoint takes back what it had changed.
                 Err(error) if error.trouble() == Trouble::OfRecord => {
-                    error!(error = error.line(), record = ?item.lease.record, "a record is refused");
+                    error!(error = error.line(), record = %item.lease.record, "a record is refused");
                     metrics::counter!("openclaw_journal_errors_total", "reason" => "record").increment(1);
                     outcomes.push((item, Err(error)));
                 }
