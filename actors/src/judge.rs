@@ -11,7 +11,7 @@ use futures::future::join_all;
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, SamplingParams};
 use serde_json::{Map, json};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tracing::{Span, debug, debug_span, field::Empty, warn};
 
 use crate::{
     chat_client::{ChatClient, ChatRequest},
@@ -90,6 +90,10 @@ impl Work for Judge {
     type Message = Evaluate;
     const ROLE: &'static str = "judge";
 
+    fn span(message: &Evaluate) -> Span {
+        debug_span!("judge", turn = %message.turn.id, reward = Empty, votes = Empty, hints = Empty)
+    }
+
     async fn handle(&self, lease: Lease<Evaluate>) {
         fault::point("judge.before");
         let Evaluate { turn, next_state } = &*lease;
@@ -166,6 +170,9 @@ impl Judge {
         let Opinion { verdict, answers, hints, hint_answers } = opinion;
         self.recent.remember(&turn.session, turn.index, verdict.reward);
         let teach = self.teaches && !hints.is_empty();
+        let span = Span::current();
+        span.record("reward", verdict.reward);
+        span.record("votes", verdict.votes.len()).record("hints", hints.len());
         let turn = turn.id.clone();
         self.journal.record(Record::Judged { turn, verdict, answers, hints, hint_answers, teach }).await
     }

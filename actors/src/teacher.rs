@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use openclaw_model::{ScoreRequest, Scored};
 use serde_json::Value;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{Span, debug_span, field::Empty, warn};
 
 use crate::{
     conversation,
@@ -63,6 +63,10 @@ impl Work for Teacher {
     type Message = Judged;
     const ROLE: &'static str = "teacher";
 
+    fn span(message: &Judged) -> Span {
+        debug_span!("teach", turn = %message.turn.id, hints = message.hints.len(), tokens = Empty)
+    }
+
     async fn handle(&self, lease: Lease<Judged>) {
         fault::point("teacher.before");
         let started = Instant::now();
@@ -110,6 +114,7 @@ impl Teacher {
         }
         let gap = metrics::histogram!("openclaw_teacher_gap_nats");
         if let Some(signal) = &sample.teacher {
+            Span::current().record("tokens", signal.logprobs.len());
             let pairs = signal.logprobs.iter().zip(&signal.old_logprobs);
             pairs.for_each(|(teacher, student)| gap.record(f64::from(teacher - student)));
         }

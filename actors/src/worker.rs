@@ -9,7 +9,7 @@ use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
-use tracing::error;
+use tracing::{Instrument, Span, error};
 
 use crate::inbox::{Inbox, Lease};
 
@@ -20,6 +20,11 @@ pub trait Work: Send + Sync + 'static {
 
     /// Role for logs and metrics: `judge`, `teacher`, ..
     const ROLE: &'static str;
+
+    /// What the work on a message is told of as, in logs and traces.
+    fn span(_: &Self::Message) -> Span {
+        Span::none()
+    }
 
     /// Does the work, then acks. A lease dropped un-acked is redelivered.
     fn handle(&self, lease: Lease<Self::Message>) -> impl Future<Output = ()> + Send;
@@ -140,8 +145,8 @@ async fn work_through<W: Work>(
                 }
             }
             lease = inbox.lease(), if leasing && running.len() < concurrency.max(1) => {
-                let work = work.clone();
-                running.spawn(async move { work.handle(lease).await });
+                let (work, span) = (work.clone(), W::span(&lease));
+                running.spawn(async move { work.handle(lease).await }.instrument(span));
             }
         }
         report.send_replace(running.len());

@@ -17,7 +17,7 @@ use axum::{
 use futures::StreamExt;
 use openclaw_model::{GenerateRequest, ParserConfig, SamplingParams, normalize_messages};
 use serde_json::{Map, Value, json};
-use tracing::warn;
+use tracing::{Span, debug_span, field::Empty, warn};
 
 use super::{
     Shared,
@@ -40,6 +40,21 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The handler.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
     let received = Instant::now();
+    let span = debug_span!(
+        "chat",
+        turn = Empty,
+        session = Empty,
+        kind = Empty,
+        model = Empty,
+        temperature = Empty,
+        prompt_tokens = Empty,
+        completion_tokens = Empty,
+        cached_tokens = Empty,
+        first_token_secs = Empty,
+        version = Empty,
+        finish_reason = Empty,
+        traceparent = Empty,
+    );
     let (parts, body) = request.into_parts();
     let body = read_body(&parts.headers, body, shared.config.max_body_bytes).await?;
     let (chat, fields) = ChatRequest::parse(&body)?;
@@ -51,6 +66,7 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
     let arrival = shared.sessions.arrive(arrived).await;
     let kind = if arrival.kind == TurnKind::Main { "main" } else { "side" };
     metrics::counter!("openclaw_gateway_turns_total", "kind" => kind).increment(1);
+    span.record("kind", kind);
 
     let place = shared.admission.admit().await?;
     let prompt = render(&shared, &chat).await?;
@@ -77,8 +93,10 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         prompt,
         generate,
         received,
+        span,
         _place: place,
     };
+    answer.tell_of(&parts.headers);
     if answer.chat.stream { stream::respond(answer).await } else { whole(answer).await }
 }
 
@@ -99,6 +117,7 @@ pub struct Answer {
     prompt: Prompt,
     generate: GenerateRequest,
     received: Instant,
+    span: Span,
     _place: Admitted,
 }
 
@@ -125,12 +144,26 @@ impl Answer {
         Draft::new(self.prompt.parser, self.chat.logprobs)
     }
 
+    /// Tells its span what is known before the first token.
+    fn tell_of(&self, headers: &HeaderMap) {
+        let (id, session) =
+            (tracing::field::display(&self.id), tracing::field::display(&self.arrival.session));
+        self.span.record("turn", id).record("session", session);
+        self.span.record("model", &*self.model);
+        self.span.record("temperature", f64::from(self.generate.sampling.temperature));
+        self.span.record("prompt_tokens", self.prompt.ids.len());
+        if let Some(caller) = headers.get("traceparent").and_then(|value| value.to_str().ok()) {
+            self.span.record("traceparent", caller);
+        }
+    }
+
     /// Begins to draw and waits for the first token.
     pub async fn begin(&self) -> Result<Generation, ApiError> {
         let session = &self.arrival.session;
         let generation = Generation::begin(self.shared.clone(), session, self.generate.clone()).await?;
         let waited = self.received.elapsed().as_secs_f64();
         metrics::histogram!("openclaw_gateway_time_to_first_token_seconds").record(waited);
+        self.span.record("first_token_secs", waited);
         Ok(generation)
     }
 
@@ -138,6 +171,8 @@ impl Answer {
     pub async fn complete(self, draft: Draft, ending: Ending) -> Result<Completed, ApiError> {
         let prompt_tokens = self.prompt.ids.len();
         let completion_tokens = draft.tokens();
+        self.span.record("version", ending.policy_version).record("completion_tokens", completion_tokens);
+        self.span.record("cached_tokens", ending.cached_tokens);
         let completed = Completed {
             message: draft.message(),
             finish_reason: draft.finish_reason(ending.reason),
@@ -148,6 +183,7 @@ impl Answer {
                 "prompt_tokens_details": {"cached_tokens": ending.cached_tokens},
             }),
         };
+        self.span.record("finish_reason", completed.finish_reason);
         let completion = draft.into_completion(
             self.prompt.ids,
             ending.policy_version,

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use openclaw_kernels::KernelError;
 use openclaw_model::{CheckpointError, StepReport, Trainer, TrainerState, Weights, fingerprint};
 use tokio::runtime::Handle;
-use tracing::{debug, error, info, warn};
+use tracing::{Span, debug, debug_span, error, field::Empty, info, warn};
 
 use super::{OptimizerArguments, batch, thread::TrainingEnded};
 use crate::{
@@ -126,12 +126,26 @@ impl Learner {
         }
         fault::point("optimizer.before_step");
         let step = self.step + 1;
+        let samples = batch.leases.len();
+        let span = |lease: &Lease<Sample>| debug_span!("train", turn = %lease.turn.id, step, samples, version = Empty, withheld = Empty);
+        let spans: Vec<Span> = batch.leases.iter().map(span).collect();
         let (report, canary) = self.train(step, &batch)?;
         let tripped = self.arguments.config.breaker.check(&report, canary);
         fault::point("optimizer.after_step");
         match tripped {
-            Some(tripped) => self.withhold(report, tripped, batch.leases),
-            None => self.commit(report, batch.leases),
+            Some(tripped) => {
+                for span in &spans {
+                    span.record("withheld", tripped.what);
+                }
+                self.withhold(report, tripped, batch.leases)
+            }
+            None => {
+                self.commit(report, batch.leases)?;
+                for span in &spans {
+                    span.record("version", self.version);
+                }
+                Ok(())
+            }
         }
     }
 

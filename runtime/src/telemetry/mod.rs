@@ -2,6 +2,8 @@
 
 mod exporter;
 mod registry;
+#[cfg(feature = "otel")]
+mod traces;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -9,10 +11,12 @@ use std::{
 };
 
 use indicatif::MultiProgress;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use exporter::{ExporterError, serve_metrics};
 pub use registry::{Kind, METRICS, Metric};
+#[cfg(feature = "otel")]
+pub use traces::Traces;
 
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
 
@@ -36,20 +40,32 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends log lines to stderr. `RUST_LOG` chooses which; without it, `info` and above. Calling it again changes
-/// nothing.
+/// Sends log lines to stderr. `RUST_LOG` chooses which; without it, `info` and above. A build with the feature `otel`
+/// sends traces, too, where OpenTelemetry's variables say. Calling it again changes nothing.
 pub fn init_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr);
-    // An error means that a subscriber is there already, such as a test's.
-    let _ = match format {
+    let lines = tracing_subscriber::fmt::layer().with_writer(Stderr);
+    let lines = match format {
         LogFormat::Json => {
-            let lines = lines.json().flatten_event(true);
-            lines.with_current_span(false).with_span_list(false).try_init()
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
-        LogFormat::Text if on_terminal() => lines.compact().with_target(false).try_init(),
-        LogFormat::Text => lines.with_ansi(false).try_init(),
+        LogFormat::Text if on_terminal() => lines.compact().with_target(false).boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
     };
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(feature = "otel")]
+    let (traces, problem) = match Traces::from_env() {
+        Ok(traces) => (traces.map(Traces::layer), None),
+        Err(error) => (None, Some(error)),
+    };
+    #[cfg(feature = "otel")]
+    let subscriber = subscriber.with(traces);
+    // An error means that a subscriber is there already, such as a test's.
+    let _ = subscriber.try_init();
+    #[cfg(feature = "otel")]
+    if let Some(error) = problem {
+        tracing::error!(%error, "traces cannot be sent");
+    }
 }
 
 /// Writes whole lines above the bars.
