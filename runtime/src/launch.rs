@@ -12,7 +12,7 @@ use crate::{
     admin::{self, NodeArguments, NodeOperator, PortAddress, ServeError},
     doctor,
     page::Page,
-    progress::{self, PersonaProgress, ProgressSnapshot, RewardCounts},
+    progress::{self, PersonaProgress, ProgressSnapshot, RecentLoad, RewardCounts},
     run_dir,
     stop::{StopSignal, stop_flag},
     supervisor::Supervisor,
@@ -63,6 +63,9 @@ pub async fn run(
     info!(node = name, %metrics, topology = %resolved.display(), "launching {}", topology.run.name);
 
     let mut wiring = wiring::wire(&topology, node).await?;
+    let page = Page::new(wiring.comparison, topology.actors.optimizer.batch_samples);
+    let mut watcher = Watcher::new(wiring.view);
+    let (snapshots, shown) = watch::channel(watcher.snapshot());
     let (stop_handle, mut told_to_stop) = stop_flag();
     let port = PortAddress::new(node.admin);
     let operator = Arc::new(NodeOperator::new(NodeArguments {
@@ -70,17 +73,16 @@ pub async fn run(
         dir: dir.clone(),
         node: name.to_owned(),
         panel: wiring.panel,
-        journal: wiring.view.journal.clone(),
-        rollback: wiring.view.rollback.clone(),
-        training: wiring.view.training.clone(),
-        gateway: wiring.view.gateway.clone(),
+        journal: watcher.view.journal.clone(),
+        rollback: watcher.view.rollback.clone(),
+        training: watcher.view.training.clone(),
+        gateway: watcher.view.gateway.clone(),
+        progress: shown.clone(),
+        received: page.received(),
         port: port.clone(),
         stop: stop_handle.clone(),
     }));
-    let page = Page::new(wiring.comparison, topology.actors.optimizer.batch_samples);
     wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), port, page));
-    let mut watcher = Watcher::new(wiring.view);
-    let (snapshots, shown) = watch::channel(watcher.snapshot());
     let shown = tokio::spawn(progress::show(shown, observing));
     let supervisor = Supervisor::start(wiring.specs).await?;
     operator.supervised_by(supervisor.handle());
@@ -128,6 +130,7 @@ pub async fn run(
 /// Gathers what a person wants to see.
 struct Watcher {
     view: View,
+    recent: RecentLoad,
     personas: Vec<Heard>,
 }
 
@@ -148,7 +151,7 @@ impl Watcher {
             open: true,
         };
         let personas = view.personas.iter().map(heard).collect();
-        Self { view, personas }
+        Self { view, recent: RecentLoad::default(), personas }
     }
 
     async fn gateway_url(&mut self) -> String {
@@ -224,6 +227,8 @@ impl Watcher {
         self.view.rates.look();
         let totals = *self.view.journal.totals().borrow();
         let step = *self.view.steps.borrow();
+        let (tokens_per_sec, in_flight) = (self.view.rates.total(), *self.view.in_flight.borrow());
+        self.recent.look(tokens_per_sec, in_flight);
         ProgressSnapshot {
             sessions: totals.sessions,
             personas: self.personas.iter().map(|heard| heard.shown.clone()).collect(),
@@ -234,8 +239,9 @@ impl Watcher {
             },
             hints: totals.hinted,
             policy_version: self.view.versions.number(),
-            tokens_per_sec: self.view.rates.total(),
-            in_flight: *self.view.in_flight.borrow(),
+            tokens_per_sec,
+            in_flight,
+            recent: self.recent.told.clone(),
             step: totals.steps,
             loss: step.map(|report| report.loss),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{stop::StopSignal, telemetry};
+use crate::{admin::Recent, stop::StopSignal, telemetry};
 
 /// How a run is doing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +25,8 @@ pub struct ProgressSnapshot {
     pub tokens_per_sec: f64,
     /// Requests being answered.
     pub in_flight: usize,
+    /// The last minutes of both.
+    pub recent: Recent,
     /// Optimizer steps so far.
     pub step: u64,
     /// Loss of the last step.
@@ -55,6 +57,44 @@ pub struct RewardCounts {
     pub negative: u64,
     /// 0, and turns without a readable vote.
     pub neutral: u64,
+}
+
+/// A node's load from now on, period by period.
+pub struct RecentLoad {
+    /// The periods that are over.
+    pub told: Recent,
+    began: Instant,
+    most_in_flight: usize,
+}
+
+impl RecentLoad {
+    const PERIOD: Duration = Duration::from_secs(5);
+    const PERIODS: usize = 60;
+
+    /// What it is now.
+    pub fn look(&mut self, tokens_per_sec: f64, in_flight: usize) {
+        self.most_in_flight = self.most_in_flight.max(in_flight);
+        if self.began.elapsed() < Self::PERIOD {
+            return;
+        }
+        self.began = Instant::now();
+        push(&mut self.told.tokens_per_sec, tokens_per_sec);
+        push(&mut self.told.in_flight, std::mem::replace(&mut self.most_in_flight, in_flight));
+    }
+}
+
+impl Default for RecentLoad {
+    fn default() -> Self {
+        let told = Recent { period_secs: Self::PERIOD.as_secs_f64(), ..Recent::default() };
+        Self { told, began: Instant::now(), most_in_flight: 0 }
+    }
+}
+
+fn push<T>(periods: &mut Vec<T>, latest: T) {
+    if periods.len() == RecentLoad::PERIODS {
+        periods.remove(0);
+    }
+    periods.push(latest);
 }
 
 /// How often a terminal is redrawn.
@@ -181,6 +221,7 @@ mod tests {
             policy_version: 3,
             tokens_per_sec: 1234.4,
             in_flight: 2,
+            recent: Recent::default(),
             step: 4,
             loss: Some(0.03125),
         };
@@ -193,6 +234,24 @@ mod tests {
                 "        ta       5 of 8 first replies satisfied, satisfied at session 7",
             ]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_minutes_are_kept_period_by_period() {
+        let mut load = RecentLoad::default();
+        load.look(900.0, 7);
+        for period in 0..RecentLoad::PERIODS + 1 {
+            tokio::time::advance(RecentLoad::PERIOD).await;
+            load.look(period as f64, 2);
+        }
+        assert_eq!(load.told.tokens_per_sec.len(), RecentLoad::PERIODS);
+        assert_eq!(load.told.tokens_per_sec[..2], [1.0, 2.0], "the oldest is gone");
+        assert!(load.told.in_flight.iter().all(|most| *most == 2));
+        tokio::time::advance(RecentLoad::PERIOD / 2).await;
+        load.look(5.0, 9);
+        tokio::time::advance(RecentLoad::PERIOD / 2).await;
+        load.look(5.0, 3);
+        assert_eq!(load.told.in_flight.last(), Some(&9), "a peak within a period counts");
     }
 
     #[tokio::test(start_paused = true)]

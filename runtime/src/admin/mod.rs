@@ -19,8 +19,8 @@ pub use client::{AdminClient, ClientError};
 pub(crate) use node::version_statuses;
 pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
-    ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus, NodeStatus,
-    Operator, Refusal, RefusalKind, VersionStatus,
+    ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, Heard, InboxView, JournalStatus,
+    LearningStatus, NodeStatus, Operator, Recent, Refusal, RefusalKind, ServingStatus, VersionStatus,
 };
 #[cfg(test)]
 pub(crate) use server::Token;

@@ -24,12 +24,13 @@ use super::{
     actor::PortAddress,
     operator::{
         ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
-        NodeStatus, Operator, Refusal, RefusalKind, VersionStatus,
+        LearningStatus, NodeStatus, Operator, Refusal, RefusalKind, ServingStatus, VersionStatus,
     },
 };
 use crate::{
     measures::size,
-    page,
+    page::{self, Received},
+    progress::ProgressSnapshot,
     stop::{EXIT_INTERRUPTED, StopHandle},
     supervisor::{ChildState, ChildStatus, SupervisorError, SupervisorHandle},
     wiring::Panel,
@@ -43,6 +44,8 @@ const AUDIT_DEADLINE: Duration = Duration::from_secs(2);
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// Most rows that a list has.
 const LIST_ROWS: usize = 1000;
+/// Most versions that `status` tells of.
+const STATUS_VERSIONS: usize = 64;
 /// Most actors of a role.
 const MOST_ACTORS: usize = 256;
 
@@ -64,6 +67,10 @@ pub struct NodeArguments {
     pub training: TrainingSlot,
     /// Where the gateway listens, once it does.
     pub gateway: watch::Receiver<Option<SocketAddr>>,
+    /// How the run is doing.
+    pub progress: watch::Receiver<ProgressSnapshot>,
+    /// How replies were received.
+    pub received: Received,
     /// The operator's port.
     pub port: PortAddress,
     /// Ends the node; raised once it is ending, whoever ended it.
@@ -313,7 +320,10 @@ impl Operator for NodeOperator {
     async fn status(&self) -> Result<NodeStatus, Refusal> {
         let node = &self.node;
         let children = self.supervisor.get().map(SupervisorHandle::statuses).unwrap_or_default();
+        let mut versions = node.received.versions().await;
+        versions.drain(..versions.len().saturating_sub(STATUS_VERSIONS));
         let totals = *node.journal.totals().borrow();
+        let progress = node.progress.borrow().clone();
         Ok(NodeStatus {
             run: node.run.clone(),
             dir: std::path::absolute(&node.dir).unwrap_or_else(|_| node.dir.clone()),
@@ -332,6 +342,22 @@ impl Operator for NodeOperator {
                     JournalStatus { healthy: true, detail }
                 }
                 Health::Failing(why) => JournalStatus { healthy: false, detail: why.clone() },
+            },
+            learning: LearningStatus {
+                steps: totals.steps,
+                withheld: totals.withheld,
+                trained: totals.trained,
+                loss: progress.loss,
+                approved: totals.approved,
+                rejected: totals.rejected,
+                neutral: totals.neutral,
+                hinted: totals.hinted,
+                versions,
+            },
+            serving: ServingStatus {
+                tokens_per_sec: progress.tokens_per_sec,
+                in_flight: progress.in_flight,
+                recent: progress.recent,
             },
             actors: children.into_iter().map(|child| self.actor(child)).collect(),
         })

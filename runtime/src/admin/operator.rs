@@ -222,8 +222,76 @@ pub struct NodeStatus {
     pub sessions: u64,
     /// How the journal is.
     pub journal: JournalStatus,
+    /// Whether it learns.
+    #[serde(default)]
+    pub learning: LearningStatus,
+    /// How busy it is.
+    #[serde(default)]
+    pub serving: ServingStatus,
     /// Every actor, in starting order.
     pub actors: Vec<ActorStatus>,
+}
+
+/// Whether a run learns. Everything but `versions` and `loss` is counted since the run began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LearningStatus {
+    /// Optimizer steps applied.
+    pub steps: u64,
+    /// Steps withheld, because their numbers left their band.
+    pub withheld: u64,
+    /// Turns trained on.
+    pub trained: u64,
+    /// Loss of the last step of this process.
+    pub loss: Option<f64>,
+    /// Verdicts of +1.
+    pub approved: u64,
+    /// Verdicts of -1.
+    pub rejected: u64,
+    /// Verdicts of 0, and turns whose votes could not be read.
+    pub neutral: u64,
+    /// Turns with a hint.
+    pub hinted: u64,
+    /// How the latest replies were received, by the version that drew them, oldest first.
+    pub versions: Vec<Heard>,
+}
+
+/// How a version's replies were received, among the latest replies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// The version.
+    pub version: u64,
+    /// Its judged replies.
+    pub replies: u64,
+    /// Verdicts of +1.
+    pub approved: u64,
+    /// Verdicts of -1.
+    pub rejected: u64,
+    /// Its judged replies that were the first of their conversation.
+    pub first: u64,
+    /// Those with a verdict of +1.
+    pub first_approved: u64,
+}
+
+/// How busy a node is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServingStatus {
+    /// Tokens drawn per second, by all engines of the policy.
+    pub tokens_per_sec: f64,
+    /// Requests being answered.
+    pub in_flight: usize,
+    /// The same over the last minutes.
+    pub recent: Recent,
+}
+
+/// How busy a node was, period by period, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recent {
+    /// Length of a period.
+    pub period_secs: f64,
+    /// Tokens drawn per second, at the end of each.
+    pub tokens_per_sec: Vec<f64>,
+    /// Most requests at once in each.
+    pub in_flight: Vec<usize>,
 }
 
 /// How the journal is.

@@ -6,6 +6,7 @@ use super::columns::{Column, lines, short};
 use crate::{
     admin::{AuditEntry, DeadTurn, DeadTurnStory, VersionStatus},
     measures::span,
+    printable::printable,
 };
 
 /// Characters of a reason or a message that a list shows.
@@ -71,7 +72,7 @@ pub fn dead_turn(story: &DeadTurnStory) -> String {
     ];
     let hints = story.hints.iter().map(|hint| ("hint", hint));
     for (title, text) in parts.into_iter().filter_map(|(title, text)| Some((title, text?))).chain(hints) {
-        told += &format!("\n\n{title}:\n{text}");
+        told += &format!("\n\n{title}:\n{}", printable(text));
     }
     told
 }
@@ -139,13 +140,13 @@ mod tests {
     fn a_dead_turn_is_told_with_what_was_said() {
         let story = DeadTurnStory {
             dead: turn("4be1"),
-            asked: "why?".into(),
+            asked: "why?\x1b[2J".into(),
             reward: Some(-1),
             hints: vec!["say why".into()],
             ..DeadTurnStory::default()
         };
         let told = dead_turn(&story);
-        assert!(told.contains("dead retry 4be1") && told.contains("\nasked:\nwhy?"), "{told}");
+        assert!(told.contains("dead retry 4be1") && told.contains("\nasked:\nwhy?�[2J\n"), "{told}");
         assert!(told.contains("\nreward:\n-1") && told.ends_with("\nhint:\nsay why"), "{told}");
         assert!(!told.contains("followed:"), "{told}");
     }

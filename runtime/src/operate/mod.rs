@@ -38,13 +38,18 @@ Examples:
 States: starting, running, paused, stuck (up, and not well), draining, restarting, failed (ended too often: down until
 it is restarted by hand), stopped (on purpose).
 
-JSON: run, dir, node, pid, stopping, uptime_secs, gateway, page, version, sessions, journal {healthy, detail}, actors [{name,
-role, state, up_secs, restarts, last_error, last_error_secs, version, inbox {waiting, leased, capacity,
-oldest_wait_secs, dead_letters, paused}, detail}]. What is not known is null; keys are added and never renamed.")]
+JSON: run, dir, node, pid, stopping, uptime_secs, gateway, page, version, sessions, journal {healthy, detail},
+learning {steps, withheld, trained, loss, approved, rejected, neutral, hinted, versions [{version, replies, approved,
+rejected, first, first_approved}]}, serving {tokens_per_sec, in_flight, recent {period_secs, tokens_per_sec [],
+in_flight []}}, actors [{name, role, state, up_secs, restarts, last_error, last_error_secs, version, inbox {waiting,
+leased, capacity, oldest_wait_secs, dead_letters, paused}, detail}]. What is not known is null; keys are added and
+never renamed.
+
+--watch on a terminal: the arrow keys choose an actor, Enter shows it whole, r restarts it; ? tells the other keys.")]
     Status {
         #[command(flatten)]
         node: NodeArgs,
-        /// Shows it anew every second, until Ctrl-C.
+        /// Shows it live, and does what is asked by key; off a terminal, prints it every second until Ctrl-C.
         #[arg(long, conflicts_with = "json")]
         watch: bool,
         #[command(flatten)]
@@ -354,7 +359,8 @@ fn print<T: Serialize + ?Sized>(
 
 /// Whether someone sees colours, and wants to.
 pub(crate) fn colours() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    wanted && io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// The exit code of an error that this module knows.

@@ -9,6 +9,9 @@ use crate::{
 /// Characters of a reason that the table shows; `--json` has all of them.
 const REASON_CHARS: usize = 120;
 
+/// What stands above the columns.
+pub const HEADINGS: [&str; 7] = ["NAME", "STATE", "VERSION", "UP", "RESTARTS", "INBOX", "DETAIL"];
+
 /// A line about the node, an empty one, and the table; without a line break at the end.
 pub fn render(status: &NodeStatus, colours: bool) -> String {
     let mut out = vec![header(status), String::new()];
@@ -16,14 +19,15 @@ pub fn render(status: &NodeStatus, colours: bool) -> String {
         out.push("it is starting".to_owned());
         return out.join("\n");
     }
+    let [name, state, version, up, restarts, inbox, detail] = HEADINGS;
     let columns = [
-        Column::Left("NAME"),
-        Column::Left("STATE"),
-        Column::Right("VERSION"),
-        Column::Right("UP"),
-        Column::Right("RESTARTS"),
-        Column::Right("INBOX"),
-        Column::Left("DETAIL"),
+        Column::Left(name),
+        Column::Left(state),
+        Column::Right(version),
+        Column::Right(up),
+        Column::Right(restarts),
+        Column::Right(inbox),
+        Column::Left(detail),
     ];
     let rows: Vec<_> = status.actors.iter().map(row).collect();
     let mut table = lines(&columns, &rows).into_iter();
@@ -46,7 +50,8 @@ fn header(status: &NodeStatus) -> String {
     format!("{run} on {node}  version {version}  {sessions} sessions  up {up}  {journal}{stopping}")
 }
 
-fn row(actor: &ActorStatus) -> [String; 7] {
+/// An actor's cells.
+pub fn row(actor: &ActorStatus) -> [String; 7] {
     let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
     [
         actor.name.clone(),

@@ -1,15 +1,14 @@
 //! The learning curve and what each version was taught.
 
-use std::collections::BTreeMap;
-
 use openclaw_actors::journal::{JournalError, ReplyRow, StepRow};
 use serde::Serialize;
 
-use super::Page;
-use crate::admin::{VersionStatus, version_statuses};
+use super::{
+    Page,
+    received::{MOST_REPLIES, by_version},
+};
+use crate::admin::{Heard, VersionStatus, version_statuses};
 
-/// Judged replies that the curve is made of, the latest.
-const MOST_REPLIES: usize = 2000;
 /// Steps in the curve, the latest.
 const MOST_STEPS: usize = 1000;
 /// Turns that are listed of those that taught a version.
@@ -37,23 +36,6 @@ struct Point {
     /// It was the first of its conversation.
     first: bool,
     reward: Option<i8>,
-}
-
-/// How a version's replies were received.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Heard {
-    /// The version.
-    pub version: u64,
-    /// Its judged replies.
-    pub replies: u64,
-    /// Verdicts of +1.
-    pub approved: u64,
-    /// Verdicts of -1.
-    pub rejected: u64,
-    /// Its judged replies that were the first of their conversation.
-    pub first: u64,
-    /// Those with a verdict of +1.
-    pub first_approved: u64,
 }
 
 /// A step. Numbers that are not finite are null.
@@ -121,14 +103,8 @@ pub(super) struct Versions {
 }
 
 impl Page {
-    async fn latest_replies(&self) -> Result<BTreeMap<u64, ReplyRow>, JournalError> {
-        let mut replies = self.replies.lock().await;
-        *replies = self.journal.replies(MOST_REPLIES, replies.clone()).await?;
-        Ok(replies.clone())
-    }
-
     pub(super) async fn learning(&self) -> Result<Learning, JournalError> {
-        let replies = self.latest_replies().await?;
+        let replies = self.received.replies().await?;
         let mut steps: Vec<Step> =
             self.journal.steps(MOST_STEPS).await?.into_iter().map(Step::from).collect();
         steps.reverse();
@@ -139,7 +115,7 @@ impl Page {
         };
         Ok(Learning {
             replies: replies.values().map(point).collect(),
-            versions: heard(&replies).into_values().collect(),
+            versions: by_version(&replies).into_values().collect(),
             steps,
             most_replies: MOST_REPLIES,
             most_steps: MOST_STEPS,
@@ -148,7 +124,7 @@ impl Page {
 
     /// `limit` of them, after the `skip` newest.
     pub(super) async fn versions(&self, skip: usize, limit: usize) -> Result<Versions, JournalError> {
-        let heard = heard(&self.latest_replies().await?);
+        let heard = by_version(&self.received.replies().await?);
         let current = self.rollback.versions.number();
         let mut statuses = vec![VersionStatus {
             version: Some(0),
@@ -179,20 +155,4 @@ impl Page {
         }
         Ok(Versions { current, total, versions })
     }
-}
-
-fn heard(replies: &BTreeMap<u64, ReplyRow>) -> BTreeMap<u64, Heard> {
-    let mut versions: BTreeMap<u64, Heard> = BTreeMap::new();
-    for reply in replies.values() {
-        let heard = versions.entry(reply.version).or_default();
-        heard.version = reply.version;
-        heard.replies += 1;
-        heard.approved += u64::from(reply.reward == Some(1));
-        heard.rejected += u64::from(reply.reward == Some(-1));
-        if reply.index == 1 {
-            heard.first += 1;
-            heard.first_approved += u64::from(reply.reward == Some(1));
-        }
-    }
-    versions
 }

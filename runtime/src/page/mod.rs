@@ -2,32 +2,32 @@
 //! curve, the versions, and what two of them answer to the same prompt.
 //!
 //! `assets` is what the browser runs, public because there is nothing in it; `routes` is the data, for the run's owner
-//! on the socket and whoever holds the operator's token on the port; `story`, `tokens`, `fate` and `learning` are its shapes; `comparison` has two versions answer.
+//! on the socket and whoever holds the operator's token on the port; `story`, `tokens`, `fate` and `learning` are its
+//! shapes; `received` keeps what was judged, for `status` too; `comparison` has two versions answer.
 
 mod assets;
 mod comparison;
 mod fate;
 mod learning;
+mod received;
 mod routes;
 mod story;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
-use openclaw_actors::{
-    engine::EngineText,
-    journal::{Journal, ReplyRow},
-    rollback::Rollback,
-};
+use openclaw_actors::{engine::EngineText, journal::Journal, rollback::Rollback};
 use serde::Serialize;
-use tokio::sync::Mutex;
 
-pub use self::comparison::{CONTEXT_TOKENS, Comparison};
 pub(crate) use self::{
     assets::{assets, guarded},
     routes::router,
+};
+pub use self::{
+    comparison::{CONTEXT_TOKENS, Comparison},
+    received::Received,
 };
 
 /// What the page reads and asks. Clones share it.
@@ -39,8 +39,7 @@ pub struct Page {
     comparison: Arc<Comparison>,
     /// Samples of a full batch.
     batch_samples: usize,
-    /// Judged replies that were read already.
-    replies: Arc<Mutex<BTreeMap<u64, ReplyRow>>>,
+    received: Received,
     /// Tells the answers of this process from those of another.
     process: u64,
 }
@@ -50,14 +49,19 @@ impl Page {
     pub fn new(comparison: Comparison, batch_samples: usize) -> Self {
         let rollback = comparison.rollback.clone();
         Self {
+            received: Received::new(rollback.journal.clone()),
             journal: rollback.journal.clone(),
             text: comparison.text.clone(),
             rollback,
             comparison: Arc::new(comparison),
             batch_samples,
-            replies: Arc::default(),
             process: rand::random(),
         }
+    }
+
+    /// How replies were received, for whoever else asks.
+    pub fn received(&self) -> Received {
+        self.received.clone()
     }
 }
 
