@@ -1,8 +1,24 @@
 //! What the pipeline reads out of a turn's messages.
 
+use openclaw_model::ParserConfig;
 use serde_json::Value;
 
-use crate::sessions::transcript::{Author, Transcript};
+use crate::{
+    gateway::draft::Draft,
+    sessions::transcript::{Author, Transcript},
+    turn::Turn,
+};
+
+/// The reply as the assistant message that its client was given; ids of tool calls are new ones.
+pub fn reply(turn: &Turn) -> Value {
+    let text = &turn.completion.text;
+    // A prompt that ended within its thinking left the mark out of the reply.
+    let starts_in_thinking = text.find("</think>").is_some_and(|end| !text[..end].contains("<think>"));
+    let parser = ParserConfig { tools: !turn.tools.is_empty(), thinking: true, starts_in_thinking };
+    let mut draft = Draft::new(parser, false);
+    draft.close(text);
+    draft.message()
+}
 
 /// The text of a response that a reader sees: what stands after its thinking, tool calls included.
 pub fn visible(text: &str) -> &str {

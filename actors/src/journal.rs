@@ -15,6 +15,7 @@ mod codec;
 mod error;
 mod folder;
 mod inspect;
+mod reader;
 mod reads;
 mod record;
 mod retention;
@@ -36,6 +37,7 @@ pub use self::{
     codec::CodecError,
     error::JournalError,
     inspect::{Inspection, inspect},
+    reader::{JournalReader, Lesson, Read},
     record::*,
     retention::Retention,
     writer::Health,

@@ -2,7 +2,7 @@
 
 pub mod breaker;
 pub mod chat_client;
-mod conversation;
+pub mod conversation;
 pub mod dispatch;
 pub mod engine;
 pub mod fault;

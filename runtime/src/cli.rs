@@ -15,6 +15,7 @@ use crate::{
     doctor::{self, CannotFit},
     evaluate::{self, EvaluateArgs},
     experiment::{self, Experiment},
+    export::{self, Export},
     launch::{self, LaunchOptions},
     operate,
     pretrain::run::{self as pretrain, PretrainConfig},
@@ -107,6 +108,13 @@ enum Command {
     /// Asks the embedded model questions in wordings that it never read, and tells what it got right.
     #[command(after_help = evaluate::EXAMPLES)]
     Evaluate(EvaluateArgs),
+    /// Writes what a run's journal holds for other tools: trajectories, conversations, curves.
+    #[command(after_help = export::EXAMPLES)]
+    Export {
+        /// In which form.
+        #[command(subcommand)]
+        export: Export,
+    },
     /// Runs an experiment and prints its table.
     #[command(after_help = experiment::EXAMPLES)]
     Experiment {
@@ -178,7 +186,8 @@ pub fn main() -> ExitCode {
             _ => eprintln!("openclaw-rl: {error:#}"),
         }
         let is_usage = error.is::<TopologyError>() || error.is::<UnknownNode>() || error.is::<CannotFit>();
-        let code = if is_usage { Some(EXIT_USAGE) } else { operate::exit_code(&error) };
+        let of_its_module = || operate::exit_code(&error).or_else(|| export::exit_code(&error));
+        let code = if is_usage { Some(EXIT_USAGE) } else { of_its_module() };
         ExitCode::from(code.unwrap_or(EXIT_FAILED))
     })
 }
@@ -223,6 +232,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Export { export } => {
+            export::run(export)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Experiment { experiment } => {
             telemetry::init_logging(LogFormat::Text);
             tokio_runtime()?.block_on(async {

@@ -6,6 +6,7 @@ pub mod cli;
 mod doctor;
 pub mod evaluate;
 pub mod experiment;
+mod export;
 pub mod launch;
 pub mod loaded_model;
 mod measures;

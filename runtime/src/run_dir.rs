@@ -45,6 +45,12 @@ pub fn claim(dir: &Path, model: &Path, fingerprint: &str) -> anyhow::Result<()> 
     }
 }
 
+/// What the folder of a run's base model is called.
+pub fn base_model(dir: &Path) -> Option<String> {
+    let base: Base = serde_json::from_slice(&fs::read(dir.join("base.json")).ok()?).ok()?;
+    Some(base.model.file_name()?.to_str()?.to_owned())
+}
+
 fn write(dir: &Path, path: &Path, base: &Base) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let partial = path.with_extension("json.tmp");

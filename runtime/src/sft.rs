@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use openclaw_actors::engine::Place;
 use openclaw_model::{AdamWConfig, TrainSequence, Trainer, WeightDtype, checkpoint, normalize_messages};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use tracing::{info, warn};
 
@@ -21,8 +21,8 @@ use crate::{
 
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "\
-Each line of DATA is {\"messages\": [{\"role\": .., \"content\": ..}, ..], \"tools\": [..]}; every assistant
-message is trained.
+Each line of DATA is {\"messages\": [{\"role\": .., \"content\": ..}, ..], \"tools\": [..]}, as `openclaw-rl export messages`
+writes it; every assistant message is trained, unless it says \"weight\": 0. \"metadata\" is not looked at.
 
 Examples:
   openclaw-rl sft configs/models/nano chats.jsonl --output models/mine
@@ -63,6 +63,8 @@ struct Line {
     messages: Vec<Value>,
     #[serde(default)]
     tools: Vec<Value>,
+    #[serde(default, rename = "metadata")]
+    _metadata: IgnoredAny,
 }
 
 /// Trains and writes the checkpoint.
@@ -125,10 +127,17 @@ fn read(args: &SftArgs, model: &LoadedModel) -> anyhow::Result<Vec<TrainSequence
 fn encode(line: &str, model: &LoadedModel) -> anyhow::Result<TrainSequence> {
     let line: Line = serde_json::from_str(line).context("not a conversation")?;
     let messages = normalize_messages(&line.messages)?;
-    let trained: Vec<usize> =
-        (0..messages.len()).filter(|index| messages[*index]["role"] == "assistant").collect();
+    let mut trained = Vec::new();
+    for (index, message) in messages.iter().enumerate().filter(|(_, message)| message["role"] == "assistant")
+    {
+        match message.get("weight").map(Value::as_f64) {
+            None | Some(Some(1.0)) => trained.push(index),
+            Some(Some(0.0)) => {}
+            _ => bail!("messages[{index}].weight is {}, not 0 or 1", message["weight"]),
+        }
+    }
     if trained.is_empty() {
-        bail!("no message has the role `assistant`");
+        bail!("no message has the role `assistant` and a weight");
     }
     let conversation = Conversation { messages, tools: line.tools, trained };
     Ok(supervised::encode(&model.text.tokenizer, &model.text.template, &conversation)?)
@@ -143,4 +152,34 @@ pub fn describe(output: &Path, progress: &Progress) -> String {
         progress.tokens,
         progress.loss
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_message_of_weight_0_is_not_trained() {
+        let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
+        let model = LoadedModel::open(&nano, Place::Cpu, 1).expect("the embedded model");
+        let rows = |weights: [Value; 2]| {
+            let reply = |text: &str, weight: &Value| match weight {
+                Value::Null => json!({"role": "assistant", "content": text}),
+                weight => json!({"role": "assistant", "content": text, "weight": weight}),
+            };
+            let ask = |text: &str| json!({"role": "user", "content": text});
+            let messages =
+                [ask("2 + 2?"), reply("4", &weights[0]), ask("thanks"), reply("any time", &weights[1])];
+            let line = json!({"messages": messages, "metadata": {"session_id": "s"}}).to_string();
+            encode(&line, &model).map(|sequence| sequence.rows.len())
+        };
+        let all = rows([json!(1), Value::Null]).expect("it can be trained on");
+        let second = rows([json!(0), Value::Null]).expect("it can be trained on");
+        assert!(0 < second && second < all, "{second} of {all}");
+        assert!(rows([json!(0), json!(0)]).is_err());
+        let refused = rows([json!(0.5), json!(1)]).expect_err("between").to_string();
+        assert_eq!(refused, "messages[1].weight is 0.5, not 0 or 1");
+    }
 }

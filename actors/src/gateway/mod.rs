@@ -5,7 +5,7 @@ mod auth;
 mod chat;
 mod completion;
 mod door;
-mod draft;
+pub(crate) mod draft;
 mod errors;
 mod feedback;
 mod generation;

@@ -116,6 +116,11 @@ impl JournalError {
         }
     }
 
+    /// Whether it says nothing of the rest of the journal.
+    pub fn is_of_one_turn(&self) -> bool {
+        matches!(self, Self::Form { .. } | Self::Blob { .. })
+    }
+
     /// Says which file `source` is about.
     pub(super) fn database(path: &std::path::Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();

@@ -17,13 +17,18 @@ pub(super) const DATABASE: &str = "journal.db";
 /// The name of the file that the process which writes holds locked.
 pub(super) const LOCK: &str = "lock";
 
-/// The folder, held by this process until it is dropped.
+/// The folder. Who opened it holds it until it is dropped; who looks into it holds nothing.
 pub(super) struct Folder {
     dir: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Folder {
+    /// To read what lies in `dir`, whoever writes there.
+    pub fn look(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), _lock: None }
+    }
+
     /// Makes `dir` where it is missing, and takes it for this process.
     pub fn open(dir: &Path) -> Result<Self, JournalError> {
         let refused = |path: &Path| {
@@ -35,7 +40,7 @@ impl Folder {
         let path = dir.join(LOCK);
         let lock = File::options().create(true).append(true).open(&path).map_err(refused(&path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: Some(lock) }),
             Err(TryLockError::WouldBlock) => Err(JournalError::InUse { dir: dir.to_owned() }),
             Err(TryLockError::Error(source)) => Err(refused(&path)(source)),
         }

@@ -22,7 +22,7 @@ use super::{
 /// Idle connections kept for readers.
 const READERS_KEPT: usize = 2;
 /// SQLite waits this long for its own locks; nobody else has the file open.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Store {
     folder: Option<Folder>,

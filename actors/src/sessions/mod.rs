@@ -1,6 +1,7 @@
 //! Which conversation a request belongs to, whether it may be trained on, and what its arrival says of the turn before.
 
 mod actor;
+mod branches;
 mod classify;
 mod conversations;
 mod identify;
@@ -11,6 +12,7 @@ mod recency;
 pub(crate) mod transcript;
 
 pub use actor::{Sessions, SessionsAddress, SessionsArguments, SessionsMessage};
+pub use branches::{Branches, Placed};
 pub use classify::DefaultTurnType;
 pub use conversations::{
     Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, SessionsConfig, TurnCompleted,

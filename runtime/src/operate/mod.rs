@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-pub(crate) use self::target::NodeArgs;
+pub(crate) use self::target::{NodeArgs, RunArgs};
 use crate::{
     admin::{AdminClient, ClientError, Command, Refusal, RefusalKind, TOKEN_FILE},
     cli::{EXIT_FAILED, EXIT_NO_NODE, EXIT_NOT_POSSIBLE, EXIT_UNKNOWN, EXIT_USAGE},

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// What became of a turn.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Fate {
+pub(crate) struct Fate {
     /// `answered`, `waiting`, `followed`, `judged`, `ready`, `leased`, `trained`, `dropped` or `quarantined`.
     pub state: TurnState,
     /// It is handed out to nobody until an operator decides.

@@ -7,7 +7,7 @@
 
 mod assets;
 mod comparison;
-mod fate;
+pub(crate) mod fate;
 mod learning;
 mod received;
 mod routes;
