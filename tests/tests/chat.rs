@@ -81,7 +81,8 @@ fn at_cursor(chat: &Terminal) -> (String, u16) {
 #[tokio::test]
 async fn a_piped_conversation_tells_what_was_learnt_and_ends_its_session() {
     let house = House::open();
-    let output = house.pipe(&[QUESTION, COMPLAINT, "/bad Write it by hand.", "/bda"], &["--wait", "60"]);
+    let lines = [QUESTION, "/retry", COMPLAINT, "/bad Write it by hand.", "/bda"];
+    let output = house.pipe(&lines, &["--wait", "60"]);
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{}\n{told}", text(&output.stderr));
     let lines: Vec<&str> = told.lines().collect();
@@ -95,17 +96,18 @@ async fn a_piped_conversation_tells_what_was_learnt_and_ends_its_session() {
         "[reply 2, version ",
         "  rated as bad",
         "  /bda is no command",
+        "  reply 1, asked again: ",
         "  reply 1: ",
         "  reply 2: bad (as you said)",
         "  session ended: 2 replies, ",
     ];
     let places = order.map(place);
     assert!(places.is_sorted(), "{told}");
-    assert_eq!(places[6], lines.len() - 1, "{told}");
-    let (first, last) = (lines[places[4]], lines[places[6]]);
+    assert_eq!(places[7], lines.len() - 1, "{told}");
+    let (first, last) = (lines[places[5]], lines[places[7]]);
     assert!(first.contains(" votes)") || first.contains("no vote could be read"), "{told}");
-    assert!(lines[places[4]..].iter().any(|line| line.contains("hint: \"")), "{told}");
-    assert!(lines[places[5]].contains("trained in version "), "{told}");
+    assert!(lines[places[5]..].iter().any(|line| line.contains("hint: \"")), "{told}");
+    assert!(lines[places[6]].contains("trained in version "), "{told}");
     assert!(last.contains(" rejected") && last.contains("trained in version"), "{told}");
     assert!(!told.contains('\u{1b}'), "{told:?}");
     house.no_session_is_open().await;

@@ -257,12 +257,17 @@ impl Learnt {
         self.replies.iter().any(|reply| self.turns.get(&reply.turn).is_some_and(TurnLook::is_under_way))
     }
 
-    /// A line for each reply of this session.
-    pub fn story(&self) -> Vec<String> {
+    /// A line for each reply of this session, which may have ended.
+    pub fn story(&self, has_ended: bool) -> Vec<String> {
         let line = |reply: &Reply| {
             let number = reply.number;
-            let known = self.turns.get(&reply.turn);
-            let story = known.map_or_else(|| "not known".to_owned(), |turn| turn.story(self.batch));
+            let story = match self.turns.get(&reply.turn) {
+                None => "not known".to_owned(),
+                Some(turn) if turn.is_waiting() && (has_ended || reply.is_replaced) => {
+                    "nothing followed it".to_owned()
+                }
+                Some(turn) => turn.story(self.batch),
+            };
             match reply.is_replaced {
                 true => format!("reply {number}, asked again: {story}"),
                 false => format!("reply {number}: {story}"),
@@ -428,8 +433,8 @@ mod tests {
         let summary =
             "2 replies, 1 approved, 1 rejected, 1 hint, trained in version 3, 1 still to be learnt from";
         assert_eq!(learnt.summary().as_deref(), Some(summary));
-        let story = learnt.story();
-        assert_eq!(story[0], "reply 1, asked again: dropped: it is empty");
+        let story = learnt.story(false);
+        assert_eq!(story[0], "reply 1, asked again: nothing followed it");
         assert!(
             story[1].ends_with("trained in version 3") && story[2].starts_with("reply 2: good"),
             "{story:?}"

@@ -39,8 +39,8 @@ pub fn examples() -> String {
 In the conversation:
   {commands}
 
-What you say next is what the reply before is judged by. On a terminal each verdict is shown when it is known, with the
-hint and what came of it; off a terminal one line for each reply stands at the end. It is read over the node's own
+What you say next is what the reply before is judged by. On a terminal each verdict is shown when it is known, with \
+the hint and what came of it; off a terminal one line for each reply stands at the end. It is read over the node's own \
 socket: a gateway elsewhere is talked to all the same, and what is learnt there is not shown.
 
 Examples:
@@ -51,7 +51,7 @@ Examples:
 }
 
 /// A look that takes longer than this is not waited for.
-const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The arguments of `chat`.
 #[derive(Debug, Args)]
@@ -175,7 +175,7 @@ impl Chat {
                     Wish::Interrupt if self.terminal.is_live() => self.terminal.clear()?,
                     Wish::Interrupt => return Ok(Heard::End),
                     Wish::Leave => {
-                        self.terminal.leave().await;
+                        self.terminal.leave().await?;
                         return Ok(Heard::End);
                     }
                 },
@@ -246,8 +246,7 @@ impl Chat {
         let number = self.learnt.replied(&id, again);
         self.last_reply = Some(id);
         let version = version.map_or_else(String::new, |version| format!(", version {version}"));
-        self.terminal.piece(&format!("  [reply {number}{version}]"), true)?;
-        self.terminal.end_line()?;
+        self.terminal.mark(&format!("[reply {number}{version}]"))?;
         if self.terminal.is_live()
             && let Some(follower) = &mut self.follower
             && let Ok(look) = timeout(LOOK_PATIENCE, follower.look()).await
@@ -277,7 +276,7 @@ impl Chat {
         if let Ok(look) = timeout(LOOK_PATIENCE, follower.look()).await {
             self.tell(look)?;
         }
-        let story = self.learnt.story();
+        let story = self.learnt.story(false);
         if story.is_empty() {
             self.terminal.note("nobody has said anything yet")?;
         }
@@ -313,7 +312,7 @@ impl Chat {
         self.has_spoken = false;
         self.see_the_rest().await?;
         if !self.terminal.is_live() && self.follower.is_some() {
-            self.learnt.story().iter().try_for_each(|line| self.terminal.note(line))?;
+            self.learnt.story(true).iter().try_for_each(|line| self.terminal.note(line))?;
         }
         let summary = self.learnt.summary().unwrap_or_else(|| "no replies".to_owned());
         self.terminal.note(&format!("session ended: {summary}"))?;

@@ -47,8 +47,8 @@ pub struct Terminal {
     /// A person reads and types.
     is_live: bool,
     is_coloured: bool,
-    /// What was written last did not end its line.
-    is_within_line: bool,
+    /// Characters since the last line break.
+    written: usize,
 }
 
 impl Terminal {
@@ -75,7 +75,7 @@ impl Terminal {
             }
         };
         let is_coloured = colours() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { heard, asks, is_reading: false, above, is_live, is_coloured, is_within_line: false }
+        Self { heard, asks, is_reading: false, above, is_live, is_coloured, written: 0 }
     }
 
     /// Whether a person reads and types.
@@ -96,9 +96,12 @@ impl Terminal {
             let _ = self.asks.send(());
             self.is_reading = true;
         }
-        let heard = self.heard.recv().await.unwrap_or(Ok(Heard::End));
+        let heard = self.heard.recv().await.unwrap_or(Ok(Heard::End))?;
         self.is_reading = false;
-        heard
+        if heard == Heard::End {
+            self.leave_prompt()?;
+        }
+        Ok(heard)
     }
 
     /// Begins the prompt anew, where a signal has cleared what was typed.
@@ -111,11 +114,16 @@ impl Terminal {
         Ok(())
     }
 
-    /// Has the editor give the terminal back, where somebody else ends this process.
-    pub async fn leave(&mut self) {
+    /// A prompt of ours stands where the next line is to be written; the editor's does not.
+    fn leave_prompt(&self) -> io::Result<()> {
+        if self.is_live && self.above.is_none() { writeln!(io::stdout()) } else { Ok(()) }
+    }
+
+    /// Leaves the prompt without a line: the editor gives the terminal back.
+    pub async fn leave(&mut self) -> io::Result<()> {
         for _ in 0..LEAVE_TRIES {
             if !self.is_reading || self.above.is_none() {
-                return;
+                break;
             }
             // While it reads, the editor takes SIGINT for Ctrl-C.
             let _ = kill_process(getpid(), Signal::INT);
@@ -123,6 +131,7 @@ impl Terminal {
                 self.is_reading = false;
             }
         }
+        self.leave_prompt()
     }
 
     /// Adds to a reply; `faint` is what the model thinks. Text of the model may hold anything.
@@ -133,13 +142,26 @@ impl Terminal {
             true => write!(out, "{}", dimmed(&text))?,
             false => write!(out, "{text}")?,
         }
-        self.is_within_line = !text.ends_with('\n');
+        self.written = match text.rsplit_once('\n') {
+            Some((_, last)) => last.chars().count(),
+            None => self.written + text.chars().count(),
+        };
         out.flush()
+    }
+
+    /// Ends a reply with a mark of ours, on its last line where that has room.
+    pub fn mark(&mut self, mark: &str) -> io::Result<()> {
+        let room = self.columns().map(|columns| columns - self.written % columns);
+        if room.is_some_and(|room| room < INDENT.len() + mark.chars().count()) {
+            self.end_line()?;
+        }
+        self.piece(&format!("{INDENT}{mark}"), true)?;
+        self.end_line()
     }
 
     /// Ends the line that a reply left open, if it did.
     pub fn end_line(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.is_within_line) {
+        if std::mem::take(&mut self.written) > 0 {
             writeln!(io::stdout())?;
         }
         Ok(())
@@ -147,8 +169,7 @@ impl Terminal {
 
     /// A line of ours about the conversation.
     pub fn note(&mut self, text: &str) -> io::Result<()> {
-        let columns = self.is_live.then(columns).flatten();
-        let lines = wrap(&printable(text), columns);
+        let lines = wrap(&printable(text), self.columns());
         let lines = if self.is_coloured { dimmed(&lines) } else { lines };
         match &self.above {
             Some(above) if self.is_reading => {
@@ -161,6 +182,12 @@ impl Terminal {
                 writeln!(io::stdout(), "{lines}")
             }
         }
+    }
+
+    /// How wide it is, where a person reads it.
+    fn columns(&self) -> Option<usize> {
+        let columns = tcgetwinsize(io::stdout()).ok()?.ws_col.into();
+        (self.is_live && columns >= LEAST_COLUMNS).then_some(columns)
     }
 
     /// What is typed while a reply comes is not shown within it; the prompt shows it.
@@ -235,11 +262,6 @@ fn read_plain(asked: &blocking::Receiver<()>, tell: &mpsc::Sender<io::Result<Hea
             return;
         }
     }
-}
-
-fn columns() -> Option<usize> {
-    let columns = tcgetwinsize(io::stdout()).ok()?.ws_col.into();
-    (columns >= LEAST_COLUMNS).then_some(columns)
 }
 
 /// Indented, and broken between words where it would be wider than the terminal.
