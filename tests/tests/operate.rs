@@ -73,9 +73,26 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("the output is text")
 }
 
+/// Every key of it and within it.
+fn keys(json: &Value) -> Vec<String> {
+    match json {
+        Value::Object(fields) => {
+            fields.iter().flat_map(|(key, value)| [vec![key.clone()], keys(value)].concat()).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(keys).collect(),
+        _ => Vec::new(),
+    }
+}
+
 #[tokio::test]
 async fn an_operator_sees_and_moves_a_running_node() {
     let house = House::open();
+
+    let help = text(&operate(&["status", "--help"], &house.run).stdout);
+    let listed: Vec<&str> = help.split(|c: char| !c.is_ascii_lowercase() && c != '_').collect();
+    for key in keys(&house.status()) {
+        assert!(listed.contains(&key.as_str()), "{key} is not in the help:\n{help}");
+    }
 
     let table = house.done("status");
     let first = table.lines().next().expect("a line");
@@ -294,6 +311,13 @@ async fn what_was_learnt_is_kept_and_undone_at_the_operators_word() {
     let house = House::with(&sets);
     assert_eq!(house.done("checkpoint"), "nothing is learnt yet");
     teach(&house, 1).await;
+    let learning = house.status()["learning"].clone();
+    let counts = ["steps", "trained", "withheld", "rejected"].map(|key| learning[key].as_u64());
+    assert_eq!(counts, [Some(1), Some(1), Some(0), Some(1)], "{learning}");
+    let heard =
+        json!([{"version": 0, "replies": 1, "approved": 0, "rejected": 1, "first": 1, "first_approved": 0}]);
+    let is_told = async || house.status()["learning"]["versions"] == heard;
+    assert!(eventually(is_told).await.is_ok(), "{}", house.status());
     let kept = |version: u64| {
         let rows: Vec<Value> = serde_json::from_str(&house.done("versions --json")).expect("JSON");
         let row = rows.iter().find(|row| row["version"] == version).expect("it is listed").clone();

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use openclaw_tests::{Launch, Node, Terminal, binary, eventually};
+use openclaw_tests::{Launch, Terminal, binary, eventually};
 use serde_json::Value;
 
 struct House {
@@ -87,17 +87,25 @@ async fn an_actor_is_restarted_by_key_and_the_terminal_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_node_that_comes_back_is_found_again_and_a_sigterm_gives_the_terminal_back() {
+async fn a_node_that_hangs_or_goes_away_is_found_again_and_a_sigterm_gives_the_terminal_back() {
     let house = House::new();
     let node = house.launch.start();
     let mut watch = house.watch((80, 24));
     let before = watch.settings();
     watch.shows("the actors", |text| text.contains("▸admin")).await;
-    let killed = |node: Node| node.kill();
-    killed(node);
+
+    // One that hangs holds up no key.
+    node.signal("STOP");
+    watch.shows("its silence", |text| text.contains("NO ANSWER for")).await;
+    watch.type_in("j");
+    watch.shows("the next choice", |text| text.contains("▸journal")).await;
+    node.signal("CONT");
+    watch.shows("its voice", |text| !text.contains("NO ANSWER") && !text.contains("GONE")).await;
+
+    node.kill();
     watch.shows("its absence", |text| text.contains("GONE for") && text.contains("openclaw-rl launch")).await;
     let _again = house.launch.start();
-    watch.shows("the one that came back", |text| text.contains("▸admin") && !text.contains("GONE")).await;
+    watch.shows("the one that came back", |text| text.contains("▸journal") && !text.contains("GONE")).await;
     watch.signal("TERM");
     assert_eq!(watch.exit_code().await, 0);
     assert!(!watch.look(vt100::Screen::alternate_screen));

@@ -32,9 +32,13 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        // A panic has given it back already. Once more would put what follows over its message.
+        if thread::panicking() {
+            return;
+        }
         // A terminal that is gone needs nothing.
         let _ = self.0.show_cursor();
-        ratatui::restore();
+        let _ = ratatui::try_restore();
     }
 }
 
@@ -43,7 +47,8 @@ type Look = Result<NodeStatus, String>;
 /// Shows the node until a key or a signal ends it.
 pub async fn run(client: AdminClient) -> anyhow::Result<()> {
     let run_dir = client.run_dir().to_owned();
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let [mut interrupt, mut terminate, mut hangup] =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
     let mut screen = Screen::open()?;
     let size = screen.0.size()?;
     let mut state = State::new(colours(), (size.width, size.height));
@@ -81,6 +86,7 @@ pub async fn run(client: AdminClient) -> anyhow::Result<()> {
             ended = &mut looking => ended.unwrap_or_else(pass_on),
             _ = interrupt.recv() => Some(Action::Quit),
             _ = terminate.recv() => Some(Action::Quit),
+            _ = hangup.recv() => Some(Action::Quit),
             _ = clock.tick() => None,
         };
         match action {
