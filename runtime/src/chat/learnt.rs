@@ -103,10 +103,10 @@ impl TurnLook {
         self.verdict.as_ref()?.reward
     }
 
-    /// The verdict, the hint and what becomes of it.
-    fn story(&self, batch: Batch) -> String {
+    /// The verdict, the hint and, where it is to be said, what becomes of it.
+    fn story(&self, outcome: Option<String>) -> String {
         let hint = self.hints.first().map(|hint| format!("hint: \"{}\"", short(&hint.text, QUOTED_CHARS)));
-        let parts = [self.verdict.as_ref().map(Verdict::words), hint, Some(self.outcome(batch))];
+        let parts = [self.verdict.as_ref().map(Verdict::words), hint, outcome];
         parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
     }
 
@@ -235,16 +235,17 @@ impl Learnt {
             let is_earlier = reply.session != self.session;
             let name = if is_earlier { "reply {n} of an earlier session" } else { "reply {n}" };
             let name = name.replace("{n}", &reply.number.to_string());
-            match (reply.told, turn.version()) {
-                (Told::Nothing, _) => {
-                    let feedback = turn.next_state.as_ref().is_some_and(|next| next.kind == "feedback");
-                    let what = if feedback { "rating of" } else { "answer to" };
-                    lines.push(format!("learnt from your {what} {name}: {}", turn.story(self.batch)));
-                }
-                (_, Some(version)) => {
-                    trained.entry(version).or_default().push((is_earlier, reply.number));
-                }
-                (_, None) => lines.push(format!("{name}: {}", turn.outcome(self.batch))),
+            let version = turn.version();
+            let outcome = version.is_none().then(|| turn.outcome(self.batch));
+            if reply.told == Told::Nothing {
+                let feedback = turn.next_state.as_ref().is_some_and(|next| next.kind == "feedback");
+                let what = if feedback { "rating of" } else { "answer to" };
+                lines.push(format!("learnt from your {what} {name}: {}", turn.story(outcome)));
+            } else if let Some(outcome) = outcome {
+                lines.push(format!("{name}: {outcome}"));
+            }
+            if let Some(version) = version {
+                trained.entry(version).or_default().push((is_earlier, reply.number));
             }
             reply.told = if turn.is_settled() { Told::All } else { Told::Verdict };
         }
@@ -266,7 +267,7 @@ impl Learnt {
                 Some(turn) if turn.is_waiting() && (has_ended || reply.is_replaced) => {
                     "nothing followed it".to_owned()
                 }
-                Some(turn) => turn.story(self.batch),
+                Some(turn) => turn.story(Some(turn.outcome(self.batch))),
             };
             match reply.is_replaced {
                 true => format!("reply {number}, asked again: {story}"),
@@ -399,6 +400,11 @@ mod tests {
         assert_eq!(learnt.see(look(json!(ready))).len(), 4);
         let told = learnt.see(look(json!(ids.map(|id| trained(id, 2, &judged(-1))))));
         assert_eq!(told, ["trained in version 2: replies 1, 2 and 3 and a reply of an earlier session"]);
+        learnt.replied("e", false);
+        let told = learnt.see(look(json!([trained("e", 3, &judged(0))])));
+        let verdict = "learnt from your answer to reply 4: neither good nor bad (0 of 3 votes) · hint";
+        assert!(told[0].starts_with(verdict) && !told[0].contains("trained"), "{told:?}");
+        assert_eq!(told[1..], ["trained in version 3: reply 4"]);
     }
 
     #[test]

@@ -74,8 +74,7 @@ impl Terminal {
                 None
             }
         };
-        let is_coloured = colours() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { heard, asks, is_reading: false, above, is_live, is_coloured, written: 0 }
+        Self { heard, asks, is_reading: false, above, is_live, is_coloured: colours(), written: 0 }
     }
 
     /// Whether a person reads and types.
