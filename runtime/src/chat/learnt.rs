@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(told, ["trained in version 2: replies 1, 2 and 3 and a reply of an earlier session"]);
         learnt.replied("e", false);
         let told = learnt.see(look(json!([trained("e", 3, &judged(0))])));
-        let verdict = "learnt from your answer to reply 4: neither good nor bad (0 of 3 votes) · hint";
+        let verdict = "learnt from your answer to reply 4: neither good nor bad (1 of 3 votes) · hint";
         assert!(told[0].starts_with(verdict) && !told[0].contains("trained"), "{told:?}");
         assert_eq!(told[1..], ["trained in version 3: reply 4"]);
     }
