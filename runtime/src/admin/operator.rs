@@ -239,7 +239,7 @@ pub struct LearningStatus {
     pub steps: u64,
     /// Steps withheld, because their numbers left their band.
     pub withheld: u64,
-    /// Turns trained on.
+    /// Turns trained on in versions that are on the disk.
     pub trained: u64,
     /// Loss of the last step of this process.
     pub loss: Option<f64>,

@@ -114,13 +114,15 @@ fn grouped(shares: &[Share], most: usize) -> Vec<Share> {
 
 fn steps(learning: &LearningStatus) -> String {
     let LearningStatus { steps, trained, withheld, loss, .. } = learning;
-    let mut told = format!("{steps}, on {trained} turns");
+    let mut told = steps.to_string();
     if let Some(loss) = loss {
         told += &format!(", loss {loss:.3}");
     }
     if *withheld > 0 {
         told += &format!(", {withheld} withheld");
     }
+    // Steps that are not on the disk yet are counted, their turns not.
+    told += &format!(", {trained} turns kept");
     told
 }
 

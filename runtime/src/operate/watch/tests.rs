@@ -150,7 +150,7 @@ quickstart  on local  version 3  57 sessions  up 2h03m  journal ok, 12 MiB
  is it learning? ───────────────────────────────────────────────────────────────
 approved   ▂▄▆ v0 20% of 20 → v3 75% of 12 replies
 first ones ▂▄▆ v0 20% of 10 → v3 67% of 6 replies
-steps      3, on 48 turns, loss -0.026
+steps      3, loss -0.026, 48 turns kept
 verdicts   +41 -29 0:3, 29 hints
 tokens/s   ▁▂█▄ 150, most 300 in 15s
 in flight  ▁▂█▄ 3, most 6 in 15s
