@@ -3,6 +3,7 @@ mod codec;
 mod files;
 mod limits;
 mod model;
+mod reader;
 mod transitions;
 mod writing;
 

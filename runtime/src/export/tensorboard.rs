@@ -24,6 +24,12 @@ withheld, skipped), reward/ and staleness/ over the turns of the step's batch, a
 since the step before, and time/. The file's name stays the same from export to export: with --force, TensorBoard shows the
 latest one.
 
+Weights & Biases has no command that reads such files any more (its client 0.31). In Python, with mode=\"offline\" for later:
+  curves = tensorboard.backend.event_processing.event_accumulator.EventAccumulator(\"curves/run\"); curves.Reload()
+  for tag in curves.Tags()[\"scalars\"]:
+    run.define_metric(tag, step_metric=\"step\")
+    for point in curves.Scalars(tag): run.log({tag: point.value, \"step\": point.step})
+
 Examples:
   openclaw-rl export tensorboard --out curves/run
   tensorboard --logdir curves";
