@@ -19,6 +19,7 @@ use crate::{
     launch::{self, LaunchOptions},
     operate,
     pretrain::run::{self as pretrain, PretrainConfig},
+    printable::printable,
     score::{self, ScoreArgs},
     sft::{self, SftArgs},
     shell, stop,
@@ -182,8 +183,8 @@ pub fn main() -> ExitCode {
         }
         match error.downcast_ref() {
             // Its lines already begin with the file.
-            Some(TopologyError::Invalid { .. }) => eprintln!("{error}"),
-            _ => eprintln!("openclaw-rl: {error:#}"),
+            Some(TopologyError::Invalid { .. }) => eprintln!("{}", printable(&error.to_string())),
+            _ => eprintln!("openclaw-rl: {}", printable(&format!("{error:#}"))),
         }
         let is_usage = error.is::<TopologyError>() || error.is::<UnknownNode>() || error.is::<CannotFit>();
         let of_its_module = || operate::exit_code(&error).or_else(|| export::exit_code(&error));
@@ -206,7 +207,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 exit_when_satisfied: args.exit_when_satisfied,
                 fresh: args.fresh,
             };
-            telemetry::init_logging(args.log_format);
+            let _logging = telemetry::init_logging(args.log_format);
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();
                 stop::stop_on_signals(handle)?;
@@ -226,7 +227,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => tokio_runtime()?.block_on(chat::run(args)),
         Command::Score(args) => score::run(args),
         Command::Sft(args) => {
-            telemetry::init_logging(LogFormat::Text);
+            let _logging = telemetry::init_logging(LogFormat::Text);
             let progress = sft::run(&args)?;
             writeln!(io::stdout(), "{}", sft::describe(&args.output, &progress))?;
             Ok(ExitCode::SUCCESS)
@@ -237,7 +238,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Experiment { experiment } => {
-            telemetry::init_logging(LogFormat::Text);
+            let _logging = telemetry::init_logging(LogFormat::Text);
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();
                 stop::stop_on_signals(handle)?;
@@ -246,7 +247,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Pretrain { file } => {
-            telemetry::init_logging(LogFormat::Text);
+            let _logging = telemetry::init_logging(LogFormat::Text);
             pretrain::run(&PretrainConfig::from_file(&file)?, telemetry::on_terminal())?;
             Ok(ExitCode::SUCCESS)
         }

@@ -82,7 +82,7 @@ fn at_cursor(chat: &Terminal) -> (String, u16) {
 async fn a_piped_conversation_tells_what_was_learnt_and_ends_its_session() {
     let house = House::open();
     let lines = [QUESTION, "/retry", COMPLAINT, "/bad Write it by hand.", "/bda"];
-    let output = house.pipe(&lines, &["--wait", "60"]);
+    let output = house.pipe(&lines, &["--wait", "300"]);
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{}\n{told}", text(&output.stderr));
     let lines: Vec<&str> = told.lines().collect();
@@ -111,6 +111,24 @@ async fn a_piped_conversation_tells_what_was_learnt_and_ends_its_session() {
     assert!(last.contains(" rejected") && last.contains("trained in version"), "{told}");
     assert!(!told.contains('\u{1b}'), "{told:?}");
     house.no_session_is_open().await;
+}
+
+#[test]
+fn a_rated_reply_is_waited_for_however_late_the_journal_tells_of_the_rating() {
+    let house = House::open();
+    let lines = ["What is 6 times 7?", "/good"];
+    // What the journal tells first differs from one time to the next.
+    for _ in 0..4 {
+        let output = house.pipe(&lines, &["--wait", "300"]);
+        let told = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{}\n{told}", text(&output.stderr));
+        let story = told.lines().find(|line| line.starts_with("  reply 1: ")).expect("its line");
+        assert!(story.contains("good (as you said)") && story.contains("trained in version "), "{told}");
+        assert!(told.contains("\n  session ended: 1 reply, 1 approved"), "{told}");
+    }
+    // Who does not wait is not told that nothing came.
+    let told = text(&house.pipe(&lines, &[]).stdout);
+    assert!(told.contains("\n  reply 1: ") && !told.contains("nothing followed it"), "{told}");
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ async fn a_node_that_learns_is_exported_as_its_journal_has_it() {
     let node = HostedNode::start("configs/quickstart.toml", &run_dir, &sets).await;
     let mut asked = 0;
     while node.view.versions.number() < 3 {
+        assert!(asked < 200, "so many sessions, and version {}", node.view.versions.number());
         let question = format!("What is {asked} + 2?");
         let mut talk = vec![json!({"role": "user", "content": question})];
         let answer = node.ask(&format!("session/{asked}"), json!(talk)).await;

@@ -127,7 +127,10 @@ impl Learner {
         fault::point("optimizer.before_step");
         let step = self.step + 1;
         let samples = batch.leases.len();
-        let span = |lease: &Lease<Sample>| debug_span!("train", turn = %lease.turn.id, step, samples, version = Empty, withheld = Empty);
+        let span = |lease: &Lease<Sample>| {
+            let turn = &lease.turn.id;
+            debug_span!("train", %turn, step, samples, version = Empty, withheld = Empty)
+        };
         let spans: Vec<Span> = batch.leases.iter().map(span).collect();
         let (report, canary) = self.train(step, &batch)?;
         let tripped = self.arguments.config.breaker.check(&report, canary);

@@ -38,8 +38,8 @@ impl PortAddress {
     }
 }
 
-/// The child `admin`: serves `operator` and what `page` knows in the run's folder, and on `port` the page itself too. Token and port stay the same
-/// through its restarts.
+/// The child `admin`: serves `operator` and what `page` knows in the run's folder, and on `port` the page itself too.
+/// Token and port stay the same through its restarts.
 pub fn child<O: Operator>(operator: Arc<O>, run_dir: PathBuf, port: PortAddress, page: Page) -> ChildSpec {
     let arguments = AdminArguments { operator, run_dir, port, token: Token::random(), page };
     ChildSpec::new("admin", "admin", move |supervisor: ActorCell| {

@@ -26,6 +26,7 @@ use super::{
         ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
         LearningStatus, NodeStatus, Operator, Refusal, RefusalKind, ServingStatus, VersionStatus,
     },
+    versions::version_statuses,
 };
 use crate::{
     measures::size,
@@ -43,7 +44,7 @@ const AUDIT_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer gets this long to leave before the process ends.
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// Most rows that a list has.
-const LIST_ROWS: usize = 1000;
+pub(super) const LIST_ROWS: usize = 1000;
 /// Most versions that `status` tells of.
 const STATUS_VERSIONS: usize = 64;
 /// Most actors of a role.
@@ -443,40 +444,6 @@ impl Operator for NodeOperator {
     }
 }
 
-/// Every version that was made and every one that was withheld, by their steps.
-pub(crate) async fn version_statuses(
-    journal: &Journal,
-    rollback: &Rollback,
-) -> Result<Vec<VersionStatus>, JournalError> {
-    let current = rollback.versions.number();
-    let made = journal.versions().await?.into_iter().map(|row| VersionStatus {
-        version: Some(row.number),
-        step: row.step,
-        state: match (row.number == current, row.published) {
-            (true, _) => "current".to_owned(),
-            (false, true) => "published".to_owned(),
-            (false, false) => "committed".to_owned(),
-        },
-        reason: None,
-        fingerprint: row.fingerprint,
-        kept: row.checkpoint && rollback.folders.folder(row.number).exists(),
-        made_unix_secs: unix_secs(row.when),
-    });
-    let withheld = journal.steps(LIST_ROWS).await?.into_iter().filter(|step| step.withheld.is_some());
-    let withheld = withheld.map(|step| VersionStatus {
-        version: None,
-        step: step.step,
-        state: "withheld".to_owned(),
-        reason: step.withheld,
-        fingerprint: step.fingerprint,
-        kept: false,
-        made_unix_secs: unix_secs(step.when),
-    });
-    let mut all: Vec<_> = made.chain(withheld).collect();
-    all.sort_by_key(|row| (row.step, row.version));
-    Ok(all)
-}
-
 impl From<SupervisorError> for Refusal {
     fn from(error: SupervisorError) -> Self {
         let kind = match &error {
@@ -511,6 +478,7 @@ impl From<InboxStatus> for InboxView {
     }
 }
 
-fn unix_secs(when: SystemTime) -> u64 {
+/// Seconds since 1970.
+pub(super) fn unix_secs(when: SystemTime) -> u64 {
     when.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -11,7 +11,7 @@ use crate::printable::printable;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Whoever leaves does not wait longer than this for the end of a session.
-const END_DEADLINE: Duration = Duration::from_secs(2);
+const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A gateway that answers.
 #[derive(Debug)]

@@ -81,11 +81,6 @@ impl TurnLook {
         fate.dead || fate.version.is_some() || !fate.state.is_open()
     }
 
-    /// It was followed, and something is to come of that.
-    pub fn is_under_way(&self) -> bool {
-        !self.is_settled() && !self.is_waiting()
-    }
-
     fn is_waiting(&self) -> bool {
         self.fate.as_ref().is_some_and(|fate| fate.state == TurnState::Waiting)
     }
@@ -169,10 +164,12 @@ enum Told {
 #[derive(Debug)]
 struct Reply {
     turn: String,
-    session: usize,
+    session: String,
     number: usize,
     /// Another reply took its place.
     is_replaced: bool,
+    /// It was answered or rated, which the journal may not tell yet.
+    is_followed: bool,
     /// The last look found it between its verdict and its teacher.
     was_between: bool,
     told: Told,
@@ -184,13 +181,13 @@ pub struct Learnt {
     replies: Vec<Reply>,
     turns: HashMap<String, TurnLook>,
     batch: Batch,
-    session: usize,
+    session: String,
 }
 
 impl Learnt {
-    /// The replies that follow are of another session.
-    pub fn begin_session(&mut self) {
-        self.session += 1;
+    /// The replies that come now are of this session.
+    pub fn begin_session(&mut self, session: &str) {
+        session.clone_into(&mut self.session);
     }
 
     /// A reply has come to its end; its number in the session. With `again` it takes the place of the one before.
@@ -204,11 +201,22 @@ impl Learnt {
             Some(last) => last.number + 1,
             None => 1,
         };
-        let (session, turn) = (self.session, turn.to_owned());
-        let reply =
-            Reply { turn, session, number, is_replaced: false, was_between: false, told: Told::Nothing };
-        self.replies.push(reply);
+        self.replies.push(Reply {
+            turn: turn.to_owned(),
+            session: self.session.clone(),
+            number,
+            is_replaced: false,
+            is_followed: false,
+            was_between: false,
+            told: Told::Nothing,
+        });
         number
+    }
+
+    /// This reply was answered, or rated in time.
+    pub fn followed(&mut self, turn: &str) {
+        let replies = self.replies.iter_mut().filter(|reply| reply.turn == turn);
+        replies.for_each(|reply| reply.is_followed = true);
     }
 
     /// Takes in a look, or that nothing has changed since the last one; what is news to a person.
@@ -255,19 +263,31 @@ impl Learnt {
 
     /// Something may still be learnt of a reply that was answered or rated.
     pub fn is_under_way(&self) -> bool {
-        self.replies.iter().any(|reply| self.turns.get(&reply.turn).is_some_and(TurnLook::is_under_way))
+        self.replies.iter().any(|reply| self.awaits(reply))
+    }
+
+    /// The same of the replies of one session.
+    pub fn is_under_way_in(&self, session: &str) -> bool {
+        self.replies.iter().any(|reply| reply.session == session && self.awaits(reply))
+    }
+
+    fn awaits(&self, reply: &Reply) -> bool {
+        match self.turns.get(&reply.turn) {
+            Some(turn) => !turn.is_settled() && (reply.is_followed || !turn.is_waiting()),
+            None => reply.is_followed,
+        }
     }
 
     /// A line for each reply of this session, which may have ended.
     pub fn story(&self, has_ended: bool) -> Vec<String> {
         let line = |reply: &Reply| {
             let number = reply.number;
-            let story = match self.turns.get(&reply.turn) {
-                None => "not known".to_owned(),
-                Some(turn) if turn.is_waiting() && (has_ended || reply.is_replaced) => {
-                    "nothing followed it".to_owned()
-                }
+            let turn = self.turns.get(&reply.turn);
+            let story = match turn.filter(|turn| turn.is_settled() || !turn.is_waiting()) {
                 Some(turn) => turn.story(Some(turn.outcome(self.batch))),
+                None if reply.is_followed => "not judged yet".to_owned(),
+                None if has_ended || reply.is_replaced => "nothing followed it".to_owned(),
+                None => turn.map_or_else(|| "not known".to_owned(), |turn| turn.outcome(self.batch)),
             };
             match reply.is_replaced {
                 true => format!("reply {number}, asked again: {story}"),
@@ -284,7 +304,7 @@ impl Learnt {
         let count = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
         let rewarded = |reward| turns.iter().filter(|turn| turn.reward() == Some(reward)).count();
         let hints = turns.iter().filter(|turn| !turn.hints.is_empty()).count();
-        let under_way = turns.iter().filter(|turn| turn.is_under_way()).count();
+        let under_way = self.of_this_session().filter(|reply| self.awaits(reply)).count();
         let versions: BTreeSet<u64> = turns.iter().filter_map(|turn| turn.version()).collect();
         let versions = listed("version", &versions.into_iter().collect::<Vec<_>>());
         let replies = self.of_this_session().filter(|reply| !reply.is_replaced).count();
@@ -393,7 +413,7 @@ mod tests {
         let ids = ["a", "b", "c", "d"];
         let ready = ids.map(|id| turn(id, "ready", judged(-1)));
         learnt.replied("a", false);
-        learnt.begin_session();
+        learnt.begin_session("s");
         for id in &ids[1..] {
             learnt.replied(id, false);
         }
@@ -419,11 +439,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_answered_or_rated_is_under_way_before_the_journal_tells_it() {
+        let mut learnt = Learnt::default();
+        learnt.begin_session("first");
+        learnt.replied("a", false);
+        learnt.replied("b", false);
+        assert!(!learnt.is_under_way());
+        assert_eq!(learnt.story(true), ["reply 1: nothing followed it", "reply 2: nothing followed it"]);
+        learnt.followed("a");
+        assert!(learnt.is_under_way(), "no look has come");
+        let waiting = json!([turn("a", "waiting", json!({})), turn("b", "waiting", json!({}))]);
+        learnt.see(look(waiting));
+        assert!(learnt.is_under_way(), "the look is older than the answer");
+        assert_eq!(learnt.story(true), ["reply 1: not judged yet", "reply 2: nothing followed it"]);
+        assert_eq!(learnt.summary().as_deref(), Some("2 replies, 1 still to be learnt from"));
+        learnt.begin_session("second");
+        learnt.replied("c", false);
+        assert!(learnt.is_under_way_in("first") && !learnt.is_under_way_in("second"));
+        learnt.see(look(json!([trained("a", 1, &judged(1))])));
+        assert!(!learnt.is_under_way());
+    }
+
+    #[test]
     fn a_session_is_summed_up() {
         let mut learnt = Learnt::default();
         assert_eq!(learnt.summary(), None);
         learnt.replied("elsewhere", false);
-        learnt.begin_session();
+        learnt.begin_session("s");
         assert_eq!(learnt.replied("a", false), 1);
         assert_eq!(learnt.replied("b", true), 1);
         assert_eq!(learnt.replied("c", false), 2);

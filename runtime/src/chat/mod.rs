@@ -13,7 +13,7 @@ mod signals;
 mod stream;
 mod terminal;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -50,8 +50,10 @@ Examples:
     )
 }
 
-/// A look that takes longer than this is not waited for.
+/// A person does not wait longer than this for a look.
 const LOOK_PATIENCE: Duration = Duration::from_millis(300);
+/// Off a terminal a look is all that is ever shown.
+const ONLY_LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The arguments of `chat`.
 #[derive(Debug, Args)]
@@ -140,7 +142,7 @@ impl Chat {
         self.messages.clear();
         self.last_reply = None;
         self.has_spoken = false;
-        self.learnt.begin_session();
+        self.learnt.begin_session(&self.session);
         if let Some(follower) = &mut self.follower {
             follower.begin(&self.session);
         }
@@ -208,7 +210,14 @@ impl Chat {
     /// A message without a reply is forgotten.
     async fn say(&mut self, text: String) -> anyhow::Result<Next> {
         self.messages.push(json!({"role": "user", "content": text}));
+        let answered = self.last_reply.clone();
         let replied = self.reply(false).await;
+        // One that was refused, or cut, has been heard all the same.
+        if let Some(answered) = answered
+            && !replied.as_ref().is_err_and(is_unsent)
+        {
+            self.learnt.followed(&answered);
+        }
         if self.messages.last().is_some_and(|last| last["role"] == "user") {
             self.messages.pop();
         }
@@ -247,11 +256,8 @@ impl Chat {
         self.last_reply = Some(id);
         let version = version.map_or_else(String::new, |version| format!(", version {version}"));
         self.terminal.mark(&format!("[reply {number}{version}]"))?;
-        if self.terminal.is_live()
-            && let Some(follower) = &mut self.follower
-            && let Ok(look) = timeout(LOOK_PATIENCE, follower.look()).await
-        {
-            self.tell(look)?;
+        if self.terminal.is_live() {
+            self.look().await?;
         }
         Ok(Next::Listen)
     }
@@ -259,6 +265,9 @@ impl Chat {
     async fn rate(&mut self, rating: i8, text: Option<String>) -> anyhow::Result<()> {
         let reply = self.last_reply.as_deref().context("there is no reply to rate yet")?;
         let status = self.gateway.rate(reply, rating, text).await?;
+        if status == "applied" {
+            self.learnt.followed(reply);
+        }
         let words = match status.as_str() {
             "applied" if rating > 0 => "rated as good",
             "applied" => "rated as bad",
@@ -270,12 +279,10 @@ impl Chat {
     }
 
     async fn tell_the_story(&mut self) -> anyhow::Result<()> {
-        let Some(follower) = &mut self.follower else {
+        if self.follower.is_none() {
             return Ok(self.terminal.note("what is learnt cannot be shown here")?);
-        };
-        if let Ok(look) = timeout(LOOK_PATIENCE, follower.look()).await {
-            self.tell(look)?;
         }
+        self.look().await?;
         let story = self.learnt.story(false);
         if story.is_empty() {
             self.terminal.note("nobody has said anything yet")?;
@@ -283,11 +290,24 @@ impl Chat {
         Ok(story.iter().try_for_each(|line| self.terminal.note(line))?)
     }
 
+    /// Looks once, for as long as whoever reads it waits.
+    async fn look(&mut self) -> anyhow::Result<()> {
+        let patience = if self.terminal.is_live() { LOOK_PATIENCE } else { ONLY_LOOK_PATIENCE };
+        let Some(follower) = &mut self.follower else { return Ok(()) };
+        match timeout(patience, follower.look()).await {
+            Ok(look) => self.tell(look),
+            Err(_) => Ok(()),
+        }
+    }
+
     fn tell(&mut self, look: Result<Option<Look>, ClientError>) -> anyhow::Result<()> {
         match look {
             Ok(look) => {
                 self.is_out_of_sight = false;
                 let lines = self.learnt.see(look);
+                if let Some(follower) = &mut self.follower {
+                    follower.leave(|session| self.learnt.is_under_way_in(session));
+                }
                 // Off a terminal the story at the end has it, in the order of the replies.
                 if self.terminal.is_live() {
                     lines.iter().try_for_each(|line| self.terminal.note(line))?;
@@ -312,32 +332,40 @@ impl Chat {
         self.has_spoken = false;
         self.see_the_rest().await?;
         if !self.terminal.is_live() && self.follower.is_some() {
-            self.learnt.story(true).iter().try_for_each(|line| self.terminal.note(line))?;
+            self.learnt.story(ended.is_ok()).iter().try_for_each(|line| self.terminal.note(line))?;
         }
         let summary = self.learnt.summary().unwrap_or_else(|| "no replies".to_owned());
-        self.terminal.note(&format!("session ended: {summary}"))?;
+        let what = if ended.is_ok() { "session ended" } else { "session left open" };
+        self.terminal.note(&format!("{what}: {summary}"))?;
         ended.context("the gateway was not told that the session is over")
     }
 
     async fn see_the_rest(&mut self) -> anyhow::Result<()> {
-        let Some(follower) = &mut self.follower else { return Ok(()) };
-        if let Ok(look) = timeout(LOOK_PATIENCE, follower.look()).await {
-            self.tell(look)?;
+        if self.follower.is_none() {
+            return Ok(());
         }
-        let Some(wait) = self.wait else { return Ok(()) };
+        let mut waited = pin!(tokio::time::sleep(self.wait.unwrap_or_default()));
+        self.look().await?;
+        if self.wait.is_none() {
+            return Ok(());
+        }
         if self.terminal.is_live() && self.learnt.is_under_way() {
             self.terminal.note("waiting for what is still to be learnt; Ctrl-C leaves")?;
         }
-        let deadline = tokio::time::Instant::now() + wait;
         while self.learnt.is_under_way() {
             tokio::select! {
                 _ = self.signals.next() => break,
-                () = tokio::time::sleep_until(deadline) => break,
+                () = &mut waited => break,
                 look = next_look(&mut self.follower) => self.tell(look)?,
             }
         }
         Ok(())
     }
+}
+
+/// The gateway cannot have heard it.
+fn is_unsent(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
 }
 
 /// A reply that came to its end.

@@ -1,9 +1,16 @@
 //! Which gateway is talked to, and the node behind it, which knows what is learnt.
 
+use std::time::Duration;
+
 use anyhow::Context;
+use futures::future::join_all;
 use reqwest::Url;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{admin::AdminClient, operate::NodeArgs};
+
+/// Whichever node takes longer to tell its gateway is not the one that is meant.
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A gateway, and who can tell what is learnt there.
 pub struct Found {
@@ -15,19 +22,21 @@ pub struct Found {
 
 /// The gateway at `url` with the node whose it is, or the gateway of the node that is meant.
 pub async fn find(url: Option<String>, meant: &NodeArgs) -> anyhow::Result<Found> {
+    // Connecting may wait for a node that does not come to it.
+    let meant = meant.clone();
     let Some(url) = url else {
-        let node = meant.connect()?;
+        let node = spawn_blocking(move || meant.connect()).await??;
         let gateway = node.status().await?.gateway;
         let url = gateway.context("the node has no gateway yet: `openclaw-rl status` shows how far it is")?;
         return Ok(Found { url, node: Some(node) });
     };
-    for node in meant.connect_all() {
-        let gateway = node.status().await.ok().and_then(|status| status.gateway);
-        if gateway.is_some_and(|gateway| is_same(&url, &gateway)) {
-            return Ok(Found { url, node: Some(node) });
-        }
-    }
-    Ok(Found { url, node: None })
+    let nodes = spawn_blocking(move || meant.connect_all()).await?;
+    let asked = nodes.iter().map(|node| timeout(ASK_PATIENCE, node.status()));
+    let told = join_all(asked).await;
+    let gateways = told.into_iter().map(|told| told.ok()?.ok()?.gateway);
+    let mut met = nodes.into_iter().zip(gateways);
+    let found = met.find(|(_, gateway)| gateway.as_ref().is_some_and(|gateway| is_same(&url, gateway)));
+    Ok(Found { url, node: found.map(|(node, _)| node) })
 }
 
 /// Whether both lead to the same socket. A gateway on every address is taken to be met on this machine's own.

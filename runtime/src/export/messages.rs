@@ -126,7 +126,7 @@ pub fn export(
         }
         Ok(())
     })?;
-    sink.finish().with_context(|| cannot_write(&args.out))
+    sink.finish()
 }
 
 fn whole(
@@ -151,7 +151,7 @@ fn whole(
         let turn = &story.row.turn;
         let before = planned.placed.told.checked_sub(1).and_then(|place| turn.messages.get(place));
         talk.use_ids(before.filter(|_| told.is_none()));
-        for message in &turn.messages[told.take().unwrap_or(planned.placed.told)..] {
+        for message in turn.messages.iter().skip(told.take().unwrap_or(planned.placed.told)) {
             talk.hear(message);
         }
         talk.reply(&story, planned.is_learnt());
@@ -297,7 +297,7 @@ impl Sink {
     fn finish(self) -> anyhow::Result<()> {
         match self {
             Self::File(file) => file.finish(),
-            Self::Stdout(mut out) => Ok(out.flush()?),
+            Self::Stdout(mut out) => out.flush().context("cannot write to standard output"),
         }
     }
 }

@@ -114,6 +114,12 @@ pub enum ExportError {
         /// Where.
         path: PathBuf,
     },
+    /// A file cannot take its place.
+    #[error("{} is a folder: --out names a file", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+    },
     /// Nothing can be written under that.
     #[error("--out {} names no file or folder", path.display())]
     NoName {
@@ -137,7 +143,10 @@ pub enum ExportError {
 /// The exit code of an error that this module knows.
 pub fn exit_code(error: &anyhow::Error) -> Option<u8> {
     Some(match error.downcast_ref()? {
-        ExportError::Exists { .. } | ExportError::NoName { .. } | ExportError::NoJournal { .. } => EXIT_USAGE,
+        ExportError::Exists { .. }
+        | ExportError::Folder { .. }
+        | ExportError::NoName { .. }
+        | ExportError::NoJournal { .. } => EXIT_USAGE,
         ExportError::UnknownSession { .. } => EXIT_UNKNOWN,
     })
 }

@@ -27,6 +27,9 @@ impl NewFile {
         if !replace && path.symlink_metadata().is_ok() {
             return Err(ExportError::Exists { path: path.to_owned() }.into());
         }
+        if path.is_dir() {
+            return Err(ExportError::Folder { path: path.to_owned() }.into());
+        }
         let partial = partial(path)?;
         let file = File::create_new(&partial).with_context(|| cannot_write(&partial))?;
         Ok(Self { path: path.to_owned(), partial, file: Some(BufWriter::new(file)) })

@@ -1,7 +1,7 @@
 //! Which sessions and replies are exported, and how a session's turns make conversations. Turns are read twice, a few
 //! at a time, so that neither a long session nor a large journal has to fit into memory.
 
-use std::{fmt, time::SystemTime};
+use std::{collections::BTreeSet, fmt, time::SystemTime};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum, builder::PossibleValuesParser};
@@ -177,7 +177,9 @@ pub fn each_session(
         anyhow::Ok(())
     };
     if !picks.sessions.is_empty() {
-        let sessions: Vec<_> = picks.sessions.iter().map(|id| SessionId(id.as_str().into())).collect();
+        // Asked for twice, it is written once.
+        let names: BTreeSet<&str> = picks.sessions.iter().map(String::as_str).collect();
+        let sessions: Vec<_> = names.into_iter().map(|id| SessionId(id.into())).collect();
         for session in &sessions {
             if !reader.has_session(session)? {
                 return Err(ExportError::UnknownSession { session: session.to_string() }.into());

@@ -40,9 +40,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// Log lines and traces of a command. Dropped at its end, it sends the traces that were not sent yet.
+#[must_use]
+pub struct Logging {
+    #[cfg(feature = "otel")]
+    _last_spans: Option<traces::LastSpans>,
+}
+
 /// Sends log lines to stderr. `RUST_LOG` chooses which; without it, `info` and above. A build with the feature `otel`
 /// sends traces, too, where OpenTelemetry's variables say. Calling it again changes nothing.
-pub fn init_logging(format: LogFormat) {
+pub fn init_logging(format: LogFormat) -> Logging {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt::layer().with_writer(Stderr);
     let lines = match format {
@@ -53,18 +60,24 @@ pub fn init_logging(format: LogFormat) {
         LogFormat::Text => lines.with_ansi(false).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(not(feature = "otel"))]
+    {
+        // An error means that a subscriber is there already, such as a test's.
+        let _ = subscriber.try_init();
+        Logging {}
+    }
     #[cfg(feature = "otel")]
-    let (traces, problem) = match Traces::from_env() {
-        Ok(traces) => (traces.map(Traces::layer), None),
-        Err(error) => (None, Some(error)),
-    };
-    #[cfg(feature = "otel")]
-    let subscriber = subscriber.with(traces);
-    // An error means that a subscriber is there already, such as a test's.
-    let _ = subscriber.try_init();
-    #[cfg(feature = "otel")]
-    if let Some(error) = problem {
-        tracing::error!(%error, "traces cannot be sent");
+    {
+        let (traces, problem) = match Traces::from_env() {
+            Ok(traces) => (traces, None),
+            Err(error) => (None, Some(error)),
+        };
+        let _last_spans = traces.as_ref().map(Traces::last_spans);
+        let _ = subscriber.with(traces.map(Traces::layer)).try_init();
+        if let Some(error) = problem {
+            tracing::error!(%error, "traces cannot be sent");
+        }
+        Logging { _last_spans }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -30,15 +31,18 @@ const REPLY: &str = "chat";
 const STAGES: [&str; 4] = [REPLY, "judge", "teach", "train"];
 /// What a completion's id begins with; the trace's id follows.
 const ID_PREFIX: &str = "chatcmpl-";
+/// Of a trace's id, and of a span's.
+const TRACE_DIGITS: usize = 32;
+const SPAN_DIGITS: usize = 16;
 /// The end of a process waits this long for the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Either turns traces on.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
-/// Sends spans of a turn's life to a collector; what it does not take in time is dropped. Dropped itself, it sends what is left.
+/// Sends spans of a turn's life to a collector; what it does not take in time is dropped.
 #[derive(Debug)]
 pub struct Traces {
-    processor: BatchSpanProcessor,
+    processor: Arc<BatchSpanProcessor>,
     scope: InstrumentationScope,
 }
 
@@ -65,7 +69,12 @@ impl Traces {
         processor.set_resource(&Resource::builder().with_service_name(service).build());
         let scope =
             InstrumentationScope::builder("openclaw-rl").with_version(env!("CARGO_PKG_VERSION")).build();
-        Self { processor, scope }
+        Self { processor: Arc::new(processor), scope }
+    }
+
+    /// Sends, when it is dropped, what was not sent yet: a subscriber is never dropped itself.
+    pub fn last_spans(&self) -> LastSpans {
+        LastSpans { processor: self.processor.clone() }
     }
 
     /// As a layer that hears of these spans alone.
@@ -84,7 +93,13 @@ impl Traces {
     }
 }
 
-impl Drop for Traces {
+/// The spans at the end of a process.
+#[derive(Debug)]
+pub struct LastSpans {
+    processor: Arc<BatchSpanProcessor>,
+}
+
+impl Drop for LastSpans {
     fn drop(&mut self) {
         // A collector that is away must not hold up the end.
         let _ = self.processor.shutdown_with_timeout(LAST_SPANS);
@@ -99,13 +114,15 @@ struct Stage {
 
 #[derive(Default)]
 struct Fields {
-    /// Whose trace it belongs to; a request that became no turn has none, and is not sent.
+    /// Whose trace it belongs to; a request that was refused has none, and is not sent.
     turn: Option<TraceId>,
     /// The client's own trace.
     caller: Option<SpanContext>,
     attributes: Vec<KeyValue>,
     /// What was warned of within it.
     problem: Option<String>,
+    /// The reply came to its end.
+    is_over: bool,
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Traces {
@@ -152,6 +169,8 @@ impl Traces {
             attributes.push(KeyValue::new("gen_ai.operation.name", "chat"));
             attributes.push(KeyValue::new("gen_ai.provider.name", "openclaw-rl"));
         }
+        let cut = || (name == REPLY && !fields.is_over).then(|| "the reply was cut".to_owned());
+        let problem = fields.problem.or_else(cut);
         SpanData {
             span_context: SpanContext::new(trace, id, TraceFlags::SAMPLED, false, TraceState::default()),
             parent_span_id: parent,
@@ -164,7 +183,7 @@ impl Traces {
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
             links,
-            status: fields.problem.map_or(Status::Unset, Status::error),
+            status: problem.map_or(Status::Unset, Status::error),
             instrumentation_scope: self.scope.clone(),
         }
     }
@@ -178,7 +197,8 @@ fn root_of(trace: TraceId) -> SpanId {
 }
 
 fn trace_of(turn: &str) -> Option<TraceId> {
-    let trace = TraceId::from_hex(turn.strip_prefix(ID_PREFIX)?).ok()?;
+    let digits = turn.strip_prefix(ID_PREFIX).filter(|digits| digits.len() == TRACE_DIGITS)?;
+    let trace = TraceId::from_hex(digits).ok()?;
     (trace != TraceId::INVALID).then_some(trace)
 }
 
@@ -186,6 +206,9 @@ fn trace_of(turn: &str) -> Option<TraceId> {
 fn caller(traceparent: &str) -> Option<SpanContext> {
     let mut parts = traceparent.split('-');
     let (_, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    if (trace.len(), span.len()) != (TRACE_DIGITS, SPAN_DIGITS) {
+        return None;
+    }
     let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
     let context = SpanContext::new(trace, span, TraceFlags::default(), true, TraceState::default());
     context.is_valid().then_some(context)
@@ -222,7 +245,12 @@ impl Visit for Fields {
                 self.attributes.push(KeyValue::new("gen_ai.response.id", value.to_owned()));
             }
             "traceparent" => self.caller = caller(value),
+            "withheld" => {
+                self.problem = Some(format!("withheld: {value}"));
+                self.put(field, value.to_owned());
+            }
             "finish_reason" => {
+                self.is_over = true;
                 let reasons = Value::Array(Array::String(vec![value.to_owned().into()]));
                 self.attributes.push(KeyValue::new("gen_ai.response.finish_reasons", reasons));
             }
@@ -272,6 +300,7 @@ mod tests {
             "chatcmpl-",
             "4bf92f3577b34da6a3ce929d0e0e4736",
             "chatcmpl-zz",
+            "chatcmpl-4bf9",
             &format!("chatcmpl-{:032}", 0),
         ] {
             assert_eq!(trace_of(other), None, "{other}");

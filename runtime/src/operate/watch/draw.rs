@@ -183,9 +183,13 @@ fn shortened(mut alerts: Vec<Vec<Line<'static>>>, most: usize) -> Vec<Line<'stat
     }
     let count = alerts.len();
     let mut lines = alerts.concat();
-    if count > most && most > 1 {
+    if count > most {
         lines.truncate(most - 1);
-        lines.push(Line::raw(format!("and {} more: Tab goes to the next", count - lines.len())));
+        let more = match lines.len() {
+            0 => format!("{count} need you"),
+            shown => format!("and {} more", count - shown),
+        };
+        lines.push(Line::raw(format!("{more}: Tab goes to the next")));
     }
     lines
 }
