@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Progress,
+    Progress, calls,
     output::{NewFile, cannot_write},
     sessions::{Conversation, Picks, Planned, each_session, read},
 };
@@ -232,8 +232,7 @@ impl Talk {
             fields.insert("reasoning_content".into(), reasoning.into());
         }
         let call = |(place, call): (usize, &Value)| {
-            let given = call["id"].as_str().filter(|id| turn.is_empty() && !id.is_empty());
-            let id = given.map_or_else(|| format!("call-{}-{turn}", place + 1), str::to_owned);
+            let id = calls::id(call, place, turn);
             let arguments = match &call["function"]["arguments"] {
                 Value::String(text) => text.clone(),
                 Value::Null => "{}".to_owned(),
@@ -255,10 +254,9 @@ impl Talk {
     /// Takes over the ids of the last reply's calls from the message that its client made of it.
     fn use_ids(&mut self, theirs: Option<&Value>) {
         let (Some(theirs), Some(message)) = (theirs, self.messages.last_mut()) else { return };
-        let theirs = theirs["tool_calls"].as_array().into_iter().flatten();
         let ours = message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten();
-        for (call, theirs) in ours.zip(theirs) {
-            if let Some(id) = theirs["id"].as_str().filter(|id| !id.is_empty()) {
+        for (call, theirs) in ours.zip(calls::given_by(theirs)) {
+            if let Some(id) = theirs {
                 call["id"] = id.into();
             }
         }
@@ -267,8 +265,7 @@ impl Talk {
 }
 
 fn call_ids(message: &Value) -> Vec<String> {
-    let calls = message["tool_calls"].as_array().into_iter().flatten();
-    calls.filter_map(|call| call["id"].as_str()).map(str::to_owned).collect()
+    calls::given_by(message).flatten().map(str::to_owned).collect()
 }
 
 /// Control characters that JSON leaves as they are would steer a terminal.

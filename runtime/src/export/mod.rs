@@ -2,9 +2,10 @@
 //! changes nothing.
 //!
 //! `sessions` says which replies are meant and puts turns together to conversations; `atif`, `messages` and `tensorboard`
-//! are the forms; `output` is where they go, `when` how moments are written.
+//! are the forms, `calls` what they share; `output` is where they go, `when` how moments are written.
 
 mod atif;
+mod calls;
 mod event_file;
 mod messages;
 mod output;

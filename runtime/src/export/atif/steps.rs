@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    export::{sessions::Planned, when::rfc3339},
+    export::{calls, sessions::Planned, when::rfc3339},
     page::fate::Fate,
 };
 
@@ -233,9 +233,7 @@ fn said(message: &Value, turn: &str) -> Step {
             (_, Value::String(text)) => (Map::new(), Some(Unparsed { arguments: text.clone() })),
             _ => (Map::new(), None),
         };
-        // The ids that a reply was given are not kept.
-        let given = call["id"].as_str().filter(|id| turn.is_empty() && !id.is_empty()).map(str::to_owned);
-        let tool_call_id = given.unwrap_or_else(|| format!("call-{}-{turn}", place + 1));
+        let tool_call_id = calls::id(call, place, turn);
         ToolCall { tool_call_id, function_name: text(&function["name"]), arguments, extra }
     };
     let reasoning = text(&message["reasoning_content"]);
@@ -248,9 +246,8 @@ fn said(message: &Value, turn: &str) -> Step {
 
 /// Takes over the ids of calls from the message that a client made of the step.
 pub fn use_ids(step: &mut Step, message: &Value) {
-    let calls = message["tool_calls"].as_array().into_iter().flatten();
-    for (call, theirs) in step.tool_calls.iter_mut().zip(calls) {
-        if let Some(id) = theirs["id"].as_str().filter(|id| !id.is_empty()) {
+    for (call, theirs) in step.tool_calls.iter_mut().zip(calls::given_by(message)) {
+        if let Some(id) = theirs {
             call.tool_call_id = id.to_owned();
         }
     }
