@@ -46,7 +46,7 @@ socket: a gateway elsewhere is talked to all the same, and what is learnt there 
 Examples:
   openclaw-rl chat
   openclaw-rl chat --url http://127.0.0.1:30000/v1 --temperature 0.2
-  printf 'What is 6 times 7?\\n/good\\n' | openclaw-rl chat --wait"
+  printf 'Tom has 12 apples and gets 7 more. How many is that?\\n/good\\n' | openclaw-rl chat --wait"
     )
 }
 
