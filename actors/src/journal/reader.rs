@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{
     bodies::{Bodies, Part},
     browse::{Story, Told},
-    codec::{Body, CodecError, Opinion, TurnGlance},
+    codec::{CodecError, Opinion, TurnGlance},
     error::JournalError,
     folder::{DATABASE, Folder},
     inspect::inspect,
@@ -112,28 +112,7 @@ impl JournalReader {
 
     /// Steps behind the place `after`, the oldest first.
     pub fn steps(&self, after: u64, limit: usize) -> Result<Vec<Read<StepRow>>, JournalError> {
-        let sql = "SELECT no, step, version, withheld, turns, fingerprint, at, report FROM steps
-                   WHERE no > ?1 ORDER BY no LIMIT ?2";
-        let rows = self.read(|bodies| {
-            bodies.select(sql, (after, limit), |row| {
-                let step = StepRow {
-                    step: row.get(1)?,
-                    version: row.get(2)?,
-                    withheld: row.get(3)?,
-                    turns: row.get(4)?,
-                    fingerprint: row.get(5)?,
-                    when: time(row.get(6)?),
-                    report: Default::default(),
-                };
-                Ok((row.get(0)?, step, row.get::<_, Vec<u8>>(7)?))
-            })
-        })?;
-        let read = |(place, row, report): (u64, StepRow, Vec<u8>)| {
-            let of = format!("step {}", row.step);
-            let form = |source| JournalError::Form { what: Part::Report.name(), of, source };
-            (place, Body::decode(&report).map_err(form).map(|report| StepRow { report, ..row }))
-        };
-        Ok(rows.into_iter().map(read).collect())
+        self.read(|bodies| bodies.read_steps("WHERE no > ?1 ORDER BY no LIMIT ?2", (after, limit)))
     }
 
     /// Turns that steps took, behind the place `after`.

@@ -8,6 +8,7 @@ use super::{
     bodies::{Bodies, Part},
     codec::{Body, Opinion},
     error::JournalError,
+    reader::Read,
     record::*,
     store::{millis, time},
     tally::Tally,
@@ -185,29 +186,31 @@ impl Bodies<'_> {
     }
 
     pub fn steps(&self, limit: usize) -> Result<Vec<StepRow>, JournalError> {
-        let sql = "SELECT step, version, withheld, turns, fingerprint, at, report FROM steps
-                   ORDER BY no DESC LIMIT ?1";
-        let rows = self.select(sql, [limit], |row| {
+        let latest = self.read_steps("ORDER BY no DESC LIMIT ?1", [limit])?;
+        latest.into_iter().map(|(_, step)| step).collect()
+    }
+
+    /// The steps that `which` chooses, each with its place, or why it cannot be read.
+    pub fn read_steps<P: Params>(&self, which: &str, params: P) -> Result<Vec<Read<StepRow>>, JournalError> {
+        let columns = "no, step, version, withheld, turns, fingerprint, at, report";
+        let rows = self.select(&format!("SELECT {columns} FROM steps {which}"), params, |row| {
             let step = StepRow {
-                step: row.get(0)?,
-                version: row.get(1)?,
-                withheld: row.get(2)?,
-                turns: row.get(3)?,
-                fingerprint: row.get(4)?,
-                when: time(row.get(5)?),
+                step: row.get(1)?,
+                version: row.get(2)?,
+                withheld: row.get(3)?,
+                turns: row.get(4)?,
+                fingerprint: row.get(5)?,
+                when: time(row.get(6)?),
                 report: Default::default(),
             };
-            Ok((step, row.get::<_, Vec<u8>>(6)?))
+            Ok((row.get(0)?, step, row.get::<_, Vec<u8>>(7)?))
         })?;
-        let read = |(step, report): (StepRow, Vec<u8>)| {
-            let form = |source| JournalError::Form {
-                what: Part::Report.name(),
-                of: format!("step {}", step.step),
-                source,
-            };
-            Ok(StepRow { report: Body::decode(&report).map_err(form)?, ..step })
+        let read = |(place, row, report): (u64, StepRow, Vec<u8>)| {
+            let of = format!("step {}", row.step);
+            let form = |source| JournalError::Form { what: Part::Report.name(), of, source };
+            (place, Body::decode(&report).map_err(form).map(|report| StepRow { report, ..row }))
         };
-        rows.into_iter().map(read).collect()
+        Ok(rows.into_iter().map(read).collect())
     }
 
     pub fn dead(&self, limit: usize) -> Result<Vec<DeadTurn>, JournalError> {

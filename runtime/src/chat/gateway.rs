@@ -7,7 +7,6 @@ use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use super::stream::Replying;
-use crate::printable::printable;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Whoever leaves does not wait longer than this for the end of a session.
@@ -90,7 +89,7 @@ impl Gateway {
         let text = response.text().await.unwrap_or_default();
         let body: Value = serde_json::from_str(&text).unwrap_or_default();
         let message = body["error"]["message"].as_str().unwrap_or(text.trim());
-        bail!("the gateway answered {status}: {}", printable(message))
+        bail!("the gateway answered {status}: {message}")
     }
 }
 
