@@ -15,7 +15,7 @@ use serde_json::{Map, json};
 
 use crate::{
     engine::{Device, EngineText, PolicyWeights},
-    optimizer::ends_in_a_loop,
+    repetition::ends_in_a_loop,
 };
 
 /// Most tokens of a canary's answer; a longer one counts as cut.

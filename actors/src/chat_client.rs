@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tracing::debug;
 
+use crate::event_stream::EventStream;
+
 /// First and longest pause before a retry.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 /// A reply that streams may not grow beyond this.
@@ -171,29 +173,20 @@ impl ChatClient {
     async fn read_stream(&self, response: reqwest::Response) -> Result<ChatReply, ChatError> {
         let mut reply = ChatReply::default();
         let mut pieces = response.bytes_stream();
-        let mut line: Vec<u8> = Vec::new();
+        let mut events = EventStream::default();
         while let Some(piece) = pieces.next().await {
-            for byte in piece.map_err(|source| self.unreachable(source))? {
-                if byte != b'\n' {
-                    line.push(byte);
-                    continue;
+            for data in events.push(&piece.map_err(|source| self.unreachable(source))?) {
+                if data == "[DONE]" {
+                    return Ok(reply);
                 }
-                let text = String::from_utf8_lossy(&line);
-                if let Some(data) = text.trim_end().strip_prefix("data:") {
-                    let data = data.trim_start();
-                    if data == "[DONE]" {
-                        return Ok(reply);
-                    }
-                    let chunk: Chunk =
-                        serde_json::from_str(data).map_err(|error| self.unreadable(error.to_string()))?;
-                    if let Some(error) = &chunk.error {
-                        return Err(self.unreadable(error.to_string()));
-                    }
-                    chunk.add_to(&mut reply);
+                let chunk: Chunk =
+                    serde_json::from_str(&data).map_err(|error| self.unreadable(error.to_string()))?;
+                if let Some(error) = &chunk.error {
+                    return Err(self.unreadable(error.to_string()));
                 }
-                line.clear();
+                chunk.add_to(&mut reply);
             }
-            if line.len() + reply.content.len() > MOST_REPLY_BYTES {
+            if events.pending_bytes() + reply.content.len() > MOST_REPLY_BYTES {
                 return Err(self.unreadable(format!("it is longer than {MOST_REPLY_BYTES} bytes")));
             }
         }

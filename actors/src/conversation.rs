@@ -1,12 +1,12 @@
 //! What the pipeline reads out of a turn's messages.
 
+use openclaw_journal::Turn;
 use openclaw_model::ParserConfig;
 use serde_json::Value;
 
 use crate::{
     gateway::draft::Draft,
     sessions::transcript::{Author, Transcript},
-    turn::Turn,
 };
 
 /// The reply as the assistant message that its client was given; ids of tool calls are new ones.

@@ -13,20 +13,15 @@ use std::{
     time::Duration,
 };
 
+use openclaw_journal::{
+    Evaluate, Journal, JournalError, Judged, Record, Sample, TurnId, fault, inbox::Inbox,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::sleep,
 };
 use tracing::{debug, warn};
-
-use crate::{
-    fault,
-    inbox::Inbox,
-    journal::{Journal, JournalError, Record},
-    judge::Judged,
-    turn::{Evaluate, Sample, TurnId},
-};
 
 /// Rows read at once: what is in memory beyond the inboxes' capacity.
 const PAGE: usize = 8;

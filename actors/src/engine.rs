@@ -15,7 +15,6 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 pub use serving_model::{Device, EngineText, GpuMemory, Place, PolicyWeights, ServingModel};
-pub(crate) use thread::panic_message;
 use thread::{Command, Gauges, Scoring, Thread};
 pub use thread::{Exited, Stopper};
 

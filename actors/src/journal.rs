@@ -1,288 +1,62 @@
-//! The only path between the stages of the loop: turns, what followed them, verdicts, hints, signals, steps and
-//! versions.
-//!
-//! A turn has one state. A role takes work that is committed here, does it, records the transition, and only then
-//! lets the work go; so whatever dies in between, the work is found again, and done twice it changes nothing.
-//!
-//! Records go into a queue that outlives the writer. The writer commits whatever waits in one transaction of SQLite
-//! (WAL, synced at each commit), so an answered record survives the end of the process. Reads run beside it.
+//! The journal under supervision: an actor that owns the thread that writes.
 
-mod actor;
-mod apply;
-mod bodies;
-mod browse;
-mod codec;
-mod error;
-mod folder;
-mod inspect;
-mod reader;
-mod reads;
-mod record;
-mod retention;
-mod schema;
-mod store;
-mod tally;
-#[cfg(test)]
-mod tests;
-mod writer;
+use openclaw_journal::{Journal, JournalError, Writing};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
+/// The actor. It is given its [`Journal`].
+pub struct JournalActor;
 
-use tokio::sync::{Mutex, oneshot, watch};
-use tracing::error;
-
-pub use self::{
-    actor::{JournalActor, JournalControl, Writing},
-    browse::{ReplyRow, SessionRow, Story, Told},
-    codec::CodecError,
-    error::JournalError,
-    inspect::{Inspection, inspect},
-    reader::{JournalReader, Lesson, Read},
-    record::*,
-    retention::Retention,
-    writer::Health,
-};
-use self::{
-    bodies::Bodies,
-    reads::Page,
-    store::Store,
-    writer::{LIMITS, Write, WriterParts, WriterThread},
-};
-use crate::{
-    inbox::{Inbox, InboxStatus},
-    judge::Judged,
-    turn::{Evaluate, Sample, SessionId, TurnId},
-};
-
-/// Where a journal lies and how much it keeps.
-#[derive(Clone, Debug)]
-pub struct JournalConfig {
-    /// The run's folder.
-    pub dir: PathBuf,
-    /// Its limits.
-    pub retention: Retention,
+/// What the actor is told.
+pub enum JournalControl {
+    /// Answers.
+    Ping(RpcReplyPort<()>),
+    /// The thread ended by itself.
+    #[doc(hidden)]
+    Ended(Result<(), JournalError>),
 }
 
-/// The address of a journal. Clones share it; it outlives every incarnation of the writer.
-#[derive(Clone)]
-pub struct Journal {
-    shared: Arc<Shared>,
-}
+impl Actor for JournalActor {
+    type Msg = JournalControl;
+    type State = Writing;
+    type Arguments = Journal;
 
-struct Shared {
-    parts: WriterParts,
-    /// Held by the thread that writes.
-    slot: Arc<Mutex<()>>,
-    /// Of a journal that no actor writes.
-    _own_writer: Option<WriterThread>,
-}
-
-impl Journal {
-    /// Opens the journal in `config.dir`, makes it of today's form, and gives what an earlier process had leased
-    /// back. Records wait until a [`JournalActor`] runs. Blocks.
-    pub fn open(config: JournalConfig) -> Result<Self, JournalError> {
-        let (store, tally) = Store::open(&config.dir)?;
-        let parts = parts(store, config.retention);
-        parts.board.show(&tally);
-        Ok(Self { shared: Arc::new(Shared { parts, slot: Arc::default(), _own_writer: None }) })
-    }
-
-    /// A journal that ends with its last address. It has its own writer.
-    pub fn in_memory() -> Self {
-        let store = Store::in_memory().expect("an empty database in memory needs nothing but memory");
-        let parts = parts(store, Retention::default());
-        let slot: Arc<Mutex<()>> = Arc::default();
-        let held = slot.clone().try_lock_owned().expect("nobody else has the slot yet");
-        let writer = WriterThread::start(parts.clone(), held).expect("a thread can be started");
-        Self { shared: Arc::new(Shared { parts, slot, _own_writer: Some(writer) }) }
-    }
-
-    /// Returns after the commit. While the journal cannot be written it waits.
-    pub async fn record(&self, record: Record) -> Result<Recorded, JournalError> {
-        let (answer, outcome) = oneshot::channel();
-        self.shared.parts.queue.send(Write::new(record, Some(answer))).await;
-        outcome.await.unwrap_or(Err(JournalError::Closed))
-    }
-
-    /// Returns when the record has a place in the queue; its order with others is kept.
-    pub async fn submit(&self, record: Record) -> Result<(), JournalError> {
-        self.shared.parts.queue.send(Write::new(record, None)).await;
-        Ok(())
-    }
-
-    /// Counts since the run began; the receiver is told of each change, after its commit.
-    pub fn totals(&self) -> watch::Receiver<Totals> {
-        self.shared.parts.board.totals.subscribe()
-    }
-
-    /// What is not settled; the receiver is told of each change, after its commit.
-    pub fn backlog(&self) -> watch::Receiver<Backlog> {
-        self.shared.parts.board.backlog.subscribe()
-    }
-
-    /// Whether writing works.
-    pub fn health(&self) -> watch::Receiver<Health> {
-        self.shared.parts.board.health.subscribe()
-    }
-
-    /// What waits to be written.
-    pub fn queue(&self) -> InboxStatus {
-        self.shared.parts.queue.status()
-    }
-
-    /// What it holds, files beside the database included; looked at now and then.
-    pub fn size_bytes(&self) -> u64 {
-        *self.shared.parts.board.size_bytes.borrow()
-    }
-
-    /// Work for judges changed after `after`, by the number of the change.
-    pub async fn evaluations(&self, after: u64, limit: usize) -> Result<Vec<(u64, Evaluate)>, JournalError> {
-        self.page(move |bodies| bodies.evaluations(after, limit)).await
-    }
-
-    /// Work for teachers, likewise.
-    pub async fn judged(&self, after: u64, limit: usize) -> Result<Vec<(u64, Judged)>, JournalError> {
-        self.page(move |bodies| bodies.judged(after, limit)).await
-    }
-
-    /// Work for the optimizer, likewise.
-    pub async fn samples(&self, after: u64, limit: usize) -> Result<Vec<(u64, Sample)>, JournalError> {
-        self.page(move |bodies| bodies.samples(after, limit)).await
-    }
-
-    /// Those of `turns` that a batch may lease: ready, or leased by an earlier optimizer.
-    pub async fn trainable(&self, turns: &[TurnId]) -> Result<Vec<TurnId>, JournalError> {
-        let turns = turns.to_vec();
-        self.read(move |bodies| bodies.trainable(&turns)).await
-    }
-
-    /// Every turn of the sessions that answered since then, and those that wait for their next state, oldest first.
-    pub async fn open_turns(&self, since: SystemTime) -> Result<Vec<RecordedTurn>, JournalError> {
-        self.page(move |bodies| bodies.open_turns(since)).await
-    }
-
-    /// All that is known of a turn.
-    pub async fn turn(&self, turn: &TurnId) -> Result<Option<TurnRow>, JournalError> {
-        let turn = turn.clone();
-        self.read(move |bodies| bodies.turn(&turn)).await
-    }
-
-    /// How many turns are kept in each state.
-    pub async fn states(&self) -> Result<Vec<(TurnState, u64)>, JournalError> {
-        self.read(|bodies| bodies.states()).await
-    }
-
-    /// Every version, oldest first.
-    pub async fn versions(&self) -> Result<Vec<VersionRow>, JournalError> {
-        self.read(|bodies| bodies.versions()).await
-    }
-
-    /// The version announced or returned to last; none for the base.
-    pub async fn current_version(&self) -> Result<Option<VersionRow>, JournalError> {
-        self.read(|bodies| bodies.current_version()).await
-    }
-
-    /// The version to go on from after a restart: the last that was committed with a checkpoint or returned to;
-    /// none for the base.
-    pub async fn resumable_version(&self) -> Result<Option<VersionRow>, JournalError> {
-        self.read(|bodies| bodies.resumable_version()).await
-    }
-
-    /// The highest number ever given; 0 is the base.
-    pub async fn last_version_number(&self) -> Result<u64, JournalError> {
-        self.read(|bodies| bodies.last_version_number()).await
-    }
-
-    /// The highest number of a step; 0 before the first.
-    pub async fn last_step(&self) -> Result<u64, JournalError> {
-        self.read(|bodies| bodies.last_step()).await
-    }
-
-    /// The latest steps, newest first.
-    pub async fn steps(&self, limit: usize) -> Result<Vec<StepRow>, JournalError> {
-        self.read(move |bodies| bodies.steps(limit)).await
-    }
-
-    /// Dead turns, oldest first.
-    pub async fn dead(&self, limit: usize) -> Result<Vec<DeadTurn>, JournalError> {
-        self.read(move |bodies| bodies.dead(limit)).await
-    }
-
-    /// What operators asked for, newest first.
-    pub async fn audit(&self, limit: usize) -> Result<Vec<AuditRow>, JournalError> {
-        self.read(move |bodies| bodies.audit(limit)).await
-    }
-
-    /// Conversations whose latest turn lies before the place `before`, the newest first.
-    pub async fn sessions(&self, before: u64, limit: usize) -> Result<Vec<SessionRow>, JournalError> {
-        self.read(move |bodies| bodies.sessions(before, limit)).await
-    }
-
-    /// Turns of a conversation behind the place `after`, the oldest first. One that cannot be read is its error.
-    pub async fn stories(
+    async fn pre_start(
         &self,
-        session: &SessionId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Told>, JournalError> {
-        let session = session.clone();
-        self.read(move |bodies| bodies.stories(&session, after, limit)).await
+        myself: ActorRef<JournalControl>,
+        journal: Journal,
+    ) -> Result<Writing, ActorProcessingErr> {
+        let mut writing = journal.start_writing().await?;
+        let ended = writing.ended();
+        tokio::spawn(async move {
+            // Fails only when the actor is gone, and then nobody needs to know.
+            let _ = myself.cast(JournalControl::Ended(ended.await));
+        });
+        Ok(writing)
     }
 
-    /// A turn and what became of it.
-    pub async fn story(&self, turn: &TurnId) -> Result<Option<Story>, JournalError> {
-        let turn = turn.clone();
-        self.read(move |bodies| bodies.story(&turn)).await
-    }
-
-    /// The latest `limit` judged replies, by their place. What an earlier call returned spares reading it again.
-    pub async fn replies(
+    async fn handle(
         &self,
-        limit: usize,
-        known: BTreeMap<u64, ReplyRow>,
-    ) -> Result<BTreeMap<u64, ReplyRow>, JournalError> {
-        self.read(move |bodies| bodies.replies(limit, known)).await
-    }
-
-    /// How many turns taught `version`, and the first `limit` of them.
-    pub async fn taught(
-        &self,
-        version: u64,
-        limit: usize,
-    ) -> Result<(u64, Vec<(TurnId, SessionId)>), JournalError> {
-        self.read(move |bodies| bodies.taught(version, limit)).await
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Bodies<'_>) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<T, JournalError> {
-        let store = self.shared.parts.store.clone();
-        let read = tokio::task::spawn_blocking(move || store.read(read));
-        // It ends early only with the runtime.
-        read.await.unwrap_or(Err(JournalError::Closed))
-    }
-
-    /// Reads rows. A turn whose parts cannot be read stands in nobody's way: it is dead until an operator looks.
-    async fn page<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Bodies<'_>) -> Result<Page<T>, JournalError> + Send + 'static,
-    ) -> Result<Vec<T>, JournalError> {
-        let Page { rows, unreadable } = self.read(read).await?;
-        for (turn, problem) in unreadable {
-            error!(%turn, error = problem.line(), "a turn cannot be read");
-            metrics::counter!("openclaw_journal_errors_total", "reason" => "unreadable").increment(1);
-            self.submit(Record::TurnDied { turn, inbox: "journal".to_owned(), attempts: 1 }).await?;
+        _: ActorRef<JournalControl>,
+        control: JournalControl,
+        _: &mut Writing,
+    ) -> Result<(), ActorProcessingErr> {
+        match control {
+            JournalControl::Ping(reply) => {
+                // The asker may have given up waiting.
+                let _ = reply.send(());
+                Ok(())
+            }
+            JournalControl::Ended(Ok(())) => Err("the journal's writer ended".into()),
+            JournalControl::Ended(Err(error)) => Err(error.line().into()),
         }
-        Ok(rows)
     }
-}
 
-fn parts(store: Store, retention: Retention) -> WriterParts {
-    WriterParts {
-        store: Arc::new(store),
-        queue: Inbox::new("journal", LIMITS),
-        board: Arc::default(),
-        retention,
+    async fn post_stop(
+        &self,
+        _: ActorRef<JournalControl>,
+        writing: &mut Writing,
+    ) -> Result<(), ActorProcessingErr> {
+        writing.stop().await;
+        Ok(())
     }
 }

@@ -5,33 +5,32 @@
 //! not arrive in time does not count. If not one arrives, the turn goes back into the inbox: for as long as it takes
 //! where nobody could be asked, and a few times where the model refused the question.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::future::join_all;
+use openclaw_journal::{
+    Evaluate, Journal, JournalError, NextState, NextStateKind, Record, Recorded, Turn, Verdict, fault,
+    inbox::Lease,
+};
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, SamplingParams};
 use serde_json::{Map, json};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Span, debug, debug_span, field::Empty, warn};
 
+use self::votes::{read_votes, word};
 use crate::{
     chat_client::{ChatClient, ChatRequest},
     conversation,
     engine::{Engine, EngineError},
-    fault,
-    inbox::Lease,
-    journal::{Journal, JournalError, Record, Recorded},
-    methods::HintSelection,
+    hints::{HintSelection, select_hints},
     prompts::{self, Exhibit, PromptStyle},
-    turn::{Evaluate, NextState, NextStateKind, Turn, Verdict, Vote},
     worker::Work,
 };
 
 mod memory;
+mod votes;
 
 pub use memory::RecentVerdicts;
-
-/// A hint this short tells nothing (published).
-const HINT_CHARS_AT_LEAST: usize = 11;
 
 /// How a judge votes.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,17 +58,6 @@ pub enum JudgeEngine {
     Embedded(Engine),
     /// A chat endpoint.
     OpenAi(ChatClient),
-}
-
-/// A judged turn on its way to the teacher.
-#[derive(Clone, Debug)]
-pub struct Judged {
-    /// The turn.
-    pub turn: Arc<Turn>,
-    /// Its verdict.
-    pub verdict: Verdict,
-    /// Hints, the most promising first; at least one.
-    pub hints: Vec<String>,
 }
 
 /// The work of `judge.N`.
@@ -332,57 +320,6 @@ fn decide_by_rule(
         return Some(("repeat", -1));
     }
     None
-}
-
-fn read_votes(answers: &[Option<String>]) -> Verdict {
-    let votes: Vec<Vote> = answers.iter().map(|answer| prompts::parse_verdict(answer.as_deref()?)).collect();
-    let reward = prompts::majority(&votes);
-    for (answer, vote) in answers.iter().zip(&votes) {
-        let vote = if answer.is_some() { word(*vote) } else { "missing" };
-        metrics::counter!("openclaw_judge_votes_total", "vote" => vote).increment(1);
-    }
-    let agreed = votes.iter().filter(|vote| vote.is_some() && **vote == reward).count();
-    metrics::counter!("openclaw_judge_votes_agreed_total").increment(agreed as u64);
-    Verdict { reward, votes, rule: None }
-}
-
-fn select_hints(selection: HintSelection, answers: &[Option<String>]) -> Vec<String> {
-    let count = |outcome: &'static str, hints: usize| {
-        metrics::counter!("openclaw_judge_hints_total", "outcome" => outcome).increment(hints as u64);
-    };
-    let arrived = answers.iter().flatten();
-    let mut hints: Vec<String> = arrived.clone().filter_map(|answer| prompts::parse_hint(answer)).collect();
-    count("none", arrived.count() - hints.len());
-    let offered = hints.len();
-    hints.retain(|hint| hint.chars().count() >= HINT_CHARS_AT_LEAST);
-    count("short", offered - hints.len());
-    let usable = hints.len();
-    match selection {
-        HintSelection::Longest => {
-            // The first of equals.
-            hints.reverse();
-            hints = hints.into_iter().max_by_key(|hint| hint.chars().count()).into_iter().collect();
-        }
-        HintSelection::Shortest(most) => {
-            hints.sort_by_key(|hint| hint.chars().count());
-            let mut seen = std::collections::HashSet::new();
-            hints.retain(|hint| seen.insert(hint.to_lowercase()));
-            hints.truncate(most);
-        }
-    }
-    count("surplus", usable - hints.len());
-    count("accepted", hints.len());
-    hints
-}
-
-/// A reward or a vote as a label.
-fn word(vote: Vote) -> &'static str {
-    match vote {
-        Some(1) => "good",
-        Some(-1) => "bad",
-        Some(_) => "neutral",
-        None => "unreadable",
-    }
 }
 
 #[cfg(test)]

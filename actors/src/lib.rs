@@ -5,11 +5,12 @@ pub mod chat_client;
 pub mod conversation;
 pub mod dispatch;
 pub mod engine;
-pub mod fault;
+pub mod event_stream;
 pub mod gateway;
-pub mod inbox;
+pub mod hints;
 pub mod journal;
 pub mod judge;
+pub mod loaded_model;
 pub mod methods;
 pub mod optimizer;
 #[cfg(test)]
@@ -19,12 +20,13 @@ pub mod prompts;
 pub mod publisher;
 #[cfg(test)]
 mod recovery_tests;
+mod repetition;
 pub mod resume;
 pub mod rollback;
 pub mod rollout;
 pub mod sessions;
+pub mod stop;
 pub mod teacher;
 #[cfg(test)]
 mod tiny;
-pub mod turn;
 pub mod worker;

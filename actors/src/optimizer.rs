@@ -11,6 +11,10 @@ mod thread;
 
 use std::{sync::Arc, time::Duration};
 
+use openclaw_journal::{
+    Journal, JournalError, Record, Sample,
+    inbox::{Inbox, Lease},
+};
 use openclaw_model::{ScoreRequest, StepReport, Trainer, VersionFolders};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::{
@@ -23,14 +27,10 @@ use tracing::warn;
 use crate::{
     breaker::BreakerConfig,
     engine::{Device, Engine, EngineError, EngineText},
-    inbox::{Inbox, Lease},
-    journal::{Journal, JournalError, Record},
     methods::MethodConfig,
     publisher::{Publish, Versions},
-    turn::Sample,
 };
 
-pub(crate) use admission::ends_in_a_loop;
 use learner::Batch;
 use thread::TrainingThread;
 pub use thread::{KeepError, TrainingEnded, TrainingSlot};

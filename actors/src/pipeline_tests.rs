@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use openclaw_journal::{
+    Evaluate, Journal, Totals, TurnId,
+    inbox::{Inbox, InboxLimits},
+};
 use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams};
 use ractor::{Actor, ActorRef};
 use tokio::sync::{mpsc, watch};
@@ -13,8 +17,6 @@ use crate::{
     },
     dispatch::{Dispatcher, DispatcherArguments, Route},
     engine::{Engine, EngineLimits},
-    inbox::{Inbox, InboxLimits},
-    journal::{Journal, Totals},
     judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
     methods::{MethodConfig, MethodKind},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
@@ -23,7 +25,6 @@ use crate::{
     publisher::{Publisher, Versions},
     teacher::{Teacher, TeacherConfig},
     tiny::{Tiny, message, open_breaker, record_followed, turn, user_says},
-    turn::{Evaluate, TurnId},
     worker::{Work, Worker, WorkerArguments, WorkerControl},
 };
 

@@ -176,41 +176,9 @@ fn last_boxed(answer: &str) -> Option<&str> {
     Some(answer[start..end].trim())
 }
 
-/// The majority of the readable votes: none gives `None`, a tie gives 0.
-pub fn majority(votes: &[Option<i8>]) -> Option<i8> {
-    let mut counts = [0usize; 3];
-    for vote in votes.iter().flatten() {
-        counts[(vote + 1) as usize] += 1;
-    }
-    let most = *counts.iter().max().expect("three counts");
-    if most == 0 {
-        return None;
-    }
-    let mut leaders = (0..3).filter(|&i| counts[i] == most);
-    let first = leaders.next().expect("one count is the largest");
-    Some(if leaders.next().is_some() { 0 } else { first as i8 - 1 })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn majority_drops_unreadable_votes_and_ties_to_zero() {
-        let cases: [(&[Option<i8>], Option<i8>); 8] = [
-            (&[Some(1), Some(1), Some(-1)], Some(1)),
-            (&[Some(1), Some(-1)], Some(0)),
-            (&[Some(1), Some(-1), Some(0)], Some(0)),
-            (&[None, Some(1), None], Some(1)),
-            (&[], None),
-            (&[Some(0), Some(0), Some(1)], Some(0)),
-            (&[Some(1), Some(1), Some(-1), Some(-1)], Some(0)),
-            (&[Some(-1), Some(-1), None], Some(-1)),
-        ];
-        for (votes, expected) in cases {
-            assert_eq!(majority(votes), expected, "{votes:?}");
-        }
-    }
 
     #[test]
     fn a_message_cannot_close_its_fence() {

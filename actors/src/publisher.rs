@@ -11,15 +11,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use openclaw_journal::{Journal, Record, fault, inbox::Lease};
 use openclaw_model::{CheckpointError, VersionFolders};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::{info, warn};
 
 use crate::{
     engine::{Engine, EngineError, PolicyWeights},
-    fault,
-    inbox::Lease,
-    journal::{Journal, Record},
     worker::Work,
 };
 

@@ -3,6 +3,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use openclaw_journal::{
+    Evaluate, Journal, JournalConfig, JournalError, Record, Retention, Totals, TurnId, TurnKind,
+    inbox::{Inbox, InboxLimits},
+};
 use ractor::{Actor, ActorCell};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -13,8 +17,7 @@ use crate::{
         tests::{completion, endpoint},
     },
     dispatch::{Dispatcher, DispatcherArguments, Route},
-    inbox::{Inbox, InboxLimits},
-    journal::{Journal, JournalActor, JournalConfig, JournalError, Record, Retention, Totals},
+    journal::JournalActor,
     judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
     methods::{MethodConfig, MethodKind},
     prompts::{PromptStyle, hint_answer},
@@ -24,7 +27,6 @@ use crate::{
     },
     teacher::{Teacher, TeacherConfig},
     tiny::{Tiny, message, record_followed, turn, user_says},
-    turn::{Evaluate, TurnId, TurnKind},
     worker::{Work, Worker, WorkerArguments},
 };
 

@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use openclaw_journal::{Journal, JournalError, Record, VersionRow};
 use openclaw_model::{CheckpointError, StoredVersion, VersionFolders};
 use tracing::{error, warn};
-
-use crate::journal::{Journal, JournalError, Record, VersionRow};
 
 /// Why a run cannot go on.
 #[derive(Debug, thiserror::Error)]

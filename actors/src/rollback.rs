@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use openclaw_journal::{Journal, JournalError, Record, Recorded};
 use openclaw_kernels::KernelError;
 use openclaw_model::{CheckpointError, Transformer, VersionFolders, Weights};
 use tracing::info;
 
 use crate::{
     engine::{Device, PolicyWeights},
-    journal::{Journal, JournalError, Record, Recorded},
     publisher::{Version, Versions},
 };
 

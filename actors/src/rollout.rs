@@ -13,6 +13,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use openclaw_environments::persona::{Persona, PersonaSession, SessionRecord, Step};
+use openclaw_journal::panics::panic_message;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -25,10 +26,7 @@ use tracing::{debug, warn};
 
 pub use schedule::{IN_A_ROW, Progress, Schedule};
 
-use crate::{
-    chat_client::{ChatClient, ChatError, ChatRequest},
-    engine::panic_message,
-};
+use crate::chat_client::{ChatClient, ChatError, ChatRequest};
 
 /// More exchanges than this no session has.
 const MOST_EXCHANGES: usize = 16;

@@ -6,6 +6,10 @@
 
 use std::time::{Duration, Instant};
 
+use openclaw_journal::{
+    Candidates, Journal, JournalError, Judged, Record, Recorded, Sample, TeacherSignal, Turn, fault,
+    inbox::Lease,
+};
 use openclaw_model::{ScoreRequest, Scored};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -14,13 +18,9 @@ use tracing::{Span, debug_span, field::Empty, warn};
 use crate::{
     conversation,
     engine::{Engine, EngineError},
-    fault,
-    inbox::Lease,
-    journal::{Journal, JournalError, Record, Recorded},
-    judge::Judged,
+    hints::overlap,
     methods::{MethodConfig, check_alignment},
     prompts,
-    turn::{Candidates, Sample, TeacherSignal, Turn},
     worker::Work,
 };
 
@@ -222,19 +222,6 @@ fn beside<'a>(
         (ids, own, other.clone())
     })
 }
-
-/// How many of the most likely ids both sides share, summed over the response.
-fn overlap(student: &[TopIds], teacher: &[TopIds], k: usize) -> usize {
-    let mut shared = 0;
-    for (student, teacher) in student.iter().zip(teacher) {
-        let known = |id: u32| teacher.iter().take(k).any(|(other, _)| *other == id);
-        shared += student.iter().take(k).filter(|(id, _)| known(*id)).count();
-    }
-    shared
-}
-
-/// The most likely ids of a position, best first.
-type TopIds = Vec<(u32, f32)>;
 
 #[cfg(test)]
 mod tests;

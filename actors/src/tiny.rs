@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use openclaw_journal::{Journal, Judged, Record, Recorded, TurnMark, *};
 use openclaw_model::{
     AdamWConfig, Batcher, BatcherConfig, ChatTemplate, FinishReason, ModelConfig, NANO_TEMPLATE, Trainer,
     Transformer, VersionFolders, WeightDtype, Weights, random_weights, train_bpe,
@@ -17,11 +18,8 @@ use serde_json::{Value, json};
 use crate::{
     breaker::BreakerConfig,
     engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
-    journal::{Journal, Record, Recorded, TurnMark},
-    judge::Judged,
     optimizer::BuildTrainer,
     policy::BuildModel,
-    turn::*,
 };
 
 const SPECIAL: [&str; 4] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>"];

@@ -4,14 +4,13 @@
 
 use std::{future::Future, marker::PhantomData, sync::Arc};
 
+use openclaw_journal::inbox::{Inbox, Lease};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
 use tracing::{Instrument, Span, error};
-
-use crate::inbox::{Inbox, Lease};
 
 /// What a role does with a message.
 pub trait Work: Send + Sync + 'static {
@@ -158,7 +157,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::inbox::InboxLimits;
+    use openclaw_journal::inbox::InboxLimits;
 
     struct Adder {
         sum: AtomicU32,

@@ -8,6 +8,7 @@ pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
 pub mod detokenizer;
+pub mod durable;
 pub mod generation_config;
 pub mod messages;
 pub mod output_parser;
@@ -19,6 +20,7 @@ mod sampler;
 mod schedule;
 mod scoring;
 pub mod serving;
+mod stop_strings;
 mod strftime;
 pub mod text_error;
 pub mod tokenizer;
@@ -30,7 +32,7 @@ pub use bpe::train_bpe;
 pub use chat_template::{ChatTemplate, NANO_TEMPLATE};
 pub use checkpoint::{CheckpointError, StoredVersion, VersionFolders, WeightDtype, fingerprint};
 pub use config::{ConfigError, ModelConfig};
-pub use detokenizer::{IncrementalDetokenizer, StopMatcher, StopStep};
+pub use detokenizer::IncrementalDetokenizer;
 pub use generation_config::GenerationConfig;
 pub use messages::normalize_messages;
 pub use output_parser::{OutputDelta, OutputParser, ParserConfig};
@@ -40,6 +42,7 @@ pub use sampler::{NotFinite, Sampler, SamplingError};
 pub use serving::{
     FinishReason, GenerateEvent, GenerateRequest, SamplingParams, ScoreRequest, Scored, TokenLogprob,
 };
+pub use stop_strings::{StopMatcher, StopStep};
 pub use text_error::TextError;
 pub use tokenizer::{NamedTokens, Tokenizer};
 pub use training::{

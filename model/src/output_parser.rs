@@ -4,7 +4,7 @@
 use rand::RngExt as _;
 use serde_json::Value;
 
-use crate::detokenizer::partial_match_len;
+use crate::stop_strings::partial_match_len;
 
 const THINK: &str = "<think>";
 const THINK_END: &str = "</think>";

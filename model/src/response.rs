@@ -1,8 +1,9 @@
 //! One response while it grows: draws its tokens, words them, and knows when it ends.
 
-use crate::detokenizer::{IncrementalDetokenizer, StopMatcher, StopStep};
+use crate::detokenizer::IncrementalDetokenizer;
 use crate::sampler::{NotFinite, Sampler, SamplingError};
 use crate::serving::{FinishReason, GenerateRequest, TokenLogprob};
+use crate::stop_strings::{StopMatcher, StopStep};
 use crate::tokenizer::Tokenizer;
 
 /// A request's own state between steps.

@@ -9,29 +9,28 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use openclaw_actors::stop;
+use openclaw_lab::{
+    evaluate::{self, EvaluateArgs},
+    experiment::{self, Experiment},
+    pretrain::run::{self as pretrain, PretrainConfig},
+    score::{self, ScoreArgs},
+    sft::{self, SftArgs},
+};
 
 use crate::{
     chat::{self, ChatArgs},
     doctor::{self, CannotFit},
-    evaluate::{self, EvaluateArgs},
-    experiment::{self, Experiment},
+    exit::{self, EXIT_FAILED, EXIT_USAGE},
+    experiments,
     export::{self, Export},
     launch::{self, LaunchOptions},
     operate,
-    pretrain::run::{self as pretrain, PretrainConfig},
     printable::printable,
-    score::{self, ScoreArgs},
-    sft::{self, SftArgs},
-    shell, stop,
+    shell,
     telemetry::{self, LogFormat},
     topology::{Override, Topology, TopologyError, UnknownNode},
 };
-
-pub(crate) const EXIT_FAILED: u8 = 1;
-pub(crate) const EXIT_USAGE: u8 = 2;
-pub(crate) const EXIT_NO_NODE: u8 = 3;
-pub(crate) const EXIT_UNKNOWN: u8 = 4;
-pub(crate) const EXIT_NOT_POSSIBLE: u8 = 5;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -210,7 +209,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let _logging = telemetry::init_logging(args.log_format);
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();
-                stop::stop_on_signals(handle)?;
+                exit::stop_on_signals(handle)?;
                 launch::run(topology, options, signal).await
             })
         }
@@ -241,8 +240,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let _logging = telemetry::init_logging(LogFormat::Text);
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();
-                stop::stop_on_signals(handle)?;
-                experiment::command(experiment, signal).await
+                exit::stop_on_signals(handle)?;
+                experiment::command(experiment, &experiments::read, signal).await
             })?;
             Ok(ExitCode::SUCCESS)
         }

@@ -3,7 +3,10 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use openclaw_actors::rollout::{Progress, SessionReport};
+use openclaw_actors::{
+    rollout::{Progress, SessionReport},
+    stop::{StopSignal, stop_flag},
+};
 use openclaw_environments::persona::Persona;
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
@@ -14,7 +17,6 @@ use crate::{
     page::Page,
     progress::{self, PersonaProgress, ProgressSnapshot, RecentLoad, RewardCounts},
     run_dir,
-    stop::{StopSignal, stop_flag},
     supervisor::Supervisor,
     telemetry,
     topology::Topology,
@@ -121,7 +123,7 @@ pub async fn run(
     anyhow::ensure!(stuck.is_empty(), "still running at the end: {}", stuck.join(", "));
     info!("stopped");
     Ok(if options.exit_when_satisfied && !watcher.all_satisfied() {
-        ExitCode::from(crate::cli::EXIT_FAILED)
+        ExitCode::from(crate::exit::EXIT_FAILED)
     } else {
         ExitCode::SUCCESS
     })
@@ -131,11 +133,11 @@ pub async fn run(
 struct Watcher {
     view: View,
     recent: RecentLoad,
-    personas: Vec<Heard>,
+    personas: Vec<Reception>,
 }
 
 /// What one simulated user has said so far.
-struct Heard {
+struct Reception {
     persona: Persona,
     shown: PersonaProgress,
     correct: u64,
@@ -144,7 +146,7 @@ struct Heard {
 
 impl Watcher {
     fn new(view: View) -> Self {
-        let heard = |persona: &Persona| Heard {
+        let heard = |persona: &Persona| Reception {
             persona: *persona,
             shown: PersonaProgress { name: persona.name().to_owned(), ..PersonaProgress::default() },
             correct: 0,
@@ -166,7 +168,7 @@ impl Watcher {
 
     /// There are simulated users, and every one is satisfied.
     fn all_satisfied(&self) -> bool {
-        let satisfied = |heard: &Heard| heard.shown.satisfied_at.is_some();
+        let satisfied = |heard: &Reception| heard.shown.satisfied_at.is_some();
         !self.personas.is_empty() && self.personas.iter().all(satisfied)
     }
 

@@ -1,27 +1,24 @@
 //! The binary `openclaw-rl`: topology, supervisor, wiring, CLI, telemetry.
 
 pub mod admin;
+mod cells;
 pub mod chat;
 pub mod cli;
 mod doctor;
-pub mod evaluate;
-pub mod experiment;
+mod exit;
+mod experiments;
 mod export;
 pub mod launch;
-pub mod loaded_model;
 mod measures;
 mod operate;
 pub mod page;
-pub mod pretrain;
 mod printable;
 pub mod progress;
+mod refusal;
 mod run_dir;
-pub mod score;
-pub mod sft;
 mod shell;
-pub mod stop;
-pub mod supervised;
 pub mod supervisor;
 pub mod telemetry;
 pub mod topology;
+mod versions;
 pub mod wiring;

@@ -1,6 +1,6 @@
 //! Lengths of time and sizes as people write them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `12s`, `4m05s`, `2h03m`, `3d04h`.
 pub fn span(secs: f64) -> String {
@@ -25,6 +25,11 @@ pub fn size(bytes: u64) -> String {
         (number, unit) = (number / 1024.0, larger);
     }
     if unit == "B" || number >= 10.0 { format!("{number:.0} {unit}") } else { format!("{number:.1} {unit}") }
+}
+
+/// Seconds since 1970.
+pub fn unix_secs(when: SystemTime) -> u64 {
+    when.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

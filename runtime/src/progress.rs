@@ -4,9 +4,22 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use openclaw_actors::stop::StopSignal;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{admin::Recent, stop::StopSignal, telemetry};
+use crate::telemetry;
+
+/// How busy a node was, period by period, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recent {
+    /// Length of a period.
+    pub period_secs: f64,
+    /// Tokens drawn per second, at the end of each.
+    pub tokens_per_sec: Vec<f64>,
+    /// Most requests at once in each.
+    pub in_flight: Vec<usize>,
+}
 
 /// How a run is doing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -195,7 +208,7 @@ fn lines(now: &ProgressSnapshot, elapsed: Duration) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stop::stop_flag;
+    use openclaw_actors::stop::stop_flag;
 
     #[test]
     fn a_terminal_shows_the_run_in_a_line_per_subject() {

@@ -1,12 +1,12 @@
 //! The folder of a run: which base model it belongs to, and how it makes room for another run.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
+use openclaw_model::durable::{self, Access};
 use serde::{Deserialize, Serialize};
 
 /// `base.json`: the model that every version of the run grew from.
@@ -53,11 +53,7 @@ pub fn base_model(dir: &Path) -> Option<String> {
 
 fn write(dir: &Path, path: &Path, base: &Base) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    let partial = path.with_extension("json.tmp");
-    let mut file = File::create(&partial)?;
-    file.write_all(&serde_json::to_vec_pretty(base)?)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)
+    durable::write(path, &serde_json::to_vec_pretty(base)?, Access::Umask)
 }
 
 /// Renames the folder to `<dir>.<n>`, the first that is free; returns it, if there was a folder.

@@ -7,7 +7,6 @@ mod care;
 mod gateway;
 pub(crate) mod journal;
 mod looks;
-mod panel;
 mod rollouts;
 
 use std::{
@@ -23,9 +22,8 @@ use openclaw_actors::{
     chat_client::ChatClient,
     dispatch::{Dispatcher, DispatcherArguments, Route},
     engine::{Engine, EngineLimits, Place},
-    inbox::{Inbox, InboxLimits},
-    journal::Journal,
-    judge::{Judge, JudgeConfig, JudgeEngine, Judged, RecentVerdicts},
+    judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
+    loaded_model::LoadedModel,
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
     policy::{EngineActor, EngineArguments},
     publisher::{Publish, Publisher, Refresh, Versions},
@@ -33,23 +31,25 @@ use openclaw_actors::{
     rollback::Rollback,
     rollout::SessionReport,
     sessions::{DefaultTurnType, Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
+    stop::{StopHandle, stop_flag},
     teacher::{Teacher, TeacherConfig},
-    turn::{Evaluate, Sample},
     worker::{Work, Worker, WorkerArguments},
 };
 use openclaw_environments::persona::Persona;
+use openclaw_journal::{
+    Evaluate, Journal, Judged, Sample,
+    inbox::{Inbox, InboxLimits},
+};
 use openclaw_model::{AdamWConfig, StepReport, VersionFolders, WeightDtype, Weights};
 use ractor::{Actor, ActorCell};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use self::gateway::{GatewayActor, GatewayArguments};
-pub use self::panel::{Gate, Panel, Seen, TokenRates};
 use crate::{
-    loaded_model::LoadedModel,
+    admin::{Panel, TokenRates},
     page::{CONTEXT_TOKENS, Comparison},
     run_dir,
-    stop::{StopHandle, stop_flag},
     supervisor::{ChildSpec, RunningChild, StartError},
     topology::{self, Node, Topology},
 };

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use openclaw_actors::loaded_model::LoadedModel;
 use openclaw_kernels::{Place, ops::ClipRange};
 use openclaw_model::{
     AdamWConfig, GenerateEvent, GenerateRequest, Objective, PolicyObjective, SamplingParams, ScoreRequest,
     SurrogateKind, TrainRow, TrainSequence, Trainer,
 };
-use openclaw_runtime::loaded_model::LoadedModel;
 use serde_json::{Map, json};
 
 #[test]

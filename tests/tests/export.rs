@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use openclaw_actors::journal::{Story, Told};
+use openclaw_journal::{Story, Told};
 use openclaw_tests::{HostedNode, binary};
 use serde_json::{Value, json};
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use openclaw_actors::loaded_model::LoadedModel;
 use openclaw_kernels::Place;
-use openclaw_model::ScoreRequest;
-use openclaw_runtime::{
-    loaded_model::LoadedModel,
+use openclaw_lab::{
+    schedule::Schedule,
     sft::{self, SftArgs},
-    supervised::{Conversation, EncodeError, Schedule, encode},
+    supervised::{Conversation, EncodeError, encode},
 };
+use openclaw_model::ScoreRequest;
 use serde_json::{Map, Value, json};
 
 fn nano() -> PathBuf {

@@ -1,11 +1,8 @@
 //! What is committed arrives, once and in order, whatever dies on the way.
 
 use super::*;
-use crate::{
-    inbox::InboxLimits,
-    journal::TurnMark,
-    tiny::{message, turn, user_says},
-};
+use crate::tiny::{message, turn, user_says};
+use openclaw_journal::{TurnMark, inbox::InboxLimits};
 
 async fn followed(journal: &Journal, number: usize) -> TurnId {
     let mut turn = turn(vec![message("user", "2 + 2?")], "4");

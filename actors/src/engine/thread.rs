@@ -1,7 +1,6 @@
 //! The thread that owns a model, and what it says when it ends.
 
 use std::{
-    any::Any,
     collections::{HashMap, VecDeque},
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use openclaw_journal::{fault, panics::panic_message};
 use openclaw_model::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::{PolicyWeights, ServingModel, Shared, meters::Meters};
-use crate::fault;
 
 /// What the handle reads of its thread.
 #[derive(Default)]
@@ -309,13 +308,5 @@ impl ScoreShare {
 
     pub fn stepped(&mut self, took: Duration) {
         self.owed = self.owed.saturating_sub(took);
-    }
-}
-
-/// The text of a panic.
-pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
-    match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().map_or("panicked", |message| message).to_owned(),
     }
 }

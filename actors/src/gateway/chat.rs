@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
+use openclaw_journal::{Turn, TurnId, TurnKind};
 use openclaw_model::{GenerateRequest, ParserConfig, SamplingParams, normalize_messages};
 use serde_json::{Map, Value, json};
 use tracing::{Span, debug_span, field::Empty, warn};
@@ -30,10 +31,7 @@ use super::{
     openai::{ChatRequest, request_marks},
     stream,
 };
-use crate::{
-    sessions::{Arrival, ArrivedRequest, TurnCompleted},
-    turn::{Turn, TurnId, TurnKind},
-};
+use crate::sessions::{Arrival, ArrivedRequest, TurnCompleted};
 
 /// A client that sends its body slower than this is not waited for.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use openclaw_journal::fault;
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
@@ -10,7 +11,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{Recorder, Shared, errors::ApiError};
-use crate::{fault, sessions::TurnCompleted};
+use crate::sessions::TurnCompleted;
 
 /// What panics in the middle is done again this often; done twice it changes nothing.
 const MOST_TRIES: u32 = 3;

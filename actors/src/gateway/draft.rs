@@ -1,9 +1,8 @@
 //! A reply as it grows: exact tokens for training, parsed text for the client.
 
+use openclaw_journal::Completion;
 use openclaw_model::{FinishReason, OutputDelta, OutputParser, ParserConfig, TokenLogprob, Tokenizer};
 use serde_json::{Map, Value, json};
-
-use crate::turn::Completion;
 
 /// JSON has no infinity; this is how OpenAI writes "never".
 const LEAST_LOGPROB: f32 = -9999.0;

@@ -6,13 +6,11 @@ use axum::{
     Json,
     extract::{Request, State},
 };
+use openclaw_journal::TurnId;
 use serde_json::{Value, json};
 
 use super::{Shared, chat::read_body, errors::ApiError};
-use crate::{
-    sessions::{Feedback, FeedbackOutcome},
-    turn::TurnId,
-};
+use crate::sessions::{Feedback, FeedbackOutcome};
 
 /// Longer remarks are refused: they become part of a judge's prompt.
 const MAX_TEXT_BYTES: usize = 16 * 1024;

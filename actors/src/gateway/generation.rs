@@ -8,6 +8,7 @@ use std::{
 };
 
 use metrics::Histogram;
+use openclaw_journal::SessionId;
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, TokenLogprob};
 use tokio::{
     sync::mpsc,
@@ -16,10 +17,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{Shared, errors::ApiError};
-use crate::{
-    engine::{Engine, EngineError},
-    turn::SessionId,
-};
+use crate::engine::{Engine, EngineError};
 
 /// Between two looks for an engine that is up.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);

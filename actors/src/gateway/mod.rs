@@ -18,8 +18,8 @@ mod stream;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use openclaw_journal::{Turn, TurnMark};
 use openclaw_model::{ChatTemplate, Tokenizer};
-use serde::Deserialize;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -29,11 +29,10 @@ use tracing::{info, warn};
 
 use self::{admission::Admission, door::Door, models::ServedModels};
 pub use self::{auth::ApiKey, errors::ApiError};
-use crate::{engine::Engine, journal::TurnMark, sessions::SessionsAddress, turn::Turn};
+use crate::{engine::Engine, sessions::SessionsAddress};
 
-/// The `[actors.gateway]` table of the topology file.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What a gateway is told. `[actors.gateway]` of a topology file sets the first part of it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct GatewayConfig {
     /// Where to listen; port 0 picks a free one. Default 127.0.0.1:30000.
     pub listen: SocketAddr,

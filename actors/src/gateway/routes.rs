@@ -10,12 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use openclaw_journal::panics::panic_message;
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
 use super::{Shared, auth::from_foreign_page, chat, errors::ApiError, feedback, models, session_end};
-use crate::engine::panic_message;
 
 /// All routes.
 pub fn router(shared: Arc<Shared>) -> Router {

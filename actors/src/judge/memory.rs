@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::turn::SessionId;
+use openclaw_journal::SessionId;
 
 /// Sessions remembered; the longest known goes first.
 const MOST_SESSIONS: usize = 8192;

@@ -1,12 +1,18 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use openclaw_journal::{
+    Judged, Sample,
+    inbox::{Inbox, InboxLimits},
+};
 
 use super::*;
 use crate::{
     chat_client::tests::{completion, endpoint},
-    inbox::{Inbox, InboxLimits},
     prompts::hint_answer,
     tiny::{Tiny, message, turn, user_says},
-    turn::Sample,
 };
 
 fn config() -> JudgeConfig {

@@ -1,7 +1,7 @@
 //! `A_t = r`: the verdict, for every token of the response.
 
 use super::{MethodConfig, TokenTarget, reward, taken_targets};
-use crate::turn::Sample;
+use openclaw_journal::Sample;
 
 pub(super) fn targets(config: &MethodConfig, sample: &Sample) -> Vec<TokenTarget> {
     let advantage = config.weight_rl * reward(sample);

@@ -3,7 +3,7 @@
 //! Without a hint the second term is absent, not the difference of two engines' numerics.
 
 use super::{MethodConfig, TokenTarget, gap, reward, taken_targets};
-use crate::turn::Sample;
+use openclaw_journal::Sample;
 
 pub(super) fn targets(config: &MethodConfig, sample: &Sample) -> Vec<TokenTarget> {
     let from_verdict = config.weight_rl * reward(sample);

@@ -6,7 +6,7 @@
 //! draws at 2 % gets a push of .02 while the default is pulled by its .8, and the freed mass goes anywhere.
 
 use super::{MethodConfig, TokenTarget, VocabularyTarget, VocabularyWeight, reward, taken_targets};
-use crate::turn::{Candidates, Sample};
+use openclaw_journal::{Candidates, Sample};
 
 pub(super) fn targets(config: &MethodConfig, sample: &Sample) -> Vec<TokenTarget> {
     let from_verdict = config.weight_rl * reward(sample);
@@ -50,7 +50,7 @@ mod tests {
         tests::{advantages, sample, teacher},
     };
     use super::*;
-    use crate::turn::TeacherSignal;
+    use openclaw_journal::TeacherSignal;
 
     /// One token: the student's default at .84 that the teacher gives .001, and the wanted id at .02 against .95.
     fn first_token() -> TeacherSignal {

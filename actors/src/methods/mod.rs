@@ -9,10 +9,11 @@ mod hybrid;
 mod opd;
 mod topk_distill;
 
+use openclaw_journal::Sample;
 use openclaw_model::SurrogateKind;
 use serde::{Deserialize, Serialize};
 
-use crate::turn::Sample;
+use crate::hints::HintSelection;
 
 /// Which method turns signals into advantages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,16 +64,6 @@ pub enum VocabularyWeight {
     /// By the larger of p_old and p_teacher: an id the teacher wants is pushed as hard as it is wanted.
     #[default]
     Max,
-}
-
-/// Which of several hints the teacher tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HintSelection {
-    /// The longest alone (published for `opd` and `combine`).
-    Longest,
-    /// Up to this many of the shortest distinct ones; the teacher keeps the one it overlaps with the student on
-    /// (published for `hybrid`).
-    Shortest(usize),
 }
 
 /// The `[method]` table.
@@ -384,7 +375,7 @@ pub(crate) mod tests {
     use openclaw_model::FinishReason;
 
     use super::*;
-    use crate::turn::*;
+    use openclaw_journal::*;
 
     /// Response tokens with these rollout log-probs, a verdict and perhaps a teacher.
     pub(crate) fn sample(rollout: &[f32], reward: Option<i8>, teacher: Option<TeacherSignal>) -> Sample {

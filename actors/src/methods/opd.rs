@@ -1,7 +1,7 @@
 //! `A_t = log p_teacher(a_t) - log p_old(a_t)`: on-policy distillation from the hinted teacher, drawn tokens only.
 
 use super::{MethodConfig, TokenTarget, gap, taken_targets};
-use crate::turn::Sample;
+use openclaw_journal::Sample;
 
 pub(super) fn targets(config: &MethodConfig, sample: &Sample) -> Vec<TokenTarget> {
     taken_targets(config, sample, |t| config.weight_opd * gap(config, sample, t))

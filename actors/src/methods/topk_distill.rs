@@ -4,7 +4,7 @@
 //! is taught nothing: ids made up to fill a row would be taught as certain.
 
 use super::{DistillTarget, TokenTarget};
-use crate::turn::Sample;
+use openclaw_journal::Sample;
 
 pub(super) fn targets(sample: &Sample) -> Vec<TokenTarget> {
     let mut targets = vec![TokenTarget::default(); sample.turn.completion.response_ids.len()];
@@ -23,7 +23,7 @@ pub(super) fn targets(sample: &Sample) -> Vec<TokenTarget> {
 mod tests {
     use super::super::tests::{sample, teacher};
     use super::*;
-    use crate::turn::{Candidates, TeacherSignal};
+    use openclaw_journal::{Candidates, TeacherSignal};
 
     #[test]
     fn each_position_has_the_teachers_ids_and_the_drawn_token_no_term() {

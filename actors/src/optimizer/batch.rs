@@ -1,14 +1,12 @@
 //! From samples to what the trainer takes: the one place that knows both.
 
+use openclaw_journal::Sample;
 use openclaw_kernels::ops::{ClipRange, KlKind};
 use openclaw_model::{
     CandidateObjective, Objective, PolicyObjective, TrainCandidate, TrainRow, TrainSequence,
 };
 
-use crate::{
-    methods::{KlEstimator, MethodConfig, MethodKind, TokenTarget},
-    turn::Sample,
-};
+use crate::methods::{KlEstimator, MethodConfig, MethodKind, TokenTarget};
 
 /// One sequence per sample. Each sample weighs the same, however long it is, and the weights of a batch add up to
 /// one: a batch with fewer samples takes as large a step.

@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
+use openclaw_journal::{JournalError, Record, Recorded, Sample, StepCommit, TurnId, fault, inbox::Lease};
 use openclaw_kernels::KernelError;
 use openclaw_model::{CheckpointError, StepReport, Trainer, TrainerState, Weights, fingerprint};
 use tokio::runtime::Handle;
@@ -16,12 +17,8 @@ use super::{OptimizerArguments, batch, thread::TrainingEnded};
 use crate::{
     breaker::{Canary, CanaryScore, Tripped},
     engine::{Device, PolicyWeights},
-    fault,
-    inbox::Lease,
-    journal::{JournalError, Record, Recorded, StepCommit},
     publisher::{Publish, Version},
     resume::{Resume, ResumeError, chain},
-    turn::{Sample, TurnId},
 };
 
 /// Characters of a fingerprint that are shown.

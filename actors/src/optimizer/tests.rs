@@ -4,11 +4,10 @@ mod versions;
 
 use super::*;
 use crate::{
-    inbox::InboxLimits,
     methods::{MethodKind, tests::teacher},
     tiny::{Tiny, message, open_breaker, record_ready, turn},
-    turn::{TeacherSignal, Verdict},
 };
+use openclaw_journal::{TeacherSignal, Verdict, inbox::InboxLimits};
 
 struct Bench {
     tiny: Tiny,
@@ -59,7 +58,7 @@ impl Bench {
         }
     }
 
-    async fn logprobs(&self, turn: &crate::turn::Turn, engine: &Engine) -> Vec<f32> {
+    async fn logprobs(&self, turn: &openclaw_journal::Turn, engine: &Engine) -> Vec<f32> {
         let completion = &turn.completion;
         let request = ScoreRequest {
             ids: [completion.prompt_ids.as_slice(), &completion.response_ids].concat(),

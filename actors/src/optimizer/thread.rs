@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use openclaw_journal::panics::panic_message;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -19,7 +20,7 @@ use super::{
     OptimizerArguments,
     learner::{Batch, LearnError, Learner},
 };
-use crate::{engine::panic_message, resume::chain};
+use crate::resume::chain;
 
 /// The training thread is no more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

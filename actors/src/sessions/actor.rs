@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use openclaw_journal::{Journal, JournalError, Record, TurnId, fault};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, rpc::CallResult};
 use tokio::{
     sync::watch,
@@ -16,11 +17,6 @@ use tracing::{info, warn};
 
 use super::conversations::{
     Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, SessionsConfig, TurnCompleted,
-};
-use crate::{
-    fault,
-    journal::{Journal, JournalError, Record},
-    turn::TurnId,
 };
 
 /// How often idle sessions are looked for.
@@ -239,7 +235,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{sessions::RequestMarks, turn::TurnKind};
+    use crate::sessions::RequestMarks;
+    use openclaw_journal::TurnKind;
 
     fn request() -> ArrivedRequest {
         let marks = RequestMarks { session_header: Some("s".to_owned()), ..RequestMarks::default() };

@@ -1,6 +1,7 @@
 //! Whether a request is part of the conversation (`main`, trainable) or housekeeping of the client (`side`).
 //! What the request says of itself wins; then the operator's default; then the marks that real clients leave.
 
+use openclaw_journal::TurnKind;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -8,7 +9,6 @@ use super::{
     identify::{RequestMarks, Runtime},
     transcript::{Author, Transcript, message_text, spoken},
 };
-use crate::turn::TurnKind;
 
 /// What a request is when it does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -12,26 +12,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
+use openclaw_journal::{
+    NextState, NextStateKind, Record, RecordedTurn, SessionId, Turn, TurnId, TurnKind, TurnMark,
+};
 use serde_json::Value;
 
 use super::{
     classify::{DefaultTurnType, classify},
     identify::{RequestMarks, stated_session},
-    mark::Fingerprint,
+    mark::{Fingerprint, Recognise},
     name::Name,
     next_state::next_state,
     recency::RecencyMap,
     transcript::{Author, Transcript},
 };
-use crate::{
-    journal::{Record, RecordedTurn, TurnMark},
-    turn::{NextState, NextStateKind, SessionId, Turn, TurnId, TurnKind},
-};
 
-/// The `[actors.sessions]` table of the topology file.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What sessions are told. `[actors.sessions]` of a topology file sets the first part of it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct SessionsConfig {
     /// A session without requests for this long ends. Default 1800.
     pub idle_timeout_secs: u64,

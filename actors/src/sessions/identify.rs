@@ -2,10 +2,10 @@
 //! `prompt_cache_key` or an affinity header, the `Runtime:` line of the first user message, `metadata`, `user`.
 //! A request that says nothing is recognised by its history (see `conversations`).
 
+use openclaw_journal::SessionId;
 use serde_json::Value;
 
 use super::{name::Name, transcript::message_text};
-use crate::turn::SessionId;
 
 /// Longer names are replaced by their hash: they come from outside and are kept.
 const MAX_SESSION_ID_BYTES: usize = 256;

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use openclaw_journal::TurnMark;
 use serde_json::Value;
 
 use super::transcript::{Author, Transcript, follow, reply_hash, says_anything};
-use crate::journal::TurnMark;
 
 /// Recognises a request when a later one carries it as history.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,29 +32,45 @@ impl Fingerprint {
     }
 }
 
-impl TurnMark {
+/// What a mark tells of a later request.
+pub(super) trait Recognise {
     /// Names the request.
-    pub(super) fn request(&self) -> u64 {
+    fn request(&self) -> u64;
+
+    /// Names the request with its reply.
+    fn answered(&self) -> u64;
+
+    /// The same request answered by the same words.
+    fn repeats(&self, other: &Self) -> bool;
+
+    /// The history holds the request and right after it the reply.
+    fn kept_in(&self, transcript: &Transcript) -> Option<usize>;
+
+    /// The history was rewritten (a compaction, another system prompt), but its last reply is this one.
+    fn moved_in(&self, transcript: &Transcript) -> Option<usize>;
+
+    /// The history holds the request, and after it a reply that the client put into other words.
+    fn reworded_in(&self, transcript: &Transcript) -> Option<usize>;
+}
+
+impl Recognise for TurnMark {
+    fn request(&self) -> u64 {
         *self.chain.last().expect("a transcript's chain starts with one element")
     }
 
-    /// Names the request with its reply.
-    pub(super) fn answered(&self) -> u64 {
+    fn answered(&self) -> u64 {
         follow(self.request(), Author::Assistant, self.reply)
     }
 
-    /// The same request answered by the same words.
-    pub(super) fn repeats(&self, other: &Self) -> bool {
+    fn repeats(&self, other: &Self) -> bool {
         self.request() == other.request() && self.reply == other.reply
     }
 
-    /// The history holds the request and right after it the reply.
-    pub(super) fn kept_in(&self, transcript: &Transcript) -> Option<usize> {
-        self.place(transcript).filter(|&place| transcript.entries[place].hash == self.reply)
+    fn kept_in(&self, transcript: &Transcript) -> Option<usize> {
+        place(self, transcript).filter(|&place| transcript.entries[place].hash == self.reply)
     }
 
-    /// The history was rewritten (a compaction, another system prompt), but its last reply is this one.
-    pub(super) fn moved_in(&self, transcript: &Transcript) -> Option<usize> {
+    fn moved_in(&self, transcript: &Transcript) -> Option<usize> {
         let last = transcript.entries.iter().rposition(|entry| entry.author == Author::Assistant)?;
         // An earlier reply of the same words, before this turn's request, is not this reply.
         let before_this_turn = self.chain.contains(&transcript.chain[last + 1]);
@@ -62,14 +78,14 @@ impl TurnMark {
             .then_some(last)
     }
 
-    /// The history holds the request, and after it a reply that the client put into other words.
-    pub(super) fn reworded_in(&self, transcript: &Transcript) -> Option<usize> {
-        self.place(transcript)
+    fn reworded_in(&self, transcript: &Transcript) -> Option<usize> {
+        place(self, transcript)
     }
+}
 
-    fn place(&self, transcript: &Transcript) -> Option<usize> {
-        let place = self.chain.len() - 1;
-        let entry = transcript.entries.get(place)?;
-        (transcript.chain[place] == self.request() && entry.author == Author::Assistant).then_some(place)
-    }
+/// Where the reply stands in a history that holds the request.
+fn place(mark: &TurnMark, transcript: &Transcript) -> Option<usize> {
+    let place = mark.chain.len() - 1;
+    let entry = transcript.entries.get(place)?;
+    (transcript.chain[place] == mark.request() && entry.author == Author::Assistant).then_some(place)
 }

@@ -1,10 +1,10 @@
 //! What followed a turn, read from the messages behind it: tool results and a person's words. Texts that no human
 //! wrote, and the exchanges they open, say nothing about the turn.
 
+use openclaw_journal::{NextState, NextStateKind};
 use serde_json::Value;
 
 use super::transcript::{Author, Transcript, message_text, spoken};
-use crate::turn::{NextState, NextStateKind};
 
 /// The next state of the assistant message at `reply` of `transcript`, if one has arrived.
 pub fn next_state(messages: &[Value], transcript: &Transcript, reply: usize) -> Option<NextState> {

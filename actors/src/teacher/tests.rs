@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
+use openclaw_journal::{
+    Verdict,
+    inbox::{Inbox, InboxLimits},
+};
+
 use super::*;
 use crate::{
-    inbox::{Inbox, InboxLimits},
     methods::MethodKind,
     tiny::{Tiny, message, record_judged, turn},
-    turn::Verdict,
 };
 
 async fn bench(method: &MethodConfig) -> Teacher {

@@ -13,10 +13,9 @@ use futures::{FutureExt, StreamExt};
 use openclaw_actors::{
     engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
     gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
-    journal::{Journal, Record, TurnMark},
     sessions::{Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
-    turn::{Evaluate, Turn},
 };
+use openclaw_journal::{Evaluate, Journal, Record, Turn, TurnMark};
 use openclaw_model::{
     ChatTemplate, FinishReason, GenerateEvent, GenerateRequest, ModelConfig, NANO_TEMPLATE, ScoreRequest,
     Scored, TokenLogprob, Tokenizer, Transformer, Weights, random_weights, train_bpe,

@@ -12,8 +12,8 @@ use std::{
 use openclaw_actors::{
     engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
     gateway::{Gateway, GatewayConfig, GatewayHandle},
-    turn::Turn,
 };
+use openclaw_journal::Turn;
 use openclaw_model::{
     Batcher, BatcherConfig, ChatTemplate, GenerateEvent, GenerateRequest, ModelConfig, NANO_TEMPLATE,
     ScoreRequest, Scored, Tokenizer, Transformer, Weights, random_weights,

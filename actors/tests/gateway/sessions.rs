@@ -1,6 +1,6 @@
 //! From HTTP to the judge's door: sessions, turn kinds, next states and feedback of real requests.
 
-use openclaw_actors::turn::{NextStateKind, TurnKind};
+use openclaw_journal::{NextStateKind, TurnKind};
 use serde_json::{Value, json};
 
 use crate::house::{House, Line, ask, assistant, exec_tool, user, with};

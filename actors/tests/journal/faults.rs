@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fail::FailScenario;
-use openclaw_actors::journal::{Health, Journal, JournalError, Record, Recorded};
+use openclaw_journal::{Health, Journal, JournalError, Record, Recorded};
 
 use crate::turns::*;
 

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use openclaw_actors::journal::{Record, Recorded, TurnState};
+use openclaw_journal::{Record, Recorded, TurnState};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::turns::*;

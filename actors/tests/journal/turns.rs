@@ -2,9 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use openclaw_actors::{
-    journal::{Journal, JournalActor, JournalConfig, Record, Retention, StepCommit, TurnMark},
-    turn::{Completion, NextState, NextStateKind, SessionId, Turn, TurnId, TurnKind, Verdict},
+use openclaw_actors::journal::JournalActor;
+use openclaw_journal::{
+    Completion, Journal, JournalConfig, NextState, NextStateKind, Record, Retention, SessionId, StepCommit,
+    Turn, TurnId, TurnKind, TurnMark, Verdict,
 };
 use openclaw_model::{FinishReason, StepReport};
 use ractor::Actor;

@@ -12,14 +12,15 @@ use std::{
 
 use fail::FailScenario;
 use openclaw_actors::{
-    inbox::{Inbox, InboxLimits},
-    journal::{Journal, JournalActor, JournalConfig, JournalControl, Retention, TurnState, VersionRow},
     methods::{MethodConfig, MethodKind},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
     publisher::{Publish, Publisher, Versions},
     resume::Resume,
-    turn::{Sample, Verdict},
     worker::{Worker, WorkerArguments},
+};
+use openclaw_journal::{
+    Journal, JournalActor, JournalConfig, JournalControl, Retention, Sample, TurnState, Verdict, VersionRow,
+    inbox::{Inbox, InboxLimits},
 };
 use ractor::{Actor, ActorRef};
 use tokio::{sync::watch, task::JoinHandle};

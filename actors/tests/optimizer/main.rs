@@ -7,4 +7,4 @@ mod faults;
 #[path = "../../src/tiny.rs"]
 mod tiny;
 
-use openclaw_actors::{breaker, engine, journal, judge, optimizer, policy, publisher, turn};
+use openclaw_actors::{breaker, engine, judge, optimizer, policy, publisher};

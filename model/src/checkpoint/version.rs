@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{CheckpointError, WeightDtype, files_of, io, le_bytes, read, read_parameters, tensors};
 use crate::{
     config::ModelConfig,
+    durable,
     params::{Parameter, ParameterLayout},
     training::TrainerState,
 };
@@ -287,9 +288,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     write().map_err(io(path))
 }
 
-/// A folder's entries survive a loss of power only once the folder itself is on the disk.
 fn sync(dir: &Path) -> Result<(), CheckpointError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))
+    durable::sync_folder(dir).map_err(io(dir))
 }
 
 fn remove_folder(dir: &Path) -> Result<(), CheckpointError> {

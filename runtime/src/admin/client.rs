@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    operator::{AuditEntry, Command, DeadTurn, DeadTurnStory, Done, NodeStatus, Refusal, VersionStatus},
+    operator::{AuditEntry, Command, DeadTurn, DeadTurnStory, Done, NodeStatus},
     socket::{self, SOCKET_FILE, SocketPath},
 };
+use crate::{refusal::Refusal, versions::VersionStatus};
 
 /// What is looked at must be answered within this.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);

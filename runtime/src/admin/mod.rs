@@ -2,28 +2,28 @@
 //! port for whoever holds the token.
 //!
 //! `operator` is what can be asked and answered, `routes` the same as HTTP, `socket` and `server` how it is
-//! reached, `client` the other end, `node` and `versions` the verbs on a real node, `actor` its place in the tree.
+//! reached, `client` the other end, `node` the verbs on a real node, `panel` what it sees of each role, `actor` its place in the tree.
 
 mod actor;
 mod client;
 mod node;
 mod operator;
+mod panel;
 mod routes;
 mod server;
 mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
-mod versions;
 
 pub use actor::{PortAddress, child};
 pub use client::{AdminClient, ClientError};
 pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
-    ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, Heard, InboxView, JournalStatus,
-    LearningStatus, NodeStatus, Operator, Recent, Refusal, RefusalKind, ServingStatus, VersionStatus,
+    ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
+    LearningStatus, NodeStatus, Operator, ServingStatus,
 };
+pub use panel::{Gate, Panel, Seen, TokenRates};
 #[cfg(test)]
 pub(crate) use server::Token;
 pub use server::{AdminServer, Port, ServeError, TOKEN_FILE};
 pub use socket::{SOCKET_FILE, is_live};
-pub(crate) use versions::version_statuses;

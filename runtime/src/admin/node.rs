@@ -1,19 +1,13 @@
 //! The verbs on a real node: orders for the supervisor, pauses for the inboxes, questions to the journal.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::OnceLock,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{net::SocketAddr, path::PathBuf, sync::OnceLock, time::Duration};
 
 use openclaw_actors::{
-    inbox::InboxStatus,
-    journal::{self, Health, Journal, JournalError, Record, Recorded},
     optimizer::{KeepError, TrainingSlot},
     rollback::{Rollback, RollbackError},
-    turn::TurnId,
+    stop::StopHandle,
 };
+use openclaw_journal::{self, Health, Journal, JournalError, Record, Recorded, TurnId, inbox::InboxStatus};
 use tokio::{
     sync::{Mutex, watch},
     time::{Instant, timeout},
@@ -24,17 +18,18 @@ use super::{
     actor::PortAddress,
     operator::{
         ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
-        LearningStatus, NodeStatus, Operator, Refusal, RefusalKind, ServingStatus, VersionStatus,
+        LearningStatus, NodeStatus, Operator, ServingStatus,
     },
-    versions::version_statuses,
+    panel::Panel,
 };
 use crate::{
-    measures::size,
+    exit::EXIT_INTERRUPTED,
+    measures::{size, unix_secs},
     page::{self, Received},
     progress::ProgressSnapshot,
-    stop::{EXIT_INTERRUPTED, StopHandle},
+    refusal::{Refusal, RefusalKind},
     supervisor::{ChildState, ChildStatus, SupervisorError, SupervisorHandle},
-    wiring::Panel,
+    versions::{VersionStatus, version_statuses},
 };
 
 /// A command that takes longer is told to be under way still.
@@ -44,7 +39,7 @@ const AUDIT_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer gets this long to leave before the process ends.
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// Most rows that a list has.
-pub(super) const LIST_ROWS: usize = 1000;
+const LIST_ROWS: usize = 1000;
 /// Most versions that `status` tells of.
 const STATUS_VERSIONS: usize = 64;
 /// Most actors of a role.
@@ -338,7 +333,7 @@ impl Operator for NodeOperator {
             sessions: totals.sessions,
             journal: match &*node.journal.health().borrow() {
                 Health::Ok => {
-                    let look = journal::inspect(&node.dir).ok().flatten();
+                    let look = openclaw_journal::inspect(&node.dir).ok().flatten();
                     let detail = look.map(|look| size(look.bytes)).unwrap_or_default();
                     JournalStatus { healthy: true, detail }
                 }
@@ -366,7 +361,7 @@ impl Operator for NodeOperator {
 
     async fn dead(&self) -> Result<Vec<DeadTurn>, Refusal> {
         let dead = self.node.journal.dead(LIST_ROWS).await?;
-        let row = |dead: openclaw_actors::journal::DeadTurn| DeadTurn {
+        let row = |dead: openclaw_journal::DeadTurn| DeadTurn {
             turn: dead.turn.to_string(),
             state: dead.state.name().to_owned(),
             inbox: dead.inbox,
@@ -398,7 +393,7 @@ impl Operator for NodeOperator {
 
     async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {
         let rows = self.node.journal.audit(LIST_ROWS).await?;
-        let entry = |row: openclaw_actors::journal::AuditRow| AuditEntry {
+        let entry = |row: openclaw_journal::AuditRow| AuditEntry {
             at_unix_secs: unix_secs(row.when),
             verb: row.verb,
             target: row.target,
@@ -476,9 +471,4 @@ impl From<InboxStatus> for InboxView {
             paused: status.paused,
         }
     }
-}
-
-/// Seconds since 1970.
-pub(super) fn unix_secs(when: SystemTime) -> u64 {
-    when.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

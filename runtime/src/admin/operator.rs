@@ -5,6 +5,12 @@ use std::{future::Future, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::{
+    progress::Recent,
+    refusal::Refusal,
+    versions::{Reception, VersionStatus},
+};
+
 /// What a node does for its operator. Every command can be given again: what is done already stays done.
 pub trait Operator: Send + Sync + 'static {
     /// The node and its actors.
@@ -151,52 +157,6 @@ impl Done {
     }
 }
 
-/// Why a command is refused. Decides the HTTP status and the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RefusalKind {
-    /// The request cannot be read.
-    Usage,
-    /// The token is missing or wrong.
-    Unauthorized,
-    /// There is no actor, role, turn or version of this name.
-    Unknown,
-    /// Not possible in this state.
-    NotNow,
-    /// Not possible for this role in any state.
-    NeverHere,
-    /// It was tried and did not work.
-    Failed,
-}
-
-/// A command that was not done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[error("{message}")]
-pub struct Refusal {
-    /// Why, for programs.
-    pub kind: RefusalKind,
-    /// Why, in words.
-    pub message: String,
-}
-
-impl Refusal {
-    /// Refuses in words.
-    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
-    /// What was tried and did not work, with its causes.
-    pub fn failed(error: impl std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
-        Self::new(RefusalKind::Failed, message)
-    }
-}
-
 /// A node, as `status --json` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -252,24 +212,7 @@ pub struct LearningStatus {
     /// Turns with a hint.
     pub hinted: u64,
     /// How the latest replies were received, by the version that drew them, oldest first.
-    pub versions: Vec<Heard>,
-}
-
-/// How a version's replies were received, among the latest replies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
-    /// The version.
-    pub version: u64,
-    /// Its judged replies.
-    pub replies: u64,
-    /// Verdicts of +1.
-    pub approved: u64,
-    /// Verdicts of -1.
-    pub rejected: u64,
-    /// Its judged replies that were the first of their conversation.
-    pub first: u64,
-    /// Those with a verdict of +1.
-    pub first_approved: u64,
+    pub versions: Vec<Reception>,
 }
 
 /// How busy a node is.
@@ -281,17 +224,6 @@ pub struct ServingStatus {
     pub in_flight: usize,
     /// The same over the last minutes.
     pub recent: Recent,
-}
-
-/// How busy a node was, period by period, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Recent {
-    /// Length of a period.
-    pub period_secs: f64,
-    /// Tokens drawn per second, at the end of each.
-    pub tokens_per_sec: Vec<f64>,
-    /// Most requests at once in each.
-    pub in_flight: Vec<usize>,
 }
 
 /// How the journal is.
@@ -377,25 +309,6 @@ pub struct DeadTurnStory {
     pub reward: Option<i8>,
     /// The hints that were kept.
     pub hints: Vec<String>,
-}
-
-/// A version of the policy, or one that was not to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VersionStatus {
-    /// Its number; a withheld one has none.
-    pub version: Option<u64>,
-    /// The step that made it.
-    pub step: u64,
-    /// `current`, `published`, `committed` (and not announced yet) or `withheld`.
-    pub state: String,
-    /// Why it was withheld.
-    pub reason: Option<String>,
-    /// Of its weights.
-    pub fingerprint: String,
-    /// It was written to disk.
-    pub kept: bool,
-    /// When it was made, in seconds since 1970.
-    pub made_unix_secs: u64,
 }
 
 /// Something an operator did.

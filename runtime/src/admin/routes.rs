@@ -14,9 +14,10 @@ use axum::{
 use openclaw_actors::gateway::ApiKey;
 use serde_json::{Value, json};
 
-use super::operator::{Command, Done, Operator, Refusal, RefusalKind};
+use super::operator::{Command, Done, Operator};
 use crate::{
     page::{self, Page},
+    refusal::{Refusal, RefusalKind},
     topology::did_you_mean,
 };
 

@@ -1,17 +1,19 @@
 //! Serves the verbs and the page's data: on the socket always, on a loopback port where the topology names one.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
+    fs, io,
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use axum::Router;
-use openclaw_actors::gateway::ApiKey;
+use openclaw_actors::{
+    gateway::ApiKey,
+    stop::{StopHandle, StopSignal, stop_flag},
+};
+use openclaw_model::durable::{self, Access};
 use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinHandle,
@@ -22,10 +24,7 @@ use super::{
     routes,
     socket::{self, SOCKET_FILE},
 };
-use crate::{
-    page::Page,
-    stop::{StopHandle, StopSignal, stop_flag},
-};
+use crate::page::Page;
 
 /// Holds the port's token.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -78,15 +77,8 @@ impl Token {
     /// Writes it where the owner alone can read it.
     fn write(&self, run_dir: &Path) -> Result<PathBuf, ServeError> {
         let path = run_dir.join(TOKEN_FILE);
-        let partial = run_dir.join(format!(".{TOKEN_FILE}.{}", std::process::id()));
-        let write = || {
-            // What is left of another time may be open to others.
-            let _ = fs::remove_file(&partial);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-            writeln!(file, "{}", self.text)?;
-            fs::rename(&partial, &path)
-        };
-        write().map_err(|source| ServeError::File { path: path.clone(), source })?;
+        durable::write(&path, format!("{}\n", self.text).as_bytes(), Access::Owner)
+            .map_err(|source| ServeError::File { path: path.clone(), source })?;
         Ok(path)
     }
 }

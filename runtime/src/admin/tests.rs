@@ -12,6 +12,10 @@ use super::{
     server::{TOKEN_FILE, Token},
     *,
 };
+use crate::{
+    refusal::{Refusal, RefusalKind},
+    versions::VersionStatus,
+};
 
 /// Remembers what it was told; knows `judge.0` alone.
 #[derive(Default)]

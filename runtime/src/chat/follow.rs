@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::learnt::Look;
-use crate::admin::{AdminClient, ClientError, RefusalKind};
+use crate::{
+    admin::{AdminClient, ClientError},
+    refusal::RefusalKind,
+};
 
 /// Between two looks. One at which nothing has changed costs the node no reading.
 const PERIOD: Duration = Duration::from_millis(250);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use openclaw_actors::journal::TurnState;
+use openclaw_journal::TurnState;
 use serde::Deserialize;
 
 use crate::operate::columns::short;

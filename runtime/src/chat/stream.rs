@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use anyhow::{Context, bail};
 use axum::body::Bytes;
 use futures::{StreamExt, stream::BoxStream};
+use openclaw_actors::event_stream::EventStream;
 use reqwest::Response;
 use serde_json::Value;
 
@@ -24,7 +25,7 @@ pub struct Replying {
     /// Names the reply, once it has begun.
     pub id: Option<String>,
     bytes: BoxStream<'static, reqwest::Result<Bytes>>,
-    events: Events,
+    events: EventStream,
     pieces: VecDeque<Piece>,
     is_done: bool,
 }
@@ -37,7 +38,7 @@ impl Replying {
             version: version.map(str::to_owned),
             id: None,
             bytes: response.bytes_stream().boxed(),
-            events: Events::default(),
+            events: EventStream::default(),
             pieces: VecDeque::new(),
             is_done: false,
         }
@@ -76,41 +77,5 @@ impl Replying {
         self.pieces.extend(text("reasoning_content").map(Piece::Thought));
         self.pieces.extend(text("content").map(Piece::Text));
         Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Events {
-    pending: Vec<u8>,
-}
-
-impl Events {
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
-        self.pending.extend_from_slice(bytes);
-        let Some(end) = self.pending.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
-        let rest = self.pending.split_off(end + 1);
-        let lines = std::mem::replace(&mut self.pending, rest);
-        let lines = String::from_utf8_lossy(&lines);
-        lines
-            .lines()
-            .filter_map(|line| line.strip_prefix("data:"))
-            .map(|data| data.trim().to_owned())
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_are_whole_however_the_bytes_are_cut() {
-        let text = "data: {\"a\":\"é\"}\n\n: keep-alive\ndata: [DONE]\n\n".as_bytes();
-        for cut in 0..text.len() {
-            let mut events = Events::default();
-            let mut found = events.push(&text[..cut]);
-            found.extend(events.push(&text[cut..]));
-            assert_eq!(found, ["{\"a\":\"é\"}", "[DONE]"], "cut at {cut}");
-        }
     }
 }

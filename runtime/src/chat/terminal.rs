@@ -14,7 +14,7 @@ use rustix::{
 use rustyline::{Config, DefaultEditor, ExternalPrinter, error::ReadlineError};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::{operate::colours, printable::printable};
+use crate::{cells::wrap_indented, operate::colours, printable::printable};
 
 const PROMPT: &str = "> ";
 /// Between two tries to have the editor leave the terminal as it found it, and how many there are.
@@ -168,7 +168,7 @@ impl Terminal {
 
     /// A line of ours about the conversation.
     pub fn note(&mut self, text: &str) -> io::Result<()> {
-        let lines = wrap(&printable(text), self.columns());
+        let lines = wrap_indented(&printable(text), self.columns().unwrap_or(usize::MAX), INDENT);
         let lines = if self.is_coloured { dimmed(&lines) } else { lines };
         match &self.above {
             Some(above) if self.is_reading => {
@@ -263,26 +263,6 @@ fn read_plain(asked: &blocking::Receiver<()>, tell: &mpsc::Sender<io::Result<Hea
     }
 }
 
-/// Indented, and broken between words where it would be wider than the terminal.
-fn wrap(text: &str, columns: Option<usize>) -> String {
-    let mut out = String::new();
-    for line in text.lines() {
-        let mut width = 0;
-        for word in line.split(' ') {
-            let length = word.chars().count();
-            if width == 0 {
-                let indent = if out.is_empty() { INDENT.to_owned() } else { format!("\n{INDENT}") };
-                (out, width) = (out + &indent + word, INDENT.len() + length);
-            } else if columns.is_some_and(|columns| width + 1 + length > columns) {
-                (out, width) = (out + "\n" + INDENT + INDENT + word, 2 * INDENT.len() + length);
-            } else {
-                (out, width) = (out + " " + word, width + 1 + length);
-            }
-        }
-    }
-    out
-}
-
 /// Faint, line by line: an editor that breaks a line in two must not lose it.
 fn dimmed(text: &str) -> String {
     let faint = |line: &str| if line.is_empty() { String::new() } else { format!("\x1b[2m{line}\x1b[22m") };
@@ -292,14 +272,6 @@ fn dimmed(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_break_between_words_and_keep_their_own_breaks() {
-        assert_eq!(wrap("one two three", Some(10)), "  one two\n    three");
-        assert_eq!(wrap("one two three", None), "  one two three");
-        assert_eq!(wrap("  /good  x\n  /bad", Some(40)), "    /good  x\n    /bad");
-        assert_eq!(wrap("unbreakable word", Some(8)), "  unbreakable\n    word");
-    }
 
     #[test]
     fn every_line_is_dimmed_by_itself() {

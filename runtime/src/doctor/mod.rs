@@ -14,7 +14,7 @@ use std::{
     process::ExitCode,
 };
 
-use openclaw_actors::journal::{self, Inspection};
+use openclaw_journal::Inspection;
 use openclaw_kernels::Cpu;
 
 pub(crate) use self::machine::available_memory;
@@ -22,7 +22,7 @@ use self::needs::Needs;
 pub use self::needs::{CannotFit, must_fit};
 use crate::{
     admin,
-    cli::EXIT_FAILED,
+    exit::EXIT_FAILED,
     measures::size,
     topology::{Override, Topology, TopologyError},
 };
@@ -198,7 +198,7 @@ fn writable(dir: &Path) -> Line {
 }
 
 fn journal(dir: &Path, running: bool) -> Line {
-    match journal::inspect(dir) {
+    match openclaw_journal::inspect(dir) {
         Ok(None) => Line::ok("journal", "none yet: a run begins"),
         // The node that runs here was told of already.
         Ok(Some(Inspection { in_use: true, .. })) if !running => {

@@ -8,10 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use openclaw_actors::{
-    journal::{JournalReader, Story},
-    turn::SessionId,
-};
+use openclaw_journal::{JournalReader, SessionId, Story};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -7,11 +7,8 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use openclaw_actors::{
-    conversation,
-    journal::{JournalReader, Story, TurnState},
-    turn::{SessionId, TurnId},
-};
+use openclaw_actors::conversation;
+use openclaw_journal::{JournalReader, SessionId, Story, TurnId, TurnState};
 use serde::Serialize;
 use serde_json::{Map, Value};
 

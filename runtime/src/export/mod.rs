@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use openclaw_actors::{journal::JournalReader, turn::TurnId};
+use openclaw_journal::{JournalReader, TurnId};
 
 use self::{
     messages::MessagesArgs,
@@ -27,7 +27,7 @@ use self::{
     when::When,
 };
 use crate::{
-    cli::{EXIT_UNKNOWN, EXIT_USAGE},
+    exit::{EXIT_UNKNOWN, EXIT_USAGE},
     operate::RunArgs,
     printable::printable,
 };

@@ -7,10 +7,9 @@ use anyhow::Context;
 use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 use openclaw_actors::{
     conversation,
-    journal::{JournalReader, Story, Told, TurnState},
     sessions::{Branches, Placed},
-    turn::{SessionId, TurnId, TurnKind},
 };
+use openclaw_journal::{JournalReader, SessionId, Story, Told, TurnId, TurnKind, TurnState};
 
 use super::{ExportError, Progress, when::When};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use openclaw_actors::journal::{JournalReader, StepRow, TurnState};
+use openclaw_journal::{JournalReader, StepRow, TurnState};
 
 use super::{
     Progress,

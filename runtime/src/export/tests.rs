@@ -4,11 +4,8 @@ use std::{
     sync::Arc,
 };
 
-use openclaw_actors::{
-    conversation,
-    journal::{Journal, JournalActor, JournalConfig, Record, Recorded, Retention, StepCommit, TurnMark},
-    turn::*,
-};
+use openclaw_actors::{conversation, journal::JournalActor};
+use openclaw_journal::{Journal, JournalConfig, Record, Recorded, Retention, StepCommit, TurnMark, *};
 use openclaw_model::{FinishReason, StepReport};
 use ractor::Actor;
 use serde_json::{Map, Value, json};

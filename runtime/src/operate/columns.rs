@@ -1,6 +1,9 @@
 //! Aligned columns, and text cut to fit into one.
 
-use crate::printable::printable;
+use crate::{
+    cells::{fit, width},
+    printable::printable,
+};
 
 /// A column's heading and side.
 pub enum Column {
@@ -22,27 +25,22 @@ impl Column {
 pub fn lines<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> Vec<String> {
     let heading: [String; N] = std::array::from_fn(|i| columns[i].heading().to_owned());
     let widths: [usize; N] = std::array::from_fn(|i| {
-        let cells = rows.iter().chain([&heading]).map(|row| row[i].chars().count());
+        let cells = rows.iter().chain([&heading]).map(|row| width(&row[i]));
         cells.max().unwrap_or_default()
     });
     let line = |row: &[String; N]| {
-        let cells = columns.iter().zip(row).zip(widths).map(|((column, cell), width)| match column {
-            Column::Left(_) => format!("{cell:<width$}"),
-            Column::Right(_) => format!("{cell:>width$}"),
+        let cells = columns.iter().zip(row).zip(widths).map(|((column, cell), widest)| match column {
+            Column::Left(_) => format!("{cell}{}", " ".repeat(widest.saturating_sub(width(cell)))),
+            Column::Right(_) => format!("{}{cell}", " ".repeat(widest.saturating_sub(width(cell)))),
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     [&heading].into_iter().chain(rows).map(line).collect()
 }
 
-/// `text` on one line of at most `most` characters, none of which a terminal obeys.
+/// `text` on one line of at most `most` cells, none of which a terminal obeys.
 pub fn short(text: &str, most: usize) -> String {
-    let mut words = printable(text).split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((end, _)) = words.char_indices().nth(most) {
-        words.truncate(end);
-        words.push('…');
-    }
-    words
+    fit(&printable(text), most)
 }
 
 #[cfg(test)]
@@ -59,7 +57,7 @@ mod tests {
 
     #[test]
     fn long_text_is_cut_between_characters() {
-        assert_eq!(short("a\n  bé c", 4), "a bé…");
+        assert_eq!(short("a\n  bé c", 5), "a bé…");
         assert_eq!(short("a b", 3), "a b");
         assert_eq!(short("a\x1b[2J", 9), "a�[2J");
     }

@@ -4,9 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::columns::{Column, lines, short};
 use crate::{
-    admin::{AuditEntry, DeadTurn, DeadTurnStory, VersionStatus},
+    admin::{AuditEntry, DeadTurn, DeadTurnStory},
     measures::span,
     printable::printable,
+    versions::VersionStatus,
 };
 
 /// Characters of a reason or a message that a list shows.

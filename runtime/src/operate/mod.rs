@@ -18,8 +18,9 @@ use serde::Serialize;
 
 pub(crate) use self::target::{NodeArgs, RunArgs};
 use crate::{
-    admin::{AdminClient, ClientError, Command, Refusal, RefusalKind, TOKEN_FILE},
-    cli::{EXIT_FAILED, EXIT_NO_NODE, EXIT_NOT_POSSIBLE, EXIT_UNKNOWN, EXIT_USAGE},
+    admin::{AdminClient, ClientError, Command, TOKEN_FILE},
+    exit::{EXIT_FAILED, EXIT_NO_NODE, EXIT_NOT_POSSIBLE, EXIT_UNKNOWN, EXIT_USAGE},
+    refusal::{Refusal, RefusalKind},
 };
 
 /// How often it is looked whether a node that was told to stop is gone.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use openclaw_actors::journal::inspect;
+use openclaw_journal::inspect;
 
 use crate::admin::{AdminClient, ClientError, SOCKET_FILE, is_live};
 
@@ -161,7 +161,7 @@ pub fn is_no_node(error: &anyhow::Error) -> bool {
 mod tests {
     use std::os::unix::net::UnixListener;
 
-    use openclaw_actors::journal::{Journal, JournalConfig, Retention};
+    use openclaw_journal::{Journal, JournalConfig, Retention};
 
     use super::*;
 

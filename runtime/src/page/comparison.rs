@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use openclaw_actors::{
     engine::{Engine, EngineError, EngineLimits, EngineText},
-    journal::JournalError,
     policy::BuildModel,
     publisher::Version,
     rollback::{Rollback, RollbackError},
-    turn::TurnId,
 };
+use openclaw_journal::{JournalError, TurnId};
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, SamplingParams};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};

@@ -1,9 +1,6 @@
 //! What became of a turn, in words.
 
-use openclaw_actors::{
-    journal::{Story, TurnState},
-    turn::TurnKind,
-};
+use openclaw_journal::{Story, TurnKind, TurnState};
 use serde::Serialize;
 
 /// What became of a turn.

@@ -1,13 +1,13 @@
 //! The learning curve and what each version was taught.
 
-use openclaw_actors::journal::{JournalError, ReplyRow, StepRow};
+use openclaw_journal::{JournalError, ReplyRow, StepRow};
 use serde::Serialize;
 
 use super::{
     Page,
     received::{MOST_REPLIES, by_version},
 };
-use crate::admin::{Heard, VersionStatus, version_statuses};
+use crate::versions::{Reception, VersionStatus, version_statuses};
 
 /// Steps in the curve, the latest.
 const MOST_STEPS: usize = 1000;
@@ -20,7 +20,7 @@ pub(super) struct Learning {
     /// The latest judged replies, oldest first.
     replies: Vec<Point>,
     /// The same by the version that drew them, oldest first.
-    versions: Vec<Heard>,
+    versions: Vec<Reception>,
     /// The latest steps, oldest first.
     steps: Vec<Step>,
     /// Most replies that are read: older ones are not in the curve.
@@ -76,7 +76,7 @@ pub(super) struct VersionView {
     #[serde(flatten)]
     status: VersionStatus,
     /// How its replies were received, as far as the curve reaches.
-    heard: Heard,
+    heard: Reception,
     /// How many turns taught it.
     taught: u64,
     /// The first of them.

@@ -18,7 +18,8 @@ mod tokens;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use openclaw_actors::{engine::EngineText, journal::Journal, rollback::Rollback};
+use openclaw_actors::{engine::EngineText, rollback::Rollback};
+use openclaw_journal::Journal;
 use serde::Serialize;
 
 pub(crate) use self::{

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use openclaw_actors::journal::{Journal, JournalError, ReplyRow};
+use openclaw_journal::{Journal, JournalError, ReplyRow};
 use tokio::{
     sync::{Mutex, watch},
     time::{Instant, timeout},
 };
 use tracing::warn;
 
-use crate::admin::Heard;
+use crate::versions::Reception;
 
 /// Judged replies that are kept, the latest.
 pub(super) const MOST_REPLIES: usize = 2000;
@@ -23,7 +23,7 @@ const HURRY: Duration = Duration::from_millis(300);
 pub struct Received {
     journal: Journal,
     known: Arc<Mutex<Known>>,
-    versions: Arc<watch::Sender<Vec<Heard>>>,
+    versions: Arc<watch::Sender<Vec<Reception>>>,
 }
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl Received {
 
     /// The same by version, oldest first, for one who asks often: a few seconds old, or as old as it is where the
     /// journal cannot be read.
-    pub async fn versions(&self) -> Vec<Heard> {
+    pub async fn versions(&self) -> Vec<Reception> {
         // In a task of its own: a read that takes long is not begun anew by the next who asks.
         let reading = tokio::spawn({
             let received = self.clone();
@@ -86,8 +86,8 @@ impl Received {
 }
 
 /// How each version's replies were received.
-pub(super) fn by_version(replies: &BTreeMap<u64, ReplyRow>) -> BTreeMap<u64, Heard> {
-    let mut versions: BTreeMap<u64, Heard> = BTreeMap::new();
+pub(super) fn by_version(replies: &BTreeMap<u64, ReplyRow>) -> BTreeMap<u64, Reception> {
+    let mut versions: BTreeMap<u64, Reception> = BTreeMap::new();
     for reply in replies.values() {
         let heard = versions.entry(reply.version).or_default();
         heard.version = reply.version;

@@ -25,11 +25,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use openclaw_actors::{
-    journal::Totals,
-    rollback::RollbackError,
-    turn::{SessionId, TurnId},
-};
+use openclaw_actors::rollback::RollbackError;
+use openclaw_journal::{SessionId, Totals, TurnId};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -38,7 +35,7 @@ use super::{
     learning::{Learning, Versions},
     story::{SessionView, Shown, TurnView},
 };
-use crate::admin::{Refusal, RefusalKind};
+use crate::refusal::{Refusal, RefusalKind};
 
 /// Tokens of each turn of a conversation that are shown with it.
 const SESSION_TOKENS: usize = 512;

@@ -2,10 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use openclaw_actors::{
-    journal::{SessionRow, Story, Told, TurnState},
-    turn::{NextStateKind, Turn, TurnKind, Verdict, Vote},
-};
+use openclaw_journal::{NextStateKind, SessionRow, Story, Told, Turn, TurnKind, TurnState, Verdict, Vote};
 use openclaw_model::{FinishReason, Tokenizer};
 use serde::Serialize;
 use serde_json::Value;

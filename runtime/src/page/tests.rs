@@ -1,12 +1,9 @@
 use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc};
 
-use openclaw_actors::{
-    journal::{Record, Recorded, StepCommit, TurnMark},
-    publisher::Versions,
-    turn::{
-        Candidates, Completion, NextState, NextStateKind, SessionId, TeacherSignal, Turn, TurnId, TurnKind,
-        Verdict,
-    },
+use openclaw_actors::{loaded_model::LoadedModel, publisher::Versions};
+use openclaw_journal::{
+    Candidates, Completion, NextState, NextStateKind, Record, Recorded, SessionId, StepCommit, TeacherSignal,
+    Turn, TurnId, TurnKind, TurnMark, Verdict,
 };
 use openclaw_kernels::Place;
 use openclaw_model::{FinishReason, StepReport, WeightDtype};
@@ -15,7 +12,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     admin::{AdminClient, AdminServer, Command, Port, TOKEN_FILE, Token, tests::Notebook},
-    loaded_model::LoadedModel,
     page::tokens::Tokens,
 };
 

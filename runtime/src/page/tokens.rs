@@ -1,6 +1,6 @@
 //! A reply token by token: its text, and what student and teacher thought of it.
 
-use openclaw_actors::turn::{Candidates, Completion, TeacherSignal};
+use openclaw_journal::{Candidates, Completion, TeacherSignal};
 use openclaw_model::{IncrementalDetokenizer, Tokenizer};
 use serde::Serialize;
 

@@ -5,10 +5,10 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 use axum::{Router, http::header::CONTENT_TYPE, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use openclaw_actors::stop::StopSignal;
 use tokio::net::TcpListener;
 
 use super::registry::{self, Kind};
-use crate::stop::StopSignal;
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ pub async fn serve_metrics(address: SocketAddr, mut stop: StopSignal) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stop::stop_flag;
+    use openclaw_actors::stop::stop_flag;
 
     #[tokio::test]
     async fn metrics_are_served_with_help_and_buckets_on_a_port_of_the_systems_choice() {

@@ -94,10 +94,8 @@ mod tests {
     use ractor::Actor;
 
     use super::*;
-    use crate::{
-        loaded_model::LoadedModel,
-        supervisor::{ChildState, RunningChild, Supervisor},
-    };
+    use crate::supervisor::{ChildState, RunningChild, Supervisor};
+    use openclaw_actors::loaded_model::LoadedModel;
 
     /// A model whose every step blocks until it is let.
     struct Blocking(Arc<Mutex<mpsc::Receiver<()>>>, bool);

@@ -10,13 +10,14 @@ use std::{
 use openclaw_actors::{
     engine::Engine,
     gateway::{ApiKey, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
-    journal::{Journal, Record},
     sessions::SessionsAddress,
+    stop::StopSignal,
 };
+use openclaw_journal::{Journal, Record};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 
-use crate::{stop::StopSignal, topology::Topology};
+use crate::topology::Topology;
 
 /// Answers under way get this long to end when the gateway stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);

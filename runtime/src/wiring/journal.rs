@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use openclaw_actors::journal::{Journal, JournalActor, JournalConfig, JournalError, Retention};
+use openclaw_actors::journal::JournalActor;
+use openclaw_journal::{Journal, JournalConfig, JournalError, Retention};
 
 use super::{Builder, care};
 use crate::topology::Topology;

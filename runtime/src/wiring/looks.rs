@@ -7,13 +7,14 @@ use std::{
 
 use openclaw_actors::{
     engine::Engine,
-    journal::Backlog,
     rollout::{Progress, Schedule},
 };
+use openclaw_journal::Backlog;
 use openclaw_model::StepReport;
 use tokio::sync::watch;
 
-use super::{Builder, Seen, TokenRates};
+use super::Builder;
+use crate::admin::{Seen, TokenRates};
 
 impl Builder<'_> {
     /// Puts up what every role but the simulated users says.

@@ -9,16 +9,17 @@ use std::{
 use openclaw_actors::{
     chat_client::ChatClient,
     engine::Engine,
-    journal::Backlog,
     rollout::{Pace, Rollout, RolloutArguments, RolloutConfig, Schedule, SessionReport},
 };
 use openclaw_environments::persona::Persona;
+use openclaw_journal::Backlog;
 use ractor::{Actor, ActorCell};
 use serde_json::Map;
 use tokio::sync::{mpsc, watch};
 
-use super::{Builder, Gate, Inboxes, care, gateway, looks};
+use super::{Builder, Inboxes, care, gateway, looks};
 use crate::{
+    admin::Gate,
     supervisor::{ChildSpec, Restart, RunningChild},
     topology,
 };

@@ -1,10 +1,10 @@
 //! Versions withheld, kept, returned to and resumed.
 
+use openclaw_journal::VersionRow;
 use openclaw_model::TrainerState;
 
 use super::*;
 use crate::{
-    journal::VersionRow,
     publisher::Publisher,
     rollback::{Rollback, RollbackError},
     worker::{Worker, WorkerArguments, WorkerControl},

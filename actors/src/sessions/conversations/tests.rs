@@ -1,10 +1,10 @@
 //! Pairing, retries, branches, limits: what a client does, and which turn is judged by what.
 
+use openclaw_journal::Completion;
 use openclaw_model::FinishReason;
 use serde_json::json;
 
 use super::*;
-use crate::turn::Completion;
 
 mod restoring;
 

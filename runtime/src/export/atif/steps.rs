@@ -1,10 +1,7 @@
 //! The steps of a trajectory: what was said to the agent, what it replied, and what became of that.
 
-use openclaw_actors::{
-    conversation,
-    journal::Story,
-    turn::{NextState, TurnKind, Verdict, Vote},
-};
+use openclaw_actors::conversation;
+use openclaw_journal::{NextState, Story, TurnKind, Verdict, Vote};
 use openclaw_model::FinishReason;
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -8,11 +8,11 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::{
+use super::state::State;
+use crate::{
     cells::{fit, width},
-    state::State,
+    operate::table,
 };
-use crate::operate::table;
 
 /// Cells that the last column keeps when others go.
 const DETAIL_CELLS: usize = 18;

@@ -9,13 +9,12 @@ use ratatui::{
 };
 
 use super::{
-    actors,
-    cells::{fit, width, wrap},
-    load, pane,
+    actors, load, pane,
     state::{Pane, Prompt, State, is_sick, way_back},
 };
 use crate::{
     admin::{ActorStatus, Command, NodeStatus},
+    cells::{fit, width, wrap},
     measures::span,
 };
 

@@ -8,13 +8,12 @@ use ratatui::{
     widgets::{Block, Borders, Paragraph},
 };
 
-use super::{
-    cells::{bars, fit},
-    state::State,
-};
+use super::state::State;
 use crate::{
-    admin::{Heard, LearningStatus, NodeStatus, ServingStatus},
+    admin::{LearningStatus, NodeStatus, ServingStatus},
+    cells::{bars, fit},
     measures::span,
+    versions::Reception,
 };
 
 /// Rows that all of it takes.
@@ -52,7 +51,7 @@ fn approval(
     state: &State,
     label: &str,
     learning: &LearningStatus,
-    counted: impl Fn(&Heard) -> (u64, u64),
+    counted: impl Fn(&Reception) -> (u64, u64),
     columns: usize,
 ) -> Line<'static> {
     let counts = learning.versions.iter().map(|heard| (heard.version, counted(heard)));

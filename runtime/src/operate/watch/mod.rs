@@ -1,10 +1,9 @@
 //! `status --watch`: on a terminal a live view that does what its keys say, elsewhere the table once a second.
 //!
 //! `state` is what the view knows and what a key does to it, `draw` the picture of it; both are plain functions, and
-//! `live` alone touches the terminal. `actors`, `load` and `pane` are parts of the picture, `cells` measures text.
+//! `live` alone touches the terminal. `actors`, `load` and `pane` are parts of the picture.
 
 mod actors;
-mod cells;
 mod draw;
 mod live;
 mod load;

@@ -9,12 +9,12 @@ use ratatui::{
 };
 
 use super::{
-    cells::wrap,
     draw::pane_rows,
     state::{Pane, State, way_back},
 };
 use crate::{
     admin::{ActorStatus, InboxView},
+    cells::wrap,
     measures::span,
 };
 

@@ -14,8 +14,10 @@ use super::{
     draw::draw,
     state::{Action, Pane, State},
 };
-use crate::admin::{
-    ActorStatus, Command, Heard, InboxView, JournalStatus, LearningStatus, NodeStatus, Recent, ServingStatus,
+use crate::{
+    admin::{ActorStatus, Command, InboxView, JournalStatus, LearningStatus, NodeStatus, ServingStatus},
+    progress::Recent,
+    versions::Reception,
 };
 
 fn actor(name: &str, state: &str, detail: &str) -> ActorStatus {
@@ -29,8 +31,15 @@ fn actor(name: &str, state: &str, detail: &str) -> ActorStatus {
     }
 }
 
-fn heard(version: u64, approved: u64, replies: u64) -> Heard {
-    Heard { version, approved, replies, first_approved: approved / 2, first: replies / 2, ..Heard::default() }
+fn heard(version: u64, approved: u64, replies: u64) -> Reception {
+    Reception {
+        version,
+        approved,
+        replies,
+        first_approved: approved / 2,
+        first: replies / 2,
+        ..Reception::default()
+    }
 }
 
 fn node() -> NodeStatus {
@@ -108,7 +117,7 @@ fn lines(state: &State, columns: u16, rows: u16) -> Vec<String> {
                 hidden -= 1;
                 continue;
             }
-            hidden = super::cells::width(cell.symbol()).saturating_sub(1);
+            hidden = crate::cells::width(cell.symbol()).saturating_sub(1);
             text.push_str(cell.symbol());
         }
         text.trim_end().to_owned()
@@ -154,8 +163,6 @@ steps      3, loss -0.026, 48 turns kept
 verdicts   +41 -29 0:3, 29 hints
 tokens/s   ▁▂█▄ 150, most 300 in 15s
 in flight  ▁▂█▄ 3, most 6 in 15s
-
-
 
 ↑↓ choose  ⏎ detail  r restart  p pause  d drain  K kill  ? keys  q end";
     assert_eq!(lines(&seen(node()), 80, 18).join("\n"), expected);

@@ -1,9 +1,7 @@
 //! What operators and probes do to running children.
 
-use openclaw_actors::{
-    inbox::{Inbox, InboxLimits, Lease},
-    worker::{Work, Worker, WorkerArguments, WorkerControl},
-};
+use openclaw_actors::worker::{Work, Worker, WorkerArguments, WorkerControl};
+use openclaw_journal::inbox::{Inbox, InboxLimits, Lease};
 use tokio::sync::{Semaphore, watch};
 
 use super::*;

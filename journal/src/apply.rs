@@ -1,0 +1,358 @@
+//! What each record changes.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    bodies::Kept,
+    record::{Record, Recorded, StepCommit, TurnState},
+    tally::Tally,
+};
+use crate::turn::{Turn, TurnId, TurnKind};
+
+/// Applies records within a transaction.
+pub(crate) struct Applying<'c> {
+    pub connection: &'c Connection,
+    pub tally: &'c mut Tally,
+    /// Milliseconds since 1970.
+    pub now: i64,
+}
+
+struct Found {
+    no: i64,
+    state: TurnState,
+    dead: bool,
+}
+
+/// The state that a turn gets.
+struct Next<'a> {
+    state: TurnState,
+    reason: Option<&'a str>,
+    step: Option<u64>,
+    version: Option<u64>,
+}
+
+impl From<TurnState> for Next<'_> {
+    fn from(state: TurnState) -> Self {
+        Self { state, reason: None, step: None, version: None }
+    }
+}
+
+impl Applying<'_> {
+    pub fn apply(&mut self, record: &Record, bodies: &[Kept]) -> rusqlite::Result<Recorded> {
+        let done = match record {
+            Record::TurnCompleted { turn, .. } => self.complete(turn, bodies)?,
+            Record::NextStateSeen { turn, .. } => {
+                let done = self.change(turn, TurnState::Waiting, TurnState::Followed.into(), bodies)?;
+                self.tally.totals.next_states += u64::from(done);
+                done
+            }
+            Record::Judged { turn, verdict, hints, teach, .. } => {
+                let next = if *teach { TurnState::Judged } else { TurnState::Ready };
+                let done = self.change(turn, TurnState::Followed, next.into(), bodies)?;
+                if done {
+                    let totals = &mut self.tally.totals;
+                    match verdict.reward {
+                        Some(1) => totals.approved += 1,
+                        Some(-1) => totals.rejected += 1,
+                        _ => totals.neutral += 1,
+                    }
+                    totals.hinted += u64::from(!hints.is_empty());
+                    totals.samples += u64::from(!teach);
+                }
+                done
+            }
+            Record::Taught { turn, .. } => {
+                let done = self.change(turn, TurnState::Judged, TurnState::Ready.into(), bodies)?;
+                self.tally.totals.samples += u64::from(done);
+                self.tally.totals.taught += u64::from(done);
+                done
+            }
+            Record::TurnDropped { turn, reason } => self.give_up(turn, reason)?,
+            Record::TurnDied { turn, inbox, attempts } => self.bury(turn, inbox, *attempts)?,
+            Record::TurnRetried { turn } => self.retry(turn)?,
+            Record::BatchLeased { step, turns } => self.lease(*step, turns)?,
+            Record::StepCompleted(commit) => self.complete_step(commit, bodies)?,
+            Record::VersionKept { version, turns } => self.keep(*version, turns)?,
+            Record::VersionRestored { version, base } => self.restore(*version, *base)?,
+            Record::VersionsUndone { versions, to } => {
+                self.undo(versions)?;
+                self.tally.resumable = *to;
+                true
+            }
+            Record::StepWithheld { step, turns, reason, fingerprint, .. } => {
+                let next = || Next { reason: Some(reason), ..TurnState::Quarantined.into() };
+                let held = self.settle(turns, TurnState::Leased, next)?;
+                if held > 0 {
+                    self.tally.totals.quarantined += held;
+                    self.tally.totals.withheld += 1;
+                    self.insert_step((*step, None, Some(reason), turns.len() as u64, fingerprint), bodies)?;
+                }
+                held > 0
+            }
+            Record::VersionPublished { version } => self.publish(*version)?,
+            Record::RolledBack { to, .. } => {
+                let mut known = self.connection.prepare_cached("SELECT 1 FROM versions WHERE number = ?1")?;
+                let known = *to == 0 || known.exists([to])?;
+                if known {
+                    (self.tally.totals.version, self.tally.resumable) = (*to, *to);
+                }
+                known
+            }
+            Record::Operated { verb, target, outcome } => {
+                self.connection
+                    .prepare_cached("INSERT INTO audit (verb, target, outcome, at) VALUES (?1, ?2, ?3, ?4)")?
+                    .execute((verb, target, outcome, self.now))?;
+                true
+            }
+        };
+        Ok(if done { Recorded::Done } else { Recorded::Stale })
+    }
+
+    fn complete(&mut self, turn: &Turn, bodies: &[Kept]) -> rusqlite::Result<bool> {
+        let is_main = turn.kind == TurnKind::Main;
+        let state = if turn.trainable && is_main { TurnState::Waiting } else { TurnState::Answered };
+        let inserted = self
+            .connection
+            .prepare_cached(
+                "INSERT OR IGNORE INTO turns (id, session, state, seq, completed_at, changed_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
+            )?
+            .execute((&*turn.id.0, &*turn.session.0, state, self.tally.backlog.last_seq + 1, self.now))?;
+        if inserted == 0 {
+            return Ok(false);
+        }
+        self.tally.next_seq();
+        self.insert_bodies(self.connection.last_insert_rowid(), bodies)?;
+        self.count(state, false, |counted| counted + 1);
+        self.tally.totals.turns += 1;
+        self.tally.totals.sessions += u64::from(is_main && turn.index == 1);
+        Ok(true)
+    }
+
+    fn give_up(&mut self, turn: &TurnId, reason: &str) -> rusqlite::Result<bool> {
+        let Some(found) = self.find(turn)?.filter(|found| found.state.is_open()) else { return Ok(false) };
+        self.set(&found, Next { reason: Some(reason), ..TurnState::Dropped.into() })?;
+        self.tally.totals.dropped += 1;
+        Ok(true)
+    }
+
+    fn bury(&mut self, turn: &TurnId, inbox: &str, attempts: u32) -> rusqlite::Result<bool> {
+        let open = |found: &Found| found.state.is_open() && !found.dead;
+        let Some(found) = self.find(turn)?.filter(open) else { return Ok(false) };
+        self.connection
+            .prepare_cached("UPDATE turns SET died_in = ?2, died_after = ?3, died_at = ?4 WHERE no = ?1")?
+            .execute((found.no, inbox, attempts, self.now))?;
+        self.count(found.state, false, |counted| counted - 1);
+        self.count(found.state, true, |counted| counted + 1);
+        Ok(true)
+    }
+
+    /// A new number of change lets the reader find it again.
+    fn retry(&mut self, turn: &TurnId) -> rusqlite::Result<bool> {
+        let Some(found) = self.find(turn)?.filter(|found| found.dead) else { return Ok(false) };
+        self.set(&found, found.state.into())?;
+        Ok(true)
+    }
+
+    /// All or none: a batch is trained on as a whole.
+    fn lease(&mut self, step: u64, turns: &[TurnId]) -> rusqlite::Result<bool> {
+        let leasable = |found: &Found| matches!(found.state, TurnState::Ready | TurnState::Leased);
+        for turn in turns {
+            if !self.find(turn)?.is_some_and(|found| leasable(&found)) {
+                return Ok(false);
+            }
+        }
+        for turn in turns {
+            // Read again: a batch that names a turn twice has changed it by now.
+            if let Some(found) = self.find(turn)? {
+                self.set(&found, Next { step: Some(step), ..TurnState::Leased.into() })?;
+            }
+        }
+        Ok(!turns.is_empty())
+    }
+
+    fn complete_step(&mut self, commit: &StepCommit, bodies: &[Kept]) -> rusqlite::Result<bool> {
+        let inserted = self
+            .connection
+            .prepare_cached(
+                "INSERT OR IGNORE INTO versions (number, step, base, fingerprint, checkpoint, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute((
+                commit.version,
+                commit.step,
+                commit.base,
+                &commit.fingerprint,
+                commit.checkpoint,
+                self.now,
+            ))?;
+        if inserted == 0 {
+            return Ok(false);
+        }
+        if commit.checkpoint {
+            self.learn(&commit.turns, commit.version)?;
+        }
+        self.tally.totals.steps += 1;
+        let row = (commit.step, Some(commit.version), None, commit.batch, commit.fingerprint.as_str());
+        self.insert_step(row, bodies)?;
+        Ok(true)
+    }
+
+    /// The folder of `version` holds what was learnt from `turns`.
+    fn learn(&mut self, turns: &[TurnId], version: u64) -> rusqlite::Result<()> {
+        let next = || Next { version: Some(version), ..TurnState::Trained.into() };
+        self.tally.totals.trained += self.settle(turns, TurnState::Leased, next)?;
+        self.tally.resumable = version;
+        Ok(())
+    }
+
+    fn keep(&mut self, version: u64, turns: &[TurnId]) -> rusqlite::Result<bool> {
+        let kept = self
+            .connection
+            .prepare_cached("UPDATE versions SET checkpoint = 1 WHERE number = ?1 AND NOT checkpoint")?
+            .execute([version])?;
+        if kept > 0 {
+            self.learn(turns, version)?;
+        }
+        Ok(kept > 0)
+    }
+
+    fn restore(&mut self, version: u64, base: u64) -> rusqlite::Result<bool> {
+        // The base model has no row; any other version that is restored has one.
+        let restored = self
+            .connection
+            .prepare_cached(
+                "INSERT OR IGNORE INTO versions (number, step, base, fingerprint, checkpoint, at)
+                 SELECT ?1, coalesce(step, 0), ?2, coalesce(fingerprint, ''), 0, ?3
+                 FROM (SELECT 1) LEFT JOIN versions ON number = ?2
+                 WHERE number IS NOT NULL OR ?2 = 0",
+            )?
+            .execute((version, base, self.now))?;
+        Ok(restored > 0)
+    }
+
+    fn undo(&mut self, versions: &[u64]) -> rusqlite::Result<()> {
+        for version in versions {
+            let lost: Vec<String> = self
+                .connection
+                .prepare_cached("SELECT id FROM turns WHERE version = ?1 AND state = 'trained' ORDER BY seq")?
+                .query_map([version], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            let lost: Vec<TurnId> = lost.into_iter().map(|id| TurnId(id.into())).collect();
+            let ready = || TurnState::Ready.into();
+            self.tally.totals.trained -= self.settle(&lost, TurnState::Trained, ready)?;
+            self.connection
+                .prepare_cached("UPDATE versions SET checkpoint = 0 WHERE number = ?1")?
+                .execute([version])?;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, version: u64) -> rusqlite::Result<bool> {
+        let published = self
+            .connection
+            .prepare_cached(
+                "UPDATE versions SET published_at = ?2 WHERE number = ?1 AND published_at IS NULL",
+            )?
+            .execute((version, self.now))?;
+        if published > 0 {
+            self.tally.totals.version = version;
+        }
+        Ok(published > 0)
+    }
+
+    fn insert_step(
+        &self,
+        (step, version, withheld, turns, fingerprint): (u64, Option<u64>, Option<&str>, u64, &str),
+        bodies: &[Kept],
+    ) -> rusqlite::Result<()> {
+        let report = bodies.first().map(|kept| kept.bytes.as_slice());
+        self.connection
+            .prepare_cached(
+                "INSERT INTO steps (step, version, withheld, turns, report, fingerprint, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((step, version, withheld, turns, report, fingerprint, self.now))?;
+        Ok(())
+    }
+
+    fn find(&self, turn: &TurnId) -> rusqlite::Result<Option<Found>> {
+        self.connection
+            .prepare_cached("SELECT no, state, died_in IS NOT NULL FROM turns WHERE id = ?1")?
+            .query_row([&*turn.0], |row| Ok(Found { no: row.get(0)?, state: row.get(1)?, dead: row.get(2)? }))
+            .optional()
+    }
+
+    fn change(
+        &mut self,
+        turn: &TurnId,
+        expected: TurnState,
+        next: Next<'_>,
+        bodies: &[Kept],
+    ) -> rusqlite::Result<bool> {
+        let Some(found) = self.find(turn)?.filter(|found| found.state == expected) else { return Ok(false) };
+        self.set(&found, next)?;
+        self.insert_bodies(found.no, bodies)?;
+        Ok(true)
+    }
+
+    /// How many of `turns` were in the state expected.
+    fn settle<'a>(
+        &mut self,
+        turns: &[TurnId],
+        expected: TurnState,
+        next: impl Fn() -> Next<'a>,
+    ) -> rusqlite::Result<u64> {
+        let mut settled = 0;
+        for turn in turns {
+            settled += u64::from(self.change(turn, expected, next(), &[])?);
+        }
+        Ok(settled)
+    }
+
+    /// Whoever moves a dead turn on has handled it after all.
+    fn set(&mut self, found: &Found, next: Next<'_>) -> rusqlite::Result<()> {
+        let seq = self.tally.next_seq();
+        self.connection
+            .prepare_cached(
+                "UPDATE turns SET state = ?3, seq = ?4, changed_at = ?5, reason = ?6, step = coalesce(?7, step),
+                     version = coalesce(?8, version), died_in = NULL, died_after = NULL, died_at = NULL
+                 WHERE no = ?1 AND state = ?2",
+            )?
+            .execute((found.no, found.state, next.state, seq, self.now, next.reason, next.step, next.version))?;
+        self.count(found.state, found.dead, |counted| counted - 1);
+        self.count(next.state, false, |counted| counted + 1);
+        Ok(())
+    }
+
+    fn count(&mut self, state: TurnState, dead: bool, change: impl FnOnce(u64) -> u64) {
+        if let Some(counted) = self.tally.count(state, dead) {
+            *counted = change(*counted);
+        }
+    }
+
+    fn insert_bodies(&self, turn: i64, bodies: &[Kept]) -> rusqlite::Result<()> {
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO bodies (turn, part, body, file, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        for Kept { part, bytes, file } in bodies {
+            let body = file.is_none().then_some(bytes);
+            insert.execute((turn, part.name(), body, file, bytes.len()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Batches of a process that is no more go back to where the next optimizer finds them.
+pub(crate) fn recover_leased(applying: &mut Applying<'_>) -> rusqlite::Result<u64> {
+    let ids: Vec<String> = applying
+        .connection
+        .prepare("SELECT id FROM turns WHERE state = 'leased' ORDER BY seq")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for id in &ids {
+        let turn = TurnId(id.as_str().into());
+        applying.change(&turn, TurnState::Leased, TurnState::Ready.into(), &[])?;
+    }
+    Ok(ids.len() as u64)
+}

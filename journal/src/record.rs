@@ -1,0 +1,460 @@
+//! What is recorded of a run, and what is read back.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use openclaw_model::StepReport;
+use rusqlite::{
+    ToSql,
+    types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    signals::{TeacherSignal, Verdict},
+    turn::{NextState, SessionId, Turn, TurnId, TurnKind},
+};
+
+/// One fact. A transition that finds its turn in another state than it expects changes nothing and is
+/// [`Recorded::Stale`].
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// The policy answered: `waiting` for its next state, or `answered` where it may not be trained on.
+    TurnCompleted {
+        /// The turn.
+        turn: Arc<Turn>,
+        /// How a later request recognises it.
+        mark: TurnMark,
+    },
+    /// Something followed a turn: `waiting` to `followed`.
+    NextStateSeen {
+        /// The turn.
+        turn: TurnId,
+        /// What followed.
+        next_state: NextState,
+    },
+    /// A turn was judged: `followed` to `judged` if it goes to a teacher, else to `ready`.
+    Judged {
+        /// The turn.
+        turn: TurnId,
+        /// The majority and its votes.
+        verdict: Verdict,
+        /// What the judge said, vote by vote; none where a vote did not arrive.
+        answers: Vec<Option<String>>,
+        /// The hints that were kept, the most promising first.
+        hints: Vec<String>,
+        /// What the hint writer said, vote by vote; none where a vote did not arrive.
+        hint_answers: Vec<Option<String>>,
+        /// A teacher scores it before it is trained on.
+        teach: bool,
+    },
+    /// A teacher scored a turn: `judged` to `ready`.
+    Taught {
+        /// The turn.
+        turn: TurnId,
+        /// What it said; none where no hint could be shown to it.
+        signal: Option<TeacherSignal>,
+    },
+    /// A turn will not be trained on: any open state to `dropped`.
+    TurnDropped {
+        /// The turn.
+        turn: TurnId,
+        /// Why; also the label of the counter.
+        reason: &'static str,
+    },
+    /// A turn killed its reader too often: it keeps its state and is handed out no more.
+    TurnDied {
+        /// The turn.
+        turn: TurnId,
+        /// Whose inbox gave it up.
+        inbox: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// A dead turn is handed out again.
+    TurnRetried {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// A batch is about to be trained on: `ready` to `leased`, all of them or none. What is leased already may be
+    /// leased again, by an optimizer that was restarted.
+    BatchLeased {
+        /// The step that will learn from it.
+        step: u64,
+        /// The batch.
+        turns: Vec<TurnId>,
+    },
+    /// The policy was updated: `leased` to `trained`. Stale when its version is known already.
+    StepCompleted(StepCommit),
+    /// A version that lived in memory alone got its folder, without another step: `leased` to `trained`. Stale when
+    /// it has one, or is unknown.
+    VersionKept {
+        /// The version.
+        version: u64,
+        /// Every turn learnt from since the last checkpoint.
+        turns: Vec<TurnId>,
+    },
+    /// Versions after `base` were lost with the process, and their numbers were seen: the weights of `base`, 0 being
+    /// the base model, go on under a new one. Stale when it is known already.
+    VersionRestored {
+        /// The new number.
+        version: u64,
+        /// Whose weights they are.
+        base: u64,
+    },
+    /// Folders of these versions are torn: what they learnt is lost, and their turns go from `trained` to `ready`.
+    VersionsUndone {
+        /// The versions.
+        versions: Vec<u64>,
+        /// The version that training goes on from; 0 is the base model.
+        to: u64,
+    },
+    /// A step was not applied: `leased` to `quarantined`.
+    StepWithheld {
+        /// Number of the step.
+        step: u64,
+        /// The turns it would have learnt from.
+        turns: Vec<TurnId>,
+        /// Why.
+        reason: String,
+        /// What the step did.
+        report: StepReport,
+        /// Names the weights it made.
+        fingerprint: String,
+    },
+    /// A version was announced. Stale when it was before, or was never committed.
+    VersionPublished {
+        /// Its number.
+        version: u64,
+    },
+    /// An earlier version was returned to; 0 is the base. Stale when it is unknown.
+    RolledBack {
+        /// The version left.
+        from: u64,
+        /// The version served and trained from now on.
+        to: u64,
+    },
+    /// An operator asked for something.
+    Operated {
+        /// What was asked: `restart`, `rollback`, ..
+        verb: String,
+        /// Of whom.
+        target: String,
+        /// What came of it.
+        outcome: String,
+    },
+}
+
+/// What happened, and to which: fit for a log, which nothing of a conversation may reach.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TurnCompleted { turn, .. } => write!(f, "turn {} completed", turn.id),
+            Self::NextStateSeen { turn, .. } => write!(f, "turn {turn} followed"),
+            Self::Judged { turn, .. } => write!(f, "turn {turn} judged"),
+            Self::Taught { turn, .. } => write!(f, "turn {turn} taught"),
+            Self::TurnDropped { turn, reason } => write!(f, "turn {turn} dropped: {reason}"),
+            Self::TurnDied { turn, inbox, attempts } => {
+                write!(f, "turn {turn} given up by {inbox} after {attempts} attempts")
+            }
+            Self::TurnRetried { turn } => write!(f, "turn {turn} retried"),
+            Self::BatchLeased { step, turns } => write!(f, "{} turns leased by step {step}", turns.len()),
+            Self::StepCompleted(commit) => write!(f, "step {} made version {}", commit.step, commit.version),
+            Self::VersionKept { version, .. } => write!(f, "version {version} kept"),
+            Self::VersionRestored { version, base } => write!(f, "version {version} restored from {base}"),
+            Self::VersionsUndone { versions, to } => write!(f, "versions {versions:?} undone to {to}"),
+            Self::StepWithheld { step, .. } => write!(f, "step {step} withheld"),
+            Self::VersionPublished { version } => write!(f, "version {version} published"),
+            Self::RolledBack { from, to } => write!(f, "rolled back from version {from} to {to}"),
+            Self::Operated { verb, target, .. } => write!(f, "operated: {verb} {target}"),
+        }
+    }
+}
+
+/// A step that was applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepCommit {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// The version it made.
+    pub version: u64,
+    /// The version it started from; 0 is the base model.
+    pub base: u64,
+    /// With a checkpoint: every turn learnt from since the last one. Without: those of this step, which stay leased.
+    pub turns: Vec<TurnId>,
+    /// Turns of this step's own batch.
+    pub batch: u64,
+    /// What the step did.
+    pub report: StepReport,
+    /// Names the version's weights.
+    pub fingerprint: String,
+    /// The version's folder is complete. Without one the step lives in memory alone and is lost with the process.
+    pub checkpoint: bool,
+}
+
+/// How a later request recognises a turn as part of its history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TurnMark {
+    /// Names of the request's prefixes, the empty one first, the whole request last.
+    pub chain: Arc<[u64]>,
+    /// The session gave its name.
+    pub named: bool,
+    /// The request ended its session.
+    pub last: bool,
+    /// Name of the reply.
+    pub reply: u64,
+    /// The reply holds words or a tool call.
+    pub says_anything: bool,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is committed.
+    Done,
+    /// It came too late or twice: nothing changed.
+    Stale,
+}
+
+/// Where a turn stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnState {
+    /// Answered, and never trained on.
+    Answered,
+    /// For its next state.
+    Waiting,
+    /// For a judge.
+    Followed,
+    /// For a teacher.
+    Judged,
+    /// For the optimizer.
+    Ready,
+    /// In a batch.
+    Leased,
+    /// Learnt from.
+    Trained,
+    /// Given up.
+    Dropped,
+    /// Of a step that was withheld.
+    Quarantined,
+}
+
+impl TurnState {
+    /// Every state.
+    pub const ALL: [Self; 9] = [
+        Self::Answered,
+        Self::Waiting,
+        Self::Followed,
+        Self::Judged,
+        Self::Ready,
+        Self::Leased,
+        Self::Trained,
+        Self::Dropped,
+        Self::Quarantined,
+    ];
+
+    /// Its name, as it is kept.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Waiting => "waiting",
+            Self::Followed => "followed",
+            Self::Judged => "judged",
+            Self::Ready => "ready",
+            Self::Leased => "leased",
+            Self::Trained => "trained",
+            Self::Dropped => "dropped",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// More is to be done with it.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Waiting | Self::Followed | Self::Judged | Self::Ready | Self::Leased)
+    }
+}
+
+impl ToSql for TurnState {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.name().into())
+    }
+}
+
+impl FromSql for TurnState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let name = value.as_str()?;
+        Self::ALL.into_iter().find(|state| state.name() == name).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+/// Counts since the run began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Conversations, by their first main turn.
+    pub sessions: u64,
+    /// Turns answered.
+    pub turns: u64,
+    /// Turns that something followed.
+    pub next_states: u64,
+    /// Verdicts of +1.
+    pub approved: u64,
+    /// Verdicts of -1.
+    pub rejected: u64,
+    /// Verdicts of 0, and turns whose votes could not be read.
+    pub neutral: u64,
+    /// Turns with at least one hint.
+    pub hinted: u64,
+    /// Turns that a teacher scored.
+    pub taught: u64,
+    /// Samples made ready for the optimizer.
+    pub samples: u64,
+    /// Turns given up, for whatever reason.
+    pub dropped: u64,
+    /// Turns whose step was withheld.
+    pub quarantined: u64,
+    /// Optimizer steps applied.
+    pub steps: u64,
+    /// Optimizer steps withheld.
+    pub withheld: u64,
+    /// Turns trained on.
+    pub trained: u64,
+    /// The version announced or returned to last.
+    pub version: u64,
+}
+
+/// Turns that are not settled, by where they stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Backlog {
+    /// Waiting for their next state.
+    pub waiting: u64,
+    /// For a judge.
+    pub to_judge: u64,
+    /// For a teacher.
+    pub to_teach: u64,
+    /// For the optimizer.
+    pub ready: u64,
+    /// In a batch.
+    pub leased: u64,
+    /// Handed out to nobody until an operator retries them; not counted above.
+    pub dead: u64,
+    /// The number of the last change; work that a reader has not seen has a higher one.
+    pub last_seq: u64,
+}
+
+/// A turn as sessions remember it.
+#[derive(Clone, Debug)]
+pub struct RecordedTurn {
+    /// The turn.
+    pub turn: TurnId,
+    /// Its conversation.
+    pub session: SessionId,
+    /// Its number in it.
+    pub index: u32,
+    /// Whether it is part of it.
+    pub kind: TurnKind,
+    /// Whether it may be trained on.
+    pub trainable: bool,
+    /// How a later request recognises it. Where it waits for nothing, its chain names the whole request alone.
+    pub mark: TurnMark,
+    /// Its next state has not come.
+    pub waiting: bool,
+    /// When it was recorded.
+    pub completed: SystemTime,
+}
+
+/// All that is known of a turn.
+#[derive(Clone, Debug)]
+pub struct TurnRow {
+    /// The turn.
+    pub turn: Arc<Turn>,
+    /// Where it stands.
+    pub state: TurnState,
+    /// It is handed out to nobody.
+    pub dead: bool,
+    /// Why it was dropped or quarantined.
+    pub reason: Option<String>,
+    /// The step that leased it last.
+    pub step: Option<u64>,
+    /// The version whose folder holds what was learnt from it.
+    pub version: Option<u64>,
+    /// What followed it.
+    pub next_state: Option<NextState>,
+    /// What the judge made of it.
+    pub verdict: Option<Verdict>,
+    /// What the judge said, vote by vote; none where a vote did not arrive.
+    pub answers: Vec<Option<String>>,
+    /// The hints that were kept.
+    pub hints: Vec<String>,
+    /// What the hint writer said, vote by vote; none where a vote did not arrive.
+    pub hint_answers: Vec<Option<String>>,
+    /// What the teacher said.
+    pub signal: Option<TeacherSignal>,
+    /// When it was recorded.
+    pub completed: SystemTime,
+}
+
+/// A version of the policy.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VersionRow {
+    /// Its number; only grows.
+    pub number: u64,
+    /// The step that made it.
+    pub step: u64,
+    /// The version it was trained from, or whose weights it has; 0 is the base model.
+    pub base: u64,
+    /// Names its weights.
+    pub fingerprint: String,
+    /// It has a folder.
+    pub checkpoint: bool,
+    /// It was announced.
+    pub published: bool,
+    /// When it was committed.
+    pub when: SystemTime,
+}
+
+/// A step of the optimizer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepRow {
+    /// Its number.
+    pub step: u64,
+    /// The version it made; none where it was withheld.
+    pub version: Option<u64>,
+    /// Why it was withheld.
+    pub withheld: Option<String>,
+    /// Turns of its batch.
+    pub turns: u64,
+    /// What it did.
+    pub report: StepReport,
+    /// Names the weights it made.
+    pub fingerprint: String,
+    /// When it was recorded.
+    pub when: SystemTime,
+}
+
+/// A turn that is handed out to nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeadTurn {
+    /// The turn.
+    pub turn: TurnId,
+    /// The state it waits in.
+    pub state: TurnState,
+    /// Whose inbox gave it up.
+    pub inbox: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was given up.
+    pub when: SystemTime,
+}
+
+/// What an operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditRow {
+    /// When.
+    pub when: SystemTime,
+    /// What was asked.
+    pub verb: String,
+    /// Of whom.
+    pub target: String,
+    /// What came of it.
+    pub outcome: String,
+}

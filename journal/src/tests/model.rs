@@ -1,0 +1,394 @@
+//! A journal in plain collections, to compare the real one with.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use super::super::record::*;
+use crate::{Evaluate, Judged, NextState, Sample, TeacherSignal, Turn, TurnId, TurnKind, Verdict};
+
+struct Entry {
+    no: usize,
+    seq: u64,
+    state: TurnState,
+    dead: Option<DeadTurn>,
+    turn: Arc<Turn>,
+    mark: TurnMark,
+    completed: SystemTime,
+    next_state: Option<NextState>,
+    verdict: Option<Verdict>,
+    hints: Vec<String>,
+    signal: Option<TeacherSignal>,
+    /// The version whose folder holds what was learnt from it.
+    learnt_by: Option<u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct Memory {
+    turns: BTreeMap<TurnId, Entry>,
+    pub totals: Totals,
+    last_seq: u64,
+    pub steps: Vec<StepRow>,
+    pub versions: BTreeMap<u64, VersionRow>,
+    pub current: u64,
+    pub resumable: u64,
+    pub audit: Vec<AuditRow>,
+}
+
+impl Memory {
+    pub fn apply(&mut self, record: &Record) -> Recorded {
+        let done = match record {
+            Record::TurnCompleted { turn, mark } => self.complete(turn, mark),
+            Record::NextStateSeen { turn, next_state } => {
+                self.step(turn, TurnState::Waiting, |entry, totals| {
+                    totals.next_states += 1;
+                    entry.next_state = Some(next_state.clone());
+                    TurnState::Followed
+                })
+            }
+            Record::Judged { turn, verdict, hints, teach, .. } => {
+                self.step(turn, TurnState::Followed, |entry, totals| {
+                    match verdict.reward {
+                        Some(1) => totals.approved += 1,
+                        Some(-1) => totals.rejected += 1,
+                        _ => totals.neutral += 1,
+                    }
+                    totals.hinted += u64::from(!hints.is_empty());
+                    totals.samples += u64::from(!teach);
+                    entry.verdict = Some(verdict.clone());
+                    entry.hints.clone_from(hints);
+                    if *teach { TurnState::Judged } else { TurnState::Ready }
+                })
+            }
+            Record::Taught { turn, signal } => self.step(turn, TurnState::Judged, |entry, totals| {
+                totals.samples += 1;
+                totals.taught += 1;
+                entry.signal.clone_from(signal);
+                TurnState::Ready
+            }),
+            Record::TurnDropped { turn, .. } => {
+                let open = self.turns.get(turn).map(|entry| entry.state).filter(|state| state.is_open());
+                open.is_some_and(|state| {
+                    self.step(turn, state, |_, totals| {
+                        totals.dropped += 1;
+                        TurnState::Dropped
+                    })
+                })
+            }
+            Record::TurnDied { turn, inbox, attempts } => match self.turns.get_mut(turn) {
+                Some(entry) if entry.state.is_open() && entry.dead.is_none() => {
+                    entry.dead = Some(DeadTurn {
+                        turn: turn.clone(),
+                        state: entry.state,
+                        inbox: inbox.clone(),
+                        attempts: *attempts,
+                        when: SystemTime::now(),
+                    });
+                    true
+                }
+                _ => false,
+            },
+            Record::TurnRetried { turn } => match self.turns.get_mut(turn) {
+                Some(entry) if entry.dead.is_some() => {
+                    self.last_seq += 1;
+                    (entry.dead, entry.seq) = (None, self.last_seq);
+                    true
+                }
+                _ => false,
+            },
+            Record::BatchLeased { turns, .. } => {
+                let leasable = |turn| {
+                    self.turns
+                        .get(turn)
+                        .is_some_and(|entry| matches!(entry.state, TurnState::Ready | TurnState::Leased))
+                };
+                let all = !turns.is_empty() && turns.iter().all(leasable);
+                if all {
+                    self.settle(turns, &[TurnState::Ready, TurnState::Leased], TurnState::Leased);
+                }
+                all
+            }
+            Record::StepCompleted(commit) => self.commit(commit),
+            Record::VersionKept { version, turns } => match self.versions.get_mut(version) {
+                Some(row) if !row.checkpoint => {
+                    row.checkpoint = true;
+                    self.trained(turns, *version);
+                    true
+                }
+                _ => false,
+            },
+            Record::VersionRestored { version, base } => {
+                let of = self.versions.get(base).cloned();
+                let known = self.versions.contains_key(version) || (of.is_none() && *base != 0);
+                if !known {
+                    let row = VersionRow {
+                        number: *version,
+                        step: of.as_ref().map_or(0, |row| row.step),
+                        base: *base,
+                        fingerprint: of.map(|row| row.fingerprint).unwrap_or_default(),
+                        checkpoint: false,
+                        published: false,
+                        when: SystemTime::now(),
+                    };
+                    self.versions.insert(*version, row);
+                }
+                !known
+            }
+            Record::VersionsUndone { versions, to } => {
+                let lost = |entry: &Entry| entry.learnt_by.is_some_and(|version| versions.contains(&version));
+                let mut turns: Vec<_> = self.turns.values().filter(|entry| lost(entry)).collect();
+                turns.sort_by_key(|entry| entry.seq);
+                let turns: Vec<TurnId> = turns.into_iter().map(|entry| entry.turn.id.clone()).collect();
+                self.totals.trained -= self.settle(&turns, &[TurnState::Trained], TurnState::Ready);
+                for version in versions {
+                    if let Some(row) = self.versions.get_mut(version) {
+                        row.checkpoint = false;
+                    }
+                }
+                self.resumable = *to;
+                true
+            }
+            Record::StepWithheld { step, turns, reason, report, fingerprint } => {
+                let held = self.settle(turns, &[TurnState::Leased], TurnState::Quarantined);
+                if held > 0 {
+                    self.totals.quarantined += held;
+                    self.totals.withheld += 1;
+                    self.steps.push(StepRow {
+                        step: *step,
+                        version: None,
+                        withheld: Some(reason.clone()),
+                        turns: turns.len() as u64,
+                        report: *report,
+                        fingerprint: fingerprint.clone(),
+                        when: SystemTime::now(),
+                    });
+                }
+                held > 0
+            }
+            Record::VersionPublished { version } => match self.versions.get_mut(version) {
+                Some(row) if !row.published => {
+                    row.published = true;
+                    self.serve(*version);
+                    true
+                }
+                _ => false,
+            },
+            Record::RolledBack { to, .. } => {
+                let known = *to == 0 || self.versions.contains_key(to);
+                if known {
+                    self.serve(*to);
+                    self.resumable = *to;
+                }
+                known
+            }
+            Record::Operated { verb, target, outcome } => {
+                self.audit.push(AuditRow {
+                    when: SystemTime::now(),
+                    verb: verb.clone(),
+                    target: target.clone(),
+                    outcome: outcome.clone(),
+                });
+                true
+            }
+        };
+        if done { Recorded::Done } else { Recorded::Stale }
+    }
+
+    /// What opening does: what was leased is ready again.
+    pub fn reopen(&mut self) {
+        let mut leased: Vec<(u64, TurnId)> = self
+            .turns
+            .iter()
+            .filter(|(_, entry)| entry.state == TurnState::Leased)
+            .map(|(id, entry)| (entry.seq, id.clone()))
+            .collect();
+        leased.sort();
+        let leased: Vec<TurnId> = leased.into_iter().map(|(_, id)| id).collect();
+        self.settle(&leased, &[TurnState::Leased], TurnState::Ready);
+    }
+
+    fn complete(&mut self, turn: &Arc<Turn>, mark: &TurnMark) -> bool {
+        if self.turns.contains_key(&turn.id) {
+            return false;
+        }
+        self.last_seq += 1;
+        self.totals.turns += 1;
+        self.totals.sessions += u64::from(turn.kind == TurnKind::Main && turn.index == 1);
+        let trainable = turn.trainable && turn.kind == TurnKind::Main;
+        let entry = Entry {
+            no: self.turns.len(),
+            seq: self.last_seq,
+            state: if trainable { TurnState::Waiting } else { TurnState::Answered },
+            dead: None,
+            turn: turn.clone(),
+            mark: mark.clone(),
+            completed: SystemTime::now(),
+            next_state: None,
+            verdict: None,
+            hints: Vec::new(),
+            signal: None,
+            learnt_by: None,
+        };
+        self.turns.insert(turn.id.clone(), entry);
+        true
+    }
+
+    fn step(
+        &mut self,
+        turn: &TurnId,
+        expected: TurnState,
+        change: impl FnOnce(&mut Entry, &mut Totals) -> TurnState,
+    ) -> bool {
+        let Some(entry) = self.turns.get_mut(turn).filter(|entry| entry.state == expected) else {
+            return false;
+        };
+        entry.state = change(entry, &mut self.totals);
+        entry.dead = None;
+        self.last_seq += 1;
+        entry.seq = self.last_seq;
+        true
+    }
+
+    fn settle(&mut self, turns: &[TurnId], from: &[TurnState], to: TurnState) -> u64 {
+        let mut changed = 0;
+        for turn in turns {
+            let Some(entry) = self.turns.get_mut(turn).filter(|entry| from.contains(&entry.state)) else {
+                continue;
+            };
+            self.last_seq += 1;
+            (entry.state, entry.seq, entry.dead) = (to, self.last_seq, None);
+            changed += 1;
+        }
+        changed
+    }
+
+    fn commit(&mut self, commit: &StepCommit) -> bool {
+        if self.versions.contains_key(&commit.version) {
+            return false;
+        }
+        let when = SystemTime::now();
+        if commit.checkpoint {
+            self.trained(&commit.turns, commit.version);
+        }
+        self.totals.steps += 1;
+        self.steps.push(StepRow {
+            step: commit.step,
+            version: Some(commit.version),
+            withheld: None,
+            turns: commit.batch,
+            report: commit.report,
+            fingerprint: commit.fingerprint.clone(),
+            when,
+        });
+        let row = VersionRow {
+            number: commit.version,
+            step: commit.step,
+            base: commit.base,
+            fingerprint: commit.fingerprint.clone(),
+            checkpoint: commit.checkpoint,
+            published: false,
+            when,
+        };
+        self.versions.insert(commit.version, row);
+        true
+    }
+
+    /// The folder of `version` holds what was learnt from `turns`.
+    fn trained(&mut self, turns: &[TurnId], version: u64) {
+        for turn in turns {
+            if self.settle(std::slice::from_ref(turn), &[TurnState::Leased], TurnState::Trained) > 0 {
+                self.totals.trained += 1;
+                self.turns.get_mut(turn).expect("it was just settled").learnt_by = Some(version);
+            }
+        }
+        self.resumable = version;
+    }
+
+    fn serve(&mut self, version: u64) {
+        self.current = version;
+        self.totals.version = version;
+    }
+
+    pub fn backlog(&self) -> Backlog {
+        let mut backlog = Backlog { last_seq: self.last_seq, ..Backlog::default() };
+        for entry in self.turns.values() {
+            let counted = match entry.state {
+                _ if entry.dead.is_some() => &mut backlog.dead,
+                TurnState::Waiting => &mut backlog.waiting,
+                TurnState::Followed => &mut backlog.to_judge,
+                TurnState::Judged => &mut backlog.to_teach,
+                TurnState::Ready => &mut backlog.ready,
+                TurnState::Leased => &mut backlog.leased,
+                _ => continue,
+            };
+            *counted += 1;
+        }
+        backlog
+    }
+
+    fn pending(&self, state: TurnState, after: u64, limit: usize) -> Vec<&Entry> {
+        let wanted = |entry: &&Entry| entry.state == state && entry.dead.is_none() && entry.seq > after;
+        let mut found: Vec<&Entry> = self.turns.values().filter(wanted).collect();
+        found.sort_by_key(|entry| entry.seq);
+        found.truncate(limit);
+        found
+    }
+
+    pub fn evaluations(&self, after: u64, limit: usize) -> Vec<(u64, Evaluate)> {
+        let evaluate = |entry: &Entry| {
+            let next_state = entry.next_state.clone()?;
+            Some((entry.seq, Evaluate { turn: entry.turn.clone(), next_state }))
+        };
+        self.pending(TurnState::Followed, after, limit).into_iter().filter_map(evaluate).collect()
+    }
+
+    pub fn judged(&self, after: u64, limit: usize) -> Vec<(u64, Judged)> {
+        let judged = |entry: &Entry| {
+            let (verdict, hints) = (entry.verdict.clone()?, entry.hints.clone());
+            Some((entry.seq, Judged { turn: entry.turn.clone(), verdict, hints }))
+        };
+        self.pending(TurnState::Judged, after, limit).into_iter().filter_map(judged).collect()
+    }
+
+    pub fn samples(&self, after: u64, limit: usize) -> Vec<(u64, Sample)> {
+        let sample = |entry: &Entry| {
+            let (verdict, teacher) = (entry.verdict.clone()?, entry.signal.clone());
+            Some((entry.seq, Sample { turn: entry.turn.clone(), verdict, teacher }))
+        };
+        self.pending(TurnState::Ready, after, limit).into_iter().filter_map(sample).collect()
+    }
+
+    pub fn trainable(&self, turns: &[TurnId]) -> Vec<TurnId> {
+        let open = |turn: &&TurnId| {
+            self.turns
+                .get(turn)
+                .is_some_and(|entry| matches!(entry.state, TurnState::Ready | TurnState::Leased))
+        };
+        turns.iter().filter(open).cloned().collect()
+    }
+
+    pub fn open_turns(&self, since: SystemTime) -> Vec<RecordedTurn> {
+        let recent = |entry: &&Entry| {
+            let session = |other: &Entry| other.turn.session == entry.turn.session;
+            entry.state == TurnState::Waiting
+                || self.turns.values().any(|other| session(other) && other.completed >= since)
+        };
+        let mut found: Vec<&Entry> = self.turns.values().filter(recent).collect();
+        found.sort_by_key(|entry| entry.no);
+        found
+            .into_iter()
+            .map(|entry| RecordedTurn {
+                turn: entry.turn.id.clone(),
+                session: entry.turn.session.clone(),
+                index: entry.turn.index,
+                kind: entry.turn.kind,
+                trainable: entry.turn.trainable,
+                mark: entry.mark.clone(),
+                waiting: entry.state == TurnState::Waiting,
+                completed: entry.completed,
+            })
+            .collect()
+    }
+
+    pub fn dead(&self) -> Vec<DeadTurn> {
+        self.turns.values().filter_map(|entry| entry.dead.clone()).collect()
+    }
+}

@@ -1,0 +1,106 @@
+//! What was said: turns and what followed them.
+
+use std::{fmt, sync::Arc};
+
+use openclaw_model::FinishReason;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Names a turn for good; made by the gateway, shown to clients as the completion's id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TurnId(pub Arc<str>);
+
+impl fmt::Display for TurnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(pub Arc<str>);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a turn may be trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnKind {
+    /// Part of the conversation: trainable.
+    Main,
+    /// Answered, never trained on: titles, compactions, heartbeats.
+    Side,
+}
+
+/// What the policy drew, exactly: token in, token out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The rendered prompt.
+    pub prompt_ids: Vec<u32>,
+    /// The drawn tokens, the end token included.
+    pub response_ids: Vec<u32>,
+    /// Log-probability of each drawn token under the distribution it was drawn from.
+    pub rollout_logprobs: Vec<f32>,
+    /// The version of the weights that drew every token.
+    pub policy_version: u64,
+    /// Sampling temperature.
+    pub temperature: f32,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// The response's text as drawn: markers of thinking and tool calls included, end token excluded.
+    pub text: String,
+}
+
+/// One assistant response and the request it answered.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Its name.
+    pub id: TurnId,
+    /// Its conversation.
+    pub session: SessionId,
+    /// Number of this main turn in its session, from 1.
+    pub index: u32,
+    /// Whether it may be trained on.
+    pub kind: TurnKind,
+    /// `X-No-Train: 1` keeps a turn out of the samples.
+    pub trainable: bool,
+    /// The request's messages as rendered: normalised roles, text contents, transient carriers included.
+    pub messages: Arc<Vec<Value>>,
+    /// The request's tools, as rendered.
+    pub tools: Arc<Vec<Value>>,
+    /// `chat_template_kwargs` of the request, as rendered.
+    pub template_kwargs: Arc<serde_json::Map<String, Value>>,
+    /// What was drawn.
+    pub completion: Completion,
+}
+
+/// Who produced a next state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NextStateKind {
+    /// A person's (or simulated person's) message.
+    User,
+    /// One or more tool results.
+    Tool,
+    /// `POST /v1/feedback`.
+    Feedback,
+}
+
+/// What followed a turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextState {
+    /// Who produced it.
+    pub kind: NextStateKind,
+    /// Its text; several messages are joined by blank lines.
+    pub text: String,
+    /// An explicit rating, from `POST /v1/feedback`: +1 or -1. No judge is asked then.
+    pub rating: Option<i8>,
+    /// A tool reported an error.
+    pub is_error: bool,
+}

@@ -1,0 +1,187 @@
+//! `evaluate`: what the embedded model can do, class by class, in wordings that it never read.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::bail;
+use clap::Args;
+use openclaw_actors::{
+    engine::{Place, PolicyWeights},
+    loaded_model::LoadedModel,
+};
+use openclaw_environments::persona::Split;
+use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams, SequenceId};
+use serde::Serialize;
+use serde_json::Map;
+
+use crate::pretrain::evaluation::{EvaluationCase, evaluation_cases};
+
+/// Longest answer.
+const MOST_TOKENS: usize = 256;
+/// Keys and values of all cases that run at once.
+const KV_TOKENS: usize = 1 << 17;
+
+/// Shown below `evaluate --help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  openclaw-rl evaluate configs/models/nano
+  openclaw-rl evaluate configs/models/nano --cases 20 --show-wrong";
+
+/// The arguments of `evaluate`.
+#[derive(Clone, Debug, Args)]
+pub struct EvaluateArgs {
+    /// The checkpoint folder, of a model that `pretrain` made.
+    #[arg(value_name = "MODEL_DIR")]
+    model: PathBuf,
+    /// Cases of every class.
+    #[arg(long, default_value_t = 100)]
+    cases: usize,
+    /// Seeds the cases and the draws.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// CPU threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Also prints each answer that was not good, to stderr.
+    #[arg(long)]
+    show_wrong: bool,
+}
+
+/// Evaluates and prints the table.
+pub fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
+    let model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
+    let scores = evaluate(&model, args.seed, args.cases, |case, answer| {
+        if args.show_wrong {
+            let last = case.messages.last().and_then(|message| message["content"].as_str());
+            eprintln!("--- {} {}\n{}\n>>> {answer}", case.group, case.class, last.unwrap_or_default());
+        }
+    })?;
+    write_table(&scores, io::stdout())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many answers of one class were good.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// What was tested.
+    pub group: &'static str,
+    /// The part of it.
+    pub class: String,
+    /// Whether its wordings were held out of pretraining.
+    pub held_out: bool,
+    /// Whether a long system prompt and time stamps stood around it.
+    pub with_system: bool,
+    /// Good answers.
+    pub good: usize,
+    /// Answers.
+    pub count: usize,
+}
+
+impl Score {
+    /// Share of good answers.
+    pub fn share(&self) -> f64 {
+        self.good as f64 / self.count.max(1) as f64
+    }
+}
+
+/// An answer: its text and its number of tokens.
+pub type Answer = (String, usize);
+
+/// Draws an answer to each prompt, all of them in one batch.
+pub fn answers<'a>(
+    model: &LoadedModel,
+    weights: PolicyWeights,
+    prompts: impl Iterator<Item = (&'a [serde_json::Value], f32, u64)>,
+) -> anyhow::Result<Vec<Answer>> {
+    let mut batcher = model.batcher(weights, KV_TOKENS)?;
+    let mut requests = Vec::new();
+    for (messages, temperature, seed) in prompts {
+        requests.push(GenerateRequest {
+            drawn_ids: Vec::new(),
+            prompt_ids: model.text.prompt_ids(messages, &[], &Map::new())?,
+            sampling: SamplingParams { temperature, seed: Some(seed), ..SamplingParams::default() },
+            max_new_tokens: MOST_TOKENS,
+            stop: Vec::new(),
+            top_logprobs: 0,
+        });
+    }
+    let mut answers: Vec<Answer> = vec![Answer::default(); requests.len()];
+    let mut waiting = requests.into_iter().enumerate();
+    let mut places: BTreeMap<SequenceId, usize> = BTreeMap::new();
+    loop {
+        while places.len() < 256 {
+            let Some((place, request)) = waiting.next() else { break };
+            places.insert(batcher.submit(request)?, place);
+        }
+        if places.is_empty() {
+            return Ok(answers);
+        }
+        for (id, event) in batcher.step()? {
+            let answer = &mut answers[places[&id]];
+            match event {
+                GenerateEvent::Token { text, .. } => {
+                    answer.0.push_str(&text);
+                    answer.1 += 1;
+                }
+                GenerateEvent::Finished { text, .. } => {
+                    answer.0.push_str(&text);
+                    places.remove(&id);
+                }
+                GenerateEvent::Failed { error } => bail!("an answer failed: {error}"),
+            }
+        }
+    }
+}
+
+/// Asks `count` cases of every class; `wrong` is shown each answer that is not good.
+pub fn evaluate(
+    model: &LoadedModel,
+    seed: u64,
+    count: usize,
+    mut wrong: impl FnMut(&EvaluationCase, &str),
+) -> anyhow::Result<Vec<Score>> {
+    let cases = evaluation_cases(seed, count);
+    let prompts = cases.iter().zip(seed..).map(|(case, seed)| (&case.messages[..], case.temperature, seed));
+    let answers = answers(model, model.weights.clone(), prompts)?;
+    let mut scores: Vec<Score> = Vec::new();
+    for (case, (text, tokens)) in cases.iter().zip(&answers) {
+        let held_out = case.split == Split::HeldOut;
+        let place = scores.iter().position(|score| {
+            (score.group, &score.class, score.held_out, score.with_system)
+                == (case.group, &case.class, held_out, case.with_system)
+        });
+        let place = place.unwrap_or_else(|| {
+            let (group, class) = (case.group, case.class.clone());
+            scores.push(Score { group, class, held_out, with_system: case.with_system, good: 0, count: 0 });
+            scores.len() - 1
+        });
+        scores[place].count += 1;
+        if case.check.judge(text, *tokens) {
+            scores[place].good += 1;
+        } else {
+            wrong(case, text);
+        }
+    }
+    Ok(scores)
+}
+
+/// One line per class: its wordings, with and without a system prompt.
+pub fn write_table(scores: &[Score], mut out: impl Write) -> std::io::Result<()> {
+    writeln!(out, "| group | class | wordings | plain | system prompt and stamps |")?;
+    writeln!(out, "|---|---|---|---|---|")?;
+    for score in scores.iter().filter(|score| !score.with_system) {
+        let twin = scores.iter().find(|twin| {
+            twin.with_system
+                && (twin.group, &twin.class, twin.held_out) == (score.group, &score.class, score.held_out)
+        });
+        let twin = twin.map_or("-".to_owned(), |twin| format!("{:.2}", twin.share()));
+        let wordings = if score.held_out { "held out" } else { "read" };
+        let (group, class, share) = (score.group, &score.class, score.share());
+        writeln!(out, "| {group} | {class} | {wordings} | {share:.2} | {twin} |")?;
+    }
+    Ok(())
+}

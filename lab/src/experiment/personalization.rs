@@ -1,0 +1,283 @@
+//! `experiment personalization`: how many sessions each method needs until every simulated user is satisfied, over
+//! several seeds, through the real HTTP API; and what it cost, measured on tasks outside the loop.
+
+mod report;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use openclaw_actors::{
+    engine::{Place, PolicyWeights},
+    loaded_model::LoadedModel,
+    rollout::Progress,
+    stop::StopSignal,
+};
+use openclaw_environments::{
+    dice::Dice,
+    persona::{Persona, Task},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tracing::info;
+
+use super::node::{Node, Reader};
+use crate::evaluate::answers;
+
+/// The arguments of `experiment personalization`.
+#[derive(Clone, Debug, Args)]
+pub struct PersonalizationArgs {
+    /// A topology file with simulated users; can be repeated. configs/quickstart.toml and those of configs/methods,
+    /// unless given.
+    #[arg(long = "topology", value_name = "FILE")]
+    topologies: Vec<PathBuf>,
+    /// Seeds of each, from --first-seed.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 17)]
+    first_seed: u64,
+    /// Leaves out the run that does not learn.
+    #[arg(long)]
+    no_untrained: bool,
+    /// Tasks per simulated user that replies are measured on, before and after.
+    #[arg(long, default_value_t = 100)]
+    tasks: usize,
+    /// Where runs.json, table.md and sessions.svg go.
+    #[arg(long, value_name = "DIR", default_value = "runs/personalization")]
+    out: PathBuf,
+    /// Puts a value over a key of every file; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+/// The methods' files, in the order of the table.
+const METHODS: [&str; 5] = ["binary_rl", "opd", "combine", "hybrid", "topk_distill"];
+
+/// Runs every method with every seed; their table.
+pub(super) async fn command(
+    args: PersonalizationArgs,
+    read: &Reader,
+    stop: StopSignal,
+) -> anyhow::Result<String> {
+    let methods = METHODS.iter().map(|method| format!("configs/methods/{method}.toml").into());
+    let shipped = std::iter::once("configs/quickstart.toml".into()).chain(methods);
+    let config = ExperimentConfig {
+        topologies: if args.topologies.is_empty() { shipped.collect() } else { args.topologies },
+        untrained: !args.no_untrained,
+        overrides: args.overrides,
+        seeds: (args.first_seed..).take(args.seeds as usize).collect(),
+        tasks: args.tasks,
+        out: args.out,
+    };
+    Ok(report::table(&run(&config, read, stop).await?))
+}
+
+/// What is compared.
+#[derive(Clone, Debug)]
+pub struct ExperimentConfig {
+    /// One topology file per method.
+    pub topologies: Vec<PathBuf>,
+    /// Also run the first file with a learning rate of 0, as `untrained`.
+    pub untrained: bool,
+    /// Put over the keys of every file.
+    pub overrides: Vec<String>,
+    /// Seeds of each method.
+    pub seeds: Vec<u64>,
+    /// Tasks per persona that correctness, length and style are measured on before and after.
+    pub tasks: usize,
+    /// Where results go.
+    pub out: PathBuf,
+}
+
+/// One run of one method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// The topology's `run.name`, or `untrained`.
+    pub method: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Sessions allowed per persona.
+    pub max_sessions: usize,
+    /// What came of each persona.
+    pub personas: Vec<PersonaResult>,
+    /// Optimizer steps taken.
+    pub steps: u64,
+    /// Wall time.
+    pub secs: f64,
+}
+
+/// What came of one persona.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PersonaResult {
+    /// Who.
+    pub persona: String,
+    /// Sessions until three first replies in a row were satisfying; none when it gave up.
+    pub sessions: Option<usize>,
+    /// Before training.
+    pub before: Sampled,
+    /// After.
+    pub after: Sampled,
+}
+
+/// First replies to fresh tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// Share that keeps the persona's rule.
+    pub satisfied: f64,
+    /// Share that is correct.
+    pub correct: f64,
+    /// Mean length in tokens.
+    pub tokens: f64,
+    /// Mean entropy per response token, nats.
+    pub entropy: f64,
+}
+
+/// Runs everything, writing after each run; returns the runs.
+pub async fn run(config: &ExperimentConfig, read: &Reader, stop: StopSignal) -> anyhow::Result<Vec<Run>> {
+    std::fs::create_dir_all(&config.out)
+        .with_context(|| format!("cannot create {}", config.out.display()))?;
+    let mut runs: Vec<Run> = Vec::new();
+    for &seed in &config.seeds {
+        let untrained = config.untrained.then(|| config.topologies.first()).flatten();
+        let trained = config.topologies.iter().map(|path| (path, true));
+        for (path, learns) in untrained.into_iter().map(|path| (path, false)).chain(trained) {
+            if stop.is_set() {
+                return Ok(runs);
+            }
+            let run = one(config, read, path, learns, seed, stop.clone()).await?;
+            runs.push(run);
+            report::write(&config.out, &runs)?;
+        }
+    }
+    Ok(runs)
+}
+
+async fn one(
+    config: &ExperimentConfig,
+    read: &Reader,
+    path: &Path,
+    learns: bool,
+    seed: u64,
+    mut stop: StopSignal,
+) -> anyhow::Result<Run> {
+    let mut sets = config.overrides.clone();
+    sets.extend([format!("run.seed={seed}"), "actors.gateway.listen=127.0.0.1:0".to_owned()]);
+    if !learns {
+        sets.push("optimizer.learning_rate=0.0".to_owned());
+    }
+    let mut plan = read(path, &sets)?;
+    // Each run begins anew: none goes on where another ended.
+    plan.begin_anew_in(&format!("seed-{seed}-{}", if learns { "learning" } else { "untrained" }))?;
+    let facts = plan.facts();
+    let method = if learns { facts.name } else { "untrained".to_owned() };
+    let started = Instant::now();
+    let Node { journal, versions, personas, mut sessions, parts, .. } = plan.start().await?;
+    let mut satisfied: Vec<(Persona, Option<usize>, bool)> =
+        personas.iter().map(|persona| (*persona, None, false)).collect();
+    while satisfied.iter().any(|(.., over)| !over) {
+        let report = tokio::select! {
+            () = stop.wait() => bail!("stopped during {method}, seed {seed}"),
+            report = sessions.recv() => report.context("the rollout workers ended early")?,
+        };
+        let of = satisfied.iter_mut().find(|(persona, ..)| *persona == report.persona);
+        let (_, sessions, over) = of.context("a session of nobody")?;
+        match report.progress {
+            Progress::Open => {}
+            Progress::Satisfied { sessions: needed } => (*sessions, *over) = (Some(needed), true),
+            Progress::Unsatisfied => *over = true,
+        }
+    }
+    let secs = started.elapsed().as_secs_f64();
+    let last = versions.current().weights;
+    let steps = journal.totals().borrow().steps;
+    parts.stop().await;
+
+    let (tasks, temperature) = (config.tasks, facts.temperature);
+    let personas = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<PersonaResult>> {
+        let model = LoadedModel::open(&facts.policy, Place::Cpu, facts.threads)?;
+        satisfied
+            .into_iter()
+            .map(|(persona, sessions, _)| {
+                let sampled = |weights: &PolicyWeights| sample(&model, weights, persona, tasks, temperature);
+                let (before, after) = (sampled(&model.weights)?, sampled(&last)?);
+                Ok(PersonaResult { persona: persona.name().to_owned(), sessions, before, after })
+            })
+            .collect()
+    })
+    .await??;
+    for result in &personas {
+        info!(
+            method,
+            seed,
+            persona = result.persona,
+            sessions = result.sessions,
+            steps,
+            secs,
+            satisfied = result.after.satisfied,
+            correct_before = result.before.correct,
+            correct = result.after.correct,
+            "run ended"
+        );
+    }
+    Ok(Run { method, seed, max_sessions: facts.max_sessions, personas, steps, secs })
+}
+
+/// First replies to tasks that no session asks: the same ones before and after, for every method.
+fn sample(
+    model: &LoadedModel,
+    weights: &PolicyWeights,
+    persona: Persona,
+    tasks: usize,
+    temperature: f32,
+) -> anyhow::Result<Sampled> {
+    const SEED: u64 = 0x5eed_0f7a_5c5e_d000;
+    let mut dice = Dice::new(SEED + persona as u64);
+    let asked: Vec<(Task, Vec<Value>)> = (0..tasks)
+        .map(|_| {
+            let task = Task::new(persona, &mut dice);
+            let message = json!({"role": "user", "content": task.first_message(&mut dice)});
+            (task, vec![message])
+        })
+        .collect();
+    let prompts = asked.iter().zip(SEED..).map(|((_, messages), seed)| (&messages[..], temperature, seed));
+    let replies = answers(model, weights.clone(), prompts)?;
+    let mut sums = Sampled::default();
+    let mut response_tokens = 0;
+    for ((task, messages), (reply, tokens)) in asked.iter().zip(&replies) {
+        sums.satisfied += f64::from(u8::from(persona.satisfied(reply, *tokens)));
+        sums.correct += f64::from(u8::from(task.is_correct(reply)));
+        sums.tokens += *tokens as f64;
+        let (entropy, count) = entropy(model, weights, messages, reply, temperature)?;
+        sums.entropy += entropy;
+        response_tokens += count;
+    }
+    let n = asked.len().max(1) as f64;
+    Ok(Sampled {
+        satisfied: sums.satisfied / n,
+        correct: sums.correct / n,
+        tokens: sums.tokens / n,
+        entropy: sums.entropy / response_tokens.max(1) as f64,
+    })
+}
+
+fn entropy(
+    model: &LoadedModel,
+    weights: &PolicyWeights,
+    messages: &[Value],
+    reply: &str,
+    temperature: f32,
+) -> anyhow::Result<(f64, usize)> {
+    let mut ids = model.text.prompt_ids(messages, &[], &serde_json::Map::new())?;
+    let start = ids.len();
+    ids.extend(model.text.tokenizer.encode(reply)?);
+    if ids.len() == start {
+        return Ok((0.0, 0));
+    }
+    let request = openclaw_model::ScoreRequest { ids, start, temperature, ..Default::default() };
+    let scored = model.transformer.score(weights, &request)?;
+    Ok((scored.entropy.iter().map(|nats| f64::from(*nats)).sum(), scored.entropy.len()))
+}

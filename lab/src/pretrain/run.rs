@@ -1,0 +1,232 @@
+//! `openclaw-rl pretrain`: trains the embedded model from nothing, on text that the generator writes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use openclaw_kernels::Cpu;
+use openclaw_model::{
+    AdamWConfig, ChatTemplate, ModelConfig, NANO_TEMPLATE, ParameterLayout, Tokenizer, Trainer, Transformer,
+    WeightDtype, checkpoint, random_weights, train_bpe,
+};
+use serde::Deserialize;
+use serde_json::{Map, json};
+use tracing::info;
+
+use super::{Document, DocumentGenerator};
+use crate::{
+    schedule::Schedule,
+    supervised::{self, Conversation, Progress},
+};
+
+/// The file that `openclaw-rl pretrain` reads.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainConfig {
+    /// Folder to write the checkpoint to.
+    pub output: PathBuf,
+    /// Seeds weights and text.
+    pub seed: u64,
+    /// A checkpoint folder to go on from, with its vocabulary and shape. Default: none, from nothing.
+    #[serde(default)]
+    pub start_from: Option<PathBuf>,
+    /// CPU threads.
+    pub threads: usize,
+    /// Element type of the saved weights.
+    pub dtype: WeightDtype,
+    /// The vocabulary.
+    pub tokenizer: TokenizerConfig,
+    /// The model's shape.
+    pub model: ShapeConfig,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// How long and how fast.
+    pub schedule: Schedule,
+}
+
+/// How the vocabulary is made.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// Number of tokens.
+    pub vocab_size: usize,
+    /// Documents it is trained on.
+    pub documents: usize,
+}
+
+/// Shape of the model.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShapeConfig {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the gated activation.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Base of the rotary embedding.
+    pub rope_theta: f64,
+    /// Longest context.
+    pub max_positions: usize,
+}
+
+/// The optimizer; the learning rate is the schedule's.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Decay rates of the moments.
+    pub betas: (f32, f32),
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Largest gradient norm.
+    pub grad_clip: f32,
+    /// Most tokens run through the model at once.
+    pub micro_batch_tokens: usize,
+}
+
+impl PretrainConfig {
+    /// Reads a file; unknown keys are errors.
+    pub fn from_file(path: &Path) -> anyhow::Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not a pretraining file", path.display()))
+    }
+}
+
+/// Tokens that are never split; the first ends a document, the third a message.
+const SPECIAL_TOKENS: [&str; 9] = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+    "<think>",
+    "</think>",
+];
+
+impl From<Document> for Conversation {
+    fn from(document: Document) -> Self {
+        Self { messages: document.messages, tools: document.tools, trained: document.trained }
+    }
+}
+
+/// Trains and writes the checkpoint.
+pub fn run(config: &PretrainConfig, bar: bool) -> anyhow::Result<Progress> {
+    let template = ChatTemplate::from_source(NANO_TEMPLATE)?;
+    let tokenizer = match &config.start_from {
+        Some(folder) => Tokenizer::from_dir(folder)?,
+        None => make_tokenizer(config, &template)?,
+    };
+    let shape = &config.model;
+    let model = ModelConfig {
+        vocab_size: tokenizer.vocab_size(),
+        hidden_size: shape.hidden_size,
+        intermediate_size: shape.intermediate_size,
+        layers: shape.layers,
+        heads: shape.heads,
+        kv_heads: shape.kv_heads,
+        head_dim: shape.head_dim,
+        rms_norm_eps: 1e-6,
+        rope_theta: shape.rope_theta,
+        max_positions: shape.max_positions,
+        tied: true,
+    };
+    let flat = match &config.start_from {
+        Some(folder) => {
+            let (found, flat) = checkpoint::load(folder)?;
+            if found != model {
+                bail!("start_from: {} has another shape than [model]", folder.display());
+            }
+            flat
+        }
+        None => random_weights(&model, config.seed),
+    };
+    info!(parameters = ParameterLayout::new(&model).len(), vocab = model.vocab_size, "model made");
+    let transformer = Transformer::new(model.clone(), Cpu::new("pretrain", config.threads)?)?;
+    let optimizer = AdamWConfig {
+        learning_rate: config.schedule.learning_rate,
+        betas: config.optimizer.betas,
+        eps: 1e-8,
+        weight_decay: config.optimizer.weight_decay,
+        grad_clip: config.optimizer.grad_clip,
+    };
+    let mut trainer = Trainer::new(transformer, &flat, optimizer)?;
+    trainer.micro_batch_tokens = config.optimizer.micro_batch_tokens;
+
+    let longest = config.schedule.max_conversation_tokens;
+    // The vocabulary's documents have the seed itself; the text of the run goes on with another.
+    let mut source = DocumentGenerator::new(config.seed + 1)
+        .map(|document| supervised::encode(&tokenizer, &template, &document.into()))
+        .filter(|sequence| sequence.as_ref().map_or(true, |s| s.ids.len() <= longest))
+        .map(|sequence| sequence.map_err(anyhow::Error::from));
+    let view = progress_bar(config.schedule.tokens, bar);
+    let progress = supervised::run(&mut trainer, &mut source, &config.schedule, |p| {
+        view.set_position(p.tokens);
+        view.set_message(format!("step {} loss {:.3} {:.0} tok/s", p.step, p.loss, p.tokens_per_sec));
+        if p.step.is_multiple_of(50) && !bar {
+            info!(
+                step = p.step,
+                tokens = p.tokens,
+                loss = p.loss,
+                grad_norm = p.grad_norm,
+                learning_rate = p.learning_rate,
+                tokens_per_sec = p.tokens_per_sec,
+                "pretraining"
+            );
+        }
+    })?;
+    view.finish_and_clear();
+    if !progress.loss.is_finite() {
+        bail!("the loss is not finite after {} tokens", progress.tokens);
+    }
+    let flat = trainer.weights()?.to_host(trainer.transformer())?;
+    write(config, &model, &flat, &tokenizer, &template)?;
+    Ok(progress)
+}
+
+fn make_tokenizer(config: &PretrainConfig, template: &ChatTemplate) -> anyhow::Result<Tokenizer> {
+    let kwargs = Map::new();
+    let mut texts = Vec::new();
+    for document in DocumentGenerator::new(config.seed).take(config.tokenizer.documents) {
+        texts.push(template.render(&document.messages, &document.tools, &kwargs, false)?);
+    }
+    Ok(train_bpe(texts.into_iter(), config.tokenizer.vocab_size, &SPECIAL_TOKENS)?)
+}
+
+fn write(
+    config: &PretrainConfig,
+    model: &ModelConfig,
+    flat: &[f32],
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+) -> anyhow::Result<()> {
+    let end = tokenizer.special_id("<|im_end|>").context("the tokenizer has no <|im_end|>")?;
+    let pad = tokenizer.special_id("<|endoftext|>").context("the tokenizer has no <|endoftext|>")?;
+    let companions = config.output.with_extension("companions");
+    std::fs::create_dir_all(&companions)
+        .with_context(|| format!("cannot create {}", companions.display()))?;
+    tokenizer.save(&companions)?;
+    template.save(&companions)?;
+    let generation = json!({ "eos_token_id": [end, pad], "pad_token_id": pad, "temperature": 0.8 });
+    std::fs::write(companions.join("generation_config.json"), format!("{generation:#}\n"))?;
+    checkpoint::save(&config.output, model, flat, config.dtype, &[end, pad], Some(&companions))?;
+    std::fs::remove_dir_all(&companions)?;
+    Ok(())
+}
+
+fn progress_bar(tokens: u64, visible: bool) -> ProgressBar {
+    if !visible {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {percent}% {msg} eta {eta}")
+        .expect("the template is fixed and valid");
+    ProgressBar::new(tokens).with_style(style)
+}

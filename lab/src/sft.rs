@@ -1,0 +1,185 @@
+//! `sft`: supervised fine-tuning of a checkpoint on conversations, one JSON object per line.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use openclaw_actors::{engine::Place, loaded_model::LoadedModel};
+use openclaw_model::{AdamWConfig, TrainSequence, Trainer, WeightDtype, checkpoint, normalize_messages};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
+use tracing::{info, warn};
+
+use crate::{
+    schedule::Schedule,
+    supervised::{self, Conversation, Progress},
+};
+
+/// Examples for `--help`.
+pub const EXAMPLES: &str = "\
+Each line of DATA is {\"messages\": [{\"role\": .., \"content\": ..}, ..], \"tools\": [..]}, as `openclaw-rl export messages`
+writes it; every assistant message is trained, unless it says \"weight\": 0. \"metadata\" is not looked at.
+
+Examples:
+  openclaw-rl sft configs/models/nano chats.jsonl --output models/mine
+  openclaw-rl sft models/qwen3 chats.jsonl --output models/mine --learning-rate 1e-5 --epochs 2";
+
+/// Arguments of `sft`.
+#[derive(Clone, Debug, Args)]
+pub struct SftArgs {
+    /// The checkpoint folder to start from.
+    #[arg(value_name = "MODEL_DIR")]
+    pub model: PathBuf,
+    /// Conversations, one JSON object per line.
+    #[arg(value_name = "DATA")]
+    pub data: PathBuf,
+    /// The checkpoint folder to write.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Passes over the data.
+    #[arg(long, default_value_t = 1)]
+    pub epochs: u64,
+    /// Peak learning rate.
+    #[arg(long, default_value_t = 1e-4)]
+    pub learning_rate: f32,
+    /// Tokens of one optimizer step.
+    #[arg(long, default_value_t = 4096)]
+    pub batch_tokens: usize,
+    /// Longer conversations are left out.
+    #[arg(long, default_value_t = 8192)]
+    pub max_conversation_tokens: usize,
+    /// CPU threads.
+    #[arg(long, default_value_t = 2)]
+    pub threads: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    messages: Vec<Value>,
+    #[serde(default)]
+    tools: Vec<Value>,
+    #[serde(default, rename = "metadata")]
+    _metadata: IgnoredAny,
+}
+
+/// Trains and writes the checkpoint.
+pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
+    let model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
+    let sequences = read(args, &model)?;
+    let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+    let schedule = Schedule {
+        tokens: tokens as u64 * args.epochs,
+        batch_tokens: args.batch_tokens,
+        learning_rate: args.learning_rate,
+        warmup_steps: 10,
+        decay_from: 0.5,
+        final_rate: 0.1,
+        max_conversation_tokens: args.max_conversation_tokens,
+    };
+    let config = AdamWConfig { learning_rate: args.learning_rate, ..AdamWConfig::default() };
+    let flat = model.weights.to_host(&model.transformer)?;
+    let mut trainer = Trainer::new(model.transformer.clone(), &flat, config)?;
+    trainer.micro_batch_tokens = args.batch_tokens;
+    let mut source = sequences.iter().cycle().cloned().map(anyhow::Ok);
+    let progress = supervised::run(&mut trainer, &mut source, &schedule, |p| {
+        if p.step.is_multiple_of(10) {
+            let Progress { step, tokens, loss, tokens_per_sec, .. } = p;
+            info!(step, tokens, loss, tokens_per_sec, "fine-tuning");
+        }
+    })?;
+    let flat = trainer.weights()?.to_host(trainer.transformer())?;
+    let (config, ends) = (&model.transformer.config, &model.end_ids);
+    checkpoint::save(&args.output, config, &flat, WeightDtype::F32, ends, Some(&args.model))?;
+    Ok(progress)
+}
+
+fn read(args: &SftArgs, model: &LoadedModel) -> anyhow::Result<Vec<TrainSequence>> {
+    let file = File::open(&args.data).with_context(|| format!("cannot open {}", args.data.display()))?;
+    let mut sequences = Vec::new();
+    let mut too_long = 0usize;
+    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let sequence =
+            encode(&line, model).with_context(|| format!("{} line {number}", args.data.display()))?;
+        if sequence.ids.len() > args.max_conversation_tokens {
+            too_long += 1;
+        } else {
+            sequences.push(sequence);
+        }
+    }
+    if too_long > 0 {
+        warn!(too_long, limit = args.max_conversation_tokens, "conversations left out");
+    }
+    if sequences.is_empty() {
+        bail!("{} has no conversation to train on", args.data.display());
+    }
+    Ok(sequences)
+}
+
+fn encode(line: &str, model: &LoadedModel) -> anyhow::Result<TrainSequence> {
+    let line: Line = serde_json::from_str(line).context("not a conversation")?;
+    let messages = normalize_messages(&line.messages)?;
+    let mut trained = Vec::new();
+    for (index, message) in messages.iter().enumerate().filter(|(_, message)| message["role"] == "assistant")
+    {
+        match message.get("weight").map(Value::as_f64) {
+            None | Some(Some(1.0)) => trained.push(index),
+            Some(Some(0.0)) => {}
+            _ => bail!("messages[{index}].weight is {}, not 0 or 1", message["weight"]),
+        }
+    }
+    if trained.is_empty() {
+        bail!("no message has the role `assistant` and a weight");
+    }
+    let conversation = Conversation { messages, tools: line.tools, trained };
+    Ok(supervised::encode(&model.text.tokenizer, &model.text.template, &conversation)?)
+}
+
+/// Says what a folder holds after training.
+pub fn describe(output: &Path, progress: &Progress) -> String {
+    format!(
+        "{}: {} steps, {} tokens, loss {:.4}",
+        output.display(),
+        progress.step,
+        progress.tokens,
+        progress.loss
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_message_of_weight_0_is_not_trained() {
+        let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
+        let model = LoadedModel::open(&nano, Place::Cpu, 1).expect("the embedded model");
+        let rows = |weights: [Value; 2]| {
+            let reply = |text: &str, weight: &Value| match weight {
+                Value::Null => json!({"role": "assistant", "content": text}),
+                weight => json!({"role": "assistant", "content": text, "weight": weight}),
+            };
+            let ask = |text: &str| json!({"role": "user", "content": text});
+            let messages =
+                [ask("2 + 2?"), reply("4", &weights[0]), ask("thanks"), reply("any time", &weights[1])];
+            let line = json!({"messages": messages, "metadata": {"session_id": "s"}}).to_string();
+            encode(&line, &model).map(|sequence| sequence.rows.len())
+        };
+        let all = rows([json!(1), Value::Null]).expect("it can be trained on");
+        let second = rows([json!(0), Value::Null]).expect("it can be trained on");
+        assert!(0 < second && second < all, "{second} of {all}");
+        assert!(rows([json!(0), json!(0)]).is_err());
+        let refused = rows([json!(0.5), json!(1)]).expect_err("between").to_string();
+        assert_eq!(refused, "messages[1].weight is 0.5, not 0 or 1");
+    }
+}

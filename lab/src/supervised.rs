@@ -1,0 +1,132 @@
+//! Supervised training on conversations: what `pretrain` and `sft` share.
+
+use std::time::Instant;
+
+use openclaw_kernels::{Backend, KernelError};
+use openclaw_model::{ChatTemplate, Objective, TextError, Tokenizer, TrainRow, TrainSequence, Trainer};
+use serde_json::{Map, Value};
+
+use crate::schedule::Schedule;
+
+/// A conversation and which of its messages are trained.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    /// Messages as the chat template takes them.
+    pub messages: Vec<Value>,
+    /// Tool definitions.
+    pub tools: Vec<Value>,
+    /// Indexes of the assistant messages whose tokens count in the loss.
+    pub trained: Vec<usize>,
+}
+
+/// Why a conversation cannot be turned into tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Rendering or tokenising failed.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The template renders a message differently once others follow, so its tokens cannot be told apart.
+    #[error("messages[{index}] is rendered differently once later messages follow; train it as the last one")]
+    NotAPrefix {
+        /// The message.
+        index: usize,
+    },
+}
+
+/// Tokens of a conversation; the rows are the trained messages' tokens, their end token included.
+///
+/// Each piece is tokenised by itself, as in use, where the prompt is given and the response is drawn.
+pub fn encode(
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    conversation: &Conversation,
+) -> Result<TrainSequence, EncodeError> {
+    let kwargs = Map::new();
+    let render =
+        |messages: &[Value], prompt: bool| template.render(messages, &conversation.tools, &kwargs, prompt);
+    let full = render(&conversation.messages, false)?;
+    let mut ids = Vec::new();
+    let mut rows = Vec::new();
+    let mut at = 0;
+    for &index in &conversation.trained {
+        let start = render(&conversation.messages[..index], true)?;
+        let mut end = render(&conversation.messages[..=index], false)?;
+        end.truncate(end.trim_end_matches('\n').len());
+        if start.len() < at || !full.starts_with(&end) || !end.starts_with(&start) {
+            return Err(EncodeError::NotAPrefix { index });
+        }
+        ids.extend(tokenizer.encode(&full[at..start.len()])?);
+        let response = tokenizer.encode(&full[start.len()..end.len()])?;
+        rows.extend((ids.len()..ids.len() + response.len()).map(|position| TrainRow {
+            position,
+            weight: 1.0,
+            ..TrainRow::default()
+        }));
+        ids.extend(response);
+        at = end.len();
+    }
+    // Nothing after the last trained token has an influence on the loss.
+    Ok(TrainSequence { ids, rows, temperature: 1.0 })
+}
+
+/// State of a run, once per step.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Tokens run through the model.
+    pub tokens: u64,
+    /// Tokens that counted in the loss.
+    pub trained_tokens: u64,
+    /// Loss per trained token, smoothed over about 20 steps, nats.
+    pub loss: f64,
+    /// Norm of the last gradient.
+    pub grad_norm: f64,
+    /// Learning rate of the last step.
+    pub learning_rate: f32,
+    /// Tokens per second since the start.
+    pub tokens_per_sec: f64,
+    /// Steps left out because a loss or gradient was not finite.
+    pub skipped_steps: u64,
+}
+
+/// Trains until the schedule's tokens are used or `source` ends.
+pub fn run<B: Backend, E: From<KernelError>>(
+    trainer: &mut Trainer<B>,
+    source: &mut dyn Iterator<Item = Result<TrainSequence, E>>,
+    schedule: &Schedule,
+    mut report: impl FnMut(Progress),
+) -> Result<Progress, E> {
+    let started = Instant::now();
+    let mut progress = Progress::default();
+    while progress.tokens < schedule.tokens {
+        let mut batch = Vec::new();
+        let mut tokens = 0;
+        while tokens < schedule.batch_tokens {
+            let Some(sequence) = source.next() else { break };
+            let sequence = sequence?;
+            tokens += sequence.ids.len();
+            batch.push(sequence);
+        }
+        if batch.is_empty() {
+            break;
+        }
+        let rows: usize = batch.iter().map(|s| s.rows.len()).sum();
+        for row in batch.iter_mut().flat_map(|s| &mut s.rows) {
+            row.weight = 1.0 / rows.max(1) as f32;
+        }
+        progress.learning_rate = schedule.learning_rate(progress.tokens, progress.step);
+        trainer.config_mut().learning_rate = progress.learning_rate;
+        let step = trainer.step(&batch, &Objective::CrossEntropy)?;
+        progress.step += 1;
+        progress.skipped_steps += u64::from(step.skipped);
+        progress.tokens += tokens as u64;
+        progress.trained_tokens += rows as u64;
+        progress.grad_norm = step.grad_norm;
+        let share = if progress.step == 1 { 1.0 } else { 0.05 };
+        progress.loss += share * (step.loss - progress.loss);
+        progress.tokens_per_sec = progress.tokens as f64 / started.elapsed().as_secs_f64();
+        report(progress);
+    }
+    Ok(progress)
+}
