@@ -61,8 +61,8 @@ pub fn paged_decode(timer: &Timer<'_>) -> Result<()> {
     let cuda = timer.cuda;
     let shape = PagedShape { qkv: heads(timer), block_size: 16 };
     let QkvShape { kv_heads, head_dim, .. } = shape.qkv;
-    let past = timer.size(2048, 20);
-    let blocks = (past + 1usize).div_ceil(shape.block_size);
+    let past: usize = timer.size(2048, 20);
+    let blocks = (past + 1).div_ceil(shape.block_size);
     for count in timer.size([1, 64], [1, 2]) {
         let pool = filled(cuda, count * blocks * 2 * kv_heads * shape.block_size * head_dim, 1)?;
         let qk = filled(cuda, count * shape.qkv.qk_width(), 2)?;
@@ -83,7 +83,7 @@ pub fn paged_decode(timer: &Timer<'_>) -> Result<()> {
 
 pub fn gemm(timer: &Timer<'_>) -> Result<()> {
     // 64 is the last number of rows whose algorithm is chosen for few, and 65 the first of the other.
-    let rows: &[usize] = timer.size(&[1, 64, 65, 2048], &[1, 3]);
+    let rows: &[usize] = timer.size(&[1, 64, 65, 2048][..], &[1, 3]);
     let full: &[(&str, usize, usize)] = &[
         ("qkv", 6144, 2560),
         ("attention out", 2560, 4096),
