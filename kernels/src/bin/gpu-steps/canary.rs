@@ -138,7 +138,8 @@ fn logprob<B: Backend, T: Float>(b: &B) -> Result<Vec<Outcome>> {
 
 fn gap<B: Backend>(b: &B) -> Result<Vec<Outcome>> {
     let rows = 3;
-    let (student, teacher) = (b.upload(&numbers(rows * VOCAB, 1))?, b.upload(&numbers(rows * VOCAB, 2))?);
+    let student = b.upload(&rounded::<bf16>(&numbers(rows * VOCAB, 1)))?;
+    let teacher = b.upload(&rounded::<bf16>(&numbers(rows * VOCAB, 2)))?;
     let targets = b.upload(&[5i32, 700, 1002])?;
     let (mut s, mut t, mut gap) = (b.zeros::<f32>(rows)?, b.zeros::<f32>(rows)?, b.zeros::<f32>(rows)?);
     let out = GapOut { student: all_mut(b, &mut s), teacher: all_mut(b, &mut t), gap: all_mut(b, &mut gap) };
