@@ -21,8 +21,8 @@ LIMITS = {"device": 60, "compile": 120, "canary": 10, "times": 25, "tests": 100,
           "peers": 60, "sanitize": 25}
 # Under this many seconds a step is not begun.
 LEAST = 3
-# The status of a child that finds no PyTorch, or no GPU with it.
-NO_TORCH = 77
+# The status of a child that has not what it needs: no PyTorch, or no GPU with it.
+MISSING = 77
 SYNC = {"OPENCLAW_CUDA_SYNC": "1"}
 TOOLS = [(tool, name, chosen) for tool in ("memcheck", "racecheck", "initcheck") for name, chosen in (
     ("golden", "cuda::topk_distill"), ("golden", "cuda::ppo_logits"), ("golden", "cuda::logprob"),
@@ -181,7 +181,7 @@ class Steps:
         ended = self.child(name, word, [*child, "--seconds", str(0.8 * self.limit(word))])
         if ended is None:
             return
-        if ended.status == NO_TORCH:
+        if ended.status == MISSING:
             return self.report.not_run(name, ended.last())
         lines = [line for [line] in ended.fields("line")]
         details = [line for [line] in ended.fields("detail")]

@@ -278,7 +278,7 @@ fn children(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{os::unix::fs::symlink, process::Command};
 
     use super::*;
     use crate::cuda::tests::emulated_or_skip;
@@ -411,6 +411,9 @@ mod tests {
         dummy(&chosen, "libnvrtc.so.13", "libnvrtc.so.13", "nvrtcVersion");
         dummy(&linker, "libnvrtc.so", "libnvrtc.so.13", "nvrtcVersion");
         dummy(&chosen, "libcublasLt.so.13", "libcublasLt.so.13", "cublasLtGetVersion");
+        // Names that a machine with a driver and a toolkit may have too.
+        symlink("libcuda.so.1", linker.join("libcuda.so")).expect("a temporary folder");
+        symlink(chosen.join("libcublasLt.so.13"), linker.join("libcublasLt.so")).expect("a temporary folder");
         let child = Command::new(env::current_exe().expect("a test has a path"))
             .args(["--exact", "cuda::libraries::tests::tells_its_libraries", "--ignored", "--nocapture"])
             .env(VARIABLE, &chosen)

@@ -68,7 +68,8 @@ impl Stage {
         fs::copy(Path::new(KERNELS).join("gpu-check"), package.join("gpu-check")).expect("it is there");
         for file in fs::read_dir(Path::new(KERNELS).join("gpu_check")).expect("it is there").flatten() {
             if file.path().is_file() {
-                fs::copy(file.path(), package.join("gpu_check").join(file.file_name())).expect("it can be read");
+                fs::copy(file.path(), package.join("gpu_check").join(file.file_name()))
+                    .expect("it can be read");
             }
         }
         symlink(STEPS, package.join("gpu-steps")).expect("a temporary folder");
@@ -83,9 +84,11 @@ impl Stage {
 
     fn with_stand_ins<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let libraries = self.folder.join("libraries");
+        let others = env::var_os("LD_LIBRARY_PATH");
+        let path = std::iter::once(libraries.clone()).chain(others.iter().flat_map(env::split_paths));
         command
             .env("OPENCLAW_CUDA_LIBRARIES", &libraries)
-            .env("LD_LIBRARY_PATH", libraries)
+            .env("LD_LIBRARY_PATH", env::join_paths(path).expect("no colons"))
             .env("OPENCLAW_KERNEL_CACHE", self.folder.join("cache"))
             .env_remove("OPENCLAW_TEST_DEVICE")
     }
@@ -168,7 +171,9 @@ fn a_fault_a_hang_and_an_exit_leave_every_other_line() {
     let output = stage.check(&report, &some, "");
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let (markdown, first) = stage.read(&report);
-    assert!(markdown.contains("| fill_4 | ok | ") && markdown.contains("| fill_2 | not run: not asked for |"));
+    assert!(
+        markdown.contains("| fill_4 | ok | ") && markdown.contains("| fill_2 | not run: not asked for |")
+    );
 
     // The second goes on, with the faults.
     let injected = FAULTS.map(|(fate, kernel, _)| format!("{fate}:{kernel}")).join(",");
@@ -200,7 +205,10 @@ fn a_fault_a_hang_and_an_exit_leave_every_other_line() {
     // The test binaries: one whole, one that hangs and one that exits.
     assert_eq!(entries["tests golden"]["lines"][0], "- golden: 5 passed");
     let losses = entries["tests losses"].to_string();
-    assert!(losses.contains("hung, stopped after") && losses.contains("in `played::cuda::c_hangs`"), "{losses}");
+    assert!(
+        losses.contains("hung, stopped after") && losses.contains("in `played::cuda::c_hangs`"),
+        "{losses}"
+    );
     assert!(losses.contains("`played::cuda::c_hangs`, alone: **hung"), "{losses}");
     for passes in ["b_ends_the_process", "d_fails", "e_passes"] {
         let alone = format!("`played::cuda::{passes}`, alone: passes");
@@ -208,11 +216,15 @@ fn a_fault_a_hang_and_an_exit_leave_every_other_line() {
     }
     let transformer = entries["tests transformer"].to_string();
     assert!(transformer.contains("ended with status 3, ") || transformer.contains("ended with status 3: "));
-    assert!(transformer.contains("`played::cuda::d_fails`, alone: **failed**: it fails as it should"), "{transformer}");
+    assert!(
+        transformer.contains("`played::cuda::d_fails`, alone: **failed**: it fails as it should"),
+        "{transformer}"
+    );
     assert!(transformer.contains("`played::cuda::e_passes`, alone: passes"), "{transformer}");
 
     // What needs PyTorch and a GPU has its line and its reason.
-    let others = entries.keys().filter(|name| ["parity", "peers", "sanitize"].iter().any(|k| name.starts_with(k)));
+    let others =
+        entries.keys().filter(|name| ["parity", "peers", "sanitize"].iter().any(|k| name.starts_with(k)));
     for name in others {
         let what = name.split_once(' ').expect("a kind and a name").1;
         let line = entries[name]["lines"][0].as_str().expect("a line");

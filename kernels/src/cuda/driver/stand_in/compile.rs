@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -54,6 +55,10 @@ pub fn compile(folder: &Path, kernels: &Path) -> Result<(), String> {
         if !built.status.success() {
             return Err(format!("{library}: {}", String::from_utf8_lossy(&built.stderr)));
         }
+        // The name that cudarc asks for first: a machine with a driver has it too.
+        let bare = folder.join(library).with_extension("");
+        let _ = fs::remove_file(&bare);
+        symlink(library, &bare).map_err(|error| format!("{}: {error}", bare.display()))?;
     }
     Ok(())
 }
