@@ -61,7 +61,7 @@ class Ours:
 
         def run(_keep=arguments):
             if function(ctypes.byref(call)) != 0:
-                sys.exit(f"peer_{operation} failed")
+                raise RuntimeError(f"peer_{operation} failed")
             return call.millis
 
         return run

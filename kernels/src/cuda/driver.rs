@@ -98,6 +98,10 @@ pub(crate) trait Driver: Send + Sync {
     fn mark(&self) -> Result<Mark>;
     /// Waits for two marks, which it uses up, and gives the time between them.
     fn millis_between(&self, start: Mark, end: Mark) -> Result<f32>;
+    /// Waits for everything queued; an error of it is told as that of `work`.
+    fn wait_for(&self, work: &str) -> Result<()>;
     /// Waits for everything queued.
-    fn synchronize(&self) -> Result<()>;
+    fn synchronize(&self) -> Result<()> {
+        self.wait_for("a kernel")
+    }
 }

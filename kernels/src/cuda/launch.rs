@@ -1,9 +1,56 @@
 //! How a kernel is called: its grid and its arguments.
 
-use std::ffi::c_void;
+use std::{ffi::c_void, sync::PoisonError};
 
-use super::memory::{CudaView, CudaViewMut};
+use super::{
+    Cuda,
+    memory::{CudaView, CudaViewMut},
+    modules::Module,
+};
 use crate::backend::Element;
+use crate::error::{KernelError, Result};
+
+impl Cuda {
+    /// Launches the kernel `name` of `module`.
+    ///
+    /// # Safety
+    /// With these arguments the kernel stays inside the views among them.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn launch(
+        &self,
+        module: Module,
+        name: &'static str,
+        launch: Launch,
+        arguments: &Arguments,
+    ) -> Result<()> {
+        if launch.grid == 0 {
+            return Ok(());
+        }
+        let key = (module, name);
+        let known = self.inner.functions.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        let function = match known {
+            Some(function) => function,
+            None => {
+                let function = self.inner.driver.function(&key.0, name)?;
+                let mut functions = self.inner.functions.lock().unwrap_or_else(PoisonError::into_inner);
+                functions.insert(key.clone(), function);
+                function
+            }
+        };
+        // SAFETY: the caller's promise.
+        let launched = unsafe { self.inner.driver.launch(function, launch, arguments) };
+        let (module, name) = (&key.0, key.1);
+        match launched {
+            Err(KernelError::Device { device, what }) => {
+                Err(KernelError::Device { device, what: format!("{name} of {}: {what}", module.label()) })
+            }
+            Ok(()) if self.inner.waits => {
+                self.inner.driver.wait_for(&format!("{name} of {}, {launch:?}", module.label()))
+            }
+            told => told,
+        }
+    }
+}
 
 /// Blocks, threads in each, blocks in a cluster (1 without clusters), and dynamic shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,19 @@
-//! Finds the driver, NVRTC and cuBLAS, and opens them by absolute path before `cudarc` looks for their names: the
-//! dynamic linker then gives it what is open. `cudarc` panics where a library is missing, so nothing calls it
-//! before [`Libraries`] has found what it needs.
+//! Finds the driver, NVRTC and cuBLAS, and opens them before `cudarc` looks for their names. `cudarc` panics where a
+//! library is missing, so nothing calls it before [`Libraries`] has found what it needs.
+//!
+//! `cudarc` asks for `libnvrtc.so` before `libnvrtc.so.13`. The dynamic linker gives what is open for the second name,
+//! which is the library's own, but for the first it may open another copy from its path. So the file that really
+//! answers is looked up and told; of the driver, of which a process must have one, a second copy is refused.
 #![allow(unsafe_code)]
 
 use std::{
     env,
     error::Error,
-    ffi::OsString,
+    ffi::{OsString, c_void},
     fs,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    ptr,
     sync::OnceLock,
 };
 
@@ -23,8 +28,20 @@ const VERSIONS: [&str; 2] = ["13", "12"];
 /// A library that was found and opened.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Its file; the bare name where the dynamic linker knew it.
+    /// The file whose functions are called.
     pub path: PathBuf,
+    /// The file that was found first, where the dynamic linker has another copy, which it prefers.
+    pub instead_of: Option<PathBuf>,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        match &self.instead_of {
+            Some(other) => write!(f, ", which the dynamic linker prefers to {}", other.display()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What this machine has.
@@ -44,27 +61,90 @@ impl Libraries {
         static LIBRARIES: OnceLock<Libraries> = OnceLock::new();
         LIBRARIES.get_or_init(|| {
             let folders = folders(|name| env::var_os(name), Path::new("/"));
-            // NVRTC opens its builtins by name when it compiles, cuBLAS its kernels.
-            let _ = open("nvrtc-builtins", &folders);
-            Self {
-                driver: open("cuda", &folders).and_then(|found| {
-                    // SAFETY: cudarc only opens libraries, which run nothing of ours.
-                    let there = unsafe { cudarc::driver::sys::is_culib_present() };
-                    if there { Ok(found) } else { Err(not_by_name("cuda", &found)) }
-                }),
-                nvrtc: open("nvrtc", &folders).and_then(|found| {
-                    // SAFETY: as above.
-                    let there = unsafe { cudarc::nvrtc::sys::is_culib_present() };
-                    if there { Ok(found) } else { Err(not_by_name("nvrtc", &found)) }
-                }),
-                cublas_lt: open("cublasLt", &folders).and_then(|found| {
-                    // SAFETY: as above.
-                    let there = unsafe { cudarc::cublaslt::sys::is_culib_present() };
-                    if there { Ok(found) } else { Err(not_by_name("cublasLt", &found)) }
-                }),
-            }
+            // SAFETY, of the three: cudarc opens libraries, which run nothing of ours, and one function's address is
+            // looked up where `is_culib_present` has seen that there is a library.
+            let driver = open("cuda", Some("cuInit"), Order::LinkerFirst, &folders).and_then(|found| {
+                let there = unsafe { cudarc::driver::sys::is_culib_present() };
+                let file = there.then(|| unsafe { file_with(cudarc::driver::sys::culib(), "cuInit") });
+                only(found.answered_by("cuda", file.flatten())?)
+            });
+            let name = Some("nvrtcVersion");
+            let nvrtc = open("nvrtc", name, Order::FoldersFirst, &folders).and_then(|found| {
+                let there = unsafe { cudarc::nvrtc::sys::is_culib_present() };
+                let file = there.then(|| unsafe { file_with(cudarc::nvrtc::sys::culib(), "nvrtcVersion") });
+                found.answered_by("nvrtc", file.flatten())
+            });
+            let name = Some("cublasLtGetVersion");
+            let cublas_lt = open("cublasLt", name, Order::FoldersFirst, &folders).and_then(|found| {
+                let there = unsafe { cudarc::cublaslt::sys::is_culib_present() };
+                let file =
+                    there.then(|| unsafe { file_with(cudarc::cublaslt::sys::culib(), "cublasLtGetVersion") });
+                found.answered_by("cublasLt", file.flatten())
+            });
+            // NVRTC opens its builtins by name when it compiles: those beside it.
+            let beside = nvrtc.as_ref().ok().and_then(|found| found.path.parent()).map(Path::to_owned);
+            let places: Vec<PathBuf> = beside.into_iter().chain(folders).collect();
+            let _ = open("nvrtc-builtins", None, Order::FoldersFirst, &places);
+            Self { driver, nvrtc, cublas_lt }
         })
     }
+}
+
+impl Found {
+    /// What was opened under `name`, after `cudarc` has looked for that name and got its functions from `file`.
+    fn answered_by(self, name: &str, file: Option<PathBuf>) -> Result<Self, String> {
+        let Some(file) = file else {
+            return Err(format!(
+                "{} opens, but the dynamic linker does not give it for lib{name}",
+                self.path.display()
+            ));
+        };
+        let same = self.path.canonicalize().ok() == file.canonicalize().ok();
+        let instead_of = (!same).then_some(self.path);
+        Ok(Self { path: file, instead_of })
+    }
+}
+
+/// Of drivers two copies in a process do not know each other's memory.
+fn only(found: Found) -> Result<Found, String> {
+    match &found.instead_of {
+        None => Ok(found),
+        Some(other) => Err(format!(
+            "there are two drivers, {} and {}: take the folder of one out of {VARIABLE} or of the library path",
+            found.path.display(),
+            other.display()
+        )),
+    }
+}
+
+/// The file that has a library's symbol.
+///
+/// # Safety
+/// Only the symbol's address is used, so any name will do.
+unsafe fn file_with(library: &libloading::Library, symbol: &str) -> Option<PathBuf> {
+    #[repr(C)]
+    struct DlInfo {
+        file: *const std::ffi::c_char,
+        base: *mut c_void,
+        symbol: *const std::ffi::c_char,
+        address: *mut c_void,
+    }
+    unsafe extern "C" {
+        /// Of the C library, on every Unix.
+        fn dladdr(address: *const c_void, info: *mut DlInfo) -> std::ffi::c_int;
+    }
+    // SAFETY: only the address is looked at.
+    let address = *unsafe { library.get::<*const c_void>(symbol.as_bytes()) }.ok()?;
+    let mut info =
+        DlInfo { file: ptr::null(), base: ptr::null_mut(), symbol: ptr::null(), address: ptr::null_mut() };
+    // SAFETY: a place for the answer; the file's name belongs to the library, which stays open.
+    let file = unsafe {
+        if dladdr(address, &mut info) == 0 || info.file.is_null() {
+            return None;
+        }
+        std::ffi::CStr::from_ptr(info.file)
+    };
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(file.to_bytes())))
 }
 
 /// The version of cuBLAS, where it was found.
@@ -75,21 +155,31 @@ pub fn cublas_version() -> Option<String> {
     Some(format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100))
 }
 
-fn not_by_name(name: &str, found: &Found) -> String {
-    format!("{} opens, but the dynamic linker does not give it for lib{name}", found.path.display())
+/// Where a library is looked for first. A driver belongs to the kernel module that is running, which the dynamic
+/// linker's configuration follows; other libraries may be in several versions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    LinkerFirst,
+    FoldersFirst,
 }
 
-/// Opens a library for the rest of the process.
-fn open(name: &str, folders: &[PathBuf]) -> Result<Found, String> {
+/// Opens a library for the rest of the process. `symbol` is a function of it, by which its file is known where the
+/// linker chose it.
+fn open(name: &str, symbol: Option<&str>, order: Order, folders: &[PathBuf]) -> Result<Found, String> {
     let mut refused = None;
-    let by_path = folders.iter().filter_map(|folder| library_in(folder, name));
-    let by_name =
-        ["1"].iter().chain(&VERSIONS).map(|version| PathBuf::from(format!("lib{name}.so.{version}")));
-    for path in by_path.chain(by_name) {
+    let by_path: Vec<PathBuf> = folders.iter().filter_map(|folder| library_in(folder, name)).collect();
+    let by_name: Vec<PathBuf> =
+        ["1"].iter().chain(&VERSIONS).map(|version| format!("lib{name}.so.{version}").into()).collect();
+    let (first, then) = if order == Order::LinkerFirst { (by_name, by_path) } else { (by_path, by_name) };
+    for path in first.into_iter().chain(then) {
         match open_file(&path, RTLD_NOW | RTLD_GLOBAL) {
             Ok(library) => {
+                let library = libloading::Library::from(library);
+                // SAFETY: the function is not called.
+                let file = symbol.and_then(|symbol| unsafe { file_with(&library, symbol) });
+                let path = if path.is_absolute() { path } else { file.unwrap_or(path) };
                 std::mem::forget(library);
-                return Ok(Found { path });
+                return Ok(Found { path, instead_of: None });
             }
             Err(why) if path.is_absolute() => refused = refused.or(Some(why)),
             Err(_) => {}
@@ -188,7 +278,10 @@ fn children(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::symlink, process::Command};
+
     use super::*;
+    use crate::cuda::tests::emulated_or_skip;
 
     /// A root folder with files.
     struct Root(PathBuf);
@@ -279,13 +372,90 @@ mod tests {
     fn what_is_missing_is_told_in_one_line() {
         let root = Root::new("missing", &["mine/libnothing.so.13"]);
         let folders = [root.0.join("mine")];
-        let told = open("openclaw-none", &folders).expect_err("there is no such library");
+        let told =
+            open("openclaw-none", None, Order::FoldersFirst, &folders).expect_err("there is no such library");
         assert!(
             told.starts_with("libopenclaw-none.so is not on the library path nor in OPENCLAW_CUDA_LIBRARIES")
         );
         assert!(told.contains("mine") && !told.contains('\n'), "{told}");
         // A file that is no library.
-        let told = open("nothing", &folders).expect_err("it is empty");
+        let told = open("nothing", None, Order::LinkerFirst, &folders).expect_err("it is empty");
         assert!(told.contains("libnothing.so.13") && !told.contains('\n'), "{told}");
+    }
+
+    /// Makes an empty library called `soname` that has one function.
+    fn dummy(folder: &Path, file: &str, soname: &str, function: &str) {
+        fs::create_dir_all(folder).expect("a temporary folder");
+        let source = folder.join("dummy.cpp");
+        fs::write(&source, format!("extern \"C\" int {function}() {{ return 0; }}"))
+            .expect("it can be written");
+        let compiler = env::var("CXX").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "g++".into());
+        let built = Command::new(compiler)
+            .args(["-fPIC", "-shared", &format!("-Wl,-soname,{soname}"), "-o"])
+            .args([folder.join(file), source])
+            .output()
+            .expect("the compiler runs");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    }
+
+    #[test]
+    fn the_file_that_answers_is_told_and_the_linkers_driver_comes_first() {
+        if emulated_or_skip().is_none() {
+            return;
+        }
+        let root = Root::new("twice", &["chosen/nothing", "linker/nothing"]);
+        let (chosen, linker) = (root.0.join("chosen"), root.0.join("linker"));
+        for folder in [&chosen, &linker] {
+            dummy(folder, "libcuda.so.1", "libcuda.so.1", "cuInit");
+        }
+        dummy(&chosen, "libnvrtc.so.13", "libnvrtc.so.13", "nvrtcVersion");
+        dummy(&linker, "libnvrtc.so", "libnvrtc.so.13", "nvrtcVersion");
+        dummy(&chosen, "libcublasLt.so.13", "libcublasLt.so.13", "cublasLtGetVersion");
+        // Names that a machine with a driver and a toolkit may have too.
+        symlink("libcuda.so.1", linker.join("libcuda.so")).expect("a temporary folder");
+        symlink(chosen.join("libcublasLt.so.13"), linker.join("libcublasLt.so")).expect("a temporary folder");
+        let child = Command::new(env::current_exe().expect("a test has a path"))
+            .args(["--exact", "cuda::libraries::tests::tells_its_libraries", "--ignored", "--nocapture"])
+            .env(VARIABLE, &chosen)
+            .env("LD_LIBRARY_PATH", &linker)
+            .output()
+            .expect("the test binary starts");
+        let told = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success(), "{told}");
+        for expected in [
+            format!("driver {}\n", linker.join("libcuda.so.1").display()),
+            format!(
+                "nvrtc {}, which the dynamic linker prefers to {}\n",
+                linker.join("libnvrtc.so").display(),
+                chosen.join("libnvrtc.so.13").display()
+            ),
+            format!("cublasLt {}\n", chosen.join("libcublasLt.so.13").display()),
+        ] {
+            assert!(told.contains(&expected), "{expected} in {told}");
+        }
+    }
+
+    #[test]
+    #[ignore = "runs in a process of its own, by the test above"]
+    #[allow(clippy::print_stdout)]
+    fn tells_its_libraries() {
+        let Libraries { driver, nvrtc, cublas_lt } = Libraries::get();
+        for (name, library) in [("driver", driver), ("nvrtc", nvrtc), ("cublasLt", cublas_lt)] {
+            println!("{name} {}", library.as_ref().expect("a dummy is there"));
+        }
+    }
+
+    #[test]
+    fn two_drivers_in_one_process_are_refused() {
+        let found = |instead_of: Option<&str>| Found {
+            path: "/linker/libcuda.so".into(),
+            instead_of: instead_of.map(PathBuf::from),
+        };
+        assert!(only(found(None)).is_ok());
+        let told = only(found(Some("/other/libcuda.so.1"))).expect_err("there are two");
+        assert!(
+            told.starts_with("there are two drivers, /linker/libcuda.so and /other/libcuda.so.1: "),
+            "{told}"
+        );
     }
 }

@@ -18,14 +18,16 @@ pub(crate) mod tests;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
+    env,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 pub use driver::Properties;
 pub use memory::{CudaBuffer, CudaView, CudaViewMut, MemoryUse};
 pub use modules::{Module, Source, cache_folder};
 pub use nvrtc::{Compiled, Nvrtc};
+pub use ops::row_loss::RowLossControl;
 
 use self::{
     driver::{
@@ -34,13 +36,16 @@ use self::{
         real::{self, Real},
     },
     gemm::Gemm,
-    launch::{Arguments, Launch},
     memory::Pool,
     modules::Cache,
 };
 use crate::backend::{Backend, Element, Float};
 use crate::error::{Result, expect_len};
 use crate::ops::*;
+
+/// Where it is set, every launch is waited for, so that an error names the kernel that made it: a GPU reports a fault
+/// at some later call.
+pub const SYNC_VARIABLE: &str = "OPENCLAW_CUDA_SYNC";
 
 /// A GPU. Clones share it, and everything is done in the order in which it was asked for.
 #[derive(Clone)]
@@ -49,6 +54,9 @@ pub struct Cuda {
 }
 
 struct Inner {
+    row_loss_control: OnceLock<RowLossControl>,
+    /// Whether each launch is waited for; see [`SYNC_VARIABLE`].
+    waits: bool,
     functions: Mutex<HashMap<(Module, &'static str), Function>>,
     tables: ops::tables::Tables,
     pool: Arc<Pool>,
@@ -102,7 +110,14 @@ impl Cuda {
     fn with(driver: Arc<dyn Driver>) -> Self {
         let pool = Arc::new(Pool::new(driver.clone()));
         Self {
-            inner: Arc::new(Inner { functions: Mutex::default(), tables: Default::default(), pool, driver }),
+            inner: Arc::new(Inner {
+                row_loss_control: OnceLock::new(),
+                waits: env::var_os(SYNC_VARIABLE).is_some_and(|value| !value.is_empty()),
+                functions: Mutex::default(),
+                tables: Default::default(),
+                pool,
+                driver,
+            }),
         }
     }
 
@@ -131,6 +146,14 @@ impl Cuda {
         Ok((done, self.inner.driver.millis_between(start, end)?))
     }
 
+    /// From now on this device's row losses have this layout, for measurements; the first call decides.
+    pub fn control_row_loss(&self, control: RowLossControl) {
+        let _ = self.inner.row_loss_control.set(control);
+    }
+    pub(crate) fn row_loss_control(&self) -> Option<RowLossControl> {
+        self.inner.row_loss_control.get().copied()
+    }
+
     /// A buffer whose elements hold anything: NaN on the emulation.
     pub(crate) fn uninitialized<T: Element>(&self, len: usize) -> Result<CudaBuffer<T>> {
         Ok(CudaBuffer::new(self.inner.pool.allocate(len * size_of::<T>())?, len))
@@ -145,38 +168,9 @@ impl Cuda {
         }
     }
 
-    /// Launches the kernel `name` of `module`.
-    ///
-    /// # Safety
-    /// With these arguments the kernel stays inside the views among them.
-    #[allow(unsafe_code)]
-    pub(crate) unsafe fn launch(
-        &self,
-        module: Module,
-        name: &'static str,
-        launch: Launch,
-        arguments: &Arguments,
-    ) -> Result<()> {
-        if launch.grid == 0 {
-            return Ok(());
-        }
-        let key = (module, name);
-        let known = self.inner.functions.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-        let function = match known {
-            Some(function) => function,
-            None => {
-                let function = self.inner.driver.function(&key.0, name)?;
-                self.inner.functions.lock().unwrap_or_else(PoisonError::into_inner).insert(key, function);
-                function
-            }
-        };
-        // SAFETY: the caller's promise.
-        unsafe { self.inner.driver.launch(function, launch, arguments) }
-    }
-
     /// `c = a b` or `c += a b` with `f32` sums, of `f32` or of `bf16` matrices.
     #[allow(unsafe_code)]
-    pub(crate) fn gemm<I: Float, O: Float>(
+    pub fn gemm<I: Float, O: Float>(
         &self,
         shape: Matmul,
         a: CudaView<'_, I>,
@@ -185,7 +179,8 @@ impl Cuda {
     ) -> Result<()> {
         let gemm = Gemm::new(shape, a, b, c)?;
         // SAFETY: `Gemm::new` checked that the views have what the shape reaches.
-        unsafe { self.inner.driver.gemm(&gemm) }
+        unsafe { self.inner.driver.gemm(&gemm)? };
+        if self.inner.waits { self.inner.driver.wait_for(&format!("a product, {shape:?},")) } else { Ok(()) }
     }
 }
 

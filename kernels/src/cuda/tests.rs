@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use super::launch::{Arguments, Launch};
 use super::*;
 use crate::error::KernelError;
 use crate::ops::MatrixLayout;

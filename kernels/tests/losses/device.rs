@@ -1,5 +1,10 @@
 //! The loss operations on host memory, on every device: the CPU, and CUDA as it is emulated.
 
+#[path = "../opened/mod.rs"]
+mod opened;
+
+pub use opened::gpu;
+
 use openclaw_kernels::ops::*;
 use openclaw_kernels::{Backend, Cpu, Cuda, Element, Float, Result};
 
@@ -48,14 +53,6 @@ macro_rules! dispatch {
             Device::Cuda(cuda) => $name(cuda, $($argument),*),
         }
     };
-}
-
-/// The GPU that `OPENCLAW_TEST_DEVICE` names, `cuda:0` for example.
-pub fn gpu() -> Option<Cuda> {
-    let name = std::env::var("OPENCLAW_TEST_DEVICE").ok()?;
-    let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-    let ordinal = ordinal.unwrap_or_else(|| panic!("OPENCLAW_TEST_DEVICE is {name:?} and not cuda:N"));
-    Some(Cuda::new(ordinal).unwrap_or_else(|error| panic!("{error}")))
 }
 
 impl Device {

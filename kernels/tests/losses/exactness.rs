@@ -35,10 +35,12 @@ fn run<T: Float>(
     (logits, stats)
 }
 
-/// The same device, with one thread or with its threads in another order.
+/// The same device, with one thread or with its threads in another order; a GPU, whose order is its own, as it is:
+/// its bits are not the emulation's.
 fn another(device: &Device) -> Device {
     match device {
         Device::Cpu(_) => Device::Cpu(Cpu::new("another", 1).expect("a thread starts")),
+        Device::Cuda(cuda) if crate::device::gpu().is_some() => Device::Cuda(cuda.clone()),
         Device::Cuda(cuda) => {
             let arch = cuda.properties().arch;
             Device::Cuda(Cuda::emulated_as(arch, 1234, u64::MAX).expect("the emulation starts"))

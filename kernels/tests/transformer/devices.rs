@@ -2,6 +2,11 @@
 
 use std::ops::Range;
 
+#[path = "../opened/mod.rs"]
+mod opened;
+
+pub use opened::gpu;
+
 use openclaw_kernels::{Backend, Cpu, Cuda, Result, ops::*};
 
 /// Where a test runs: on the CPU, or on CUDA sources that an emulation runs there, or the GPU of
@@ -37,14 +42,6 @@ pub fn can_emulate() -> bool {
     assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{error}");
     eprintln!("skipped: {error}");
     false
-}
-
-/// The GPU that `OPENCLAW_TEST_DEVICE` names, `cuda:0` for example.
-fn gpu() -> Option<Cuda> {
-    let name = std::env::var("OPENCLAW_TEST_DEVICE").ok()?;
-    let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-    let ordinal = ordinal.unwrap_or_else(|| panic!("OPENCLAW_TEST_DEVICE is {name:?} and not cuda:N"));
-    Some(Cuda::new(ordinal).unwrap_or_else(|error| panic!("{error}")))
 }
 
 impl Device {

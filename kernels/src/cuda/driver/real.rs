@@ -201,6 +201,14 @@ impl Real {
         failed(self.ordinal, doing, cause)
     }
 
+    /// cuBLAS does not say whether it is to blame: after a kernel's fault it fails too, and the GPU is lost.
+    fn cublas_failed(&self, what: String) -> KernelError {
+        match self.wait_for(&format!("{what}, and work before it")) {
+            Err(lost @ KernelError::DeviceLost { .. }) => lost,
+            _ => error(self.ordinal, what),
+        }
+    }
+
     /// Makes the context current on this thread.
     fn enter(&self) -> Result<()> {
         // SAFETY: retained until this is dropped.
@@ -364,12 +372,12 @@ impl Driver for Real {
         let cublas = match self.cublas.get() {
             Some(cublas) => cublas,
             None => {
-                let made = Cublas::new(self).map_err(|what| error(self.ordinal, what))?;
+                let made = Cublas::new(self).map_err(|what| self.cublas_failed(what))?;
                 self.cublas.get_or_init(|| made)
             }
         };
         // SAFETY: the caller's promise; the stream is this device's.
-        unsafe { cublas.run(gemm, self.stream) }.map_err(|what| error(self.ordinal, what))
+        unsafe { cublas.run(gemm, self.stream) }.map_err(|what| self.cublas_failed(what))
     }
 
     fn mark(&self) -> Result<Mark> {
@@ -398,10 +406,11 @@ impl Driver for Real {
         millis
     }
 
-    fn synchronize(&self) -> Result<()> {
+    fn wait_for(&self, work: &str) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream lives until this is dropped.
-        unsafe { stream::synchronize(self.stream) }.map_err(|cause| self.failed("a kernel failed", cause))
+        unsafe { stream::synchronize(self.stream) }
+            .map_err(|cause| self.failed(&format!("{work} failed"), cause))
     }
 }
 

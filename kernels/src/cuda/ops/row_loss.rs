@@ -48,7 +48,29 @@ struct Layout {
     resident_blocks: u32,
 }
 
+/// Another layout of the row losses, to be timed beside the usual one; it changes the bits of their results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowLossControl {
+    /// The usual layout with fewer registers, so that four blocks fit a multiprocessor.
+    FourResident,
+    /// One block of so many threads for a row, which is read twice, the second time from the L2 cache.
+    ReadTwice {
+        /// 256, 512 or 1024.
+        threads: u32,
+    },
+}
+
 impl Layout {
+    fn controlled(self, control: Option<RowLossControl>) -> Self {
+        match control {
+            None => self,
+            Some(RowLossControl::FourResident) => Self { resident_blocks: 4, ..self },
+            Some(RowLossControl::ReadTwice { threads }) => {
+                Self { cluster: 1, vectors: 0, threads, resident_blocks: 1024 / threads }
+            }
+        }
+    }
+
     /// The layout of rows of `vocab` logits of type `T`.
     fn new<T: Float>(arch: u32, vocab: usize) -> Self {
         /// Registers of a thread that may hold logits while many blocks still share a multiprocessor.
@@ -314,7 +336,7 @@ fn launch<T: Float>(
     (logits, gradients): (CudaView<'_, T>, &CudaViewMut<'_, T>),
     results: Option<RowResults<'_>>,
 ) -> Result<()> {
-    let layout = Layout::new::<T>(cuda.properties().arch, shape.vocab);
+    let layout = Layout::new::<T>(cuda.properties().arch, shape.vocab).controlled(cuda.row_loss_control());
     let aligned = [logits.address(), gradients.address()].iter().all(|at| is_aligned::<T>(*at, shape.stride));
     let arguments = Arguments::new()
         .read(logits)

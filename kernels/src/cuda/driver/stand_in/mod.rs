@@ -1,20 +1,23 @@
 //! The real driver code against libraries that stand in for NVIDIA's: no machine of ours has a GPU at all times.
 #![allow(unsafe_code)]
 
+mod compile;
+
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{self, Command},
 };
 
+use self::compile::compile;
 use crate::backend::Backend;
 use crate::cuda::{
-    Cuda, Module, Nvrtc, Source,
-    driver::emulated,
+    Cuda, Module, SYNC_VARIABLE, Source,
     launch::{Arguments, Launch},
     libraries::VARIABLE,
     tests::emulated_or_skip,
 };
+use crate::error::{KernelError, Result};
 use crate::ops::{Matmul, MatrixLayout};
 
 const SOURCE: Source = Source {
@@ -22,54 +25,29 @@ const SOURCE: Source = Source {
     text: "KERNEL(tell_launch, (32), u32* told) { told[0] = 0; }\nKERNEL(breaks, (32), u32* told) { told[0] = 0; }",
 };
 
-/// Compiles both libraries into a folder.
-fn build(folder: &Path) {
-    fs::create_dir_all(folder).expect("a temporary folder");
-    let source = folder.join("libraries.cpp");
-    fs::write(&source, include_str!("libraries.cpp")).expect("a temporary folder can be written");
-    let compiler = emulated::compiler();
-    let object = folder.join("libcuda.so.1");
-    // One object that both names load, so that they share what they know of memory.
-    for (object, name) in
-        [(&object, "libcuda.so.1"), (&folder.join("libcublasLt.so.13"), "libcublasLt.so.13")]
-    {
-        let mut command = Command::new(&compiler);
-        command.args(["-std=c++20", "-O1", "-fPIC", "-shared", &format!("-Wl,-soname,{name}"), "-o"]);
-        command.arg(object);
-        if name == "libcuda.so.1" {
-            command.arg(&source);
-        } else {
-            command.args(["-x", "c++", "/dev/null", "-x", "none", "-Wl,--no-as-needed"]);
-            command.arg(folder.join("libcuda.so.1")).arg(format!("-Wl,-rpath,{}", folder.display()));
-        }
-        let built = command.output().expect("the compiler runs");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    }
-}
-
-#[test]
-fn the_driver_code_asks_for_the_right_things() {
-    if emulated_or_skip().is_none() {
-        return;
-    }
-    if let Err(error) = Nvrtc::find() {
-        assert!(env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{error}");
-        return eprintln!("skipped: {error}");
-    }
-    let folder: PathBuf = env::temp_dir().join(format!("openclaw-stand-in-{}", process::id()));
-    build(&folder);
-    let others = env::var(VARIABLE).unwrap_or_default();
+/// What a test below, which is ignored, writes in a process of its own that has the stand-ins and `variables`; `None`
+/// where they cannot be made.
+fn on_stand_ins(test: &str, variables: &[(&str, &str)]) -> Option<String> {
+    emulated_or_skip()?;
+    let folder: PathBuf = env::temp_dir().join(format!("openclaw-stand-in-{}-{test}", process::id()));
+    compile(&folder, &folder.join("kernels")).expect("there is a C++ compiler");
     let child = Command::new(env::current_exe().expect("a test has a path"))
-        .args(["--exact", "cuda::driver::stand_in::with_the_stand_ins", "--ignored", "--nocapture"])
-        .env(VARIABLE, format!("{}:{others}", folder.display()))
+        .args(["--exact", &format!("cuda::driver::stand_in::{test}"), "--ignored", "--nocapture"])
+        .env(VARIABLE, &folder)
+        .env("LD_LIBRARY_PATH", &folder)
+        .env("OPENCLAW_KERNEL_CACHE", folder.join("cache"))
+        .envs(variables.iter().copied())
         .output()
         .expect("the test binary starts");
     let told = String::from_utf8_lossy(&child.stderr).into_owned() + &String::from_utf8_lossy(&child.stdout);
     fs::remove_dir_all(&folder).expect("it was made");
     assert!(child.status.success() && told.contains("1 passed"), "{}: {told}", child.status);
-    if told.contains("another driver is in the way") {
-        return eprintln!("skipped: another driver is in the way");
-    }
+    Some(told)
+}
+
+#[test]
+fn the_driver_code_asks_for_the_right_things() {
+    let Some(told) = on_stand_ins("with_the_stand_ins", &[]) else { return };
     for expected in
         ["product with 3 rows by the algorithm for 64", "product with 70 rows by the algorithm for 2048"]
     {
@@ -80,12 +58,20 @@ fn the_driver_code_asks_for_the_right_things() {
 }
 
 #[test]
+fn a_fault_names_its_kernel_where_every_launch_is_waited_for() {
+    on_stand_ins("a_named_fault", &[(SYNC_VARIABLE, "1")]);
+}
+
+#[test]
+fn a_product_after_a_fault_says_that_the_gpu_is_lost() {
+    on_stand_ins("a_product_after_a_fault", &[]);
+}
+
+#[test]
 #[ignore = "runs in a process of its own, by the test above"]
 fn with_the_stand_ins() {
     let cuda = Cuda::new(0).expect("the stand-in has a GPU");
-    if cuda.properties().name != "a stand-in" {
-        return eprintln!("another driver is in the way");
-    }
+    assert_eq!(cuda.properties().name, "a stand-in");
     assert_eq!((cuda.properties().arch, cuda.properties().multiprocessors), (90, 132));
     assert_eq!((cuda.properties().memory_bytes, cuda.properties().shared_bytes), (64 << 20, 227 << 10));
     let told = Cuda::new(1).expect_err("there is one GPU").to_string();
@@ -130,6 +116,47 @@ fn with_the_stand_ins() {
     assert_eq!(cuda.zeros::<u32>(10_000).map(drop).expect_err("it is lost").to_string(), told);
     let refused = Cuda::new(0).map(drop).expect_err("it is lost").to_string();
     assert_eq!(refused, format!("{told} (this process must be restarted)"));
+}
+
+/// Launches the kernel after which the GPU is lost.
+fn break_it(cuda: &Cuda) -> Result<()> {
+    let mut buffer = cuda.uninitialized::<u32>(7)?;
+    let arguments = Arguments::new().write(&buffer.view_mut(0..7));
+    // SAFETY: the stand-in writes nothing.
+    unsafe { cuda.launch(Module::new(&SOURCE).define("N", 3), "breaks", Launch::new(1, 32), &arguments) }
+}
+
+#[test]
+#[ignore = "runs in a process of its own, by a test above"]
+fn a_named_fault() {
+    let cuda = Cuda::new(0).expect("the stand-in has a GPU");
+    let mut buffer = cuda.zeros::<u32>(4).expect("there is memory");
+    cuda.fill(buffer.view_mut(0..4), 9).expect("nothing is wrong yet");
+    let told = break_it(&cuda).expect_err("the kernel breaks the GPU");
+    assert!(matches!(told, KernelError::DeviceLost { .. }));
+    let launch = "Launch { grid: 1, block: 32, cluster: 1, shared_bytes: 0 }";
+    let expected =
+        format!("cuda:0 is lost: breaks of stand_in.cu N=3, {launch} failed: CUDA_ERROR_ILLEGAL_ADDRESS");
+    assert_eq!(told.to_string(), expected);
+    // And whatever is asked later.
+    assert_eq!(cuda.synchronize().expect_err("it is lost").to_string(), expected);
+}
+
+#[test]
+#[ignore = "runs in a process of its own, by a test above"]
+fn a_product_after_a_fault() {
+    let cuda = Cuda::new(0).expect("the stand-in has a GPU");
+    let (a, mut c) = (cuda.zeros::<f32>(9).expect("memory"), cuda.zeros::<f32>(9).expect("memory"));
+    let layout = MatrixLayout::rows(3);
+    let shape = Matmul { m: 3, n: 3, k: 3, a: layout, b: layout, c_row: 3, accumulate: false };
+    let mut product = || cuda.matmul(shape, a.view(0..9), a.view(0..9), c.view_mut(0..9));
+    product().expect("nothing is wrong yet");
+    break_it(&cuda).expect("the launch is queued");
+    let told = product().expect_err("the GPU is lost");
+    assert!(matches!(told, KernelError::DeviceLost { .. }));
+    let expected = "cuda:0 is lost: cuBLAS cannot multiply: CUBLAS_STATUS_EXECUTION_FAILED, and work before it \
+                    failed: CUDA_ERROR_ILLEGAL_ADDRESS";
+    assert_eq!(told.to_string(), expected);
 }
 
 /// Every layout, few rows and many, added or not.
