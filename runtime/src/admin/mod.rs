@@ -2,10 +2,12 @@
 //! port for whoever holds the token.
 //!
 //! `operator` is what can be asked and answered, `routes` the same as HTTP, `socket` and `server` how it is
-//! reached, `client` the other end, `node` and `versions` the verbs on a real node, `actor` its place in the tree.
+//! reached, `client` the other end, `node`, `corrections` and `versions` the verbs on a real node, `actor` its place in
+//! the tree.
 
 mod actor;
 mod client;
+mod corrections;
 mod node;
 mod operator;
 mod routes;
@@ -17,10 +19,11 @@ mod versions;
 
 pub use actor::{PortAddress, child};
 pub use client::{AdminClient, ClientError};
+pub use corrections::Corrections;
 pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
     ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, Heard, InboxView, JournalStatus,
-    LearningStatus, NodeStatus, Operator, Recent, Refusal, RefusalKind, ServingStatus, VersionStatus,
+    LearningStatus, NodeStatus, Operator, Rating, Recent, Refusal, RefusalKind, ServingStatus, VersionStatus,
 };
 #[cfg(test)]
 pub(crate) use server::Token;
