@@ -10,6 +10,8 @@ function share(approved, of) {
   return of < FEW ? el('span', { class: 'note' }, counted) : `${counted}, ${Math.round((100 * approved) / of)} %`;
 }
 
+const mean = (heard) => signed((heard.approved - heard.rejected) / heard.replies);
+
 export const view = {
   title: 'Learning',
   open(main) {
@@ -38,7 +40,7 @@ export const view = {
       const rows = body.versions.toReversed().map((heard) => [
         el('a', { href: `#/versions?version=${heard.version}`, 'data-key': `version-${heard.version}` }, String(heard.version)),
         String(heard.replies), String(heard.approved), String(heard.rejected),
-        signed((heard.approved - heard.rejected) / heard.replies),
+        heard.replies < FEW ? el('span', { class: 'note' }, mean(heard)) : mean(heard),
         heard.first ? [share(heard.first_approved, heard.first)] : '\u2013',
       ]);
       replace(main,

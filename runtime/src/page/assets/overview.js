@@ -37,7 +37,7 @@ function example(heading, one) {
     el('h3', {}, `${heading}: version ${one.version}`),
     el('p', { class: 'said asked' }, el('b', {}, 'user '), passage(one.asked)),
     el('p', { class: 'said' }, el('b', {}, 'reply '), one.reply.text ? passage(one.reply) : el('span', { class: 'note' }, 'nothing')),
-    el('p', {}, verdict(one.reward), one.rated ? ' by your rating ' : ' by the judge ', '\u00b7 ', sessionLink(one.session, 'the conversation', `pair-${heading}`)));
+    el('p', {}, verdict(one.reward), one.rated ? ' by a person\u2019s rating ' : ' by the judge ', '\u00b7 ', sessionLink(one.session, 'the conversation', `pair-${heading}`)));
 }
 
 function pair(shown) {
@@ -69,12 +69,11 @@ export const view = {
         el('h1', {}, sentence),
         el('p', { class: 'answer' }, numbers),
         el('div', { class: 'evidence' },
-          chart({ key: 'satisfied', title: 'By the judge', unit: `share of first replies approved, over the last ${WINDOW}`, xName: 'conversation', points, low: 0, high: 1 }),
+          chart({ key: 'satisfied', title: 'By the verdicts', unit: `share of first replies approved, over the last ${WINDOW}`, xName: 'conversation', points, low: 0, high: 1 }),
           el('section', { class: 'own' }, el('h2', {}, 'By your own ratings'), ratings(body.ratings),
             el('p', { class: 'note' }, 'The judge\u2019s verdicts are also what it learns from, so they can rise without anybody being happier. ',
               el('a', { href: '#/learning', 'data-key': 'learning' }, 'All curves')))),
         pair(body.pair),
-        el('h2', {}, 'Conversations'),
         sessions.length
           ? [sessionTable('The latest conversations', sessions), stateLegend()]
           : el('p', {}, 'Nobody has talked to the policy yet. Point a client at the gateway, or type ', el('code', {}, 'openclaw-rl chat'), '.'),
