@@ -27,7 +27,7 @@ use crate::{
 /// Ids per token that decide between hints (published).
 const OVERLAP_TOP_K: usize = 4;
 /// The longest hint that a teacher is shown.
-const MOST_HINT_CHARS: usize = 1000;
+pub const MOST_HINT_CHARS: usize = 1000;
 
 /// What a teacher reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

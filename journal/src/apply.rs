@@ -3,8 +3,9 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    bodies::Kept,
-    record::{Record, Recorded, StepCommit, TurnState},
+    bodies::{Kept, Part},
+    codec::Body,
+    record::{Record, Recorded, StepCommit, TurnState, WITHDRAWN},
     tally::Tally,
 };
 use crate::turn::{Turn, TurnId, TurnKind};
@@ -47,7 +48,8 @@ impl Applying<'_> {
                 done
             }
             Record::Judged { turn, verdict, hints, teach, .. } => {
-                let next = if *teach { TurnState::Judged } else { TurnState::Ready };
+                let teach = *teach || self.corrected_hint(turn)?.is_some();
+                let next = if teach { TurnState::Judged } else { TurnState::Ready };
                 let done = self.change(turn, TurnState::Followed, next.into(), bodies)?;
                 if done {
                     let totals = &mut self.tally.totals;
@@ -61,13 +63,22 @@ impl Applying<'_> {
                 }
                 done
             }
-            Record::Taught { turn, .. } => {
-                let done = self.change(turn, TurnState::Judged, TurnState::Ready.into(), bodies)?;
+            Record::Taught { turn, signal } => {
+                // A teacher that was at it when a person wrote the hint has scored the one before.
+                let is_outdated = match (self.corrected_hint(turn)?, signal) {
+                    (Some(hint), Some(signal)) => signal.hint != hint,
+                    _ => false,
+                };
+                let next = TurnState::Ready.into();
+                let done = !is_outdated && self.change(turn, TurnState::Judged, next, bodies)?;
                 self.tally.totals.samples += u64::from(done);
                 self.tally.totals.taught += u64::from(done);
                 done
             }
             Record::TurnDropped { turn, reason } => self.give_up(turn, reason)?,
+            Record::TurnWithdrawn { turn } => self.withdraw(turn)?,
+            Record::Rated { turn, .. } => self.rate(turn, bodies)?,
+            Record::HintCorrected { turn, .. } => self.correct_hint(turn, bodies)?,
             Record::TurnDied { turn, inbox, attempts } => self.bury(turn, inbox, *attempts)?,
             Record::TurnRetried { turn } => self.retry(turn)?,
             Record::BatchLeased { step, turns } => self.lease(*step, turns)?,
@@ -134,6 +145,54 @@ impl Applying<'_> {
         self.set(&found, Next { reason: Some(reason), ..TurnState::Dropped.into() })?;
         self.tally.totals.dropped += 1;
         Ok(true)
+    }
+
+    /// Not from a batch: what is learnt from it could not be taken out of it.
+    fn withdraw(&mut self, turn: &TurnId) -> rusqlite::Result<bool> {
+        match self.find(turn)? {
+            Some(found) if found.state != TurnState::Leased => self.give_up(turn, WITHDRAWN),
+            _ => Ok(false),
+        }
+    }
+
+    /// Nobody is handed the turn again for it: whoever reads the verdict next finds the rating.
+    fn rate(&mut self, turn: &TurnId, bodies: &[Kept]) -> rusqlite::Result<bool> {
+        let Some(found) = self.find(turn)?.filter(|found| found.state.is_under_way() && !found.dead) else {
+            return Ok(false);
+        };
+        self.insert_bodies(found.no, bodies)?;
+        self.tally.next_seq();
+        self.tally.totals.rated += 1;
+        Ok(true)
+    }
+
+    fn correct_hint(&mut self, turn: &TurnId, bodies: &[Kept]) -> rusqlite::Result<bool> {
+        let Some(found) = self.find(turn)?.filter(|found| !found.dead) else { return Ok(false) };
+        match found.state {
+            // A judge's hints do not count any more when they come.
+            TurnState::Waiting | TurnState::Followed => drop(self.tally.next_seq()),
+            // A new number of change lets a teacher find it again.
+            TurnState::Judged | TurnState::Ready => self.set(&found, TurnState::Judged.into())?,
+            _ => return Ok(false),
+        }
+        self.connection
+            .prepare_cached("DELETE FROM bodies WHERE turn = ?1 AND part = ?2")?
+            .execute((found.no, Part::Signal.name()))?;
+        self.insert_bodies(found.no, bodies)?;
+        self.tally.totals.corrected += 1;
+        Ok(true)
+    }
+
+    /// The hint that a person wrote.
+    fn corrected_hint(&self, turn: &TurnId) -> rusqlite::Result<Option<String>> {
+        let sql = "SELECT body FROM bodies JOIN turns ON no = turn WHERE id = ?1 AND part = ?2";
+        let body: Option<Option<Vec<u8>>> = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row((&*turn.0, Part::Hint.name()), |row| row.get(0))
+            .optional()?;
+        // One that lies in a file of its own or cannot be read is no hint; a reader of the turn tells of it.
+        Ok(body.flatten().and_then(|body| String::decode(&body).ok()))
     }
 
     fn bury(&mut self, turn: &TurnId, inbox: &str, attempts: u32) -> rusqlite::Result<bool> {
@@ -333,7 +392,7 @@ impl Applying<'_> {
 
     fn insert_bodies(&self, turn: i64, bodies: &[Kept]) -> rusqlite::Result<()> {
         let mut insert = self.connection.prepare_cached(
-            "INSERT INTO bodies (turn, part, body, file, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO bodies (turn, part, body, file, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
         for Kept { part, bytes, file } in bodies {
             let body = file.is_none().then_some(bytes);

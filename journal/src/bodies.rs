@@ -22,6 +22,10 @@ pub(crate) enum Part {
     Mark,
     NextState,
     Opinion,
+    /// A person's.
+    Rating,
+    /// A person's.
+    Hint,
     Signal,
     /// Of a step.
     Report,
@@ -34,6 +38,8 @@ impl Part {
             Self::Mark => "mark",
             Self::NextState => "next_state",
             Self::Opinion => "opinion",
+            Self::Rating => "rating",
+            Self::Hint => "hint",
             Self::Signal => "signal",
             Self::Report => "report",
         }
@@ -72,6 +78,8 @@ pub(crate) fn encode(record: &Record, has_folder: bool) -> Result<Vec<Kept>, Jou
             };
             one(Part::Opinion, turn, opinion.encode())
         }
+        Record::Rated { turn, rating } => one(Part::Rating, turn, rating.encode()),
+        Record::HintCorrected { turn, hint } => one(Part::Hint, turn, hint.encode()),
         Record::Taught { turn, signal: Some(signal) } => one(Part::Signal, turn, signal.encode()),
         Record::StepCompleted(StepCommit { report, .. }) | Record::StepWithheld { report, .. } => {
             let mut report = kept(Part::Report, "a step", report.encode())?;
@@ -121,10 +129,25 @@ impl Bodies<'_> {
         decode(&bytes).map(Some).map_err(form)
     }
 
+    /// [`Self::opinion`], which has to be there.
+    pub fn get_opinion(&self, no: i64, id: &str) -> Result<Opinion, JournalError> {
+        self.opinion(no, id)?.ok_or_else(|| missing(id, Part::Opinion))
+    }
+
+    /// What is made of a turn: what the judge said, and over it what a person did.
+    pub fn opinion(&self, no: i64, id: &str) -> Result<Option<Opinion>, JournalError> {
+        let Some(opinion) = self.find::<Opinion>(no, id, Part::Opinion)? else { return Ok(None) };
+        let rating: Option<i8> = self.find(no, id, Part::Rating)?;
+        let hint: Option<String> = self.find(no, id, Part::Hint)?;
+        Ok(Some(opinion.overruled(rating, hint)))
+    }
+
     /// A part that has to be there.
     pub fn get<T: Body>(&self, no: i64, id: &str, part: Part) -> Result<T, JournalError> {
-        let missing =
-            || JournalError::Form { what: part.name(), of: format!("turn {id}"), source: CodecError::Empty };
-        self.find(no, id, part)?.ok_or_else(missing)
+        self.find(no, id, part)?.ok_or_else(|| missing(id, part))
     }
+}
+
+fn missing(id: &str, part: Part) -> JournalError {
+    JournalError::Form { what: part.name(), of: format!("turn {id}"), source: CodecError::Empty }
 }

@@ -1,6 +1,9 @@
 //! What a person reads of a run: conversations, turns with their story, and what was learnt from whom. Reads alone.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::SystemTime,
+};
 
 use serde::Serialize;
 
@@ -11,7 +14,10 @@ use super::{
     record::{TurnRow, TurnState},
     store::time,
 };
-use crate::turn::{SessionId, Turn, TurnId};
+use crate::{
+    signals::Verdict,
+    turn::{SessionId, Turn, TurnId},
+};
 
 /// Verdicts that are counted of one conversation, from its latest turn back.
 const VERDICTS: usize = 200;
@@ -72,8 +78,15 @@ pub struct ReplyRow {
     pub index: u32,
     /// The version that drew it.
     pub version: u64,
-    /// What the judge made of it.
+    /// What is learnt from: a person's rating, or what the judge made of it.
     pub reward: Option<i8>,
+    /// A person's rating, as what followed it or in the place of the verdict.
+    pub rated: Option<i8>,
+    /// What the judge made of it; none where it was not asked, or not understood.
+    pub judged: Option<i8>,
+    /// Names what its user said, if it is the first of its conversation: the same words have the same name in this
+    /// process.
+    pub asked: Option<u64>,
 }
 
 impl Bodies<'_> {
@@ -104,7 +117,7 @@ impl Bodies<'_> {
         let judged = self
             .select(sql, (&session, VERDICTS), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
         // A turn that cannot be read must not hide the others.
-        let opinions = judged.iter().filter_map(|(no, id)| self.get::<Opinion>(*no, id, Part::Opinion).ok());
+        let opinions = judged.iter().filter_map(|(no, id)| self.get_opinion(*no, id).ok());
         let glance = self.find_as(latest, id, Part::Turn, TurnGlance::decode).ok().flatten();
         let (no, id, first) = first.unwrap_or((latest, id.to_owned(), 0));
         Ok(SessionRow {
@@ -151,7 +164,18 @@ impl Bodies<'_> {
         Ok(Some(Story { place, row, died, learnt }))
     }
 
-    /// The latest `limit` judged replies by their place. What `known` holds is not read again: it never changes.
+    /// The first turn of the conversation that began last, of those that may be trained on.
+    pub fn last_opening(&self) -> Result<Option<Turn>, JournalError> {
+        let sql = "SELECT no, id FROM turns AS first
+                   WHERE state != 'answered' AND NOT EXISTS
+                       (SELECT 1 FROM turns WHERE session = first.session AND no < first.no)
+                   ORDER BY no DESC LIMIT 1";
+        let found = self.one(sql, (), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+        found.map(|(no, id)| self.get(no, &id, Part::Turn)).transpose()
+    }
+
+    /// The latest `limit` judged replies by their place. What `known` holds is not read again, unless a person rated
+    /// it: else it never changes.
     pub fn replies(
         &self,
         limit: usize,
@@ -162,10 +186,12 @@ impl Bodies<'_> {
         let judged = self.select(sql, [limit], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         })?;
+        let rated = self.select("SELECT turn FROM bodies WHERE part = 'rating'", (), |row| row.get(0))?;
+        let rated: HashSet<i64> = rated.into_iter().collect();
         let mut replies = BTreeMap::new();
         for (no, id, session) in judged {
             let place = no as u64;
-            if let Some(reply) = known.remove(&place) {
+            if let Some(reply) = known.remove(&place).filter(|_| !rated.contains(&no)) {
                 replies.insert(place, reply);
                 continue;
             }
@@ -173,12 +199,22 @@ impl Bodies<'_> {
             let opinion: Result<Option<Opinion>, _> = self.find(no, &id, Part::Opinion);
             // A turn that cannot be read must not hide the others.
             let (Ok(Some(glance)), Ok(Some(opinion))) = (glance, opinion) else { continue };
+            let Verdict { reward, rule, .. } = opinion.verdict;
+            // The rule for a rating that came as what followed asks no judge.
+            let by_rating = rule.as_deref() == Some("rating");
+            let rating = match rated.contains(&no) {
+                true => self.find(no, &id, Part::Rating).ok().flatten(),
+                false => None,
+            };
             let reply = ReplyRow {
                 turn: TurnId(id.into()),
                 session: SessionId(session.into()),
                 index: glance.index,
                 version: glance.policy_version,
-                reward: opinion.verdict.reward,
+                reward: rating.or(reward),
+                rated: rating.or(reward.filter(|_| by_rating)),
+                judged: reward.filter(|_| !by_rating),
+                asked: glance.asked,
             };
             replies.insert(place, reply);
         }

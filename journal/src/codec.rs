@@ -1,11 +1,14 @@
 //! The form in which a turn, what followed it, an opinion, a signal and a report are kept: a version byte and a
 //! bincode body. JSON stays JSON. A change of layout is a new version here, and the old ones stay readable.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use bincode::{Decode, Encode, config};
 use openclaw_model::{FinishReason, StepReport};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::record::TurnMark;
 use crate::{
@@ -172,17 +175,38 @@ impl Body for Turn {
     }
 }
 
-/// What a list shows of a turn; its JSON is not read.
+/// What a list shows of a turn.
 pub(crate) struct TurnGlance {
     pub index: u32,
     pub policy_version: u64,
+    /// Names what its user said last, where that opens a conversation.
+    pub asked: Option<u64>,
+}
+
+/// As much of a message as tells what was asked.
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(default)]
+    role: String,
+    #[serde(default)]
+    content: serde_json::Value,
 }
 
 impl TurnGlance {
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let TurnBody { index, policy_version, .. } = read(bytes)?;
-        Ok(Self { index, policy_version })
+        let TurnBody { index, policy_version, messages, .. } = read(bytes)?;
+        // Long conversations are long to read, and how they went on is not asked for.
+        let asked = if index == 1 { asked(&messages) } else { None };
+        Ok(Self { index, policy_version, asked })
     }
+}
+
+fn asked(messages: &str) -> Option<u64> {
+    let messages: Vec<Asked> = serde_json::from_str(messages).ok()?;
+    let asked = messages.iter().rev().find(|message| message.role == "user")?;
+    let mut name = DefaultHasher::new();
+    asked.content.as_str()?.trim().hash(&mut name);
+    Some(name.finish())
 }
 
 #[derive(Encode, Decode)]
@@ -250,6 +274,41 @@ pub(crate) struct Opinion {
     pub answers: Vec<Option<String>>,
     pub hints: Vec<String>,
     pub hint_answers: Vec<Option<String>>,
+}
+
+impl Opinion {
+    /// With a person's word in the place of the judge's. Its votes stay.
+    pub fn overruled(mut self, rating: Option<i8>, hint: Option<String>) -> Self {
+        if let Some(rating) = rating {
+            self.verdict = Verdict { reward: Some(rating), rule: Some("rating".to_owned()), ..self.verdict };
+        }
+        if let Some(hint) = hint {
+            self.hints = vec![hint];
+        }
+        self
+    }
+}
+
+/// A person's rating.
+impl Body for i8 {
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        write(self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        read(bytes)
+    }
+}
+
+/// A person's hint.
+impl Body for String {
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        write(self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        read(bytes)
+    }
 }
 
 #[derive(Encode, Decode)]

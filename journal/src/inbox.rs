@@ -412,6 +412,11 @@ impl<M> Lease<M> {
         }
     }
 
+    /// Puts `message` in the place of the one that was sent.
+    pub fn replace(&mut self, message: M) {
+        self.item.as_mut().expect("a lease holds its item until it is acked or dropped").message = message;
+    }
+
     /// How often this message has failed before.
     pub fn attempt(&self) -> u32 {
         self.item().attempts

@@ -159,6 +159,12 @@ impl Journal {
         self.read(move |bodies| bodies.trainable(&turns)).await
     }
 
+    /// Those of `turns` that a person rated or whose hint a person wrote, as they are to be learnt from now.
+    pub async fn overruled(&self, turns: &[TurnId]) -> Result<Vec<Sample>, JournalError> {
+        let turns = turns.to_vec();
+        self.read(move |bodies| bodies.overruled(&turns)).await
+    }
+
     /// Every turn of the sessions that answered since then, and those that wait for their next state, oldest first.
     pub async fn open_turns(&self, since: SystemTime) -> Result<Vec<RecordedTurn>, JournalError> {
         self.page(move |bodies| bodies.open_turns(since)).await
@@ -236,6 +242,11 @@ impl Journal {
     pub async fn story(&self, turn: &TurnId) -> Result<Option<Story>, JournalError> {
         let turn = turn.clone();
         self.read(move |bodies| bodies.story(&turn)).await
+    }
+
+    /// The first turn of the conversation that began last, of those that may be trained on.
+    pub async fn last_opening(&self) -> Result<Option<Turn>, JournalError> {
+        self.read(|bodies| bodies.last_opening()).await
     }
 
     /// The latest `limit` judged replies, by their place. What an earlier call returned spares reading it again.

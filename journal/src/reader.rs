@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{
     bodies::{Bodies, Part},
     browse::{Story, Told},
-    codec::{CodecError, Opinion, TurnGlance},
+    codec::{CodecError, TurnGlance},
     error::JournalError,
     folder::{DATABASE, Folder},
     inspect::inspect,
@@ -130,7 +130,7 @@ impl JournalReader {
                     source: CodecError::Empty,
                 };
                 let glance = bodies.find_as(no, &id, Part::Turn, TurnGlance::decode)?.ok_or_else(missing)?;
-                let opinion: Option<Opinion> = bodies.find(no, &id, Part::Opinion)?;
+                let opinion = bodies.opinion(no, &id)?;
                 let reward = opinion.and_then(|opinion| opinion.verdict.reward);
                 Ok(Lesson { step, state, version: glance.policy_version, reward })
             };

@@ -41,17 +41,19 @@ impl Bodies<'_> {
     pub fn judged(&self, after: u64, limit: usize) -> Result<Page<(u64, Judged)>, JournalError> {
         self.pending(TurnState::Judged, after, limit, |no, id| {
             let turn = Arc::new(self.get(no, id, Part::Turn)?);
-            let Opinion { verdict, hints, .. } = self.get(no, id, Part::Opinion)?;
+            let Opinion { verdict, hints, .. } = self.get_opinion(no, id)?;
             Ok(Judged { turn, verdict, hints })
         })
     }
 
     pub fn samples(&self, after: u64, limit: usize) -> Result<Page<(u64, Sample)>, JournalError> {
-        self.pending(TurnState::Ready, after, limit, |no, id| {
-            let turn = Arc::new(self.get(no, id, Part::Turn)?);
-            let Opinion { verdict, .. } = self.get(no, id, Part::Opinion)?;
-            Ok(Sample { turn, verdict, teacher: self.find(no, id, Part::Signal)? })
-        })
+        self.pending(TurnState::Ready, after, limit, |no, id| self.sample(no, id))
+    }
+
+    fn sample(&self, no: i64, id: &str) -> Result<Sample, JournalError> {
+        let turn = Arc::new(self.get(no, id, Part::Turn)?);
+        let Opinion { verdict, .. } = self.get_opinion(no, id)?;
+        Ok(Sample { turn, verdict, teacher: self.find(no, id, Part::Signal)? })
     }
 
     fn pending<T>(
@@ -74,6 +76,19 @@ impl Bodies<'_> {
             }
         }
         Ok(page)
+    }
+
+    /// Those of `turns` that a person rated or whose hint a person wrote, as they are to be learnt from now.
+    pub fn overruled(&self, turns: &[TurnId]) -> Result<Vec<Sample>, JournalError> {
+        let sql = "SELECT no FROM turns WHERE id = ?1 AND EXISTS
+                       (SELECT 1 FROM bodies WHERE turn = no AND part IN ('rating', 'hint'))";
+        let mut samples = Vec::new();
+        for turn in turns {
+            if let Some(no) = self.one(sql, [&*turn.0], |row| row.get(0))? {
+                samples.push(self.sample(no, &turn.0)?);
+            }
+        }
+        Ok(samples)
     }
 
     pub fn trainable(&self, turns: &[TurnId]) -> Result<Vec<TurnId>, JournalError> {
@@ -132,7 +147,7 @@ impl Bodies<'_> {
             Ok((no, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, completed))
         })?;
         let Some((no, state, dead, reason, step, version, completed)) = found else { return Ok(None) };
-        let (verdict, answers, hints, hint_answers) = match self.find(no, &id.0, Part::Opinion)? {
+        let (verdict, answers, hints, hint_answers) = match self.opinion(no, &id.0)? {
             Some(Opinion { verdict, answers, hints, hint_answers }) => {
                 (Some(verdict), answers, hints, hint_answers)
             }
@@ -150,6 +165,8 @@ impl Bodies<'_> {
             answers,
             hints,
             hint_answers,
+            rated: self.find(no, &id.0, Part::Rating)?,
+            corrected: self.find(no, &id.0, Part::Hint)?,
             signal: self.find(no, &id.0, Part::Signal)?,
             completed: time(completed),
         }))

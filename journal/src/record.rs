@@ -32,7 +32,7 @@ pub enum Record {
         /// What followed.
         next_state: NextState,
     },
-    /// A turn was judged: `followed` to `judged` if it goes to a teacher, else to `ready`.
+    /// A turn was judged: `followed` to `judged` if it goes to a teacher or a person wrote its hint, else to `ready`.
     Judged {
         /// The turn.
         turn: TurnId,
@@ -47,7 +47,7 @@ pub enum Record {
         /// A teacher scores it before it is trained on.
         teach: bool,
     },
-    /// A teacher scored a turn: `judged` to `ready`.
+    /// A teacher scored a turn: `judged` to `ready`. Stale when it was shown another hint than a person has written.
     Taught {
         /// The turn.
         turn: TurnId,
@@ -60,6 +60,29 @@ pub enum Record {
         turn: TurnId,
         /// Why; also the label of the counter.
         reason: &'static str,
+    },
+    /// A person took a turn out before a batch had it: `waiting`, `followed`, `judged` or `ready` to `dropped`, for
+    /// the reason `operator`.
+    TurnWithdrawn {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// A person rated a turn that something had followed, before a batch had it: from now on that is its verdict,
+    /// whatever a judge says. It stays `followed`, `judged` or `ready`; a dead turn takes no rating.
+    Rated {
+        /// The turn.
+        turn: TurnId,
+        /// +1 or -1.
+        rating: i8,
+    },
+    /// A person wrote a turn's hint, before a batch had it: from now on it is the only one, and a teacher is shown it
+    /// as it is. It stays `waiting`, `followed` or `judged`, and goes from `ready` back to `judged`, without what a
+    /// teacher said of another hint. A dead turn takes none.
+    HintCorrected {
+        /// The turn.
+        turn: TurnId,
+        /// The person's words.
+        hint: String,
     },
     /// A turn killed its reader too often: it keeps its state and is handed out no more.
     TurnDied {
@@ -144,6 +167,9 @@ pub enum Record {
     },
 }
 
+/// Why a turn that a person took out is dropped.
+pub(super) const WITHDRAWN: &str = "operator";
+
 /// What happened, and to which: fit for a log, which nothing of a conversation may reach.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,6 +179,9 @@ impl fmt::Display for Record {
             Self::Judged { turn, .. } => write!(f, "turn {turn} judged"),
             Self::Taught { turn, .. } => write!(f, "turn {turn} taught"),
             Self::TurnDropped { turn, reason } => write!(f, "turn {turn} dropped: {reason}"),
+            Self::TurnWithdrawn { turn } => write!(f, "turn {turn} withdrawn"),
+            Self::Rated { turn, .. } => write!(f, "turn {turn} rated"),
+            Self::HintCorrected { turn, .. } => write!(f, "hint of turn {turn} corrected"),
             Self::TurnDied { turn, inbox, attempts } => {
                 write!(f, "turn {turn} given up by {inbox} after {attempts} attempts")
             }
@@ -268,6 +297,11 @@ impl TurnState {
         }
     }
 
+    /// Something followed it, and no batch has it yet.
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::Followed | Self::Judged | Self::Ready)
+    }
+
     /// More is to be done with it.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Waiting | Self::Followed | Self::Judged | Self::Ready | Self::Leased)
@@ -306,8 +340,12 @@ pub struct Totals {
     pub hinted: u64,
     /// Turns that a teacher scored.
     pub taught: u64,
-    /// Samples made ready for the optimizer.
+    /// Samples made ready for the optimizer; once more where a hint was corrected after that.
     pub samples: u64,
+    /// Ratings that a person gave in the place of a verdict.
+    pub rated: u64,
+    /// Hints that a person wrote.
+    pub corrected: u64,
     /// Turns given up, for whatever reason.
     pub dropped: u64,
     /// Turns whose step was withheld.
@@ -379,12 +417,16 @@ pub struct TurnRow {
     pub version: Option<u64>,
     /// What followed it.
     pub next_state: Option<NextState>,
-    /// What the judge made of it.
+    /// What is learnt from: a person's rating, or what the judge made of it.
     pub verdict: Option<Verdict>,
     /// What the judge said, vote by vote; none where a vote did not arrive.
     pub answers: Vec<Option<String>>,
-    /// The hints that were kept.
+    /// The hints that were kept, or the one that a person wrote.
     pub hints: Vec<String>,
+    /// The rating that a person gave in the place of a verdict.
+    pub rated: Option<i8>,
+    /// The hint that a person wrote.
+    pub corrected: Option<String>,
     /// What the hint writer said, vote by vote; none where a vote did not arrive.
     pub hint_answers: Vec<Option<String>>,
     /// What the teacher said.

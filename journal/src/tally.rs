@@ -16,7 +16,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Those kept by name; the backlog is counted from the turns.
-    fn named(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn named(&mut self) -> [(&'static str, &mut u64); 19] {
         let Self { totals, backlog, resumable } = self;
         [
             ("sessions", &mut totals.sessions),
@@ -28,6 +28,8 @@ impl Tally {
             ("hinted", &mut totals.hinted),
             ("taught", &mut totals.taught),
             ("samples", &mut totals.samples),
+            ("rated", &mut totals.rated),
+            ("corrected", &mut totals.corrected),
             ("dropped", &mut totals.dropped),
             ("quarantined", &mut totals.quarantined),
             ("steps", &mut totals.steps),

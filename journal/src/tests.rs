@@ -3,6 +3,7 @@ mod codec;
 mod files;
 mod limits;
 mod model;
+mod person;
 mod reader;
 mod transitions;
 mod writing;
@@ -90,6 +91,18 @@ fn taught(name: &str) -> Record {
 
 fn dropped(name: &str) -> Record {
     Record::TurnDropped { turn: id(name), reason: "test" }
+}
+
+fn withdrawn(name: &str) -> Record {
+    Record::TurnWithdrawn { turn: id(name) }
+}
+
+fn rated(name: &str, rating: i8) -> Record {
+    Record::Rated { turn: id(name), rating }
+}
+
+fn corrected(name: &str, hint: &str) -> Record {
+    Record::HintCorrected { turn: id(name), hint: hint.to_owned() }
 }
 
 fn leased(step: u64, names: &[&str]) -> Record {

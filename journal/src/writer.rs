@@ -22,7 +22,7 @@ use super::{
     apply::Applying,
     bodies::{Kept, encode},
     error::{JournalError, Trouble},
-    record::{Backlog, Record, Recorded, Totals},
+    record::{Backlog, Record, Recorded, Totals, WITHDRAWN},
     retention::{self, Retention},
     store::{Store, millis},
     tally::Tally,
@@ -128,6 +128,8 @@ impl Board {
             ("hinted", totals.hinted),
             ("taught", totals.taught),
             ("ready", totals.samples),
+            ("rated", totals.rated),
+            ("corrected", totals.corrected),
             ("trained", totals.trained),
             ("dropped", totals.dropped),
             ("quarantined", totals.quarantined),
@@ -355,8 +357,13 @@ impl Writer {
         tally.save(self.tally, &transaction).map_err(refused)?;
         transaction.commit().map_err(refused)?;
         for (item, outcome) in outcomes {
-            if let (Ok(Recorded::Done), Record::TurnDropped { reason, .. }) = (&outcome, &item.lease.record) {
-                metrics::counter!("openclaw_samples_dropped_total", "reason" => *reason).increment(1);
+            let dropped = match &item.lease.record {
+                Record::TurnDropped { reason, .. } => Some(*reason),
+                Record::TurnWithdrawn { .. } => Some(WITHDRAWN),
+                _ => None,
+            };
+            if let (Ok(Recorded::Done), Some(reason)) = (&outcome, dropped) {
+                metrics::counter!("openclaw_samples_dropped_total", "reason" => reason).increment(1);
             }
             item.lease.settle(outcome);
         }

@@ -47,7 +47,7 @@ use tracing::info;
 
 use self::gateway::{GatewayActor, GatewayArguments};
 use crate::{
-    admin::{Panel, TokenRates},
+    admin::{Corrections, Panel, TokenRates},
     page::{CONTEXT_TOKENS, Comparison},
     run_dir,
     supervisor::{ChildSpec, RunningChild, StartError},
@@ -71,6 +71,8 @@ pub struct Wiring {
     pub panel: Panel,
     /// Has two versions answer.
     pub comparison: Comparison,
+    /// What a person says of a turn.
+    pub corrections: Corrections,
 }
 
 /// What the rest of the process sees of the actors.
@@ -219,7 +221,8 @@ impl Builder<'_> {
         self.judges(judge_engine);
         self.dispatcher();
         let pace = self.pace(&policies);
-        let GatewayView { address: gateway, in_flight, closing } = self.gateway(&policies, sessions)?;
+        let GatewayView { address: gateway, in_flight, closing } =
+            self.gateway(&policies, sessions.clone())?;
         let (session_reports, session_view) = mpsc::channel(1024);
         let personas = self.rollouts(&gateway, &pace, session_reports)?;
         let rates = TokenRates::new(&policies);
@@ -249,7 +252,12 @@ impl Builder<'_> {
             sessions: session_view,
             personas,
         };
-        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison })
+        let corrections = Corrections {
+            journal: view.journal.clone(),
+            sessions,
+            teaches: self.topology.method.needs_hints(),
+        };
+        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison, corrections })
     }
 
     fn child<A, F>(&mut self, name: String, role: &str, make: F) -> &mut ChildSpec

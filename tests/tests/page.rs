@@ -114,12 +114,44 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     browser
         .until("document.querySelector('tbody').textContent.includes(\"<script>document.title='owned'\")")
         .await;
+    browser.picture("overview").await;
+    assert_eq!(browser.value("location.hash").await, "#/overview", "it opens on the answer");
+    browser.until("document.querySelector('h1').textContent.length > 10").await;
+    browser.until("document.querySelector('.own').textContent.includes('You have rated no reply')").await;
+    shows("sessions", "document.querySelectorAll('tbody tr').length > 3").await;
     browser.picture("sessions").await;
     shows("session?id=mischief", "document.querySelector('article .said')").await;
     let said = browser.value("document.querySelector('article .said').textContent").await;
     assert!(said.as_str().expect("text").contains(MARKUP), "{said}");
     assert_eq!(browser.value("document.querySelectorAll('main script, main img, main b b').length").await, 0);
     assert_ne!(browser.value("document.title").await, "owned");
+
+    // A person's word: by keyboard and by click, once each, and the audit tells of it.
+    let said = |sign: &str| {
+        format!("document.querySelector('article [role=status]').textContent.includes('{sign}')")
+    };
+    browser.type_into("article .actions button", "\u{e007}").await;
+    browser.until(&said("Rated good: that is what followed")).await;
+    browser
+        .until("document.querySelector('article .actions button').getAttribute('aria-pressed') === 'true'")
+        .await;
+    browser.until("document.activeElement.dataset.key?.endsWith('-good')").await;
+    browser.click("article section details summary").await;
+    browser.type_into("article textarea", MARKUP).await;
+    browser.click("article .hint button").await;
+    browser.until(&said("Hint corrected")).await;
+    browser.until("document.querySelector('article').textContent.includes('a person\u{2019}s words')").await;
+    assert_ne!(browser.value("document.title").await, "owned");
+    browser.picture("word").await;
+    browser.click("article .actions button:last-child").await;
+    browser.until(&said("Dropped: nothing is learnt")).await;
+    browser.until("document.querySelector('article .badge').textContent === 'dropped'").await;
+    browser.until("document.querySelector('article .actions').hidden").await;
+    let audit = house.type_in(&["audit", "--json"]);
+    for verb in ["turn/rate", "turn/hint", "turn/drop"] {
+        assert!(audit.contains(verb), "{verb}: {audit}");
+    }
+    assert!(!audit.contains("owned"), "nothing of a conversation is in the audit: {audit}");
 
     // A reply under the teacher's eyes: a token says its numbers to the pointer and to the keyboard.
     let session = house.taught_session(door).await;
@@ -169,7 +201,11 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     assert!(undone(), "the audit tells of it");
 
     shows("compare", "document.querySelector('#new option')").await;
-    browser.type_into("#prompt", "What is 2 + 3?").await;
+    let asked = browser.value("document.querySelector('#prompt').value").await;
+    assert!(
+        asked.as_str().is_some_and(|asked| asked.len() > 5),
+        "the last question is there already: {asked}"
+    );
     browser.click("form .primary").await;
     browser.until("document.querySelectorAll('.replies article').length === 2").await;
     browser.picture("compare").await;
@@ -177,6 +213,7 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     // On a telephone nothing has to be dragged sideways.
     browser.resize(NARROW, 740).await;
     for (view, ready) in [
+        ("overview", "document.querySelector('figure svg')"),
         ("sessions", "document.querySelector('tbody')"),
         (&*format!("session?id={session}"), "document.querySelector('.heatmap')"),
         ("learning", "document.querySelector('svg')"),
@@ -189,6 +226,20 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
         browser.picture(&format!("narrow-{}", view.split('?').next().unwrap_or_default())).await;
     }
 
+    // An actor that does not come back says what to type, and can be brought back from here.
+    browser.resize(1000, 740).await;
+    let is_down = || house.type_in(&["status", "--json"]).contains("\"failed\"");
+    while !is_down() {
+        house.type_in(&["kill", "judge.0"]);
+    }
+    browser
+        .until("document.querySelector('#needs code')?.textContent === 'openclaw-rl restart judge.0'")
+        .await;
+    browser.picture("failed").await;
+    browser.click("#needs .primary").await;
+    browser.until("document.querySelector('#needs').hidden").await;
+    assert!(!is_down());
+
     // Nobody else was asked, and nothing was tried that the policy forbids.
     let asked = browser.value("performance.getEntriesByType('resource').map((one) => one.name)").await;
     let asked = asked.as_array().expect("addresses");
@@ -199,4 +250,11 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     let console = browser.console().await;
     let trouble: Vec<_> = console.iter().filter(|line| !line.contains("401")).collect();
     assert!(trouble.is_empty(), "{trouble:?}");
+
+    // A run that ended says so, without alarms of before.
+    house.type_in(&["stop"]);
+    browser.until("document.querySelector('#trouble').textContent.includes('last seen')").await;
+    browser.until("document.querySelector('#needs').hidden").await;
+    browser.until("document.querySelector('#status').textContent === 'not running'").await;
+    browser.picture("ended").await;
 }

@@ -193,6 +193,20 @@ impl Learner {
 
     /// Keeps of the batch what may be learnt from, once.
     fn lease(&self, Batch { leases, references }: Batch) -> Result<Batch, LearnError> {
+        let mut batch = self.trainable(Batch { leases, references })?;
+        while !batch.leases.is_empty() {
+            let leased = Record::BatchLeased { step: self.step + 1, turns: turns(&batch.leases) };
+            match self.runtime.block_on(self.arguments.journal.record(leased))? {
+                Recorded::Done => break,
+                // A person took a turn out, or wrote its hint, since the look.
+                Recorded::Stale => batch = self.trainable(batch)?,
+            }
+        }
+        self.heed(&mut batch)?;
+        Ok(batch)
+    }
+
+    fn trainable(&self, Batch { leases, references }: Batch) -> Result<Batch, LearnError> {
         let journal = &self.arguments.journal;
         let trainable = self.runtime.block_on(journal.trainable(&turns(&leases)))?;
         let mut wanted: BTreeSet<TurnId> = trainable.into_iter().collect();
@@ -205,14 +219,22 @@ impl Learner {
                 batch.leases.push(lease);
                 batch.references.push(reference);
             } else {
-                // Delivered twice, or learnt from before its reader died.
+                // Delivered twice, learnt from before its reader died, or not to be learnt from any more.
                 lease.ack();
             }
         }
-        if !batch.leases.is_empty() {
-            self.record(Record::BatchLeased { step: self.step + 1, turns: turns(&batch.leases) })?;
-        }
         Ok(batch)
+    }
+
+    /// A person's rating or hint may have come after the sample was sent; none comes once it is leased.
+    fn heed(&self, batch: &mut Batch) -> Result<(), LearnError> {
+        let turns = turns(&batch.leases);
+        let overruled = self.runtime.block_on(self.arguments.journal.overruled(&turns))?;
+        for sample in overruled {
+            let lease = batch.leases.iter_mut().find(|lease| lease.turn.id == sample.turn.id);
+            lease.expect("it was asked for").replace(sample);
+        }
+        Ok(())
     }
 
     fn train(&mut self, step: u64, batch: &Batch) -> Result<(StepReport, Option<CanaryScore>), LearnError> {

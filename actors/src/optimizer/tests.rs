@@ -7,7 +7,7 @@ use crate::{
     methods::{MethodKind, tests::teacher},
     tiny::{Tiny, message, open_breaker, record_ready, turn},
 };
-use openclaw_journal::{TeacherSignal, Verdict, inbox::InboxLimits};
+use openclaw_journal::{Recorded, TeacherSignal, Verdict, inbox::InboxLimits};
 
 struct Bench {
     tiny: Tiny,
@@ -102,6 +102,32 @@ async fn a_step_makes_the_praised_answer_likelier_and_the_blamed_one_less() {
     assert_eq!((totals.steps, totals.trained), (1, 2));
     let report = (*bench.arguments.reports.borrow()).expect("a report");
     assert!(report.grad_norm > 0.0 && report.policy_kl.abs() < 1e-4, "on policy: {report:?}");
+}
+
+#[tokio::test]
+async fn what_a_person_said_after_a_sample_was_sent_is_what_is_learnt_and_what_was_taken_out_is_not() {
+    let bench = bench(2, LONG).await;
+    let (praised, withdrawn) = (bench.sample("four", -1).await, bench.sample("**4**", 1).await);
+    for sample in [&praised, &withdrawn] {
+        bench.send(sample.clone()).await;
+    }
+    let journal = &bench.arguments.journal;
+    for word in [
+        Record::Rated { turn: praised.turn.id.clone(), rating: 1 },
+        Record::TurnWithdrawn { turn: withdrawn.turn.id.clone() },
+    ] {
+        assert_eq!(journal.record(word).await.expect("it is written"), Recorded::Done);
+    }
+    let (_actor, _task) = bench.start().await;
+    let publish = bench.published.lease().await;
+    let totals = *journal.totals().borrow();
+    assert_eq!((totals.steps, totals.trained, totals.dropped), (1, 1, 1));
+    bench.engine.load(1, publish.version.weights.clone()).await.expect("loaded");
+    let after = bench.logprobs(&praised.turn, &bench.engine).await;
+    let before = &praised.turn.completion.rollout_logprobs;
+    let change: f32 = after.iter().zip(before).map(|(a, b)| a - b).sum();
+    assert!(change > 0.05, "{change}: the judge had blamed it");
+    assert_eq!(bench.arguments.samples.depth(), 0, "both are acked");
 }
 
 #[tokio::test]

@@ -41,6 +41,8 @@ pub enum SessionsMessage {
     TurnCompleted(TurnCompleted, RpcReplyPort<()>),
     /// A person rated or commented a response.
     Feedback(Feedback, RpcReplyPort<FeedbackOutcome>),
+    /// A person took a turn out: nothing that follows counts.
+    Withdrawn(TurnId),
     /// Answers.
     Ping(RpcReplyPort<()>),
     /// Time to look for idle sessions.
@@ -114,6 +116,7 @@ impl Actor for Sessions {
                 state.tell_journal().await;
                 let _ = reply.send(outcome);
             }
+            SessionsMessage::Withdrawn(turn) => drop(state.conversations.forget_turn(&turn)),
             SessionsMessage::Ping(reply) => drop(reply.send(())),
             SessionsMessage::Sweep => state.conversations.sweep(now),
         }
@@ -209,6 +212,14 @@ impl SessionsAddress {
     /// Gives feedback on a response; `None` when the actor does not answer.
     pub async fn feedback(&self, feedback: Feedback) -> Option<FeedbackOutcome> {
         self.ask(|reply| SessionsMessage::Feedback(feedback.clone(), reply)).await
+    }
+
+    /// Tells that a person took a turn out, once the journal has it. An actor that is away finds it there.
+    pub fn withdrawn(&self, turn: TurnId) {
+        if let Some(actor) = &*self.current.borrow() {
+            // Fails only when it is on its way down.
+            let _ = actor.cast(SessionsMessage::Withdrawn(turn));
+        }
     }
 
     async fn ask<T: Send + 'static>(

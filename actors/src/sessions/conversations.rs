@@ -309,6 +309,11 @@ impl Conversations {
         FeedbackOutcome::Applied
     }
 
+    /// Waits no longer for what follows a turn; whether it did. Whoever asks has told the journal.
+    pub fn forget_turn(&mut self, turn: &TurnId) -> bool {
+        self.take(turn)
+    }
+
     /// Ends idle sessions; their turns had no next state.
     pub fn sweep(&mut self, now: Instant) {
         let timeout = Duration::from_secs(self.config.idle_timeout_secs);

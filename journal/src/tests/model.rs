@@ -17,8 +17,20 @@ struct Entry {
     verdict: Option<Verdict>,
     hints: Vec<String>,
     signal: Option<TeacherSignal>,
+    rating: Option<i8>,
+    hint: Option<String>,
     /// The version whose folder holds what was learnt from it.
     learnt_by: Option<u64>,
+}
+
+impl Entry {
+    fn learnt_from(&self) -> Option<Verdict> {
+        let verdict = self.verdict.clone()?;
+        Some(match self.rating {
+            Some(rating) => Verdict { reward: Some(rating), rule: Some("rating".to_owned()), ..verdict },
+            None => verdict,
+        })
+    }
 }
 
 #[derive(Default)]
@@ -52,11 +64,15 @@ impl Memory {
                         _ => totals.neutral += 1,
                     }
                     totals.hinted += u64::from(!hints.is_empty());
+                    let teach = *teach || entry.hint.is_some();
                     totals.samples += u64::from(!teach);
                     entry.verdict = Some(verdict.clone());
                     entry.hints.clone_from(hints);
-                    if *teach { TurnState::Judged } else { TurnState::Ready }
+                    if teach { TurnState::Judged } else { TurnState::Ready }
                 })
+            }
+            Record::Taught { turn, signal: Some(signal) } if self.expects_another(turn, &signal.hint) => {
+                false
             }
             Record::Taught { turn, signal } => self.step(turn, TurnState::Judged, |entry, totals| {
                 totals.samples += 1;
@@ -73,6 +89,39 @@ impl Memory {
                     })
                 })
             }
+            Record::TurnWithdrawn { turn } => {
+                let state = self.turns.get(turn).map(|entry| entry.state);
+                let open = state.filter(|state| state.is_open() && *state != TurnState::Leased);
+                open.is_some_and(|state| {
+                    self.step(turn, state, |_, totals| {
+                        totals.dropped += 1;
+                        TurnState::Dropped
+                    })
+                })
+            }
+            Record::Rated { turn, rating } => match self.turns.get_mut(turn) {
+                Some(entry) if entry.state.is_under_way() && entry.dead.is_none() => {
+                    entry.rating = Some(*rating);
+                    self.totals.rated += 1;
+                    self.last_seq += 1;
+                    true
+                }
+                _ => false,
+            },
+            Record::HintCorrected { turn, hint } => match self.turns.get_mut(turn) {
+                Some(entry)
+                    if entry.dead.is_none() && entry.state.is_open() && entry.state != TurnState::Leased =>
+                {
+                    self.last_seq += 1;
+                    if matches!(entry.state, TurnState::Judged | TurnState::Ready) {
+                        (entry.state, entry.seq) = (TurnState::Judged, self.last_seq);
+                    }
+                    (entry.hint, entry.signal) = (Some(hint.clone()), None);
+                    self.totals.corrected += 1;
+                    true
+                }
+                _ => false,
+            },
             Record::TurnDied { turn, inbox, attempts } => match self.turns.get_mut(turn) {
                 Some(entry) if entry.state.is_open() && entry.dead.is_none() => {
                     entry.dead = Some(DeadTurn {
@@ -192,6 +241,11 @@ impl Memory {
         if done { Recorded::Done } else { Recorded::Stale }
     }
 
+    /// A person wrote another hint than `shown`.
+    fn expects_another(&self, turn: &TurnId, shown: &str) -> bool {
+        self.turns.get(turn).and_then(|entry| entry.hint.as_deref()).is_some_and(|hint| hint != shown)
+    }
+
     /// What opening does: what was leased is ready again.
     pub fn reopen(&mut self) {
         let mut leased: Vec<(u64, TurnId)> = self
@@ -225,6 +279,8 @@ impl Memory {
             verdict: None,
             hints: Vec::new(),
             signal: None,
+            rating: None,
+            hint: None,
             learnt_by: None,
         };
         self.turns.insert(turn.id.clone(), entry);
@@ -342,7 +398,9 @@ impl Memory {
 
     pub fn judged(&self, after: u64, limit: usize) -> Vec<(u64, Judged)> {
         let judged = |entry: &Entry| {
-            let (verdict, hints) = (entry.verdict.clone()?, entry.hints.clone());
+            let hints = entry.hint.iter().cloned().collect::<Vec<_>>();
+            let hints = if hints.is_empty() { entry.hints.clone() } else { hints };
+            let verdict = entry.learnt_from()?;
             Some((entry.seq, Judged { turn: entry.turn.clone(), verdict, hints }))
         };
         self.pending(TurnState::Judged, after, limit).into_iter().filter_map(judged).collect()
@@ -350,7 +408,7 @@ impl Memory {
 
     pub fn samples(&self, after: u64, limit: usize) -> Vec<(u64, Sample)> {
         let sample = |entry: &Entry| {
-            let (verdict, teacher) = (entry.verdict.clone()?, entry.signal.clone());
+            let (verdict, teacher) = (entry.learnt_from()?, entry.signal.clone());
             Some((entry.seq, Sample { turn: entry.turn.clone(), verdict, teacher }))
         };
         self.pending(TurnState::Ready, after, limit).into_iter().filter_map(sample).collect()

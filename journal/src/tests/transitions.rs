@@ -224,7 +224,7 @@ fn any_record(dice: &mut SmallRng) -> Record {
     let name = *NAMES.choose(dice).expect("there are names");
     let some: Vec<&str> = (0..dice.random_range(0..3)).map(|_| *NAMES.choose(dice).expect("names")).collect();
     let number = dice.random_range(1..30);
-    match dice.random_range(0..22) {
+    match dice.random_range(0..25) {
         0..4 => completed(name),
         4..8 => followed(name),
         8..11 => judged(name, dice.random_bool(0.5)),
@@ -244,6 +244,9 @@ fn any_record(dice: &mut SmallRng) -> Record {
             // One at a time: two at once need not come back in the order of the collections.
             Record::VersionsUndone { versions: vec![number], to: number - 1 }
         }
+        21 if dice.random_bool(0.3) => withdrawn(name),
+        21 | 22 => rated(name, if dice.random_bool(0.5) { 1 } else { -1 }),
+        23 => corrected(name, if dice.random_bool(0.5) { "Use no bold text." } else { "Be brief." }),
         _ => Record::RolledBack { from: 1, to: number },
     }
 }
@@ -251,18 +254,21 @@ fn any_record(dice: &mut SmallRng) -> Record {
 async fn agrees(journal: &Journal, model: &Memory) {
     assert_eq!(*journal.totals().borrow(), model.totals);
     assert_eq!(*journal.backlog().borrow(), model.backlog());
-    fn seen<T>(work: Vec<(u64, T)>, turn: impl Fn(&T) -> TurnId) -> BTreeMap<u64, TurnId> {
-        work.iter().map(|(seq, work)| (*seq, turn(work))).collect()
+    fn seen<T, S>(work: Vec<(u64, T)>, show: impl Fn(&T) -> S) -> BTreeMap<u64, S> {
+        work.iter().map(|(seq, work)| (*seq, show(work))).collect()
     }
     let turn = |work: &Evaluate| work.turn.id.clone();
     assert_eq!(
         seen(journal.evaluations(0, 100).await.expect("read"), turn),
         seen(model.evaluations(0, 100), turn)
     );
-    let turn = |work: &Judged| work.turn.id.clone();
-    assert_eq!(seen(journal.judged(0, 100).await.expect("read"), turn), seen(model.judged(0, 100), turn));
-    let turn = |work: &Sample| work.turn.id.clone();
-    assert_eq!(seen(journal.samples(0, 100).await.expect("read"), turn), seen(model.samples(0, 100), turn));
+    let judged = |work: &Judged| (work.turn.id.clone(), work.verdict.clone(), work.hints.clone());
+    assert_eq!(seen(journal.judged(0, 100).await.expect("read"), judged), seen(model.judged(0, 100), judged));
+    let sample = |work: &Sample| (work.turn.id.clone(), work.verdict.clone(), work.teacher.clone());
+    assert_eq!(
+        seen(journal.samples(0, 100).await.expect("read"), sample),
+        seen(model.samples(0, 100), sample)
+    );
     let all = ids(&NAMES);
     assert_eq!(journal.trainable(&all).await.expect("read"), model.trainable(&all));
     let open = |turns: Vec<RecordedTurn>| -> Vec<_> {

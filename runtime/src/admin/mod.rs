@@ -2,10 +2,12 @@
 //! port for whoever holds the token.
 //!
 //! `operator` is what can be asked and answered, `routes` the same as HTTP, `socket` and `server` how it is
-//! reached, `client` the other end, `node` the verbs on a real node, `panel` what it sees of each role, `actor` its place in the tree.
+//! reached, `client` the other end, `node` and `corrections` the verbs on a real node, `panel` what it sees of each role,
+//! `actor` its place in the tree.
 
 mod actor;
 mod client;
+mod corrections;
 mod node;
 mod operator;
 mod panel;
@@ -17,10 +19,11 @@ pub(crate) mod tests;
 
 pub use actor::{PortAddress, child};
 pub use client::{AdminClient, ClientError};
+pub use corrections::Corrections;
 pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
     ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
-    LearningStatus, NodeStatus, Operator, ServingStatus,
+    LearningStatus, NodeStatus, Operator, Rating, ServingStatus,
 };
 pub use panel::{Gate, Panel, Seen, TokenRates};
 #[cfg(test)]

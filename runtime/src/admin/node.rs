@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     actor::PortAddress,
+    corrections::Corrections,
     operator::{
         ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
         LearningStatus, NodeStatus, Operator, ServingStatus,
@@ -61,6 +62,8 @@ pub struct NodeArguments {
     pub rollback: Rollback,
     /// Keeps the current version.
     pub training: TrainingSlot,
+    /// What a person says of a turn.
+    pub corrections: Corrections,
     /// Where the gateway listens, once it does.
     pub gateway: watch::Receiver<Option<SocketAddr>>,
     /// How the run is doing.
@@ -141,6 +144,9 @@ impl NodeOperator {
                 let dropped = |turn| Record::TurnDropped { turn, reason: "operator" };
                 self.settle_dead(turns, "dropped", dropped).await
             }
+            Command::Rate { turn, rating } => self.node.corrections.rate(&turn, rating).await,
+            Command::CorrectHint { turn, hint } => self.node.corrections.correct_hint(&turn, hint).await,
+            Command::DropTurn { turn } => self.node.corrections.drop_turn(&turn).await,
             Command::Checkpoint {} => self.checkpoint().await,
             Command::Rollback { version } => self.roll_back(version).await,
             // Done last, once it is in the audit.

@@ -78,6 +78,28 @@ pub enum Command {
         /// Which.
         turns: Vec<String>,
     },
+    /// Says whether a reply was good: its next state, or what counts in the place of a judge's verdict.
+    #[serde(rename = "turn/rate")]
+    Rate {
+        /// Which.
+        turn: String,
+        /// How it was.
+        rating: Rating,
+    },
+    /// Writes the hint that a teacher is shown for a turn.
+    #[serde(rename = "turn/hint")]
+    CorrectHint {
+        /// Which.
+        turn: String,
+        /// Shown as it is.
+        hint: String,
+    },
+    /// Keeps a turn from ever being trained on.
+    #[serde(rename = "turn/drop")]
+    DropTurn {
+        /// Which.
+        turn: String,
+    },
     /// Writes the policy and the optimizer's state now.
     Checkpoint {},
     /// Serves an earlier version from now on, and trains from it.
@@ -95,7 +117,7 @@ pub enum Command {
 
 impl Command {
     /// Every verb that changes something.
-    pub const VERBS: [&'static str; 11] = [
+    pub const VERBS: [&'static str; 14] = [
         "restart",
         "kill",
         "pause",
@@ -104,6 +126,9 @@ impl Command {
         "scale",
         "dead/retry",
         "dead/drop",
+        "turn/rate",
+        "turn/hint",
+        "turn/drop",
         "checkpoint",
         "rollback",
         "stop",
@@ -137,10 +162,23 @@ impl Command {
             | Self::Drain { name } => name.clone(),
             Self::Scale { role, count } => format!("{role} {count}"),
             Self::RetryDead { turns } | Self::DropDead { turns } => turns.join(" "),
+            Self::Rate { turn, .. } | Self::CorrectHint { turn, .. } | Self::DropTurn { turn } => {
+                turn.clone()
+            }
             Self::Rollback { version } => version.to_string(),
             Self::Checkpoint {} | Self::Stop { .. } => String::new(),
         }
     }
+}
+
+/// What a person makes of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rating {
+    /// Good.
+    Up,
+    /// Bad.
+    Down,
 }
 
 /// What came of a command.
@@ -342,6 +380,9 @@ mod tests {
             Command::Scale { role: name(), count: 2 },
             Command::RetryDead { turns: vec![name()] },
             Command::DropDead { turns: vec![name()] },
+            Command::Rate { turn: name(), rating: Rating::Down },
+            Command::CorrectHint { turn: name(), hint: "Be brief.".into() },
+            Command::DropTurn { turn: name() },
             Command::Checkpoint {},
             Command::Rollback { version: 3 },
             Command::Stop { now: true },

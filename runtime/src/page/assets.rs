@@ -25,13 +25,17 @@ const HEADERS: [(HeaderName, &str); 5] = [
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, media type and content of each.
-pub(super) const ASSETS: [(&str, &str, &str); 11] = [
+pub(super) const ASSETS: [(&str, &str, &str); 15] = [
     ("/", "text/html; charset=utf-8", include_str!("assets/page.html")),
     ("/page/page.css", "text/css; charset=utf-8", include_str!("assets/page.css")),
     ("/page/icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
     ("/page/main.js", JAVASCRIPT, include_str!("assets/main.js")),
     ("/page/dom.js", JAVASCRIPT, include_str!("assets/dom.js")),
     ("/page/wire.js", JAVASCRIPT, include_str!("assets/wire.js")),
+    ("/page/overview.js", JAVASCRIPT, include_str!("assets/overview.js")),
+    ("/page/chart.js", JAVASCRIPT, include_str!("assets/chart.js")),
+    ("/page/states.js", JAVASCRIPT, include_str!("assets/states.js")),
+    ("/page/actions.js", JAVASCRIPT, include_str!("assets/actions.js")),
     ("/page/sessions.js", JAVASCRIPT, include_str!("assets/sessions.js")),
     ("/page/heatmap.js", JAVASCRIPT, include_str!("assets/heatmap.js")),
     ("/page/learning.js", JAVASCRIPT, include_str!("assets/learning.js")),

@@ -2,13 +2,14 @@
 //! curve, the versions, and what two of them answer to the same prompt.
 //!
 //! `assets` is what the browser runs, public because there is nothing in it; `routes` is the data, for the run's owner
-//! on the socket and whoever holds the operator's token on the port; `story`, `tokens`, `fate` and `learning` are its
-//! shapes; `received` keeps what was judged, for `status` too; `comparison` has two versions answer.
+//! on the socket and whoever holds the operator's token on the port; `overview`, `story`, `tokens`, `fate` and `learning`
+//! are its shapes; `received` keeps what was judged, for `status` too; `comparison` has two versions answer.
 
 mod assets;
 mod comparison;
 pub(crate) mod fate;
 mod learning;
+mod overview;
 mod received;
 mod routes;
 mod story;
@@ -40,14 +41,17 @@ pub struct Page {
     comparison: Arc<Comparison>,
     /// Samples of a full batch.
     batch_samples: usize,
+    /// The method shows hints to a teacher.
+    teaches: bool,
     received: Received,
     /// Tells the answers of this process from those of another.
     process: u64,
 }
 
 impl Page {
-    /// Of the run that `comparison` asks versions of, which learns from `batch_samples` at once.
-    pub fn new(comparison: Comparison, batch_samples: usize) -> Self {
+    /// Of the run that `comparison` asks versions of, which learns from `batch_samples` at once, and from hints where it
+    /// `teaches`.
+    pub fn new(comparison: Comparison, batch_samples: usize, teaches: bool) -> Self {
         let rollback = comparison.rollback.clone();
         Self {
             received: Received::new(rollback.journal.clone()),
@@ -56,6 +60,7 @@ impl Page {
             rollback,
             comparison: Arc::new(comparison),
             batch_samples,
+            teaches,
             process: rand::random(),
         }
     }

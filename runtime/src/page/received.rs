@@ -1,4 +1,5 @@
-//! How the latest replies were received. What was judged never changes, so that a reply is read from the journal once.
+//! How the latest replies were received. What was judged changes only where a person rates it, so that a reply is read
+//! from the journal once.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -29,7 +30,7 @@ pub struct Received {
 #[derive(Default)]
 struct Known {
     replies: BTreeMap<u64, ReplyRow>,
-    /// Verdicts that there were when it was last read, and when that was.
+    /// Verdicts and ratings that there were when it was last read, and when that was.
     read: Option<(u64, Instant)>,
 }
 
@@ -81,7 +82,7 @@ impl Received {
 
     fn verdicts(&self) -> u64 {
         let totals = *self.journal.totals().borrow();
-        totals.approved + totals.rejected + totals.neutral
+        totals.approved + totals.rejected + totals.neutral + totals.rated
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! | route | parameters | answer |
 //! |---|---|---|
+//! | `GET /page/overview` | | `{answer, replies, ratings, pair, question}` |
 //! | `GET /page/sessions` | `before` (a place), `limit` (25, at most 100) | `{sessions: [..], next, totals}`, newest first |
-//! | `GET /page/session` | `id`, `after` (a place), `limit` (20, at most 50), `tokens` (512) | `{session, turns: [..], next, batch}`, oldest first |
+//! | `GET /page/session` | `id`, `after` (a place), `limit` (20, at most 50), `tokens` (512) | `{session, turns: [..], next, batch, teaches}`, oldest first |
 //! | `GET /page/turn` | `id`, `tokens` (8192) | one turn |
 //! | `GET /page/learning` | | `{replies, versions, steps, most_replies, most_steps}` |
 //! | `GET /page/versions` | `skip`, `limit` (50, at most 200) | `{current, total, versions: [..]}`, newest first |
@@ -33,6 +34,7 @@ use super::{
     Page,
     comparison::{CompareError, Compared, Question},
     learning::{Learning, Versions},
+    overview::Overview,
     story::{SessionView, Shown, TurnView},
 };
 use crate::refusal::{Refusal, RefusalKind};
@@ -45,6 +47,7 @@ const TURN_TOKENS: usize = 8192;
 /// The data, to whoever can connect.
 pub(crate) fn router(page: Page) -> Router {
     let looks = Router::new()
+        .route("/page/overview", get(overview))
         .route("/page/sessions", get(sessions))
         .route("/page/session", get(session))
         .route("/page/turn", get(turn))
@@ -92,6 +95,7 @@ struct Session {
     turns: Vec<Shown>,
     next: Option<u64>,
     batch: Batch,
+    teaches: bool,
 }
 
 /// How far the next batch is.
@@ -125,7 +129,7 @@ async fn session(State(page): State<Page>, Query(span): Query<Span>) -> Result<J
     let tokens = span.tokens(SESSION_TOKENS);
     let turns = rows.into_iter().map(|row| Shown::new(row, &page.text.tokenizer, tokens)).collect();
     let batch = Batch { ready: page.journal.backlog().borrow().ready, of: page.batch_samples };
-    Ok(Json(Session { session: id.to_owned(), turns, next, batch }))
+    Ok(Json(Session { session: id.to_owned(), turns, next, batch, teaches: page.teaches }))
 }
 
 async fn turn(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<TurnView>, Refusal> {
@@ -133,6 +137,10 @@ async fn turn(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json
     let story = page.journal.story(&TurnId(id.into())).await?;
     let story = story.ok_or_else(|| Refusal::new(RefusalKind::Unknown, format!("no turn `{id}`")))?;
     Ok(Json(TurnView::new(&story, &page.text.tokenizer, span.tokens(TURN_TOKENS))))
+}
+
+async fn overview(State(page): State<Page>) -> Result<Json<Overview>, Refusal> {
+    Ok(Json(page.overview().await?))
 }
 
 async fn learning(State(page): State<Page>) -> Result<Json<Learning>, Refusal> {

@@ -67,7 +67,7 @@ impl From<SessionRow> for SessionView {
 }
 
 /// What its user said last before the reply.
-fn opening(turn: &Turn) -> Option<String> {
+pub(super) fn opening(turn: &Turn) -> Option<String> {
     let user = turn.messages.iter().rev().find(|message| message["role"] == "user");
     user.or(turn.messages.last()).map(words)
 }
@@ -103,7 +103,13 @@ pub(super) struct TurnView {
     next_state: Option<Following>,
     /// What the judge made of it.
     verdict: Option<VerdictView>,
-    /// The hints that were kept, the most promising first.
+    /// The rating that a person gave in the place of a verdict.
+    rated: Option<i8>,
+    /// A person wrote the hint.
+    corrected: bool,
+    /// A person may still rate it, write its hint or take it out.
+    changeable: bool,
+    /// The hints that were kept, the most promising first; or the one that a person wrote.
     hints: Vec<Text>,
     /// What the hint writer said, vote by vote.
     hint_answers: Vec<Option<Text>>,
@@ -175,6 +181,9 @@ impl TurnView {
             reply: Text::cut(&completion.text, REPLY_CHARS),
             next_state: following,
             verdict: row.verdict.as_ref().map(|verdict| VerdictView::new(verdict, &row.answers)),
+            rated: row.rated,
+            corrected: row.corrected.is_some(),
+            changeable: row.state.is_open() && row.state != TurnState::Leased && story.died.is_none(),
             hints: hints.collect(),
             hint_answers: answers(&row.hint_answers),
             tokens: Tokens::of(completion, row.signal.as_ref(), tokenizer, tokens),

@@ -3,7 +3,7 @@ use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc};
 use openclaw_actors::{loaded_model::LoadedModel, publisher::Versions};
 use openclaw_journal::{
     Candidates, Completion, NextState, NextStateKind, Record, Recorded, SessionId, StepCommit, TeacherSignal,
-    Turn, TurnId, TurnKind, TurnMark, Verdict,
+    Turn, TurnId, TurnKind, TurnMark, TurnState, Verdict,
 };
 use openclaw_kernels::Place;
 use openclaw_model::{FinishReason, StepReport, WeightDtype};
@@ -43,7 +43,7 @@ impl House {
             journal: journal.clone(),
         };
         let build = model.serving(512, 1024, 1, "page");
-        let page = Page::new(Comparison::new(rollback, model.text.clone(), build), 8);
+        let page = Page::new(Comparison::new(rollback, model.text.clone(), build), 8, true);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let port = Port { address: any, token: &Token::random() };
         let server =
@@ -121,7 +121,13 @@ impl House {
     }
 
     async fn judged(&self, session: &str, index: u32, reward: i8) -> TurnId {
-        let turn = self.answered(session, index).await;
+        self.judge(self.turn(session, index), reward).await
+    }
+
+    async fn judge(&self, turn: Turn, reward: i8) -> TurnId {
+        let completed = Arc::new(turn);
+        let turn = completed.id.clone();
+        self.record(Record::TurnCompleted { turn: completed, mark: TurnMark::default() }).await;
         let next_state = NextState {
             kind: NextStateKind::User,
             text: format!("no bold, {SECRET}"),
@@ -280,6 +286,64 @@ async fn a_turn_tells_its_whole_story() {
     let learning = house.seen("/page/learning").await;
     assert_eq!(learning["replies"], json!([{"version": 0, "first": true, "reward": -1}]));
     assert_eq!(learning["steps"][0]["version"], 1);
+}
+
+#[tokio::test]
+async fn it_opens_on_whether_it_gets_better_with_what_people_rated_and_what_was_asked_last() {
+    let house = House::open().await;
+    let empty = house.seen("/page/overview").await;
+    assert_eq!(empty["answer"]["trend"], "too_little");
+    assert!(empty["pair"].is_null() && empty["question"].is_null(), "{empty}");
+    assert_eq!(empty["ratings"], json!({"rated": 0, "good": 0, "judged": 0, "agreed": 0}));
+    for number in 0..5 {
+        house.judged(&format!("bad{number}"), 1, -1).await;
+    }
+    for number in 0..5 {
+        let mut turn = house.turn(&format!("good{number}"), 1);
+        turn.completion.policy_version = 3;
+        house.judge(turn, 1).await;
+    }
+    for (turn, rating) in [("bad0-1", -1), ("good0-1", 1), ("good1-1", -1)] {
+        house.record(Record::Rated { turn: TurnId(turn.into()), rating }).await;
+    }
+    let mut private = house.turn("private", 1);
+    private.trainable = false;
+    private.messages = Arc::new(vec![json!({"role": "user", "content": "not to be learnt from"})]);
+    house.record(Record::TurnCompleted { turn: Arc::new(private), mark: TurnMark::default() }).await;
+
+    let shown = house.seen("/page/overview").await;
+    let (before, after) = (json!({"approved": 0, "of": 5}), json!({"approved": 4, "of": 5}));
+    assert_eq!(shown["answer"], json!({"trend": "better", "judged": 10, "before": before, "after": after}));
+    assert_eq!(shown["ratings"], json!({"rated": 3, "good": 1, "judged": 3, "agreed": 2}));
+    assert_eq!(shown["replies"][9], json!({"version": 3, "approved": true}));
+    let pair = &shown["pair"];
+    assert_eq!((&pair["same_question"], &pair["before"]["version"]), (&json!(true), &json!(0)));
+    assert_eq!((&pair["after"]["turn"], &pair["after"]["rated"]), (&json!("good4-1"), &json!(false)));
+    assert_eq!(
+        (&pair["after"]["asked"]["text"], &pair["after"]["reply"]["text"]),
+        (&json!(SECRET), &json!(REPLY))
+    );
+    assert_eq!(shown["question"]["text"], SECRET);
+
+    let rated = house.seen("/page/turn?id=good1-1").await;
+    assert_eq!((&rated["rated"], &rated["verdict"]["reward"]), (&json!(-1), &json!(-1)));
+    assert_eq!(rated["verdict"]["votes"][0]["vote"], 1, "what the judge said is shown beside it");
+    assert_eq!((&rated["changeable"], &rated["corrected"]), (&json!(true), &json!(false)));
+    let words = Record::HintCorrected { turn: TurnId("good1-1".into()), hint: SECRET.to_owned() };
+    house.record(words).await;
+    let corrected = house.seen("/page/turn?id=good1-1").await;
+    assert_eq!((&corrected["corrected"], &corrected["hints"][0]["text"]), (&json!(true), &json!(SECRET)));
+    assert_eq!(house.seen("/page/session?id=good1").await["teaches"], true);
+}
+
+#[test]
+fn the_legend_knows_every_state_and_the_form_the_longest_hint() {
+    let states = include_str!("assets/states.js");
+    for state in TurnState::ALL {
+        assert!(states.contains(&format!("['{}', '", state.name())), "{state:?}");
+    }
+    let limit = format!("const MOST_HINT_CHARS = {};", openclaw_actors::teacher::MOST_HINT_CHARS);
+    assert!(include_str!("assets/actions.js").contains(&limit));
 }
 
 #[tokio::test]

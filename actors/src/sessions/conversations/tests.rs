@@ -377,6 +377,15 @@ fn limits_hold_and_the_oldest_go_first() {
 }
 
 #[test]
+fn a_turn_that_a_person_took_out_takes_no_feedback() {
+    let mut client = Client::new();
+    let (_, id, _) = client.exchange(&named("s"), &[user("2 + 2?")], "four");
+    assert!(client.conversations.forget_turn(&TurnId(id.as_str().into())));
+    assert_eq!(client.feedback(&id), FeedbackOutcome::TooLate);
+    assert!(client.conversations.news().is_empty(), "the journal was told before");
+}
+
+#[test]
 fn feedback_is_an_explicit_next_state_once() {
     let mut client = Client::new();
     let (_, id, _) = client.exchange(&named("s"), &[user("hi")], "hello");

@@ -4,13 +4,15 @@ import { el, replace, passage, count } from './dom.js';
 import { look, order } from './wire.js';
 
 const MOST_VERSIONS = 200;
+const MOST_PROMPT_CHARS = 8000;
 
 export const view = {
   title: 'Before and after',
   open(main, parameters) {
     const turn = parameters.get('turn');
     const fields = { old: el('select', { id: 'old' }), new: el('select', { id: 'new' }) };
-    const prompt = el('textarea', { id: 'prompt', rows: 3, maxlength: 8000, required: true });
+    const prompt = el('textarea', { id: 'prompt', rows: 3, maxlength: MOST_PROMPT_CHARS, required: true });
+    const whose = el('p', { class: 'note' });
     const ask = el('button', { type: 'submit', class: 'primary' }, 'Ask both');
     const trouble = el('p', { class: 'bad', role: 'alert' });
     const result = el('div', { 'aria-live': 'polite' });
@@ -31,7 +33,7 @@ export const view = {
     } },
     turn
       ? el('p', {}, 'The prompt of turn ', el('code', {}, turn), ', token for token. ', el('a', { href: '#/compare' }, 'Type one instead'))
-      : [el('label', { for: 'prompt' }, 'What a user says'), prompt],
+      : [el('label', { for: 'prompt' }, 'What a user says'), prompt, whose],
     el('div', { class: 'pair' },
       el('div', {}, el('label', { for: 'old' }, 'Before'), fields.old),
       el('div', {}, el('label', { for: 'new' }, 'After'), fields.new),
@@ -42,7 +44,14 @@ export const view = {
       el('p', { class: 'note' }, 'Both versions are asked now, on a thread of their own, and take the likeliest token each time, so that only their weights differ. Nothing is recorded and nothing is learnt from it.'),
       form, result);
     let chosen = { old: parameters.get('old') ?? '0', new: parameters.get('new') };
+    const prefill = async () => {
+      const { question } = (await look('/page/overview', true)).body;
+      if (!question || question.chars > MOST_PROMPT_CHARS || prompt.value) return;
+      prompt.value = question.text;
+      whose.textContent = 'That is what the last conversation began with; ask anything else instead.';
+    };
     return async (isFirst) => {
+      if (isFirst && !turn) await prefill();
       const { body, changed } = await look(`/page/versions?limit=${MOST_VERSIONS}`, isFirst);
       if (!changed) return;
       if (!isFirst) chosen = { old: fields.old.value, new: fields.new.value };

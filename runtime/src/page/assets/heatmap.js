@@ -45,11 +45,11 @@ function exact(tokens, taught, place) {
   const wanted = taught.wanted[place];
   return [
     el('b', {}, quoted(tokens.text[place])),
-    ` gap ${signed(gapAt(taught, place), 4)}`,
-    ` \u00b7 teacher ${plain(taught.teacher[place], 4)}`,
-    ` \u00b7 student ${plain(taught.student[place], 4)}`,
-    ` \u00b7 as drawn ${plain(tokens.rollout[place], 4)}`,
-    wanted && wanted[0] !== tokens.text[place] ? ` \u00b7 teacher\u2019s first choice ${quoted(wanted[0])} ${plain(wanted[1], 4)}` : '',
+    ` gap ${signed(gapAt(taught, place), 2)}`,
+    ` \u00b7 teacher ${plain(taught.teacher[place], 2)}`,
+    ` \u00b7 student ${plain(taught.student[place], 2)}`,
+    ` \u00b7 as drawn ${plain(tokens.rollout[place], 2)}`,
+    wanted && wanted[0] !== tokens.text[place] ? ` \u00b7 teacher\u2019s first choice ${quoted(wanted[0])} ${plain(wanted[1], 2)}` : '',
   ];
 }
 
@@ -60,17 +60,17 @@ function asTable(tokens, taught) {
       .map((heading) => el('th', { scope: 'col' }, heading)))),
     el('tbody', {}, tokens.text.map((text, place) => el('tr', {},
       el('th', { scope: 'row' }, quoted(text)),
-      el('td', {}, signed(gapAt(taught, place), 4)),
-      el('td', {}, plain(taught.teacher[place], 4)),
-      el('td', {}, plain(taught.student[place], 4)),
-      el('td', {}, plain(tokens.rollout[place], 4)),
-      el('td', {}, taught.wanted[place] ? `${quoted(taught.wanted[place][0])} ${plain(taught.wanted[place][1], 4)}` : '\u2013')))));
+      el('td', {}, signed(gapAt(taught, place), 2)),
+      el('td', {}, plain(taught.teacher[place], 2)),
+      el('td', {}, plain(taught.student[place], 2)),
+      el('td', {}, plain(tokens.rollout[place], 2)),
+      el('td', {}, taught.wanted[place] ? `${quoted(taught.wanted[place][0])} ${plain(taught.wanted[place][1], 2)}` : '\u2013')))));
 }
 
 /** The reply of a turn over which a teacher's gap is known. */
 export function heatmap(turn, tokens, showAll) {
   const taught = tokens.teacher;
-  const readout = el('p', { class: 'readout' }, `mean gap ${signed(taught.mean_gap, 3)} nats over ${tokens.total} tokens; point at a token for its own`);
+  const readout = el('p', { class: 'readout' }, `mean gap ${signed(taught.mean_gap, 2)} nats over ${tokens.total} tokens; point at a token for its own`);
   const spans = tokens.text.map((text, place) => el('span', {
     class: `token shade-${shade(gapAt(taught, place))}`,
     role: 'option',

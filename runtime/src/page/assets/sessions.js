@@ -3,14 +3,31 @@
 import { el, table, replace, moment, count, passage, verdict } from './dom.js';
 import { look } from './wire.js';
 import { heatmap, legend } from './heatmap.js';
+import { actions } from './actions.js';
+import { label, stateLegend } from './states.js';
 
-const sessionLink = (id, words, key) => el('a', { href: `#/session?id=${encodeURIComponent(id)}`, 'data-key': key ?? `session-${id}` }, words);
+/** A link to a conversation. */
+export const sessionLink = (id, words, key) => el('a', { href: `#/session?id=${encodeURIComponent(id)}`, 'data-key': key ?? `session-${id}` }, words);
 
 /** How often each verdict was given, in the order that is read first. */
 function verdicts({ approved, rejected, neutral }) {
   const times = (number, words, kind) => number > 0 && [el('span', { class: kind }, `${number} ${words}`), ' '];
   const found = [times(approved, 'up', 'good'), times(rejected, 'down', 'bad'), times(neutral, 'neutral', 'note')];
   return found.some(Boolean) ? found : '\u2013';
+}
+
+/** Conversations as rows. */
+export function sessionTable(caption, sessions) {
+  const columns = [['Began with', 'wide'], ['Turns', 'number'], ['Verdicts', 'tight'], ['Now', ''], ['Version', 'number'], ['Last turn', 'time']];
+  const rows = sessions.map((session) => [
+    sessionLink(session.session, session.opening.text.trim() || session.session),
+    String(session.turns),
+    verdicts(session),
+    session.states.map(([state, number]) => `${number} ${label(state)}`).join(', '),
+    session.version === null ? '\u2013' : String(session.version),
+    moment(session.last_unix_ms),
+  ]);
+  return table(caption, columns, rows, sessions.map((session) => session.session));
 }
 
 /** The conversations, the newest first. */
@@ -23,21 +40,12 @@ export const list = {
       const { body, changed } = await look(path, isFirst);
       if (!changed) return;
       const { sessions, next, totals } = body;
-      const columns = [['Began with', 'wide'], ['Turns', 'number'], ['Verdicts', ''], ['Now', ''], ['Version', 'number'], ['Last turn', 'time']];
-      const rows = sessions.map((session) => [
-        sessionLink(session.session, session.opening.text.trim() || session.session),
-        String(session.turns),
-        verdicts(session),
-        session.states.map(([state, number]) => `${number} ${state}`).join(', '),
-        session.version === null ? '\u2013' : String(session.version),
-        moment(session.last_unix_ms),
-      ]);
       replace(main,
         el('h1', {}, 'Sessions'),
         el('p', { class: 'note' },
           `${count(totals.sessions, 'session')} and ${count(totals.turns, 'turn')} since the run began; ${totals.trained} trained on, ${totals.dropped} dropped, ${totals.quarantined} withheld.`),
         sessions.length
-          ? table(before ? 'Earlier conversations' : 'Conversations, the newest first', columns, rows, sessions.map((session) => session.session))
+          ? [sessionTable(before ? 'Earlier conversations' : 'Conversations, the newest first', sessions), stateLegend()]
           : el('p', {}, before ? 'Nothing is older.' : 'Nobody has talked to the policy yet. Point a client at the gateway, or type ', !before && el('code', {}, 'openclaw-rl chat'), !before && '.'),
         el('nav', { class: 'pages', 'aria-label': 'Pages' },
           before && el('a', { href: '#/sessions', 'data-key': 'newest' }, 'Newest'),
@@ -59,18 +67,21 @@ export const one = {
     main.replaceChildren(
       el('p', { class: 'crumbs' }, el('a', { href: '#/sessions' }, 'Sessions')),
       el('h1', {}, 'Session ', el('code', {}, id)),
-      legend(), turns, pages);
+      legend(), stateLegend(), turns, pages);
     // A turn that has not changed is left as it is: what is focused, unfolded or selected in it stays.
     const known = new Map();
-    return async (isFirst) => {
+    const refresh = async (isFirst) => {
       const { body, changed } = await look(path, isFirst);
       if (!changed) return;
       body.turns.forEach((turn, place) => {
         const said = JSON.stringify(turn);
-        if (known.get(turn.turn)?.said === said) return;
-        const article = known.get(turn.turn)?.article ?? el('article', { 'data-turn': turn.turn });
-        replace(article, turn.unreadable ? unreadable(turn) : story(turn, article));
-        known.set(turn.turn, { said, article });
+        const last = known.get(turn.turn);
+        if (last?.said === said) return;
+        const article = last?.article ?? el('article', { 'data-turn': turn.turn });
+        const word = last?.word ?? actions(turn.turn, () => refresh(false));
+        if (!turn.unreadable) word.show(turn, body.teaches);
+        replace(article, turn.unreadable ? unreadable(turn) : story(turn, article, word.element));
+        known.set(turn.turn, { said, article, word });
         if (turns.children[place] !== article) turns.insertBefore(article, turns.children[place] ?? null);
       });
       const kept = new Set(body.turns.map((turn) => turn.turn));
@@ -85,6 +96,7 @@ export const one = {
         after && el('a', { href: here, 'data-key': 'first' }, 'First turns'),
         body.next !== null && el('a', { href: `${here}&after=${body.next}`, 'data-key': 'next' }, 'Further turns'));
     };
+    return refresh;
   },
 };
 
@@ -98,11 +110,11 @@ function part(heading, ...content) {
 
 const FINISHES = { stop: '', length: 'cut at its limit', cancelled: 'its client left' };
 
-function story(turn, article) {
+function story(turn, article, word) {
   const tokens = turn.tokens;
   const showAll = async () => {
     const { body } = await look(`/page/turn?id=${encodeURIComponent(turn.turn)}`, true);
-    replace(article, story(body, article));
+    replace(article, story(body, article, word));
   };
   const reply = tokens.teacher
     ? heatmap(turn.turn, tokens, turn.tokens.text.length < 1000 && showAll)
@@ -110,7 +122,7 @@ function story(turn, article) {
   const title = turn.kind === 'side' ? 'Side request' : `Turn ${turn.index}`;
   const facts = [`version ${turn.version}`, `temperature ${turn.temperature}`, `${turn.prompt_tokens} tokens in, ${tokens.total} out`, FINISHES[turn.finish]];
   return [
-    el('h2', {}, title, ' ', el('span', { class: `badge is-${turn.fate.dead ? 'dead' : turn.fate.state}` }, turn.fate.dead ? 'dead' : turn.fate.state)),
+    el('h2', {}, title, ' ', el('span', { class: `badge is-${turn.fate.dead ? 'dead' : turn.fate.state}` }, label(turn.fate.dead ? 'dead' : turn.fate.state))),
     el('p', { class: 'note' }, moment(turn.at_unix_ms), ' \u00b7 ', facts.filter(Boolean).join(' \u00b7 ')),
     el('div', { class: 'halves' },
       el('div', {},
@@ -118,11 +130,12 @@ function story(turn, article) {
         part('Reply', reply),
         part('What followed', following(turn.next_state))),
       el('div', {},
-        part('Judge', judged(turn.verdict)),
+        part('Judge', judged(turn.verdict, turn.rated)),
         turn.verdict && part('Hint', hint(turn)),
         part('What became of it',
           el('p', { class: 'fate' }, fate(turn)),
-          el('p', {}, el('a', { href: `#/compare?turn=${encodeURIComponent(turn.turn)}&old=${turn.version}`, 'data-key': `${turn.turn}-compare` }, 'Ask two versions the same again'))))),
+          el('p', {}, el('a', { href: `#/compare?turn=${encodeURIComponent(turn.turn)}&old=${turn.version}`, 'data-key': `${turn.turn}-compare` }, 'Ask two versions the same again'))),
+        word)),
   ];
 }
 
@@ -143,10 +156,11 @@ function following(next) {
   return el('p', { class: 'said' }, el('b', {}, `${AUTHORS[next.kind] ?? next.kind}${rating} `), next.is_error && el('span', { class: 'bad' }, 'error '), passage(next.text));
 }
 
-function judged(said) {
-  if (!said) return el('p', { class: 'note' }, 'Not judged yet.');
-  const outcome = el('p', {}, verdict(said.reward),
-    said.rule ? ` by the rule \u201c${said.rule}\u201d, without a vote` : ` of ${count(said.votes.length, 'vote')}`);
+function judged(said, rated) {
+  if (!said) return el('p', { class: 'note' }, rated === null ? 'Not judged yet.' : 'Not read yet; your rating will count.');
+  const by = said.rule === 'rating' ? ` as a person rated it${said.votes.length ? '; the judge had said:' : ''}`
+    : said.rule ? ` by the rule \u201c${said.rule}\u201d, without a vote` : ` of ${count(said.votes.length, 'vote')}`;
+  const outcome = el('p', {}, verdict(said.reward), by);
   const votes = said.votes.map((vote) => el('li', {}, verdict(vote.vote), ' ',
     el('q', {}, vote.answer ? passage(vote.answer) : 'it did not arrive')));
   return [outcome, votes.length > 0 && el('ol', { class: 'votes' }, votes)];
@@ -156,11 +170,12 @@ function hint(turn) {
   const shown = turn.tokens.teacher?.hint;
   const others = turn.hints.filter((text) => text.text !== shown);
   const answers = turn.hint_answers.filter(Boolean);
+  const first = turn.corrected ? 'a person\u2019s words, shown to the teacher ' : 'shown to the teacher ';
   return [
     shown
-      ? el('p', { class: 'said' }, el('b', {}, 'shown to the teacher '), shown)
+      ? el('p', { class: 'said' }, el('b', {}, first), shown)
       : el('p', { class: 'note' }, turn.hints.length ? 'Not shown to a teacher yet.' : 'None was kept.'),
-    others.map((text) => el('p', { class: 'said' }, el('b', {}, 'also kept '), passage(text))),
+    others.map((text) => el('p', { class: 'said' }, el('b', {}, turn.corrected ? 'a person\u2019s words ' : 'also kept '), passage(text))),
     answers.length > 0 && el('details', { 'data-key': `${turn.turn}-hints` },
       el('summary', {}, `What the hint writer said (${answers.length})`),
       el('ol', { class: 'votes' }, answers.map((answer) => el('li', {}, el('q', {}, passage(answer)))))),

@@ -6,13 +6,14 @@ const KNOWN_ANSWERS = 32;
 
 export class NotAdmitted extends Error {}
 export class Refused extends Error {}
+export class Away extends Error {}
 
 /** Takes a token out of the address, so that it stays in no history, and keeps it for this tab. */
 export function admitFromAddress() {
   const found = /^#token=([0-9a-f]+)$/i.exec(location.hash);
   if (!found) return;
   sessionStorage.setItem(KEY, found[1]);
-  history.replaceState(null, '', location.pathname + '#/sessions');
+  history.replaceState(null, '', location.pathname + '#/overview');
 }
 
 export const hasToken = () => sessionStorage.getItem(KEY) !== null;
@@ -28,7 +29,8 @@ async function ask(path, options) {
   // A header holds visible ASCII alone; what is not cannot be the token.
   if (!/^[\x21-\x7e]+$/.test(token)) throw new NotAdmitted('no token');
   const headers = { authorization: `Bearer ${token}`, ...options.headers };
-  const response = await fetch(path, { ...options, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' });
+  const asked = fetch(path, { ...options, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' });
+  const response = await asked.catch(() => { throw new Away('The run does not answer: nothing was done.'); });
   if (response.status === 401) throw new NotAdmitted('the token is not this run\u2019s');
   if (response.status === 304) return { response, body: undefined };
   const body = await response.json().catch(() => ({}));
