@@ -1,5 +1,7 @@
 //! Text measured, cut and broken in a terminal's cells: a wide character takes two, a mark on another none.
 
+use std::borrow::Cow;
+
 use ratatui::text::Span;
 
 /// What fills a bar, from an eighth to all of it.
@@ -36,8 +38,10 @@ pub fn fit(text: &str, most: usize) -> String {
 /// `text` on lines of at most `most` cells: broken between words, and within one that is too long. Its own lines stay.
 pub fn wrap(text: &str, most: usize) -> Vec<String> {
     let wrapping = wrapping(most.max(2));
-    let lines = text.lines().flat_map(|line| textwrap::wrap(line, &wrapping));
-    lines.map(|line| line.trim_start().to_owned()).collect()
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let broken =
+        |line: &str| textwrap::wrap(&words(line), &wrapping).into_iter().map(Cow::into_owned).collect();
+    text.lines().flat_map(|line| -> Vec<String> { broken(line) }).collect()
 }
 
 /// `text` behind `indent`, and what is broken off a line behind twice that; words longer than a line stay whole.

@@ -143,7 +143,7 @@ async fn a_persons_words_are_there_when_the_journal_is_opened_again() {
     for word in [rated("a", 1), corrected("a", "Be brief."), withdrawn("b")] {
         run.journal.done(word).await;
     }
-    run.kill().await;
+    run.kill();
     let run = Run::start(config(dir.path())).await;
     let row = run.journal.turn(&id("a")).await.expect("read").expect("it is known");
     assert_eq!((row.rated, row.corrected.as_deref()), (Some(1), Some("Be brief.")));

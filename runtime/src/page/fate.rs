@@ -87,17 +87,17 @@ mod tests {
 
     #[test]
     fn every_reason_in_the_code_has_words() {
-        let actors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../actors/src");
-        let read = |file: &str| std::fs::read_to_string(actors.join(file)).expect("it is in the tree");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("it is in the tree");
         // Where turns are dropped, and how the reason is written there.
         let places = [
-            ("optimizer/admission.rs", "return Some(\""),
-            ("sessions/conversations.rs", "self.drop_turn(oldest, \""),
-            ("sessions/conversations.rs", "self.drop_turn(other, \""),
-            ("sessions/conversations.rs", "self.drop_turn(id, \""),
-            ("sessions/conversations.rs", "self.end(&session, \""),
-            ("teacher.rs", "TurnDropped { turn, reason: \""),
-            ("journal/retention.rs", "reason: \""),
+            ("actors/src/optimizer/admission.rs", "return Some(\""),
+            ("actors/src/sessions/conversations.rs", "self.drop_turn(oldest, \""),
+            ("actors/src/sessions/conversations.rs", "self.drop_turn(other, \""),
+            ("actors/src/sessions/conversations.rs", "self.drop_turn(id, \""),
+            ("actors/src/sessions/conversations.rs", "self.end(&session, \""),
+            ("actors/src/teacher.rs", "TurnDropped { turn, reason: \""),
+            ("journal/src/retention.rs", "reason: \""),
         ];
         for (file, before) in places {
             let text = read(file);
