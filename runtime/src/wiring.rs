@@ -43,6 +43,7 @@ use ractor::{Actor, ActorCell};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
+pub(crate) use self::gateway::api_key;
 use self::gateway::{GatewayActor, GatewayArguments};
 pub use self::panel::{Gate, Panel, Seen, TokenRates};
 use crate::{
@@ -71,6 +72,8 @@ pub struct Wiring {
     pub panel: Panel,
     /// Has two versions answer.
     pub comparison: Comparison,
+    /// Where the tensors live.
+    pub device: String,
 }
 
 /// What the rest of the process sees of the actors.
@@ -118,6 +121,7 @@ struct Inboxes {
 
 struct Builder<'a> {
     topology: &'a Topology,
+    place: Place,
     node: &'a Node,
     models: BTreeMap<String, LoadedModel>,
     inboxes: Inboxes,
@@ -179,6 +183,7 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     versions.show();
     let builder = Builder {
         topology,
+        place,
         node,
         versions,
         folders,
@@ -249,7 +254,8 @@ impl Builder<'_> {
             sessions: session_view,
             personas,
         };
-        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison })
+        let device = self.place.to_string();
+        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison, device })
     }
 
     fn child<A, F>(&mut self, name: String, role: &str, make: F) -> &mut ChildSpec

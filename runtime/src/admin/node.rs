@@ -26,7 +26,7 @@ use super::{
         ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
         LearningStatus, NodeStatus, Operator, Refusal, RefusalKind, ServingStatus, VersionStatus,
     },
-    versions::version_statuses,
+    versions::{base_status, version_statuses},
 };
 use crate::{
     measures::size,
@@ -393,7 +393,8 @@ impl Operator for NodeOperator {
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
-        Ok(version_statuses(&self.node.journal, &self.node.rollback).await?)
+        let made = version_statuses(&self.node.journal, &self.node.rollback).await?;
+        Ok([base_status(&self.node.rollback)].into_iter().chain(made).collect())
     }
 
     async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {

@@ -386,7 +386,7 @@ pub struct VersionStatus {
     pub version: Option<u64>,
     /// The step that made it.
     pub step: u64,
-    /// `current`, `published`, `committed` (and not announced yet) or `withheld`.
+    /// `current`, `base` (version 0), `published`, `committed` (and not announced yet) or `withheld`.
     pub state: String,
     /// Why it was withheld.
     pub reason: Option<String>,
@@ -394,7 +394,7 @@ pub struct VersionStatus {
     pub fingerprint: String,
     /// It was written to disk.
     pub kept: bool,
-    /// When it was made, in seconds since 1970.
+    /// When it was made, in seconds since 1970; 0 for the base model.
     pub made_unix_secs: u64,
 }
 

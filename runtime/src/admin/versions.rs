@@ -10,6 +10,16 @@ use super::{
     operator::VersionStatus,
 };
 
+/// Version 0: the base model, which can always be returned to.
+pub(super) fn base_status(rollback: &Rollback) -> VersionStatus {
+    VersionStatus {
+        version: Some(0),
+        state: if rollback.versions.number() == 0 { "current" } else { "base" }.to_owned(),
+        kept: true,
+        ..VersionStatus::default()
+    }
+}
+
 /// Every version that was made and every one that was withheld, by their steps.
 pub(crate) async fn version_statuses(
     journal: &Journal,

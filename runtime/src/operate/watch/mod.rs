@@ -4,7 +4,7 @@
 //! `live` alone touches the terminal. `actors`, `load` and `pane` are parts of the picture, `cells` measures text.
 
 mod actors;
-mod cells;
+pub mod cells;
 mod draw;
 mod live;
 mod load;
