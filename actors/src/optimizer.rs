@@ -32,8 +32,9 @@ use crate::{
 };
 
 use learner::Batch;
+pub use learner::rounded;
 use thread::TrainingThread;
-pub use thread::{KeepError, TrainingEnded, TrainingSlot};
+pub use thread::{Collecting, KeepError, TrainingEnded, TrainingSlot};
 
 /// How batches are made.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,11 +205,20 @@ impl Loop {
     /// At least one effective sample.
     async fn collect(&self) -> Result<Vec<Lease<Sample>>, LoopError> {
         let OptimizerArguments { config, samples, versions, .. } = &self.arguments;
+        let (slot, of) = (&self.arguments.slot, config.batch_samples.max(1));
         let collected = metrics::gauge!("openclaw_optimizer_batch_samples");
-        collected.set(0.0);
         let started = Instant::now();
         let mut batch: Vec<Lease<Sample>> = Vec::new();
-        while batch.len() < config.batch_samples.max(1) {
+        let note = |batch: &[Lease<Sample>]| {
+            collected.set(batch.len() as f64);
+            slot.collects(Collecting {
+                samples: batch.len(),
+                of,
+                oldest: batch.first().map(|one| one.sent()),
+            })
+        };
+        note(&batch);
+        while batch.len() < of {
             let lease = match batch.first() {
                 None => samples.lease().await,
                 Some(oldest) => match timeout_at(oldest.sent() + config.max_wait, samples.lease()).await {
@@ -220,7 +230,7 @@ impl Loop {
                 None => batch.push(lease),
                 Some(reason) => self.give_up(lease, reason).await?,
             }
-            collected.set(batch.len() as f64);
+            note(&batch);
         }
         metrics::histogram!("openclaw_optimizer_collect_seconds").record(started.elapsed());
         Ok(batch)

@@ -1,4 +1,4 @@
-//! Announces versions that are committed, and prunes old folders.
+//! Announces versions that are committed, and prunes what old folders hold.
 //!
 //! Nobody waits for a version: each policy follows the announcement, loads the new weights beside the old ones and
 //! gives them to its next request. A policy that was down finds the current version when it returns.
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::{
     engine::{Engine, EngineError, PolicyWeights},
+    resume::chain,
     worker::Work,
 };
 
@@ -202,18 +203,24 @@ impl Publisher {
         let needed = [Some(self.versions.number()), resumable];
         let (folders, keep) = (self.folders.clone(), self.keep_versions);
         let pruned = tokio::task::spawn_blocking(move || prune(&folders, keep, &needed)).await;
-        if let Err(error) = pruned
-            .map_err(|error| error.to_string())
-            .and_then(|pruned| pruned.map_err(|error| error.to_string()))
+        if let Err(error) =
+            pruned.map_err(|error| error.to_string()).and_then(|pruned| pruned.map_err(|error| chain(&error)))
         {
             warn!(error, "old versions cannot be removed");
         }
     }
 }
 
-/// Removes folders beyond the newest `keep`, those `needed` excepted.
+/// Removes folders beyond the newest `keep`, those `needed` excepted. Training goes on from the needed ones, and
+/// from those that are made meanwhile; the others keep their weights, and let go of their moments.
 fn prune(folders: &VersionFolders, keep: usize, needed: &[Option<u64>]) -> Result<(), CheckpointError> {
     let numbers = folders.numbers()?;
-    let old = numbers.iter().rev().skip(keep.max(1)).filter(|number| !needed.contains(&Some(**number)));
-    old.into_iter().try_for_each(|number| folders.remove(*number))
+    let is_needed = |number: &u64| needed.contains(&Some(*number));
+    let (old, kept) = numbers.split_at(numbers.len().saturating_sub(keep.max(1)));
+    for number in old.iter().filter(|number| !is_needed(number)) {
+        folders.remove(*number)?;
+    }
+    let newest_needed = needed.iter().flatten().max().copied().unwrap_or(0);
+    let passed = kept.iter().filter(|number| **number < newest_needed && !is_needed(number));
+    passed.into_iter().try_for_each(|number| folders.drop_moments(*number))
 }

@@ -73,7 +73,8 @@ impl Rollback {
         if version == from {
             return Ok(from);
         }
-        let weights = self.weights(version).await?;
+        // Read whole: the next step needs more of it than the weights.
+        let weights = self.read(version, move |folders| Ok(folders.load(version)?.state.weights)).await?;
         let recorded = self.journal.record(Record::RolledBack { from, to: version }).await?;
         if recorded == Recorded::Stale {
             let newest = self.journal.last_version_number().await?;
@@ -85,8 +86,16 @@ impl Rollback {
         Ok(from)
     }
 
-    /// The weights of a version: the base's from memory, any other's from its folder, read whole.
+    /// The weights of a version: the base's from memory, any other's from its folder.
     pub async fn weights(&self, version: u64) -> Result<PolicyWeights, RollbackError> {
+        self.read(version, move |folders| folders.load_weights(version)).await
+    }
+
+    async fn read(
+        &self,
+        version: u64,
+        read: impl FnOnce(&VersionFolders) -> Result<Vec<f32>, CheckpointError> + Send + 'static,
+    ) -> Result<PolicyWeights, RollbackError> {
         if version == 0 {
             return Ok(self.base.clone());
         }
@@ -100,9 +109,9 @@ impl Rollback {
             return Err(RollbackError::NotKept { version, dir: dir.display().to_string() });
         }
         let folders = self.folders.clone();
-        let stored = tokio::task::spawn_blocking(move || folders.load(version)).await;
-        let stored = stored.expect("reading a folder does not panic");
-        let stored = stored.map_err(|source| RollbackError::Torn { version, source })?;
-        Ok(Arc::new(Weights::from_host(&self.transformer, &stored.state.weights)?))
+        let flat = tokio::task::spawn_blocking(move || read(&folders)).await;
+        let flat = flat.expect("reading a folder does not panic");
+        let flat = flat.map_err(|source| RollbackError::Torn { version, source })?;
+        Ok(Arc::new(Weights::from_host(&self.transformer, &flat)?))
     }
 }

@@ -53,6 +53,10 @@ pub struct SessionReport {
     pub number: usize,
     /// What the experiment keeps of it.
     pub record: SessionRecord,
+    /// What was asked first.
+    pub asked: String,
+    /// The first reply; empty where none came.
+    pub replied: String,
     /// The version that gave the first reply.
     pub policy_version: Option<u64>,
     /// How far the persona has come with it.
@@ -199,14 +203,14 @@ async fn work(arguments: &RolloutArguments, mut drain_asked: watch::Receiver<boo
         let Some(session) = Session::start(&arguments.schedule) else { return };
         let (persona, number) = (session.persona, session.number);
         let started = Instant::now();
-        let (record, policy_version) = match play(arguments, persona, number).await {
+        let Played { record, asked, replied, policy_version } = match play(arguments, persona, number).await {
             Ok(played) => played,
             Err(error) => {
                 warn!(persona = persona.name(), number, %error, "a session broke off");
                 metrics::counter!("openclaw_rollout_sessions_failed_total", "reason" => error.name())
                     .increment(1);
                 // A session nobody answered satisfied nobody.
-                (SessionRecord::default(), None)
+                Played::default()
             }
         };
         // A place for the report first: whoever is killed here has not ended the session either.
@@ -216,7 +220,15 @@ async fn work(arguments: &RolloutArguments, mut drain_asked: watch::Receiver<boo
         metrics::histogram!("openclaw_rollout_session_seconds").record(started.elapsed());
         meters::count(persona, &record, progress, recent);
         match report {
-            Ok(place) => place.send(SessionReport { persona, number, record, policy_version, progress }),
+            Ok(place) => place.send(SessionReport {
+                persona,
+                number,
+                record,
+                asked,
+                replied,
+                policy_version,
+                progress,
+            }),
             Err(_) => debug!("nobody reads session reports"),
         }
     }
@@ -240,11 +252,20 @@ impl PlayError {
     }
 }
 
+/// A session that was played to its end.
+#[derive(Default)]
+struct Played {
+    record: SessionRecord,
+    asked: String,
+    replied: String,
+    policy_version: Option<u64>,
+}
+
 async fn play(
     RolloutArguments { config, client, .. }: &RolloutArguments,
     persona: Persona,
     number: usize,
-) -> Result<(SessionRecord, Option<u64>), PlayError> {
+) -> Result<Played, PlayError> {
     // Persona and number make the session, so that two runs of one seed ask the same whatever the timing.
     let seed = config.seed.wrapping_mul(1_000_003).wrapping_add(persona as u64 * 10_007 + number as u64);
     let mut session = PersonaSession::new(persona, seed);
@@ -252,7 +273,7 @@ async fn play(
     let mut headers = HeaderMap::new();
     let id = format!("{}-{}-{number}-{}", persona.name(), config.seed, uuid::Uuid::new_v4().simple());
     headers.insert("x-session-id", HeaderValue::from_str(&id).expect("letters, digits and dashes"));
-    let mut first_version = None;
+    let mut played = Played { asked: session.first_message().to_owned(), ..Played::default() };
     let mut say = session.first_message().to_owned();
     for exchange in 0..MOST_EXCHANGES {
         messages.push(json!({"role": "user", "content": say}));
@@ -266,7 +287,8 @@ async fn play(
             .await
             .map_err(|_| PlayError::Deadline(config.reply_deadline))??;
         if exchange == 0 {
-            first_version = reply.policy_version;
+            played.policy_version = reply.policy_version;
+            played.replied = reply.content.clone();
         }
         match session.next(&reply.content, reply.completion_tokens) {
             Step::Done => break,
@@ -274,7 +296,8 @@ async fn play(
         }
         messages.push(json!({"role": "assistant", "content": reply.content}));
     }
-    Ok((session.record().clone(), first_version))
+    played.record = session.record().clone();
+    Ok(played)
 }
 
 #[cfg(test)]
@@ -313,13 +336,16 @@ mod tests {
         };
         let (_actor, task) = Actor::spawn(None, Rollout, arguments).await.expect("it starts");
         task.await.expect("it stops by itself");
-        let mut satisfied = Vec::new();
+        let (mut satisfied, mut exchanges) = (Vec::new(), Vec::new());
         let mut last = Progress::Open;
         while let Ok(report) = sessions.try_recv() {
             satisfied.push(report.record.first_satisfied);
+            exchanges.push((report.asked, report.replied));
             last = report.progress;
         }
         assert_eq!(satisfied, [false, false, true, true, true]);
+        assert!(exchanges[0].0.ends_with('?') && exchanges[0].1.starts_with("**Step 1**"), "{exchanges:?}");
+        assert_eq!(exchanges[4].1, "We have 2 + 2 = 4.");
         assert_eq!(last, Progress::Satisfied { sessions: 5 });
         let complaints = asked.lock().expect("not poisoned").iter().filter(|(length, _)| *length > 3).count();
         assert_eq!(complaints, 2, "each bad session hears two complaints, the second in its third exchange");

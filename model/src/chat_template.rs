@@ -1,7 +1,7 @@
 //! Messages to prompt text, byte for byte as `apply_chat_template` of `transformers` renders them.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
@@ -48,6 +48,12 @@ impl ChatTemplate {
             Err(error) => return Err(error),
         };
         Self::new(source, NamedTokens::from_config(&config))
+    }
+
+    /// The file of `dir` that [`Self::from_dir`] reads the template from.
+    pub fn file_in(dir: &Path) -> PathBuf {
+        let own = dir.join("chat_template.jinja");
+        if own.exists() { own } else { dir.join("tokenizer_config.json") }
     }
 
     /// Compiles a template that uses no special tokens by name.

@@ -1,5 +1,6 @@
 //! Hugging Face checkpoint folders: one or several safetensors files to and from one flat buffer.
 
+mod inspect;
 mod version;
 
 use std::{
@@ -13,10 +14,14 @@ use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
-pub use self::version::{StagedVersion, StoredVersion, VersionFolders, VersionManifest, fingerprint};
+pub use self::{
+    inspect::{Inspection, inspect},
+    version::{StagedVersion, StoredVersion, VersionFolders, VersionManifest, fingerprint},
+};
 use crate::{
     config::{ConfigError, ModelConfig},
     params::{Parameter, ParameterLayout},
+    text_error::TextError,
 };
 
 /// Why a checkpoint folder cannot be read or written.
@@ -94,6 +99,44 @@ pub enum CheckpointError {
         /// What it is and what it should be.
         what: String,
     },
+    /// The tokenizer, or the configuration of generation, is unusable.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The chat template does not render a short conversation.
+    #[error("the chat template in {path} is unusable")]
+    Template {
+        /// The file that holds it.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TextError,
+    },
+    /// The chat template leaves out what was said.
+    #[error("the chat template in {path} leaves out the user's message")]
+    Mute {
+        /// The file that holds it.
+        path: PathBuf,
+    },
+    /// The tokenizer has ids for which the model has no row.
+    #[error("{path} has ids up to {highest}, vocab_size in config.json is {rows}: they are of two models")]
+    Vocabulary {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// The highest id of a token.
+        highest: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// A response is to end with a token for which the model has no row.
+    #[error("{dir}: eos_token_id {id} is not below the vocab_size of config.json, {rows}")]
+    EndToken {
+        /// The checkpoint folder.
+        dir: PathBuf,
+        /// The token.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// A tensor's element type is not supported.
     #[error("{path}: tensor `{tensor}` has dtype {dtype:?}, expected F32, BF16 or F16")]
     Dtype {
@@ -166,25 +209,43 @@ fn read_parameters(
     Ok(())
 }
 
+/// The files of weights that a folder names.
+enum WeightFiles {
+    /// `model.safetensors` holds everything.
+    One(PathBuf),
+    /// `model.safetensors.index.json` says which file holds what.
+    Several { index: PathBuf, map: BTreeMap<String, String> },
+}
+
+impl WeightFiles {
+    fn find(dir: &Path) -> Result<Self, CheckpointError> {
+        let index = dir.join("model.safetensors.index.json");
+        if !index.exists() {
+            let single = dir.join("model.safetensors");
+            if !single.exists() {
+                return Err(CheckpointError::NoWeights { dir: dir.into() });
+            }
+            return Ok(Self::One(single));
+        }
+        let text = fs::read(&index).map_err(io(&index))?;
+        let Index { weight_map: map } = serde_json::from_slice(&text)
+            .map_err(|source| CheckpointError::Index { path: index.clone(), source })?;
+        Ok(Self::Several { index, map })
+    }
+}
+
 /// Which file holds which parameters.
 fn files<'a>(
     dir: &Path,
     layout: &'a ParameterLayout,
 ) -> Result<Vec<(PathBuf, Vec<&'a Parameter>)>, CheckpointError> {
-    let index = dir.join("model.safetensors.index.json");
-    if !index.exists() {
-        let single = dir.join("model.safetensors");
-        if !single.exists() {
-            return Err(CheckpointError::NoWeights { dir: dir.into() });
-        }
-        return Ok(vec![(single, layout.parameters.iter().collect())]);
-    }
-    let text = fs::read(&index).map_err(|source| CheckpointError::Io { path: index.clone(), source })?;
-    let map: Index = serde_json::from_slice(&text)
-        .map_err(|source| CheckpointError::Index { path: index.clone(), source })?;
+    let (index, map) = match WeightFiles::find(dir)? {
+        WeightFiles::One(file) => return Ok(vec![(file, layout.parameters.iter().collect())]),
+        WeightFiles::Several { index, map } => (index, map),
+    };
     let mut by_file: BTreeMap<PathBuf, Vec<&Parameter>> = BTreeMap::new();
     for parameter in &layout.parameters {
-        let file = map.weight_map.get(&parameter.name).ok_or_else(|| CheckpointError::Missing {
+        let file = map.get(&parameter.name).ok_or_else(|| CheckpointError::Missing {
             path: index.clone(),
             tensor: parameter.name.clone(),
         })?;
@@ -202,14 +263,7 @@ fn read(
     let tensor = tensors
         .tensor(&parameter.name)
         .map_err(|_| CheckpointError::Missing { path: path.into(), tensor: parameter.name.clone() })?;
-    if tensor.shape() != parameter.shape {
-        return Err(CheckpointError::Shape {
-            path: path.into(),
-            tensor: parameter.name.clone(),
-            found: tensor.shape().to_vec(),
-            expected: parameter.shape.clone(),
-        });
-    }
+    check_form(path, parameter, tensor.dtype(), tensor.shape())?;
     let data = tensor.data();
     match tensor.dtype() {
         Dtype::F32 => {
@@ -227,11 +281,27 @@ fn read(
                 *o = f16::from_le_bytes([b[0], b[1]]).to_f32();
             }
         }
-        dtype => {
-            return Err(CheckpointError::Dtype { path: path.into(), tensor: parameter.name.clone(), dtype });
-        }
+        _ => unreachable!("check_form refuses every other"),
     }
     Ok(())
+}
+
+/// Whether a tensor of this type and shape can be read as `parameter`.
+fn check_form(
+    path: &Path,
+    parameter: &Parameter,
+    dtype: Dtype,
+    shape: &[usize],
+) -> Result<(), CheckpointError> {
+    let (path, tensor) = (path.to_owned(), parameter.name.clone());
+    if shape != parameter.shape {
+        let (found, expected) = (shape.to_vec(), parameter.shape.clone());
+        return Err(CheckpointError::Shape { path, tensor, found, expected });
+    }
+    match dtype {
+        Dtype::F32 | Dtype::BF16 | Dtype::F16 => Ok(()),
+        dtype => Err(CheckpointError::Dtype { path, tensor, dtype }),
+    }
 }
 
 /// The files of a folder that are not weights: a published version takes them along.

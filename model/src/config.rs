@@ -5,6 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// No model of this family is larger, in any direction.
+const MOST_TOKENS: u64 = 1 << 24;
+const MOST_WIDTH: u64 = 1 << 20;
+const MOST_LAYERS: u64 = 1 << 10;
+const MOST_HEADS: u64 = 1 << 12;
+const MOST_POSITIONS: u64 = 1 << 30;
+
 /// Shape and constants of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -81,18 +88,20 @@ impl ModelConfig {
         fn bad<T>(key: &str, what: String) -> Result<T, (String, String)> {
             Err((key.to_owned(), what))
         }
-        let count = |key: &str| match json.get(key) {
+        // Bounded, so that no product of them overflows: a file that somebody wrote must not end the process.
+        let count = |key: &str, most: u64| match json.get(key) {
             None | Some(Value::Null) => bad(key, "is missing".into()),
             Some(value) => match value.as_u64() {
-                Some(n) if n > 0 => Ok(n as usize),
-                _ => bad(key, format!("is {value}, expected a positive integer")),
+                Some(n) if (1..=most).contains(&n) => Ok(n as usize),
+                _ => bad(key, format!("is {value}, expected an integer from 1 to {most}")),
             },
         };
         let number = |key: &str| json.get(key).and_then(Value::as_f64);
         let flag = |key: &str| json.get(key).and_then(Value::as_bool).unwrap_or(false);
-        match json.get("model_type").and_then(Value::as_str) {
-            Some("qwen3") => {}
-            other => return bad("model_type", format!("is {other:?}, expected \"qwen3\"")),
+        match json.get("model_type") {
+            Some(family) if family == "qwen3" => {}
+            None | Some(Value::Null) => return bad("model_type", "is missing, expected \"qwen3\"".into()),
+            Some(other) => return bad("model_type", format!("is {other}, expected \"qwen3\"")),
         }
         for key in ["attention_bias", "use_sliding_window"] {
             if flag(key) {
@@ -101,18 +110,19 @@ impl ModelConfig {
         }
         match json.get("hidden_act").and_then(Value::as_str) {
             None | Some("silu") => {}
-            Some(other) => return bad("hidden_act", format!("is {other:?}, expected \"silu\"")),
+            Some(other) => return bad("hidden_act", format!("is \"{other}\", expected \"silu\"")),
         }
-        let (hidden_size, heads) = (count("hidden_size")?, count("num_attention_heads")?);
+        let hidden_size = count("hidden_size", MOST_WIDTH)?;
+        let heads = count("num_attention_heads", MOST_HEADS)?;
         let kv_heads = if json.get("num_key_value_heads").is_none_or(Value::is_null) {
             heads
         } else {
-            count("num_key_value_heads")?
+            count("num_key_value_heads", MOST_HEADS)?
         };
         let head_dim = if json.get("head_dim").is_none_or(Value::is_null) {
             hidden_size / heads
         } else {
-            count("head_dim")?
+            count("head_dim", MOST_HEADS)?
         };
         if heads % kv_heads != 0 {
             return bad(
@@ -120,15 +130,15 @@ impl ModelConfig {
                 format!("is {kv_heads}, which does not divide num_attention_heads ({heads})"),
             );
         }
-        if !head_dim.is_multiple_of(2) {
-            return bad("head_dim", format!("is {head_dim}, expected an even number"));
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            return bad("head_dim", format!("is {head_dim}, expected an even number from 2"));
         }
         // transformers 5 writes `rope_parameters.rope_theta`, earlier versions a top-level `rope_theta`.
         let parameters = json.get("rope_parameters").or_else(|| json.get("rope_scaling"));
         let kind =
             parameters.and_then(|p| p.get("rope_type").or_else(|| p.get("type"))).and_then(Value::as_str);
         if let Some(kind) = kind.filter(|k| *k != "default") {
-            return bad("rope_parameters", format!("asks for rope type {kind:?}, expected \"default\""));
+            return bad("rope_parameters", format!("asks for rope type \"{kind}\", expected \"default\""));
         }
         let rope_theta = parameters
             .and_then(|p| p.get("rope_theta"))
@@ -136,16 +146,16 @@ impl ModelConfig {
             .or_else(|| number("rope_theta"))
             .unwrap_or(10_000.0);
         Ok(Self {
-            vocab_size: count("vocab_size")?,
+            vocab_size: count("vocab_size", MOST_TOKENS)?,
             hidden_size,
-            intermediate_size: count("intermediate_size")?,
-            layers: count("num_hidden_layers")?,
+            intermediate_size: count("intermediate_size", MOST_WIDTH)?,
+            layers: count("num_hidden_layers", MOST_LAYERS)?,
             heads,
             kv_heads,
             head_dim,
             rms_norm_eps: number("rms_norm_eps").unwrap_or(1e-6) as f32,
             rope_theta,
-            max_positions: count("max_position_embeddings")?,
+            max_positions: count("max_position_embeddings", MOST_POSITIONS)?,
             tied: flag("tie_word_embeddings"),
         })
     }
@@ -213,7 +223,14 @@ mod tests {
         json["num_key_value_heads"] = 3.into();
         let (key, what) = ModelConfig::from_json(&json).unwrap_err();
         assert_eq!((key.as_str(), what.contains('3')), ("num_key_value_heads", true));
+        json["num_hidden_layers"] = u64::MAX.into();
+        assert_eq!(ModelConfig::from_json(&json).unwrap_err().0, "num_key_value_heads", "the first one");
+        json["num_key_value_heads"] = 2.into();
+        assert_eq!(ModelConfig::from_json(&json).unwrap_err().0, "num_hidden_layers");
         json["model_type"] = "llama".into();
-        assert_eq!(ModelConfig::from_json(&json).unwrap_err().0, "model_type");
+        let told = |json: &Value| ModelConfig::from_json(json).unwrap_err();
+        let expected = |what: &str| ("model_type".to_owned(), what.to_owned());
+        assert_eq!(told(&json), expected("is \"llama\", expected \"qwen3\""));
+        assert_eq!(told(&serde_json::json!({})), expected("is missing, expected \"qwen3\""));
     }
 }

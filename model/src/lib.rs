@@ -30,7 +30,9 @@ pub mod transformer;
 pub use batcher::{Batcher, BatcherConfig, BatcherError, BatcherStats, SequenceId, SubmitError};
 pub use bpe::train_bpe;
 pub use chat_template::{ChatTemplate, NANO_TEMPLATE};
-pub use checkpoint::{CheckpointError, StoredVersion, VersionFolders, WeightDtype, fingerprint};
+pub use checkpoint::{
+    CheckpointError, Inspection, StoredVersion, VersionFolders, WeightDtype, fingerprint, inspect,
+};
 pub use config::{ConfigError, ModelConfig};
 pub use detokenizer::IncrementalDetokenizer;
 pub use generation_config::GenerationConfig;

@@ -171,6 +171,11 @@ impl Tokenizer {
         self.inner.vocab_size
     }
 
+    /// One more than the highest id of a token.
+    pub fn id_limit(&self) -> usize {
+        self.inner.bytes.len()
+    }
+
     /// The id of a token that is matched as a whole, such as `<|im_end|>` or `<think>`.
     pub fn special_id(&self, token: &str) -> Option<u32> {
         self.inner.tokenizer.get_added_vocabulary().get_vocab().get(token).copied()

@@ -7,6 +7,7 @@ use openclaw_model::{
     AdamWConfig, ModelConfig, Objective, ParameterLayout, TrainRow, TrainSequence, Trainer, TrainerState,
     Transformer, VersionFolders, WeightDtype, checkpoint, fingerprint, random_weights,
 };
+use sha2::{Digest, Sha256};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -75,6 +76,70 @@ fn a_trainer_restored_from_a_version_folder_goes_on_bit_for_bit() {
         let (_, published) = checkpoint::load(&folder).unwrap();
         assert_eq!(published == state.weights, dtype == WeightDtype::F32, "others read it as a checkpoint");
         assert!(folder.join("tokenizer.json").exists());
+    }
+}
+
+#[test]
+fn a_version_without_moments_is_whole_and_starts_with_empty_ones() {
+    for dtype in [WeightDtype::F32, WeightDtype::Bf16] {
+        let scratch = tempfile::tempdir().unwrap();
+        let folders = folders(scratch.path(), dtype);
+        let state = state();
+        let folder = folders.stage(7, 2, "print", &state).unwrap().publish().unwrap();
+        let before = folders.load(7).unwrap();
+        assert!(before.own_moments && folders.load_weights(7).unwrap() == state.weights, "{dtype:?}");
+        let (list, moments) = (folder.join("version.json"), folder.join("optimizer.safetensors"));
+        let (listed, bytes) = (fs::read(&list).unwrap(), fs::read(&moments).unwrap());
+
+        folders.drop_moments(7).unwrap();
+        assert!(!moments.exists());
+        let after = folders.load(7).unwrap();
+        assert!(!after.own_moments && after.state == TrainerState::fresh(state.weights.clone()), "{dtype:?}");
+        assert_eq!((after.manifest.step, after.manifest.optimizer_step), (2, 0));
+        assert_eq!(after.manifest.fingerprint, before.manifest.fingerprint);
+        folders.drop_moments(7).unwrap();
+
+        // Cut off between the list and the file: whole, and the file goes the next time.
+        fs::write(&moments, &bytes).unwrap();
+        assert!(folders.load(7).unwrap() == after);
+        folders.drop_moments(7).unwrap();
+        assert!(!moments.exists());
+        // Cut off before the list: as it was, and a list half written is no list.
+        fs::write(&moments, &bytes).unwrap();
+        fs::write(&list, listed).unwrap();
+        fs::write(folder.join("version.json.tmp"), "{").unwrap();
+        assert!(folders.load(7).unwrap() == before);
+        folders.drop_moments(7).unwrap();
+        assert!(folders.load(7).unwrap() == after);
+    }
+}
+
+#[test]
+fn exact_weights_that_lie_with_the_moments_stay_as_they_are() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folders = folders(scratch.path(), WeightDtype::Bf16);
+    let state = state();
+    let folder = folders.stage(7, 2, "print", &state).unwrap().publish().unwrap();
+    // As folders were written once: all three in the optimizer's file.
+    let files =
+        ["optimizer.safetensors", "exact.safetensors"].map(|name| fs::read(folder.join(name)).unwrap());
+    let tensors = files.each_ref().map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    let together = tensors.iter().flat_map(|file| file.iter().map(|(name, view)| (name.to_owned(), view)));
+    let together = safetensors::serialize(together.collect::<Vec<_>>(), None).unwrap();
+    let mut list: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("version.json")).unwrap()).unwrap();
+    let listed = list["files"].as_object_mut().unwrap();
+    listed.remove("exact.safetensors");
+    let sum: String = Sha256::digest(&together).iter().map(|byte| format!("{byte:02x}")).collect();
+    listed["optimizer.safetensors"] = serde_json::json!({"bytes": together.len(), "sha256": sum});
+    fs::write(folder.join("optimizer.safetensors"), together).unwrap();
+    fs::write(folder.join("version.json"), list.to_string()).unwrap();
+    fs::remove_file(folder.join("exact.safetensors")).unwrap();
+
+    for _ in 0..2 {
+        assert!(folders.load(7).unwrap().state == state);
+        assert!(folders.load_weights(7).unwrap() == state.weights);
+        folders.drop_moments(7).unwrap();
     }
 }
 

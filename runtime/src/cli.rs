@@ -185,7 +185,10 @@ pub fn main() -> ExitCode {
             Some(TopologyError::Invalid { .. }) => eprintln!("{}", printable(&error.to_string())),
             _ => eprintln!("openclaw-rl: {}", printable(&format!("{error:#}"))),
         }
-        let is_usage = error.is::<TopologyError>() || error.is::<UnknownNode>() || error.is::<CannotFit>();
+        let is_usage = error.is::<TopologyError>()
+            || error.is::<UnknownNode>()
+            || error.is::<CannotFit>()
+            || error.is::<shell::UnknownVerb>();
         let of_its_module = || operate::exit_code(&error).or_else(|| export::exit_code(&error));
         let code = if is_usage { Some(EXIT_USAGE) } else { of_its_module() };
         ExitCode::from(code.unwrap_or(EXIT_FAILED))
@@ -195,18 +198,26 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check(args) => {
-            Topology::load_for_launch(&args.file, &args.overrides)?;
+            let (_, warnings) = Topology::load_with_warnings(&args.file, &args.overrides)?;
+            for warning in warnings {
+                eprintln!("{}: warning: {}", args.file.display(), printable(&warning.to_string()));
+            }
             writeln!(io::stdout(), "{}: ok", args.file.display())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Launch(args) => {
-            let topology = Topology::load_for_launch(&args.topology.file, &args.topology.overrides)?;
+            let (topology, warnings) =
+                Topology::load_with_warnings(&args.topology.file, &args.topology.overrides)?;
             let options = LaunchOptions {
                 node: args.node,
                 exit_when_satisfied: args.exit_when_satisfied,
                 fresh: args.fresh,
+                file: args.topology.file,
             };
-            let _logging = telemetry::init_logging(args.log_format);
+            let _logging = telemetry::init_logging_beside_screen(args.log_format);
+            for warning in warnings {
+                tracing::warn!(key = warning.key, "{}", warning.message);
+            }
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();
                 exit::stop_on_signals(handle)?;
@@ -266,6 +277,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// clap breaks lines where the terminal ends: a paragraph that is broken already would be broken twice.
+    #[test]
+    fn no_paragraph_of_a_help_is_broken_by_hand() {
+        fn look(command: &clap::Command, broken: &mut Vec<String>) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let goes_on = |pair: &&[&str]| {
+                let flush = |line: &str| line.starts_with(|c: char| !c.is_whitespace());
+                flush(pair[0]) && flush(pair[1]) && !pair[0].ends_with(':')
+            };
+            broken.extend(lines.windows(2).filter(goes_on).map(|pair| pair.join(" | ")));
+            command.get_subcommands().for_each(|verb| look(verb, broken));
+        }
+        let mut broken = Vec::new();
+        look(&Cli::command(), &mut broken);
+        assert!(broken.is_empty(), "{broken:#?}");
     }
 
     #[test]

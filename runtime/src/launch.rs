@@ -1,6 +1,16 @@
 //! `launch`: starts what a topology names, shows how it is doing, and stops it in order.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+mod changes;
+mod pair;
+mod screen;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use openclaw_actors::{
@@ -11,6 +21,7 @@ use openclaw_environments::persona::Persona;
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
+use self::screen::{Outcome, Pair};
 use crate::{
     admin::{self, NodeArguments, NodeOperator, PortAddress, ServeError},
     doctor,
@@ -32,6 +43,8 @@ pub struct LaunchOptions {
     pub exit_when_satisfied: bool,
     /// Begins anew: the run's folder is renamed first.
     pub fresh: bool,
+    /// The topology file, for commands that are shown.
+    pub file: PathBuf,
 }
 
 /// How often the snapshot is made.
@@ -52,21 +65,31 @@ pub async fn run(
         return Err(ServeError::Running { dir: dir.clone() }.into());
     }
     doctor::must_fit(&topology)?;
+    must_listen("actors.gateway.listen", Some(topology.actors.gateway.listen))?;
+    must_listen(&format!("nodes.{name}.admin"), node.admin)?;
+    // Metrics and progress outlive the stop, so that the shutdown is seen too.
+    let (shutdown_over, observing) = stop_flag();
+    let metrics = telemetry::serve_metrics(node.metrics, observing.clone()).await?;
+    info!(node = name, %metrics, "launching {}", topology.run.name);
+
     if options.fresh
         && let Some(old) = run_dir::set_aside(dir)?
     {
         info!(folder = %old.display(), "the run before is set aside");
     }
+    let changed = changes::since_the_last_launch(&topology);
+    for key in &changed {
+        warn!("the run goes on under another topology: {key}");
+    }
+    let mut wiring = wiring::wire(&topology, node).await?;
+    // Only now: a launch that is refused leaves the folder as it was.
     let unwritable = || format!("cannot write into run.dir {}", dir.display());
     let resolved = topology.write_resolved().with_context(unwritable)?;
-    // Metrics and progress outlive the stop, so that the shutdown is seen too.
-    let (shutdown_over, observing) = stop_flag();
-    let metrics = telemetry::serve_metrics(node.metrics, observing.clone()).await?;
-    info!(node = name, %metrics, topology = %resolved.display(), "launching {}", topology.run.name);
-
-    let mut wiring = wiring::wire(&topology, node).await?;
+    info!(topology = %resolved.display(), "the topology is written out");
     let page =
         Page::new(wiring.comparison, topology.actors.optimizer.batch_samples, wiring.corrections.teaches);
+    let goes_on = (wiring.view.versions.number(), wiring.view.journal.totals().borrow().steps);
+    let device = wiring.device;
     let mut watcher = Watcher::new(wiring.view);
     let (snapshots, shown) = watch::channel(watcher.snapshot());
     let (stop_handle, mut told_to_stop) = stop_flag();
@@ -87,10 +110,27 @@ pub async fn run(
         stop: stop_handle.clone(),
     }));
     wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), port, page));
-    let shown = tokio::spawn(progress::show(shown, observing));
     let supervisor = Supervisor::start(wiring.specs).await?;
     operator.supervised_by(supervisor.handle());
-    info!(gateway = %watcher.gateway_url().await, "serving");
+    let url = watcher.gateway_url().await;
+    info!(gateway = %url, "serving");
+    let (screen, program) = (telemetry::on_terminal(), screen::program());
+    if screen {
+        telemetry::say(&screen::welcome(&screen::Welcome {
+            run: &topology.run.name,
+            model: &topology.models[&topology.actors.policy.model].path,
+            device: &device,
+            url: &url,
+            served_model: &topology.actors.gateway.served_model,
+            page: node.admin.is_some(),
+            dir,
+            goes_on,
+            users: &watcher.personas.iter().map(|heard| heard.persona.name()).collect::<Vec<_>>(),
+            changed: &changed,
+            program: &program,
+        }));
+    }
+    let shown = tokio::spawn(progress::show(shown, observing));
 
     loop {
         tokio::select! {
@@ -102,6 +142,16 @@ pub async fn run(
                 }
                 if !watcher.is_open() {
                     watcher.tell();
+                    if screen {
+                        let pair = watcher.pair(&topology, &url).await;
+                        telemetry::say(&screen::closing(&watcher.outcomes(), pair.as_ref(), &screen::Next {
+                            serves_on: !options.exit_when_satisfied,
+                            page: node.admin.is_some(),
+                            file: &options.file,
+                            version: watcher.view.versions.number(),
+                            program: &program,
+                        }));
+                    }
                     if options.exit_when_satisfied {
                         break;
                     }
@@ -124,11 +174,21 @@ pub async fn run(
     shown.await.context("the progress view panicked")?;
     anyhow::ensure!(stuck.is_empty(), "still running at the end: {}", stuck.join(", "));
     info!("stopped");
+    if screen && !options.exit_when_satisfied {
+        let version = watcher.view.versions.number();
+        telemetry::say(&screen::stopped(&program, &options.file, dir, version));
+    }
     Ok(if options.exit_when_satisfied && !watcher.all_satisfied() {
         ExitCode::from(crate::exit::EXIT_FAILED)
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Whether an actor can listen there, before anything is written for a run that nobody could reach.
+fn must_listen(key: &str, address: Option<SocketAddr>) -> anyhow::Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    TcpListener::bind(address).map(drop).with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
 /// Gathers what a person wants to see.
@@ -143,16 +203,21 @@ struct Reception {
     persona: Persona,
     shown: PersonaProgress,
     correct: u64,
-    open: bool,
+    /// The first session that began with a reply that it did not like.
+    disliked: Option<SessionReport>,
 }
 
 impl Watcher {
     fn new(view: View) -> Self {
         let heard = |persona: &Persona| Reception {
             persona: *persona,
-            shown: PersonaProgress { name: persona.name().to_owned(), ..PersonaProgress::default() },
+            shown: PersonaProgress {
+                name: persona.name().to_owned(),
+                open: true,
+                ..PersonaProgress::default()
+            },
             correct: 0,
-            open: true,
+            disliked: None,
         };
         let personas = view.personas.iter().map(heard).collect();
         Self { view, recent: RecentLoad::default(), personas }
@@ -165,7 +230,7 @@ impl Watcher {
 
     /// Some simulated user goes on.
     fn is_open(&self) -> bool {
-        self.personas.iter().any(|heard| heard.open)
+        self.personas.iter().any(|heard| heard.shown.open)
     }
 
     /// There are simulated users, and every one is satisfied.
@@ -185,14 +250,17 @@ impl Watcher {
             heard.shown.streak += 1;
         } else {
             heard.shown.streak = 0;
+            if heard.disliked.is_none() && report.policy_version.is_some() {
+                heard.disliked = Some(report.clone());
+            }
         }
         match report.progress {
             Progress::Open => {}
             Progress::Satisfied { sessions } => {
                 heard.shown.satisfied_at.get_or_insert(sessions as u64);
-                heard.open = false;
+                heard.shown.open = false;
             }
-            Progress::Unsatisfied => heard.open = false,
+            Progress::Unsatisfied => heard.shown.open = false,
         }
         let first = &report.record;
         debug!(
@@ -227,6 +295,22 @@ impl Watcher {
         }
     }
 
+    fn outcomes(&self) -> Vec<Outcome> {
+        let outcome = |heard: &Reception| Outcome {
+            name: heard.shown.name.clone(),
+            content_after: heard.shown.satisfied_at,
+            conversations: heard.shown.sessions,
+        };
+        self.personas.iter().map(outcome).collect()
+    }
+
+    /// A question that was answered badly once, answered again.
+    async fn pair(&self, topology: &Topology, url: &str) -> Option<Pair> {
+        let disliked: Vec<&SessionReport> =
+            self.personas.iter().filter_map(|heard| heard.disliked.as_ref()).collect();
+        pair::find(topology, url, &disliked).await
+    }
+
     fn snapshot(&mut self) -> ProgressSnapshot {
         self.view.rates.look();
         let totals = *self.view.journal.totals().borrow();
@@ -248,6 +332,7 @@ impl Watcher {
             recent: self.recent.told.clone(),
             step: totals.steps,
             loss: step.map(|report| report.loss),
+            hint: self.view.training.collecting().hint(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use openclaw_actors::stop::StopSignal;
+use openclaw_actors::{optimizer::rounded, rollout::IN_A_ROW, stop::StopSignal};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
@@ -44,6 +44,8 @@ pub struct ProgressSnapshot {
     pub step: u64,
     /// Loss of the last step.
     pub loss: Option<f64>,
+    /// What would let it learn sooner.
+    pub hint: Option<String>,
 }
 
 /// How one simulated user is doing.
@@ -59,6 +61,8 @@ pub struct PersonaProgress {
     pub streak: u64,
     /// The session that completed its first streak of three.
     pub satisfied_at: Option<u64>,
+    /// It goes on.
+    pub open: bool,
 }
 
 /// Verdicts by kind.
@@ -170,39 +174,54 @@ fn log_line(now: &ProgressSnapshot) {
         hints = now.hints,
         policy_version = now.policy_version,
         step = now.step,
-        loss = now.loss,
+        loss = now.loss.map(rounded),
         tokens_per_sec = now.tokens_per_sec.round(),
         in_flight = now.in_flight,
         "progress"
     );
 }
 
-/// The lines of a terminal.
+/// The lines of a terminal. A simulated user has one until all of them are through.
 fn lines(now: &ProgressSnapshot, elapsed: Duration) -> Vec<String> {
     let (minutes, secs) = (elapsed.as_secs() / 60, elapsed.as_secs() % 60);
-    let loss = now.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+    let loss = now.loss.map_or_else(String::new, |loss| format!(", loss {loss:.3}"));
     let RewardCounts { positive, negative, neutral } = now.rewards;
     let mut lines = vec![
         format!(
-            "{minutes:>3}:{secs:02}  version {}  step {}  loss {loss}  {:.0} tokens/s  {} in flight",
-            now.policy_version, now.step, now.tokens_per_sec, now.in_flight
+            "{minutes:>3}:{secs:02}  version {} after {}{loss}; {:.0} tokens/s, {} in flight",
+            now.policy_version,
+            count(now.step, "step"),
+            now.tokens_per_sec,
+            now.in_flight
         ),
         format!(
-            "        sessions {}  rewards +{positive} -{negative} 0:{neutral}  hints {}",
-            now.sessions, now.hints
+            "        {}; judged: {positive} good, {negative} bad, {neutral} neutral; {}",
+            count(now.sessions, "conversation"),
+            count(now.hints, "hint")
         ),
     ];
-    lines.extend(now.personas.iter().map(|persona| {
-        let state = match persona.satisfied_at {
-            Some(session) => format!("satisfied at session {session}"),
-            None => format!("{} in a row", persona.streak),
-        };
-        format!(
-            "        {:<8} {} of {} first replies satisfied, {state}",
-            persona.name, persona.satisfied, persona.sessions
-        )
-    }));
+    if now.personas.iter().any(|persona| persona.open) {
+        lines.extend(now.personas.iter().map(persona_line));
+    }
+    lines.extend(now.hint.as_ref().map(|hint| format!("        {hint}")));
     lines
+}
+
+fn persona_line(persona: &PersonaProgress) -> String {
+    let PersonaProgress { name, sessions, satisfied, streak, satisfied_at, open } = persona;
+    let told = match satisfied_at {
+        Some(session) => format!("content after {}", count(*session, "conversation")),
+        None if *open => {
+            format!("{satisfied} of {sessions} first replies to its taste, {streak} in a row of {IN_A_ROW}")
+        }
+        None => format!("gave up after {}", count(*sessions, "conversation")),
+    };
+    format!("        {name:<8} {told}")
+}
+
+/// `1 step`, `2 steps`.
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -218,6 +237,7 @@ mod tests {
             satisfied: 4,
             streak: 2,
             satisfied_at: None,
+            open: true,
         };
         let ta = PersonaProgress {
             name: "ta".to_owned(),
@@ -225,8 +245,9 @@ mod tests {
             satisfied: 5,
             streak: 1,
             satisfied_at: Some(7),
+            open: false,
         };
-        let now = ProgressSnapshot {
+        let mut now = ProgressSnapshot {
             sessions: 17,
             personas: vec![student, ta],
             rewards: RewardCounts { positive: 9, negative: 8, neutral: 1 },
@@ -237,16 +258,23 @@ mod tests {
             recent: Recent::default(),
             step: 4,
             loss: Some(0.03125),
+            hint: None,
         };
         assert_eq!(
             lines(&now, Duration::from_secs(125)),
             [
-                "  2:05  version 3  step 4  loss 0.0312  1234 tokens/s  2 in flight",
-                "        sessions 17  rewards +9 -8 0:1  hints 6",
-                "        student  4 of 9 first replies satisfied, 2 in a row",
-                "        ta       5 of 8 first replies satisfied, satisfied at session 7",
+                "  2:05  version 3 after 4 steps, loss 0.031; 1234 tokens/s, 2 in flight",
+                "        17 conversations; judged: 9 good, 8 bad, 1 neutral; 6 hints",
+                "        student  4 of 9 first replies to its taste, 2 in a row of 3",
+                "        ta       content after 7 conversations",
             ]
         );
+        (now.personas[0].open, now.hints) = (false, 1);
+        now.hint = Some("4 of 16 samples wait".to_owned());
+        let all_through = lines(&now, Duration::from_secs(125));
+        assert!(all_through.len() == 3 && all_through[1].ends_with("; 1 hint"), "{all_through:?}");
+        assert_eq!(all_through[2], "        4 of 16 samples wait");
+        assert!(persona_line(&now.personas[0]).ends_with("gave up after 9 conversations"));
     }
 
     #[tokio::test(start_paused = true)]

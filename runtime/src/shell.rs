@@ -5,6 +5,15 @@ use std::io::{self, Write};
 use clap::Command;
 use clap_complete::Shell;
 
+/// A manual page of a verb that there is not: wrong usage.
+#[derive(Debug, thiserror::Error)]
+#[error("`{of}` has no verb `{word}`{hint}")]
+pub struct UnknownVerb {
+    of: String,
+    word: String,
+    hint: String,
+}
+
 /// Prints the completions of a shell.
 pub fn completions(mut command: Command, shell: Shell) -> io::Result<()> {
     // Into memory first: clap_complete panics when whom it writes to goes away.
@@ -21,9 +30,11 @@ pub fn man(mut command: Command, words: &[String]) -> anyhow::Result<()> {
     for word in words {
         let known = page.get_subcommands().map(|verb| verb.get_name().to_owned());
         let hint = crate::topology::did_you_mean(word, known);
-        page = page
-            .find_subcommand(word)
-            .ok_or_else(|| anyhow::anyhow!("`{}` has no verb `{word}`{hint}", page.get_name()))?;
+        page = page.find_subcommand(word).ok_or_else(|| UnknownVerb {
+            of: page.get_name().to_owned(),
+            word: word.clone(),
+            hint,
+        })?;
     }
     let title = page.get_display_name().unwrap_or(page.get_name()).to_owned();
     let mut text = Vec::new();

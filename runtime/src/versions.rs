@@ -16,7 +16,7 @@ pub struct VersionStatus {
     pub version: Option<u64>,
     /// The step that made it.
     pub step: u64,
-    /// `current`, `published`, `committed` (and not announced yet) or `withheld`.
+    /// `current`, `base` (version 0), `published`, `committed` (and not announced yet) or `withheld`.
     pub state: String,
     /// Why it was withheld.
     pub reason: Option<String>,
@@ -24,7 +24,7 @@ pub struct VersionStatus {
     pub fingerprint: String,
     /// It was written to disk.
     pub kept: bool,
-    /// When it was made, in seconds since 1970.
+    /// When it was made, in seconds since 1970; 0 for the base model.
     pub made_unix_secs: u64,
 }
 
@@ -43,6 +43,16 @@ pub struct Reception {
     pub first: u64,
     /// Those with a verdict of +1.
     pub first_approved: u64,
+}
+
+/// Version 0: the base model, which can always be returned to.
+pub(crate) fn base_status(rollback: &Rollback) -> VersionStatus {
+    VersionStatus {
+        version: Some(0),
+        state: if rollback.versions.number() == 0 { "current" } else { "base" }.to_owned(),
+        kept: true,
+        ..VersionStatus::default()
+    }
 }
 
 /// Every version that was made and every one that was withheld, by their steps.

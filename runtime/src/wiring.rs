@@ -45,6 +45,7 @@ use ractor::{Actor, ActorCell};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
+pub(crate) use self::gateway::api_key;
 use self::gateway::{GatewayActor, GatewayArguments};
 use crate::{
     admin::{Corrections, Panel, TokenRates},
@@ -73,6 +74,8 @@ pub struct Wiring {
     pub comparison: Comparison,
     /// What a person says of a turn.
     pub corrections: Corrections,
+    /// Where the tensors live.
+    pub device: String,
 }
 
 /// What the rest of the process sees of the actors.
@@ -120,6 +123,7 @@ struct Inboxes {
 
 struct Builder<'a> {
     topology: &'a Topology,
+    place: Place,
     node: &'a Node,
     models: BTreeMap<String, LoadedModel>,
     inboxes: Inboxes,
@@ -181,6 +185,7 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     versions.show();
     let builder = Builder {
         topology,
+        place,
         node,
         versions,
         folders,
@@ -257,7 +262,8 @@ impl Builder<'_> {
             sessions,
             teaches: self.topology.method.needs_hints(),
         };
-        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison, corrections })
+        let device = self.place.to_string();
+        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison, corrections, device })
     }
 
     fn child<A, F>(&mut self, name: String, role: &str, make: F) -> &mut ChildSpec

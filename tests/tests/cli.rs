@@ -20,10 +20,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("the output is text")
 }
 
+/// A copy of the embedded model.
 fn model_folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder can be made");
-    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
-        fs::write(folder.path().join(file), "").expect("a file can be written");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
+    for file in fs::read_dir(shipped).expect("the embedded model is there") {
+        let file = file.expect("it can be listed").path();
+        let name = file.file_name().expect("a file has a name");
+        fs::copy(&file, folder.path().join(name)).expect("a file can be copied");
     }
     folder
 }
@@ -57,6 +61,70 @@ fn check_tells_every_problem_on_a_line_of_its_own_and_ends_with_2() {
             "--set: run.seed: expected a whole number from 0, found the string \"x\"",
         ]
     );
+}
+
+#[test]
+fn check_doctor_and_launch_refuse_a_broken_model_by_its_key_and_file() {
+    let model = model_folder();
+    let (path, run_dir) = (model.path(), tempfile::tempdir().expect("a folder can be made"));
+    let run_dir = run_dir.path().join("run");
+    let write = |file: &str, bytes: &[u8]| fs::write(path.join(file), bytes).expect("a file can be written");
+    let weights = fs::read(path.join("model.safetensors")).expect("it was copied");
+    write("model.safetensors", &weights[..weights.len() / 2]);
+    write("chat_template.jinja", b"{% for message in messages %}");
+    let set = format!("models.policy.path={}", path.display());
+    let dir = format!("run.dir={}", run_dir.display());
+    let with = |verb| run(&[verb, "configs/personal-agent.toml", "--set", &set, "--set", &dir]);
+    for verb in ["check", "launch"] {
+        let output = with(verb);
+        assert_eq!(output.status.code(), Some(2), "{verb}");
+        let (told, key) = (text(&output.stderr), "--set: models.policy.path: ");
+        let lines: Vec<_> = told.lines().collect();
+        assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with(key)), "{verb}: {told}");
+        assert!(
+            lines[0].contains("chat_template.jinja is unusable") && lines[1].contains("is truncated"),
+            "{told}"
+        );
+    }
+    assert!(!run_dir.exists(), "nothing is written for a model that cannot be opened");
+    let output = with("doctor");
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stdout);
+    let failed: Vec<_> = told.lines().filter(|line| line.starts_with("FAIL  models.policy ")).collect();
+    assert!(failed.len() == 2 && failed[1].contains("is truncated"), "{told}");
+    assert!(told.contains("run.dir") && told.contains("disk"), "the rest is looked at all the same: {told}");
+
+    write("model.safetensors", &weights);
+    fs::copy("../configs/models/nano/chat_template.jinja", path.join("chat_template.jinja"))
+        .expect("a file can be copied");
+    let told = text(&with("doctor").stdout);
+    let line = told.lines().find(|line| line.contains("models.policy ")).expect("a line for the model");
+    assert!(
+        line.starts_with("ok ") && line.contains("qwen3, 2.9 M parameters in BF16, 2048 tokens"),
+        "{line}"
+    );
+}
+
+#[test]
+fn check_warns_of_what_is_probably_not_meant_and_ends_with_0() {
+    let model = model_folder();
+    let path = model.path().join("tokenizer_config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).expect("it was copied")).expect("JSON");
+    config["eos_token"] = serde_json::Value::Null;
+    fs::write(&path, config.to_string()).expect("a file can be written");
+    for file in ["config.json", "generation_config.json"] {
+        let path = model.path().join(file);
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).expect("it was copied")).expect("JSON");
+        config.as_object_mut().expect("an object").remove("eos_token_id");
+        fs::write(&path, config.to_string()).expect("a file can be written");
+    }
+    let set = format!("models.policy.path={}", model.path().display());
+    let output = run(&["check", "configs/personal-agent.toml", "--set", &set]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = text(&output.stderr);
+    assert!(told.contains("warning: models.policy.path: no eos_token_id is named"), "{told}");
 }
 
 #[test]

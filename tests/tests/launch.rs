@@ -1,6 +1,8 @@
 //! `launch` as a process: it says where it serves, answers, and ends in order when told to.
 
-use openclaw_tests::{Launch, eventually};
+use std::{ffi::OsStr, path::Path};
+
+use openclaw_tests::{Launch, Terminal, binary, eventually};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -118,4 +120,86 @@ async fn secrets_are_in_no_log_line_and_conversations_in_none_above_debug() {
         let line = heard.iter().find(|line| line.contains(word));
         assert!(line.is_none(), "{word:?} was said by somebody: {line:?}");
     }
+}
+
+/// A terminal of 80 columns on which this topology is launched from the root of the tree, and its own ports.
+fn on_a_terminal(file: &str, run: &Path, more: &[&str]) -> Terminal {
+    let dir = format!("run.dir={}", run.display());
+    let sets = [
+        &dir,
+        "actors.gateway.listen=127.0.0.1:0",
+        "nodes.local.metrics=127.0.0.1:0",
+        "nodes.local.admin=127.0.0.1:0",
+    ];
+    let words = ["launch", file].into_iter().chain(sets.into_iter().flat_map(|set| ["--set", set]));
+    let words: Vec<&str> = words.chain(more.iter().copied()).collect();
+    // Paths in shipped topologies are relative to the root.
+    let shell = format!("cd \"$ROOT\" && unset RUST_LOG && exec \"$BIN\" {}", words.join(" "));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let binary = binary();
+    let variables: [(&str, &OsStr); 2] = [("ROOT", root.as_os_str()), ("BIN", binary.as_os_str())];
+    Terminal::start(Path::new("/bin/sh"), &["-c", &shell], &variables, (80, 50))
+}
+
+#[tokio::test]
+async fn a_person_at_a_terminal_reads_where_it_serves_who_is_content_and_what_to_type() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let run = dir.path().join("run");
+    let mut terminal = on_a_terminal("configs/quickstart.toml", &run, &[]);
+    terminal.shows("where it serves", |text| text.contains("serves  http://127.0.0.1:")).await;
+    let first = terminal.text();
+    assert!(first.starts_with("openclaw-rl: quickstart\n  model   configs/models/nano on cpu\n"), "{first}");
+    assert!(first.contains("Three simulated users talk to it now: student, ta and teacher."), "{first}");
+    terminal.shows("who is content", |text| text.contains("All three are content: ")).await;
+    terminal.shows("what to type", |text| text.contains("Ctrl-C stops it. Launched again")).await;
+    let last = terminal.text();
+    for part in ["before, version ", "now, version ", " chat ", " page ", "judged: ", " asked:"] {
+        assert!(last.contains(part), "{part}: {last}");
+    }
+    for noise in ["INFO", "actor=", "stopped"] {
+        assert!(!last.contains(noise), "{noise}: {last}");
+    }
+    terminal.type_in("\u{3}");
+    assert_eq!(terminal.exit_code().await, 0);
+    let end = terminal.text();
+    assert!(end.contains("Stopped. Version ") && !end.contains("tokens/s"), "{end}");
+
+    // Launched again under other keys, it says so.
+    let mut terminal = on_a_terminal("configs/personal-agent.toml", &run, &["--set", "actors.judge.votes=1"]);
+    terminal.shows("that it goes on", |text| text.contains("(it goes on: version ")).await;
+    let told = terminal.text();
+    assert!(told.contains("actors.optimizer.batch_samples was 16, is 2"), "{told}");
+    assert!(told.contains("Nobody talks to it yet"), "{told}");
+    terminal.type_in("\u{3}");
+    assert_eq!(terminal.exit_code().await, 0);
+}
+
+#[test]
+fn a_launch_that_is_refused_leaves_the_run_as_it_was() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let (run, new) = (dir.path().join("run"), dir.path().join("new"));
+    let file = "configs/personal-agent.toml";
+    assert_eq!(Launch::new(file, &run).start().stop().code(), Some(0));
+    let kept = || {
+        let mut kept: Vec<_> = std::fs::read_dir(&run)
+            .expect("the run is there")
+            .map(|entry| entry.expect("it can be listed").file_name().into_string().expect("text"))
+            .collect();
+        kept.sort();
+        (kept, std::fs::read(run.join("topology.toml")).expect("the resolved copy"))
+    };
+    let before = kept();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it has one");
+    for key in ["actors.gateway.listen", "nodes.local.metrics", "nodes.local.admin"] {
+        for dir in [&run, &new] {
+            let launch = Launch::new(file, dir).set("actors.judge.votes=1").set(&format!("{key}={address}"));
+            for launch in [launch.clone(), launch.option("--fresh")] {
+                let log = launch.try_start().expect_err("the port is taken");
+                assert!(log.contains(&address.to_string()), "{log}");
+            }
+        }
+    }
+    assert_eq!(kept(), before);
+    assert!(!new.exists() && !dir.path().join("run.1").exists());
 }

@@ -286,7 +286,7 @@ fn completions_and_manual_pages_know_the_verbs() {
     assert!(printed(&["man"]).contains("openclaw\\-rl\\-restart"));
     let page = printed(&["man", "dead", "retry"]);
     assert!(page.contains("Gives them another try") && page.contains("Examples:"), "{page}");
-    assert_eq!(operate(&["man", "restrat"], dir.path()).status.code(), Some(1));
+    assert_eq!(operate(&["man", "restrat"], dir.path()).status.code(), Some(2));
 }
 
 /// Has the policy learn from one reply, and waits until its version serves.

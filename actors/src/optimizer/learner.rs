@@ -9,7 +9,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use openclaw_journal::{JournalError, Record, Recorded, Sample, StepCommit, TurnId, fault, inbox::Lease};
 use openclaw_kernels::KernelError;
-use openclaw_model::{CheckpointError, StepReport, Trainer, TrainerState, Weights, fingerprint};
+use openclaw_model::{
+    CheckpointError, StepReport, StoredVersion, Trainer, TrainerState, Weights, fingerprint,
+};
 use tokio::runtime::Handle;
 use tracing::{Span, debug, debug_span, error, field::Empty, info, warn};
 
@@ -90,6 +92,7 @@ impl Learner {
         })?;
         if let Some(stored) = &found.stored {
             trainer.restore(&stored.state)?;
+            tell_of_moments(stored);
         }
         let end_ids = folders.end_ids.clone();
         let canary = Canary::new(&arguments.config.breaker, arguments.text.clone(), end_ids);
@@ -175,7 +178,11 @@ impl Learner {
         let folders = &self.arguments.folders;
         self.good = match number {
             0 => TrainerState::fresh(weights.to_host(self.trainer.transformer())?),
-            _ => folders.load(number)?.state,
+            _ => {
+                let stored = folders.load(number)?;
+                tell_of_moments(&stored);
+                stored.state
+            }
         };
         self.trainer.restore(&self.good)?;
         self.fingerprint = fingerprint(&folders.config, &self.good.weights);
@@ -338,7 +345,8 @@ impl Learner {
             self.release_held();
         }
         let print = &fingerprint[..SHOWN];
-        let StepReport { loss, grad_norm, kl, policy_kl: drift, .. } = report;
+        let (loss, grad_norm) = (rounded(report.loss), rounded(report.grad_norm));
+        let (kl, drift) = (rounded(report.kl), rounded(report.policy_kl));
         info!(step, samples, version, fingerprint = print, loss, grad_norm, kl, drift, "step completed");
         (self.step, self.version, self.fingerprint, self.good) = (step, version, fingerprint, state);
         self.arguments.reports.send_replace(Some(report));
@@ -399,6 +407,20 @@ impl Learner {
             Recorded::Done => Ok(()),
             Recorded::Stale => Err(LearnError::Unknown),
         }
+    }
+}
+
+/// Four digits behind the point: what a log line needs of a number.
+pub fn rounded(number: f64) -> f64 {
+    // Adding 0 takes the sign from -0.
+    (number * 1e4).round() / 1e4 + 0.0
+}
+
+/// An older version has let go of the optimizer's moments.
+fn tell_of_moments(stored: &StoredVersion) {
+    if !stored.own_moments {
+        let version = stored.manifest.number;
+        info!(version, "training starts with empty moments: only the newest version keeps them");
     }
 }
 

@@ -4,17 +4,19 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use openclaw_journal::panics::panic_message;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
+    time::Instant,
 };
-use tracing::error;
+use tracing::{error, info};
 
 use super::{
     OptimizerArguments,
@@ -49,6 +51,39 @@ pub struct TrainingSlot {
     held: Arc<tokio::sync::Mutex<()>>,
     jobs: Arc<Mutex<Option<mpsc::WeakSender<Job>>>>,
     steps: Arc<AtomicUsize>,
+    collecting: Arc<Mutex<Collecting>>,
+    hinted: Arc<AtomicBool>,
+}
+
+/// How far the next batch is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Collecting {
+    /// Effective samples that are held.
+    pub samples: usize,
+    /// Those of a full batch.
+    pub of: usize,
+    /// When the first of them came.
+    pub oldest: Option<Instant>,
+}
+
+/// Fewer samples are no pattern.
+const FEW_SAMPLES: usize = 4;
+/// As many that wait are many, however fast they came.
+const MANY_SAMPLES: usize = 20;
+/// Samples that wait longer wait for a batch that is too large for those who talk.
+const LONG: Duration = Duration::from_secs(30);
+
+impl Collecting {
+    /// What would let the run learn sooner, where samples wait long or in number for a full batch.
+    pub fn hint(&self) -> Option<String> {
+        let Self { samples, of, oldest } = *self;
+        let long = oldest.is_some_and(|oldest| oldest.elapsed() >= LONG);
+        let waits = samples < of && samples >= FEW_SAMPLES && (long || samples >= MANY_SAMPLES);
+        let told = || {
+            format!("{samples} of {of} samples wait; lower actors.optimizer.batch_samples to learn sooner")
+        };
+        waits.then(told)
+    }
 }
 
 /// A step under way.
@@ -71,6 +106,21 @@ impl TrainingSlot {
     /// Whether a batch is being learnt from: from before the journal hears of it until its version was handed on.
     pub fn is_learning(&self) -> bool {
         self.steps.load(Ordering::Acquire) > 0
+    }
+
+    /// How far the next batch is.
+    pub fn collecting(&self) -> Collecting {
+        *self.collecting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how far it is; the first hint of a process is logged.
+    pub(super) fn collects(&self, collecting: Collecting) {
+        *self.collecting.lock().unwrap_or_else(PoisonError::into_inner) = collecting;
+        if let Some(hint) = collecting.hint()
+            && !self.hinted.swap(true, Ordering::Relaxed)
+        {
+            info!("{hint}");
+        }
     }
 
     /// Makes the current version durable, if it is not; returns its number.
@@ -177,5 +227,23 @@ fn work(
             error = TrainingEnded::from(error).to_string(),
             "the last steps are not kept: they are taken again"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn samples_that_wait_long_or_in_number_name_the_key_to_lower() {
+        let now = |samples, of| Collecting { samples, of, oldest: (samples > 0).then(Instant::now) };
+        let eight = now(8, 16);
+        assert_eq!((now(0, 16).hint(), eight.hint(), now(32, 32).hint()), (None, None, None));
+        let expected = "20 of 32 samples wait; lower actors.optimizer.batch_samples to learn sooner";
+        assert_eq!(now(20, 32).hint().as_deref(), Some(expected));
+        let one = now(1, 2);
+        tokio::time::advance(LONG).await;
+        assert!(eight.hint().is_some_and(|hint| hint.starts_with("8 of 16 samples wait")));
+        assert_eq!(one.hint(), None, "one sample is no pattern");
     }
 }

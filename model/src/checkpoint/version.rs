@@ -1,8 +1,9 @@
-//! Version folders: a checkpoint folder together with the optimizer's state, and a list of its files by which a
+//! Version folders: a checkpoint folder together with the optimizer's moments, and a list of its files by which a
 //! torn one is found out. Training goes on from one bit for bit.
 //!
 //! A folder is written as `<number>.tmp` and renamed when all of it is on the disk, so that a folder with a number
-//! is complete unless the disk failed it.
+//! is complete unless the disk failed it. Moments are twice the weights, and only what training goes on from needs
+//! them: any other version lets go of its own, and is trained on with empty ones.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,11 +13,13 @@ use std::{
     thread,
 };
 
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{CheckpointError, WeightDtype, files_of, io, le_bytes, read, read_parameters, tensors};
+use super::{
+    CheckpointError, WeightDtype, files_of, inspect::header, io, le_bytes, read, read_parameters, tensors,
+};
 use crate::{
     config::ModelConfig,
     durable,
@@ -25,10 +28,13 @@ use crate::{
 };
 
 const WEIGHTS: &str = "model.safetensors";
+/// The moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// Full-precision weights, of a folder whose own are rounded. Folders of old have them in the optimizer's file.
+const EXACT: &str = "exact.safetensors";
+/// The one tensor of it.
+const EXACT_WEIGHTS: &str = "weights";
 const MANIFEST: &str = "version.json";
-/// Full-precision weights, in the optimizer's file of a folder whose own are rounded.
-const MASTER: &str = "weights";
 
 /// `version.json`: what a version folder is and what is in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +44,7 @@ pub struct VersionManifest {
     pub number: u64,
     /// The run's step that made it.
     pub step: u64,
-    /// Steps that the optimizer's moments have seen.
+    /// Steps that the optimizer's moments have seen; 0 where it let go of them.
     pub optimizer_step: u32,
     /// [`fingerprint`] of its weights.
     pub fingerprint: String,
@@ -64,6 +70,8 @@ pub struct StoredVersion {
     pub manifest: VersionManifest,
     /// What training goes on from.
     pub state: TrainerState,
+    /// Whether the moments are those of the version, and not empty ones because it let go of its own.
+    pub own_moments: bool,
 }
 
 /// Names weights by what they are: SHA-256 over the model's shape and every parameter, in hexadecimal.
@@ -119,7 +127,10 @@ impl VersionFolders {
         fs::create_dir_all(&staged).map_err(io(&staged))?;
         let template = Some(self.template.as_path());
         let mut files = files_of(&self.config, &state.weights, self.dtype, &self.end_ids, template)?;
-        files.push((OPTIMIZER, self.optimizer_file(state)));
+        files.push((OPTIMIZER, file_of(&[("first", &state.first[..]), ("second", &state.second[..])])));
+        if self.dtype != WeightDtype::F32 {
+            files.push((EXACT, file_of(&[(EXACT_WEIGHTS, &state.weights[..])])));
+        }
         let files = write_all(&staged, &files)?;
         let manifest = VersionManifest {
             number,
@@ -129,37 +140,75 @@ impl VersionFolders {
             written_by: env!("CARGO_PKG_VERSION").to_owned(),
             files,
         };
-        let text = serde_json::to_string_pretty(&manifest).expect("its keys are strings") + "\n";
-        write(&staged.join(MANIFEST), text.as_bytes())?;
+        write(&staged.join(MANIFEST), manifest.text().as_bytes())?;
         sync(&staged)?;
         Ok(StagedVersion { staged, dir: self.folder(number) })
     }
 
-    fn optimizer_file(&self, state: &TrainerState) -> Vec<u8> {
-        let moments = [("first", &state.first), ("second", &state.second)];
-        let master = (self.dtype != WeightDtype::F32).then_some((MASTER, &state.weights));
-        let values: Vec<_> =
-            moments.into_iter().chain(master).map(|(name, values)| (name, le_bytes(values))).collect();
-        let views = values.iter().map(|(name, bytes)| {
-            let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
-            (*name, view.expect("one dimension of the data's length"))
-        });
-        safetensors::serialize(views, Some(HashMap::new())).expect("every name is there once")
-    }
-
     /// Reads version `number` back; a file that is not as it was written is named.
     pub fn load(&self, number: u64) -> Result<StoredVersion, CheckpointError> {
+        let manifest = self.manifest(number)?;
+        let contents = self.contents(&manifest, |_| true)?;
+        let weights = self.weights_in(&contents)?;
+        let state = match contents.find(OPTIMIZER) {
+            None => TrainerState::fresh(weights),
+            Some((path, bytes)) => {
+                let moments = tensors(&path, bytes)?;
+                let whole = |name| self.whole(&path, &moments, name);
+                let (first, second) = (whole("first")?, whole("second")?);
+                TrainerState { step: manifest.optimizer_step, weights, first, second }
+            }
+        };
+        let own_moments = manifest.files.contains_key(OPTIMIZER);
+        Ok(StoredVersion { manifest, state, own_moments })
+    }
+
+    /// Reads the weights of version `number` alone: its moments may be let go meanwhile.
+    pub fn load_weights(&self, number: u64) -> Result<Vec<f32>, CheckpointError> {
+        let manifest = self.manifest(number)?;
+        let of_old = self.has_exact_weights_of_old(number);
+        self.weights_in(&self.contents(&manifest, |name| name != OPTIMIZER || of_old)?)
+    }
+
+    /// Lets go of the moments of version `number`, if it has them: training from it starts with empty ones then.
+    pub fn drop_moments(&self, number: u64) -> Result<(), CheckpointError> {
         let dir = self.folder(number);
-        let path = dir.join(MANIFEST);
+        let moments = dir.join(OPTIMIZER);
+        if !moments.exists() || self.has_exact_weights_of_old(number) {
+            return Ok(());
+        }
+        let mut manifest = self.manifest(number)?;
+        if manifest.files.remove(OPTIMIZER).is_some() {
+            manifest.optimizer_step = 0;
+            let (partial, path) = (dir.join(format!("{MANIFEST}.tmp")), dir.join(MANIFEST));
+            write(&partial, manifest.text().as_bytes())?;
+            fs::rename(&partial, &path).map_err(io(&path))?;
+            // The list before the file: whoever dies in between leaves a file too many, and none too few.
+            sync(&dir)?;
+        }
+        fs::remove_file(&moments).map_err(io(&moments))
+    }
+
+    fn manifest(&self, number: u64) -> Result<VersionManifest, CheckpointError> {
+        let path = self.folder(number).join(MANIFEST);
         let text = fs::read(&path).map_err(io(&path))?;
-        let torn = |path: &Path, what: String| CheckpointError::Torn { path: path.into(), what };
         let manifest: VersionManifest =
             serde_json::from_slice(&text).map_err(|error| torn(&path, error.to_string()))?;
         if manifest.number != number {
             return Err(torn(&path, format!("it is of version {}", manifest.number)));
         }
-        let mut contents = BTreeMap::new();
-        for (name, sum) in &manifest.files {
+        Ok(manifest)
+    }
+
+    /// The wanted files of a version, each as it was written.
+    fn contents(
+        &self,
+        manifest: &VersionManifest,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Contents, CheckpointError> {
+        let dir = self.folder(manifest.number);
+        let mut files = BTreeMap::new();
+        for (name, sum) in manifest.files.iter().filter(|(name, _)| wanted(name)) {
             let path = dir.join(name);
             let bytes = fs::read(&path).map_err(io(&path))?;
             if bytes.len() as u64 != sum.bytes {
@@ -169,40 +218,40 @@ impl VersionFolders {
             if found != sum.sha256 {
                 return Err(torn(&path, format!("SHA-256 {found}, {MANIFEST} says {}", sum.sha256)));
             }
-            contents.insert(name.as_str(), bytes);
+            files.insert(name.clone(), bytes);
         }
-        let content = |name: &str| {
-            let path = dir.join(name);
-            let bytes = contents.get(name).map(Vec::as_slice);
-            bytes.map(|bytes| (path.clone(), bytes)).ok_or(torn(&path, format!("not in {MANIFEST}")))
-        };
-        let layout = ParameterLayout::new(&self.config);
-        let (path, bytes) = content(OPTIMIZER)?;
-        let optimizer = tensors(&path, bytes)?;
-        let whole = |name: &str| -> Result<Vec<f32>, CheckpointError> {
-            let len = layout.len();
-            let mut values = vec![0.0; len];
-            let parameter = Parameter { name: name.into(), shape: vec![len], range: 0..len };
-            read(&path, &parameter, &optimizer, &mut values)?;
-            Ok(values)
-        };
-        let weights = match optimizer.tensor(MASTER) {
-            Ok(_) => whole(MASTER)?,
-            Err(_) => {
-                let (path, bytes) = content(WEIGHTS)?;
-                let parameters: Vec<&Parameter> = layout.parameters.iter().collect();
-                let mut weights = vec![0.0; layout.len()];
-                read_parameters(&path, bytes, &parameters, &mut weights)?;
-                weights
+        Ok(Contents { dir, files })
+    }
+
+    fn weights_in(&self, contents: &Contents) -> Result<Vec<f32>, CheckpointError> {
+        for name in [EXACT, OPTIMIZER] {
+            if let Some((path, bytes)) = contents.find(name) {
+                let tensors = tensors(&path, bytes)?;
+                if name == EXACT || tensors.tensor(EXACT_WEIGHTS).is_ok() {
+                    return self.whole(&path, &tensors, EXACT_WEIGHTS);
+                }
             }
-        };
-        let state = TrainerState {
-            step: manifest.optimizer_step,
-            weights,
-            first: whole("first")?,
-            second: whole("second")?,
-        };
-        Ok(StoredVersion { manifest, state })
+        }
+        let path = contents.dir.join(WEIGHTS);
+        let (_, bytes) = contents.find(WEIGHTS).ok_or_else(|| torn(&path, format!("not in {MANIFEST}")))?;
+        let layout = ParameterLayout::new(&self.config);
+        let parameters: Vec<&Parameter> = layout.parameters.iter().collect();
+        let mut weights = vec![0.0; layout.len()];
+        read_parameters(&path, bytes, &parameters, &mut weights)?;
+        Ok(weights)
+    }
+
+    /// One value per parameter.
+    fn whole(&self, path: &Path, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let len = ParameterLayout::new(&self.config).len();
+        let mut values = vec![0.0; len];
+        let parameter = Parameter { name: name.into(), shape: vec![len], range: 0..len };
+        read(path, &parameter, tensors, &mut values)?;
+        Ok(values)
+    }
+
+    fn has_exact_weights_of_old(&self, number: u64) -> bool {
+        header(&self.folder(number).join(OPTIMIZER)).is_ok_and(|header| header.info(EXACT_WEIGHTS).is_some())
     }
 
     /// Numbers of the folders that are there, ascending; complete or not.
@@ -247,6 +296,38 @@ impl VersionFolders {
         let entries = fs::read_dir(&self.dir).map_err(io(&self.dir))?;
         Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
     }
+}
+
+impl VersionManifest {
+    fn text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("its keys are strings") + "\n"
+    }
+}
+
+/// Files of a version folder that were read.
+struct Contents {
+    dir: PathBuf,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Contents {
+    fn find(&self, name: &str) -> Option<(PathBuf, &[u8])> {
+        self.files.get(name).map(|bytes| (self.dir.join(name), bytes.as_slice()))
+    }
+}
+
+fn torn(path: &Path, what: String) -> CheckpointError {
+    CheckpointError::Torn { path: path.into(), what }
+}
+
+/// A safetensors file of flat tensors.
+fn file_of(tensors: &[(&str, &[f32])]) -> Vec<u8> {
+    let bytes: Vec<_> = tensors.iter().map(|(name, values)| (*name, le_bytes(values))).collect();
+    let views = bytes.iter().map(|(name, bytes)| {
+        let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
+        (*name, view.expect("one dimension of the data's length"))
+    });
+    safetensors::serialize(views, Some(HashMap::new())).expect("every name is there once")
 }
 
 impl StagedVersion {

@@ -30,7 +30,7 @@ use crate::{
     progress::ProgressSnapshot,
     refusal::{Refusal, RefusalKind},
     supervisor::{ChildState, ChildStatus, SupervisorError, SupervisorHandle},
-    versions::{VersionStatus, version_statuses},
+    versions::{VersionStatus, base_status, version_statuses},
 };
 
 /// A command that takes longer is told to be under way still.
@@ -394,7 +394,8 @@ impl Operator for NodeOperator {
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
-        Ok(version_statuses(&self.node.journal, &self.node.rollback).await?)
+        let made = version_statuses(&self.node.journal, &self.node.rollback).await?;
+        Ok([base_status(&self.node.rollback)].into_iter().chain(made).collect())
     }
 
     async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {

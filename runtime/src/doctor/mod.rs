@@ -2,6 +2,7 @@
 
 mod gpu;
 mod machine;
+mod models;
 mod needs;
 mod openclaw;
 
@@ -29,8 +30,7 @@ use crate::{
 
 /// Shown below `doctor --help`.
 pub const EXAMPLES: &str = "\
-Every line begins with ok, warn (something will be missed) or FAIL (launch would not work); one FAIL makes it end
-with 1.
+Every line begins with ok, warn (something will be missed) or FAIL (launch would not work). One FAIL makes it end with 1.
 
 Examples:
   openclaw-rl doctor
@@ -69,9 +69,11 @@ impl Line {
 pub fn run(file: Option<&Path>, overrides: &[Override]) -> anyhow::Result<ExitCode> {
     let mut lines = machine_lines();
     if let Some(file) = file {
-        match Topology::load_for_launch(file, overrides) {
-            Ok(topology) => {
+        match Topology::load_and_look(file, overrides) {
+            Ok((topology, problems)) => {
                 lines.push(Line::ok("topology", format!("{} can be read", file.display())));
+                lines.extend(problems.into_iter().map(|problem| Line::fail(problem.key, problem.message)));
+                lines.extend(models::lines(&topology));
                 lines.extend(topology_lines(&topology));
                 lines.extend(openclaw::lines(Some(&topology)));
             }

@@ -16,6 +16,8 @@ const F32_BYTES: u64 = 4;
 const TRAINER_COPIES: u64 = 4 + 3;
 /// While a version is written: weights and moments of the step, and their bytes, the moments' twice.
 const WRITING_COPIES: u64 = 3 + 5;
+/// Versions that keep the optimizer's moments: the newest, and the one that is written beside it.
+const MOMENT_VERSIONS: u64 = 2;
 /// A version that serves, and the one before it, on which responses still end.
 const VERSION_COPIES: u64 = 2;
 
@@ -151,14 +153,17 @@ impl Needs {
             memory("writing a version".to_owned(), weights.saturating_mul(WRITING_COPIES));
             memory("published versions".to_owned(), weights.saturating_mul(VERSION_COPIES));
             let stored = match topology.models.get(&actors.policy.model).map(|model| model.dtype) {
-                // Two moments, the rounded weights and the exact ones.
-                Some(Dtype::Bf16) => weights / 2 + 3 * weights,
-                _ => 3 * weights,
+                // The rounded weights and the exact ones.
+                Some(Dtype::Bf16) => weights / 2 + weights,
+                _ => weights,
             };
             // One is written beside those that are kept.
             let count = actors.optimizer.keep_versions as u64 + 1;
             let what = format!("{count} versions of {}", size(stored));
             needs.disk.push(Need { what, bytes: stored.saturating_mul(count) });
+            // Two moments each.
+            let bytes = weights.saturating_mul(2 * MOMENT_VERSIONS);
+            needs.disk.push(Need { what: "the optimizer's moments".to_owned(), bytes });
         }
         needs
     }
@@ -228,11 +233,11 @@ mod tests {
         let needs = Needs::of(&topology);
         // The policy's cache and the base version's; the weights once as they are shipped, and twice as versions.
         assert_eq!(needs.memory_bytes(), (3 + TRAINER_COPIES + WRITING_COPIES) * weights + 2 * cache);
-        assert_eq!(needs.disk_bytes(), 4 * 3 * weights);
+        assert_eq!(needs.disk_bytes(), 4 * weights + 2 * 2 * weights);
         let more = Needs::of(&quickstart(&["actors.policy.kv_tokens=1024", "actors.policy.replicas=3"]));
         assert_eq!(more.memory_bytes(), needs.memory_bytes() + 2 * cache);
         let rounded = quickstart(&["models.policy.dtype=bf16", "actors.optimizer.keep_versions=3"]);
-        assert_eq!(Needs::of(&rounded).disk_bytes(), 4 * (3 * weights + weights / 2));
+        assert_eq!(Needs::of(&rounded).disk_bytes(), 4 * (weights + weights / 2) + 2 * 2 * weights);
     }
 
     #[test]

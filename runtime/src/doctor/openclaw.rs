@@ -1,5 +1,5 @@
 //! Whether the OpenClaw of this user is wired to the gateway: its file names the gateway's address and a model that is
-//! served, and the plugin is there. Nothing is told of an OpenClaw that is not installed.
+//! served, and the plugin is there. One that is not installed is no fault: any OpenAI client will do.
 
 use std::{
     fs,
@@ -50,9 +50,13 @@ fn from_home(home: &Path, path: &str) -> PathBuf {
     }
 }
 
-/// Lines on the OpenClaw of this user; none where there is none.
+/// Lines on the OpenClaw of this user.
 pub fn lines(topology: Option<&Topology>) -> Vec<Line> {
-    Client::find(|name| std::env::var(name).ok()).map_or_else(Vec::new, |client| look(&client, topology))
+    let absent = || {
+        let told = "not installed for this user (no openclaw.json); any OpenAI client works";
+        vec![Line::ok("openclaw", told)]
+    };
+    Client::find(|name| std::env::var(name).ok()).map_or_else(absent, |client| look(&client, topology))
 }
 
 fn look(client: &Client, topology: Option<&Topology>) -> Vec<Line> {

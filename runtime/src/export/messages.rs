@@ -20,12 +20,12 @@ use super::{
 
 /// For `--help`.
 pub const HELP: &str = "\
-Each line is {\"messages\": [..], \"tools\": [..]}: OpenAI's chat format for fine-tuning, which `openclaw-rl sft` and most
-trainers read. Replies that are context alone have \"weight\": 0: those that the filters do not ask for, those that came
-with X-No-Train, and those that were not drawn in this run. A conversation ends with its last reply that has a weight;
+Each line is {\"messages\": [..], \"tools\": [..]}: OpenAI's chat format for fine-tuning, which `openclaw-rl sft` and most \
+trainers read. Replies that are context alone have \"weight\": 0: those that the filters do not ask for, those that came \
+with X-No-Train, and those that were not drawn in this run. A conversation ends with its last reply that has a weight; \
 one without any is left out. A trainer that does not know `weight` would learn from all replies of a line.
 
-With --each turn a line is a request as it was answered, and its reply: what a model with thinking needs, whose
+With --each turn a line is a request as it was answered, and its reply: what a model with thinking needs, whose \
 template leaves the thinking out of earlier replies. What the policy thought is in `reasoning_content`.
 
 Examples:

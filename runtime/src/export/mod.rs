@@ -46,10 +46,10 @@ Examples:
 pub enum Export {
     /// Writes trajectories: one ATIF file per conversation, with token ids, log-probs, rewards and what became of each turn.
     #[command(after_help = "\
-Each file is a trajectory of the Agent Trajectory Interchange Format (ATIF-v1.7, Harbor's RFC 0001), named by its session.
-A request whose history is not the conversation so far (asked again, edited, compacted) begins a further file, SESSION~2.json,
-with the same session_id; what it repeats is marked is_copied_context. `extra` of a step has the reward, the votes, the
-hints, what followed, and the turn's fate. A turn that came with X-No-Train is there with trainable: false, weight: 0.
+Each file is a trajectory of the Agent Trajectory Interchange Format (ATIF-v1.7, Harbor's RFC 0001), named by its session. \
+A request whose history is not the conversation so far (asked again, edited, compacted) begins a further file, SESSION~2.json, \
+with the same session_id; what it repeats is marked is_copied_context. `extra` of a step has the reward, the votes, the \
+hints, what followed, and the turn's fate. A turn that came with X-No-Train is there with trainable: false, weight: 0. \
 Weight is 0, too, where the filters do not ask for a reply.
 
 Examples:
@@ -127,6 +127,14 @@ pub enum ExportError {
         /// What was given.
         path: PathBuf,
     },
+    /// The folder that it would lie in is not there.
+    #[error("cannot write {}: there is no folder {}", path.display(), above.display())]
+    NowhereToPut {
+        /// What was to be written.
+        path: PathBuf,
+        /// The folder that is missing.
+        above: PathBuf,
+    },
     /// Nothing was ever recorded there.
     #[error("no run has written a journal to {}", dir.display())]
     NoJournal {
@@ -147,6 +155,7 @@ pub fn exit_code(error: &anyhow::Error) -> Option<u8> {
         ExportError::Exists { .. }
         | ExportError::Folder { .. }
         | ExportError::NoName { .. }
+        | ExportError::NowhereToPut { .. }
         | ExportError::NoJournal { .. } => EXIT_USAGE,
         ExportError::UnknownSession { .. } => EXIT_UNKNOWN,
     })

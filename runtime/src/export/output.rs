@@ -136,6 +136,10 @@ fn partial(path: &Path) -> anyhow::Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(ExportError::NoName { path: path.to_owned() }.into());
     };
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !above.is_dir() {
+        return Err(ExportError::NowhereToPut { path: path.to_owned(), above: above.to_owned() }.into());
+    }
     let name = format!(".{}.partial-{}", name.to_string_lossy(), std::process::id());
     Ok(path.with_file_name(name))
 }

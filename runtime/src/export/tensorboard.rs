@@ -19,9 +19,9 @@ use super::{
 
 /// For `--help`.
 pub const HELP: &str = "\
-Curves by step: train/ (loss, kl, entropy, clip_fraction, grad_norm, drift), batch/ (turns, tokens, rows, version,
-withheld, skipped), reward/ and staleness/ over the turns of the step's batch, as far as they are kept, dropped/ by reason
-since the step before, and time/. The file's name stays the same from export to export: with --force, TensorBoard shows the
+Curves by step: train/ (loss, kl, entropy, clip_fraction, grad_norm, drift), batch/ (turns, tokens, rows, version, \
+withheld, skipped), reward/ and staleness/ over the turns of the step's batch, as far as they are kept, dropped/ by reason \
+since the step before, and time/. The file's name stays the same from export to export: with --force, TensorBoard shows the \
 latest one.
 
 Weights & Biases has no command that reads such files any more (its client 0.31). In Python, with mode=\"offline\" for later:

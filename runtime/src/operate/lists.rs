@@ -95,7 +95,7 @@ pub fn versions(all: &[VersionStatus]) -> String {
             version.step.to_string(),
             version.state.clone(),
             if version.kept { "yes" } else { "no" }.to_owned(),
-            age(version.made_unix_secs),
+            if version.made_unix_secs == 0 { "-".to_owned() } else { age(version.made_unix_secs) },
             version.fingerprint.chars().take(FINGERPRINT_CHARS).collect(),
             short(version.reason.as_deref().unwrap_or_default(), CELL_CHARS),
         ]
@@ -162,6 +162,10 @@ mod tests {
             reason: Some("not finite".into()),
             ..VersionStatus::default()
         };
+        let base = VersionStatus { version: Some(0), state: "base".into(), ..VersionStatus::default() };
+        let line = versions(&[base]);
+        let cells: Vec<_> = line.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(cells, ["0", "0", "base", "no", "-"], "the base model has no age");
         let told = versions(&[
             VersionStatus { version: Some(7), state: "current".into(), ..VersionStatus::default() },
             withheld,

@@ -36,14 +36,14 @@ Examples:
   openclaw-rl status --watch
   openclaw-rl status --json | jq '.actors[] | select(.state == \"failed\")'
 
-States: starting, running, paused, stuck (up, and not well), draining, restarting, failed (ended too often: down until
+States: starting, running, paused, stuck (up, and not well), draining, restarting, failed (ended too often: down until \
 it is restarted by hand), stopped (on purpose).
 
-JSON: run, dir, node, pid, stopping, uptime_secs, gateway, page, version, sessions, journal {healthy, detail},
-learning {steps, withheld, trained, loss, approved, rejected, neutral, hinted, versions [{version, replies, approved,
-rejected, first, first_approved}]}, serving {tokens_per_sec, in_flight, recent {period_secs, tokens_per_sec [],
-in_flight []}}, actors [{name, role, state, up_secs, restarts, last_error, last_error_secs, version, inbox {waiting,
-leased, capacity, oldest_wait_secs, dead_letters, paused}, detail}]. What is not known is null; keys are added and
+JSON: run, dir, node, pid, stopping, uptime_secs, gateway, page, version, sessions, journal {healthy, detail}, \
+learning {steps, withheld, trained, loss, approved, rejected, neutral, hinted, versions [{version, replies, approved, \
+rejected, first, first_approved}]}, serving {tokens_per_sec, in_flight, recent {period_secs, tokens_per_sec [], \
+in_flight []}}, actors [{name, role, state, up_secs, restarts, last_error, last_error_secs, version, inbox {waiting, \
+leased, capacity, oldest_wait_secs, dead_letters, paused}, detail}]. What is not known is null; keys are added and \
 never renamed.
 
 --watch on a terminal: the arrow keys choose an actor, Enter shows it whole, r restarts it; ? tells the other keys.")]

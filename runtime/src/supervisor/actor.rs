@@ -248,7 +248,8 @@ impl State {
         let exit = self.exits.remove(&actor).unwrap_or(unknown);
         self.alive.remove(&child);
         if let Some(child) = self.tree.get(child) {
-            info!(actor = child.spec.name, reason = exit.reason, "actor ended");
+            // One that should not have ended is restarting or failed, and that is told.
+            debug!(actor = child.spec.name, reason = exit.reason, "actor ended");
         }
         self.tree.news(child, generation, News::Ended(exit))
     }
@@ -347,6 +348,10 @@ impl State {
     }
 }
 
+fn was_unwell(state: ChildState) -> bool {
+    matches!(state, ChildState::Restarting | ChildState::Failed | ChildState::Stuck)
+}
+
 fn changed(name: &str, before: Option<ChildState>, now: Option<ChildState>, error: &str) {
     for (state, value) in [(before, 0.0), (now, 1.0)] {
         if let Some(state) = state {
@@ -364,8 +369,11 @@ fn changed(name: &str, before: Option<ChildState>, now: Option<ChildState>, erro
             error!(actor = name, error, "actor is stuck");
         }
         Some(ChildState::Restarting) => warn!(actor = name, error, "actor is restarting"),
-        Some(state) => info!(actor = name, state = state.as_str(), "actor"),
-        None => info!(actor = name, "actor removed"),
+        Some(ChildState::Running) if before.is_some_and(was_unwell) => {
+            info!(actor = name, "actor runs again")
+        }
+        Some(state) => debug!(actor = name, state = state.as_str(), "actor"),
+        None => debug!(actor = name, "actor removed"),
     }
 }
 

@@ -50,7 +50,22 @@ pub struct Logging {
 /// Sends log lines to stderr. `RUST_LOG` chooses which; without it, `info` and above. A build with the feature `otel`
 /// sends traces, too, where OpenTelemetry's variables say. Calling it again changes nothing.
 pub fn init_logging(format: LogFormat) -> Logging {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    init(format, "info")
+}
+
+/// [`init_logging`] for a command that tells a person at a terminal itself how it goes: there, and without `RUST_LOG`,
+/// `warn` and above.
+pub fn init_logging_beside_screen(format: LogFormat) -> Logging {
+    init(format, if on_terminal() && format == LogFormat::Text { "warn" } else { "info" })
+}
+
+/// Writes these lines to stderr, above the bars: for a person, where one watches.
+pub fn say(lines: &str) {
+    drop(Line(lines.as_bytes().to_vec()));
+}
+
+fn init(format: LogFormat, default: &str) -> Logging {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let lines = tracing_subscriber::fmt::layer().with_writer(Stderr);
     let lines = match format {
         LogFormat::Json => {

@@ -1,4 +1,5 @@
-//! What must hold between the keys of a topology.
+//! What must hold between the keys of a topology. What compares two keys looks first whether the other one could be
+//! read: a placeholder says nothing.
 
 use std::{net::SocketAddr, ops::RangeInclusive};
 
@@ -62,10 +63,14 @@ impl Checks<'_> {
 
     fn model(&mut self, key: &str, name: &str) {
         let models = &self.topology.models;
-        if !models.contains_key(name) {
+        if !models.contains_key(name) && !self.problems.is_unread("models") {
             let hint = did_you_mean(name, models.keys());
             self.problems.add(key, format!("no model named \"{name}\" under [models]{hint}"));
         }
+    }
+
+    fn one_of_unread<const N: usize>(&self, keys: [&str; N]) -> bool {
+        keys.iter().any(|key| self.problems.is_unread(key))
     }
 
     fn run_and_nodes(&mut self) {
@@ -157,7 +162,9 @@ impl Checks<'_> {
         for (i, alias) in gateway.aliases.iter().enumerate() {
             self.not_empty(&format!("actors.gateway.aliases[{i}]"), alias);
         }
-        if gateway.api_key_env.is_none() && !gateway.listen.ip().is_loopback() {
+        let without_key =
+            gateway.api_key_env.is_none() && !self.problems.is_unread("actors.gateway.api_key_env");
+        if without_key && !gateway.listen.ip().is_loopback() {
             let listen = gateway.listen;
             let message = format!("{listen} is open to others: name a key with actors.gateway.api_key_env");
             self.problems.add("actors.gateway.listen", message);
@@ -176,7 +183,9 @@ impl Checks<'_> {
         // A greedy policy explores nothing, and its log-probs say nothing.
         self.number("actors.policy.temperature", policy.temperature, 0.05..=2.0);
         self.count("actors.policy.kv_tokens", policy.kv_tokens, 64..=MANY);
-        self.count("actors.policy.max_new_tokens", policy.max_new_tokens, 1..=policy.kv_tokens.max(1));
+        let most =
+            if self.problems.is_unread("actors.policy.kv_tokens") { MANY } else { policy.kv_tokens.max(1) };
+        self.count("actors.policy.max_new_tokens", policy.max_new_tokens, 1..=most);
         self.secs("actors.sessions.idle_timeout_secs", actors.sessions.idle_timeout_secs);
         self.count("actors.sessions.max_sessions", actors.sessions.max_sessions, 1..=MANY);
     }
@@ -185,6 +194,8 @@ impl Checks<'_> {
         match (&judge.model, &judge.engine) {
             (Some(model), None) => self.model("actors.judge.model", model),
             (None, Some(engine)) => self.engine("actors.judge.engine", engine),
+            // One that cannot be read is no reason to ask for the other.
+            (None, None) if self.problems.is_unread("actors.judge.engine") => {}
             (None, None) => self.problems.add("actors.judge.model", "missing: name a model, or an engine"),
             (Some(_), Some(_)) => {
                 self.problems.add("actors.judge.engine", "stands beside a model: only one of them can judge");
@@ -228,6 +239,7 @@ impl Checks<'_> {
                         let message = "is 0: leave it out to never refresh";
                         self.problems.add("actors.teacher.refresh_every", message);
                     }
+                    Some(_) if self.one_of_unread(["actors.teacher.model", "actors.policy.model"]) => {}
                     Some(_) if teacher.model != actors.policy.model => {
                         let message =
                             "the teacher is another model than the policy: it cannot take its weights";
@@ -236,7 +248,7 @@ impl Checks<'_> {
                     _ => {}
                 }
             }
-            None if method.needs_hints() => {
+            None if method.needs_hints() && !self.problems.is_unread("method.kind") => {
                 let message = format!("missing: {} learns from a teacher", method::name(method.kind));
                 self.problems.add("actors.teacher", message);
             }

@@ -18,6 +18,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use overrides::Override;
+pub(crate) use preflight::inspected;
 pub(crate) use problems::did_you_mean;
 pub use problems::{Origin, Problem, TopologyError};
 pub use sections::{
@@ -42,11 +43,32 @@ impl Topology {
         Self::parse(&read_file(path)?, path, overrides)
     }
 
-    /// [`Self::load`], and checks that the files and environment variables it names are there: what `check`
-    /// and `launch` do.
+    /// [`Self::load`], and checks that the files and environment variables it names are there, and that its models
+    /// can be opened: what `check` and `launch` do.
     pub fn load_for_launch(path: &Path, overrides: &[Override]) -> Result<Self, TopologyError> {
-        let text = read_file(path)?;
-        Self::build(&text, path, overrides, preflight::check)
+        Ok(Self::load_with_warnings(path, overrides)?.0)
+    }
+
+    /// [`Self::load_for_launch`], and what works and is probably not meant so.
+    pub fn load_with_warnings(
+        path: &Path,
+        overrides: &[Override],
+    ) -> Result<(Self, Vec<Problem>), TopologyError> {
+        let (text, mut warnings) = (read_file(path)?, Problems::default());
+        let topology = Self::build(&text, path, overrides, |topology, problems| {
+            preflight::check_machine(topology, problems);
+            preflight::check_models(topology, problems, &mut warnings);
+        })?;
+        Ok((topology, warnings.into_sorted()))
+    }
+
+    /// [`Self::load`], and what is missing of that which a launch needs beside the models: those are told one by one
+    /// by [`inspected`].
+    pub fn load_and_look(path: &Path, overrides: &[Override]) -> Result<(Self, Vec<Problem>), TopologyError> {
+        let topology = Self::load(path, overrides)?;
+        let mut problems = Problems::default();
+        preflight::check_machine(&topology, &mut problems);
+        Ok((topology, problems.into_sorted()))
     }
 
     /// Reads and checks the text of a file; `path` is for messages.

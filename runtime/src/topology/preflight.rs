@@ -1,16 +1,18 @@
-//! Looks at the machine before a launch: are the files and environment variables there that a topology names?
+//! Looks at the machine before a launch: are the files and environment variables there that a topology names, and can
+//! the models be opened?
 
-use std::path::Path;
+use std::error::Error;
 
 use openclaw_kernels::Cuda;
+use openclaw_model::{CheckpointError, Inspection};
 
 use super::{
     problems::Problems,
     sections::{Device, Model, Topology},
 };
 
-/// Adds what is missing on this machine.
-pub fn check(topology: &Topology, problems: &mut Problems) {
+/// Adds what is missing on this machine, the models aside.
+pub fn check_machine(topology: &Topology, problems: &mut Problems) {
     if topology.run.dir.exists() && !topology.run.dir.is_dir() {
         problems.add("run.dir", format!("{} is not a folder", topology.run.dir.display()));
     }
@@ -19,11 +21,6 @@ pub fn check(topology: &Topology, problems: &mut Problems) {
             && let Err(error) = Cuda::can_open(number)
         {
             problems.add(&format!("nodes.{name}.device"), error.to_string());
-        }
-    }
-    for (name, model) in &topology.models {
-        if let Some(message) = missing_from_checkpoint(model) {
-            problems.add(&format!("models.{name}.path"), message);
         }
     }
     let gateway = &topology.actors.gateway;
@@ -40,18 +37,29 @@ fn environment_variable(key: &str, name: Option<&str>, problems: &mut Problems) 
     }
 }
 
-fn missing_from_checkpoint(model: &Model) -> Option<String> {
-    let path = &model.path;
-    if !path.is_dir() {
-        return Some(format!("{} is not a folder", path.display()));
+/// Adds what is wrong with the checkpoint folders, each opened as far as its shapes and its text.
+pub fn check_models(topology: &Topology, problems: &mut Problems, warnings: &mut Problems) {
+    for (name, model) in &topology.models {
+        let key = format!("models.{name}.path");
+        match inspected(model) {
+            Ok(found) => warnings.add_all(&key, found.warnings),
+            Err(wrong) => problems.add_all(&key, wrong),
+        }
     }
-    let needed = ["config.json", "tokenizer.json"];
-    if let Some(file) = needed.iter().find(|file| !path.join(file).is_file()) {
-        return Some(format!("{} has no {file}", path.display()));
-    }
-    (!has_weights(path)).then(|| format!("{} has no model.safetensors", path.display()))
 }
 
-fn has_weights(path: &Path) -> bool {
-    ["model.safetensors", "model.safetensors.index.json"].iter().any(|file| path.join(file).is_file())
+/// What a model's folder holds, or everything that is wrong with it.
+pub fn inspected(model: &Model) -> Result<Inspection, Vec<String>> {
+    if !model.path.is_dir() {
+        return Err(vec![format!("{} is not a folder", model.path.display())]);
+    }
+    openclaw_model::inspect(&model.path).map_err(|wrong| wrong.iter().map(chain).collect())
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &CheckpointError) -> String {
+    // Parsers draw the place; a problem is one line.
+    let line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(line(error.to_string()), |told, cause| format!("{told}: {}", line(cause.to_string())))
 }

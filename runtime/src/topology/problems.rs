@@ -1,5 +1,6 @@
 //! Everything that is wrong with a topology file, collected so that one run of `check` tells all of it.
-//! The first problem of a key hides later ones of the same key and of everything below it.
+//! The first problem of a key hides later ones of the same key and of everything below it; so does a misspelling of
+//! it, which is a problem of another key.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -69,21 +70,39 @@ impl fmt::Display for Problem {
 pub struct Problems {
     origins: BTreeMap<String, Origin>,
     found: Vec<Problem>,
+    misspelt: Vec<String>,
 }
 
 impl Problems {
     /// None yet, in a file whose keys were written at `origins`.
     pub fn new(origins: BTreeMap<String, Origin>) -> Self {
-        Self { origins, found: Vec::new() }
+        Self { origins, ..Self::default() }
     }
 
     /// Adds a problem, unless this key or one above it already has one.
     pub fn add(&mut self, key: &str, message: impl Into<String>) {
-        if self.found.iter().any(|problem| covers(&problem.key, key)) {
+        self.add_all(key, [message.into()]);
+    }
+
+    /// Adds several problems of one key, each on its own line, unless this key or one above it already has one.
+    pub fn add_all(&mut self, key: &str, messages: impl IntoIterator<Item = String>) {
+        if self.is_unread(key) {
             return;
         }
         let origin = ancestors(key).find_map(|at| self.origins.get(at)).copied();
-        self.found.push(Problem { key: key.to_owned(), origin, message: message.into() });
+        let problem = |message| Problem { key: key.to_owned(), origin, message };
+        self.found.extend(messages.into_iter().map(problem));
+    }
+
+    /// Hides what is found out about a key that is not there because it was misspelt.
+    pub fn misspelt(&mut self, key: &str) {
+        self.misspelt.push(key.to_owned());
+    }
+
+    /// Whether nothing can be said of a key's value: it, or one above it, has a problem or was misspelt.
+    pub fn is_unread(&self, key: &str) -> bool {
+        let with_problem = self.found.iter().map(|problem| &problem.key);
+        with_problem.chain(&self.misspelt).any(|above| covers(above, key))
     }
 
     /// The problems in the file's order.
@@ -139,6 +158,18 @@ mod tests {
         }
         let keys: Vec<_> = problems.into_sorted().into_iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["a.b", "a.bc", "a"]);
+    }
+
+    #[test]
+    fn one_key_may_have_several_problems_told_together_and_a_misspelt_one_has_none() {
+        let mut problems = Problems::default();
+        problems.misspelt("b");
+        problems.add_all("a", ["one".to_owned(), "two".to_owned()]);
+        problems.add_all("a.b", ["three".to_owned()]);
+        problems.add("b.c", "wrong");
+        assert!(problems.is_unread("a.b") && problems.is_unread("b") && !problems.is_unread("bc"));
+        let told: Vec<_> = problems.into_sorted().into_iter().map(|problem| problem.message).collect();
+        assert_eq!(told, ["one", "two"]);
     }
 
     #[test]

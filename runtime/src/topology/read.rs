@@ -69,9 +69,11 @@ impl<'t> Keys<'t> {
     /// Reports what was not asked for, and what was and is not there.
     pub fn finish(mut self) {
         for name in self.table.keys().filter(|name| !self.known.contains(&name.as_str())) {
-            // A misspelt key is one problem, not two.
-            let meant = nearest(name, &self.known);
-            self.missing.retain(|missing| Some(*missing) != meant.as_deref());
+            // A misspelt key is one problem: nothing else follows from the key that is therefore not there.
+            if let Some(meant) = nearest(name, &self.known).filter(|meant| !self.table.contains_key(meant)) {
+                self.missing.retain(|missing| *missing != meant);
+                self.problems.misspelt(&join(self.key, &meant));
+            }
             let message = format!("unknown key{}", did_you_mean(name, &self.known));
             self.problems.add(&join(self.key, name), message);
         }

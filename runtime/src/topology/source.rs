@@ -18,6 +18,14 @@ pub fn parse(text: &str, overrides: &[Override]) -> Result<(Table, Problems), Ve
     if !errors.is_empty() {
         return Err(errors.iter().map(|error| syntax_problem(text, error)).collect());
     }
+    let mut too_large = Vec::new();
+    spanned
+        .get_ref()
+        .iter()
+        .for_each(|(key, value)| find_too_large(text, key.get_ref(), value, &mut too_large));
+    if !too_large.is_empty() {
+        return Err(too_large);
+    }
     let mut table: Table = text.parse().map_err(|error| vec![syntax_problem(text, &error)])?;
     let mut origins = BTreeMap::new();
     record_table(text, "", spanned.get_ref(), &mut origins);
@@ -39,7 +47,33 @@ pub fn parse(text: &str, overrides: &[Override]) -> Result<(Table, Problems), Ve
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
     let origin = error.span().map(|span| Origin::Line(line_of(text, span.start)));
     // The message may span lines; a problem is one.
-    Problem { key: String::new(), origin, message: error.message().trim().replace('\n', ", ") }
+    let mut message = error.message().trim().replace('\n', ", ");
+    // It does not say which.
+    if let (true, Some(key)) = (message == "duplicate key", error.span().and_then(|span| text.get(span))) {
+        message = format!("{key} is there twice");
+    }
+    Problem { key: String::new(), origin, message }
+}
+
+/// Whole numbers that no key can hold. The parser takes them, and then says that they are of no type.
+fn find_too_large(text: &str, key: &str, value: &Spanned<DeValue<'_>>, found: &mut Vec<Problem>) {
+    match value.get_ref() {
+        DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()).is_err() => {
+            let origin = Some(Origin::Line(line_of(text, value.span().start)));
+            let message = format!("{number} is beyond what a number of TOML can be ({})", i64::MAX);
+            found.push(Problem { key: key.to_owned(), origin, message });
+        }
+        DeValue::Table(table) => {
+            table
+                .iter()
+                .for_each(|(name, value)| find_too_large(text, &join(key, name.get_ref()), value, found));
+        }
+        DeValue::Array(array) => {
+            let items = array.iter().enumerate();
+            items.for_each(|(i, value)| find_too_large(text, &format!("{key}[{i}]"), value, found));
+        }
+        _ => {}
+    }
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -160,6 +160,119 @@ fn an_empty_file_is_told_its_sections_and_no_more() {
     assert_eq!(parse("", &[]).unwrap_err(), sections.map(|name| format!("t.toml: {name}: missing")));
 }
 
+/// Every key of a table and of those in it, arrays of tables included.
+fn keys_of(value: &toml::Value, key: &str, found: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                found.push(key.clone());
+                keys_of(value, &key, found);
+            }
+        }
+        toml::Value::Array(array) => {
+            array.iter().enumerate().for_each(|(i, value)| keys_of(value, &format!("{key}[{i}]"), found));
+        }
+        _ => {}
+    }
+}
+
+/// The whole file with every optional key written out, and the engine of a judge in place of its model.
+fn resolved() -> [toml::Value; 2] {
+    let engine = r#"actors.judge={ engine = { kind = "openai", url = "http://h/v1", model = "m" }, votes = 3,
+        temperature = 0.6, max_new_tokens = 64, deadline_secs = 30 }"#;
+    let sets: [&[&str]; 2] = [
+        &["actors.teacher.refresh_every=50", "actors.gateway.listen=0.0.0.0:30000"],
+        &[engine, "actors.policy.max_new_tokens=2000"],
+    ];
+    sets.map(|sets| parse(WHOLE, sets).unwrap().to_toml().parse::<toml::Table>().unwrap().into())
+}
+
+/// Replaces what is at `key`: its name, or its value.
+fn replaced(whole: &toml::Value, key: &str, change: impl Fn(&mut toml::Table, &str)) -> String {
+    let mut whole = whole.clone();
+    let (above, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut place = &mut whole;
+    for step in above.split('.').filter(|step| !step.is_empty()) {
+        place = match step.split_once('[') {
+            Some((name, index)) => &mut place[name][index.trim_end_matches(']').parse::<usize>().unwrap()],
+            None => &mut place[step],
+        };
+    }
+    change(place.as_table_mut().unwrap(), name);
+    toml::to_string(&whole).unwrap()
+}
+
+#[test]
+fn a_misspelt_key_or_section_is_one_problem_and_nothing_follows_from_it() {
+    // These are names that a user gives.
+    let free = ["nodes.local", "models.policy"];
+    for whole in resolved() {
+        let mut keys = Vec::new();
+        keys_of(&whole, "", &mut keys);
+        assert!(keys.len() > 80, "{keys:?}");
+        for key in keys.iter().filter(|key| !free.contains(&key.as_str())) {
+            let text = replaced(&whole, key, |table, name| {
+                let value = table.remove(name).unwrap();
+                table.insert(format!("{name}z"), value);
+            });
+            let told = parse(&text, &[]).unwrap_err();
+            let name = key.rsplit('.').next().unwrap();
+            let expected = format!("{key}z: unknown key (did you mean \"{name}\"?)");
+            assert!(told.len() == 1 && told[0].ends_with(&expected), "{key}: {told:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_value_of_another_kind_is_one_problem_and_nothing_follows_from_it() {
+    for whole in resolved() {
+        let mut keys = Vec::new();
+        keys_of(&whole, "", &mut keys);
+        for key in &keys {
+            let time = toml::Value::Datetime("1979-05-27".parse().unwrap());
+            let text = replaced(&whole, key, |table, name| drop(table.insert(name.to_owned(), time.clone())));
+            let told = parse(&text, &[]).unwrap_err();
+            let expected = format!("{key}: expected ");
+            assert!(told.len() == 1 && told[0].contains(&expected), "{key}: {told:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_section_is_one_problem() {
+    for section in ["run", "nodes", "models", "method", "optimizer"] {
+        let [whole, _] = resolved();
+        let text = replaced(&whole, section, |table, name| drop(table.remove(name)));
+        assert_eq!(parse(&text, &[]).unwrap_err(), [format!("t.toml: {section}: missing")]);
+    }
+}
+
+#[test]
+fn a_misspelt_key_beside_the_right_one_hides_nothing() {
+    let told = parse(&WHOLE.replace("votes = 3", "votes = 0\nvoets = 3"), &[]).unwrap_err();
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[test]
+fn a_key_that_is_there_twice_and_a_number_that_nothing_can_hold_are_named() {
+    let twice = parse(&WHOLE.replace("votes = 3", "votes = 3\nvotes = 4"), &[]).unwrap_err();
+    let line = 2 + WHOLE.lines().position(|line| line == "votes = 3").unwrap();
+    assert_eq!(twice, [format!("t.toml:{line}: votes is there twice")]);
+    let table = parse(&format!("{WHOLE}\n[actors.judge]\nvotes = 3\n"), &[]).unwrap_err();
+    assert!(table[0].ends_with(": judge is there twice"), "{table:?}");
+
+    let large = WHOLE
+        .replace("seed = 17", "seed = 99999999999999999999")
+        .replace("hints      = 3", "hints = 0x1_0000_0000_0000_0000");
+    let told = parse(&large, &[]).unwrap_err();
+    assert!(
+        told[0].contains("run.seed: 99999999999999999999 is beyond what a number of TOML can be"),
+        "{told:?}"
+    );
+    assert!(told.len() == 2 && told[1].contains(": method.hints: "), "{told:?}");
+}
+
 #[test]
 fn impossible_values_are_refused_by_key() {
     let cases = [
@@ -254,7 +367,11 @@ fn a_launch_looks_for_the_files_and_variables_it_will_need() {
     ];
     let told = told(&Topology::load_for_launch(&file, &overrides).unwrap_err()).join("\n");
     for expected in [
-        "has no tokenizer.json",
+        "models.policy.path: ",
+        "config.json: `model_type` is missing",
+        "tokenizer.json: No such file",
+        "has neither chat_template.jinja nor",
+        "has neither model.safetensors nor",
         "actors.gateway.api_key_env: the environment variable OPENCLAW_TEST_KEY_THAT_NOBODY_SETS is not set",
         "run.dir: ",
         "nodes.local.device: ",

@@ -44,10 +44,12 @@ impl Builder<'_> {
         let (versions, samples) = (self.versions.clone(), self.inboxes.samples.clone());
         let (steps, totals) = (steps.clone(), self.journal.totals());
         let batch = self.topology.actors.optimizer.batch_samples;
+        let training = self.training.clone();
         panel.look("optimizer", move || {
             let (step, leased) = (totals.borrow().steps, samples.status().leased);
             let loss = steps.borrow().map(|report| format!(", loss {:.3}", report.loss)).unwrap_or_default();
-            let detail = format!("step {step}, {leased} of {batch} samples{loss}");
+            let progress = || format!("step {step}, {leased} of {batch} samples{loss}");
+            let detail = training.collecting().hint().unwrap_or_else(progress);
             Seen { version: Some(versions.number()), detail }
         });
         let versions = self.versions.clone();

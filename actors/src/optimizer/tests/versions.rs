@@ -36,8 +36,33 @@ impl Bench {
 
     /// Trains on one answer and waits until its version is announced.
     async fn learn(&self, answer: &str, reward: i8, version: u64) {
-        self.send(self.sample(answer, reward).await).await;
+        self.learn_from(self.sample(answer, reward).await, version).await;
+    }
+
+    async fn learn_from(&self, sample: Sample, version: u64) {
+        self.send(sample).await;
         self.announced(version).await;
+    }
+
+    /// What one step on one sample makes of a state.
+    async fn step_from(&self, state: &TrainerState, sample: &Sample) -> TrainerState {
+        let mut trainer = (self.arguments.build)().expect("it is built");
+        trainer.restore(state).expect("it fits");
+        let method = &self.arguments.config.method;
+        let reference = self.logprobs(&sample.turn, &self.engine).await;
+        let sequences = batch::sequences(method, std::iter::once(sample), &[reference]);
+        trainer.step(&sequences, &batch::objective(method)).expect("a step");
+        trainer.state().expect("on the host")
+    }
+
+    /// Waits until only `versions` keep their moments: a version is announced before the older ones are looked at.
+    async fn only_moments_of(&self, versions: &[u64]) {
+        let folders = &self.arguments.folders;
+        let keep = |number: &u64| folders.folder(*number).join("optimizer.safetensors").exists();
+        let all = async || folders.numbers().expect("read").into_iter().filter(keep).collect::<Vec<_>>();
+        while all().await != versions {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn announced(&self, version: u64) {
@@ -103,21 +128,50 @@ async fn after_a_rollback_the_next_step_trains_from_the_version_returned_to() {
     bench.learn("four", 1, 1).await;
     bench.learn("five", 1, 2).await;
     bench.learn("six", 1, 3).await;
+    bench.only_moments_of(&[3]).await;
     assert_eq!(bench.rollback().roll_back(1).await.expect("it is kept"), 3);
     assert_eq!(bench.arguments.versions.number(), 1);
     assert_eq!(bench.rollback().roll_back(1).await.expect("nothing to do"), 1);
-    bench.learn("**4**", -1, 4).await;
+    // Version 1 has let go of its moments, and the next step starts with empty ones.
+    let left = TrainerState::fresh(bench.stored(1).weights);
+    assert!(bench.stored(1) == left);
+    let sample = bench.sample("**4**", -1).await;
+    let expected = bench.step_from(&left, &sample).await;
+    bench.learn_from(sample, 4).await;
     assert_eq!(bench.rows().await.last().map(|row| (row.number, row.base, row.step)), Some((4, 1, 4)));
-
-    let straight = super::bench(1, LONG).await;
-    let _running = (straight.start().await, straight.publisher().await);
-    straight.learn("four", 1, 1).await;
-    straight.learn("**4**", -1, 2).await;
-    assert!(bench.stored(4) == straight.stored(2), "bit for bit, moments included");
+    assert!(bench.stored(4) == expected, "bit for bit");
 
     bench.rollback().roll_back(0).await.expect("the base model is always there");
     bench.learn("four", 1, 5).await;
     assert!(bench.stored(5) == bench.stored(1));
+}
+
+#[tokio::test]
+async fn only_the_newest_version_keeps_its_moments_and_a_run_goes_on_from_it_bit_for_bit() {
+    let bench = bench(1, LONG).await;
+    let _publisher = bench.publisher().await;
+    let optimizer = bench.start().await;
+    for (version, answer) in (1..).zip(["four", "five", "six"]) {
+        bench.learn(answer, 1, version).await;
+    }
+    bench.only_moments_of(&[3]).await;
+    // One that nobody has committed yet is not touched.
+    let staged = bench.arguments.folders.stage(4, 4, "print", &bench.stored(3)).expect("written");
+    staged.publish().expect("renamed");
+    let kept = bench.stored(3);
+    assert!(kept.step == 3 && kept.first.iter().any(|value| *value != 0.0));
+    // Away from the newest and back to it: its moments are still there.
+    bench.rollback().roll_back(2).await.expect("it is kept");
+    bench.rollback().roll_back(3).await.expect("it is kept");
+    assert!(bench.stored(3) == kept);
+    kill(&bench, optimizer).await;
+    let _optimizer = bench.start().await;
+    let sample = bench.sample("**4**", -1).await;
+    let expected = bench.step_from(&kept, &sample).await;
+    bench.learn_from(sample, 4).await;
+    assert!(bench.stored(4) == expected, "bit for bit, moments included");
+    bench.only_moments_of(&[4]).await;
+    assert_eq!(bench.arguments.folders.numbers().expect("read"), [1, 2, 3, 4]);
 }
 
 #[tokio::test]
@@ -128,13 +182,13 @@ async fn a_version_that_cannot_be_returned_to_is_refused_and_nothing_changes() {
         bench.learn("four", 1, version).await;
     }
     bench.arguments.folders.remove(1).expect("removed");
-    let torn = bench.arguments.folders.folder(2).join("optimizer.safetensors");
+    let torn = bench.arguments.folders.folder(2).join("model.safetensors");
     std::fs::write(&torn, "half").expect("written");
     let refused = async |version| bench.rollback().roll_back(version).await.expect_err("refused");
     assert!(matches!(refused(9).await, RollbackError::Unknown { version: 9, newest: 3 }));
     assert!(matches!(refused(1).await, RollbackError::NotKept { version: 1, .. }));
     let error = refused(2).await;
-    assert!(crate::resume::chain(&error).contains("optimizer.safetensors"), "{error}");
+    assert!(crate::resume::chain(&error).contains("model.safetensors"), "{error}");
     assert_eq!((bench.arguments.versions.number(), bench.arguments.versions.epoch()), (3, 0));
     let current = bench.arguments.journal.current_version().await.expect("read");
     assert_eq!(current.map(|row| row.number), Some(3));

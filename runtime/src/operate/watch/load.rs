@@ -23,6 +23,11 @@ const LABEL_CELLS: usize = 11;
 /// Most bars of a curve by version.
 const VERSION_BARS: usize = 24;
 
+/// A share of fewer replies is no share.
+const ENOUGH_REPLIES: u64 = 3;
+/// What stands for such a one.
+const FEW: char = '·';
+
 /// Draws as many lines as there is room for, the most telling first.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let Some(status) = &state.status else { return };
@@ -59,12 +64,15 @@ fn approval(
         .filter(|(_, (_, replies))| *replies > 0)
         .map(|(version, (approved, replies))| Share { version, approved, replies })
         .collect();
-    let (Some(first), Some(last)) = (shares.first(), shares.last()) else {
+    // A share of one or two replies says nothing, and is not told beside one of twenty.
+    let enough: Vec<&Share> = shares.iter().filter(|share| !share.is_of_few()).collect();
+    let ends = (enough.first().copied().or(shares.first()), enough.last().copied().or(shares.last()));
+    let (Some(first), Some(last)) = ends else {
         return labelled(label, vec![Span::raw("none has been judged yet")]);
     };
     let left = columns.saturating_sub(LABEL_CELLS);
     let mut words = last.told();
-    if shares.len() > 1 {
+    if first.version != last.version {
         words = format!("{} → {words}", first.told());
     }
     let whole = format!("{words} replies");
@@ -74,8 +82,11 @@ fn approval(
     let room = left.saturating_sub(words.chars().count() + 1).min(VERSION_BARS);
     let mut told = Vec::new();
     if shares.len() > 1 && room > 1 {
-        let heights: Vec<f64> = grouped(&shares, room).iter().map(Share::of_one).collect();
-        told.push(Span::styled(bars(&heights, 1.0, room), state.colour(Color::Cyan)));
+        let groups = grouped(&shares, room);
+        let heights: Vec<f64> = groups.iter().map(Share::of_one).collect();
+        let bars = bars(&heights, 1.0, room);
+        let drawn = bars.chars().zip(&groups).map(|(bar, group)| if group.is_of_few() { FEW } else { bar });
+        told.push(Span::styled(drawn.collect::<String>(), state.colour(Color::Cyan)));
         told.push(Span::raw(" "));
     }
     told.push(Span::raw(fit(&words, left)));
@@ -93,6 +104,10 @@ struct Share {
 impl Share {
     fn of_one(&self) -> f64 {
         self.approved as f64 / self.replies as f64
+    }
+
+    fn is_of_few(&self) -> bool {
+        self.replies < ENOUGH_REPLIES
     }
 
     fn told(&self) -> String {
@@ -127,7 +142,7 @@ fn steps(learning: &LearningStatus) -> String {
 
 fn verdicts(learning: &LearningStatus) -> String {
     let LearningStatus { approved, rejected, neutral, hinted, .. } = learning;
-    format!("+{approved} -{rejected} 0:{neutral}, {hinted} hints")
+    format!("{approved} good, {rejected} bad, {neutral} neutral; {hinted} hints")
 }
 
 fn tokens(state: &State, serving: &ServingStatus, columns: usize) -> Line<'static> {

@@ -160,12 +160,22 @@ quickstart  on local  version 3  57 sessions  up 2h03m  journal ok, 12 MiB
 approved   ▂▄▆ v0 20% of 20 → v3 75% of 12 replies
 first ones ▂▄▆ v0 20% of 10 → v3 67% of 6 replies
 steps      3, loss -0.026, 48 turns kept
-verdicts   +41 -29 0:3, 29 hints
+verdicts   41 good, 29 bad, 3 neutral; 29 hints
 tokens/s   ▁▂█▄ 150, most 300 in 15s
 in flight  ▁▂█▄ 3, most 6 in 15s
 
 ↑↓ choose  ⏎ detail  r restart  p pause  d drain  K kill  ? keys  q end";
     assert_eq!(lines(&seen(node()), 80, 18).join("\n"), expected);
+}
+
+#[test]
+fn a_share_of_one_or_two_replies_is_not_drawn_like_the_others() {
+    let mut node = node();
+    node.learning.versions.push(heard(4, 0, 4));
+    let shown = lines(&seen(node), 80, 18);
+    let told = |label: &str| shown.iter().find(|line| line.starts_with(label)).unwrap().clone();
+    assert_eq!(told("approved"), "approved   ▂▄▆▁ v0 20% of 20 → v4 0% of 4 replies");
+    assert_eq!(told("first ones"), "first ones ▂▄▆· v0 20% of 10 → v3 67% of 6 replies");
 }
 
 #[test]
