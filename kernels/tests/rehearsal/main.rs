@@ -62,7 +62,9 @@ impl Stage {
         let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = temporary.join("rehearsal");
         let _ = fs::remove_dir_all(&folder);
-        compile::compile(&folder.join("libraries"), &temporary.join("stand-in-kernels"))?;
+        let kernels = temporary.join("stand-in-kernels");
+        compile::compile(&folder.join("libraries"), &kernels)?;
+        compile::precompile(&kernels)?;
         let package = folder.join("package");
         fs::create_dir_all(package.join("gpu_check")).expect("a temporary folder");
         fs::copy(Path::new(KERNELS).join("gpu-check"), package.join("gpu-check")).expect("it is there");

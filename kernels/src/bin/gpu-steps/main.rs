@@ -77,15 +77,15 @@ fn list() {
 fn facts(device: &str) -> Result<()> {
     let (cuda, millis) = open(device)?;
     let properties = cuda.properties();
-    let gibibytes = properties.memory_bytes >> 30;
     println!(
-        "fact\tdevice\t{}, sm_{}, {} multiprocessors, {gibibytes} GiB",
+        "fact\tdevice\t{}, sm_{}, {} multiprocessors",
         properties.name, properties.arch, properties.multiprocessors
     );
     println!("fact\topened in\t{millis:.0} ms");
     if device == "emulated" {
         return Ok(());
     }
+    println!("fact\tmemory\t{} GiB", properties.memory_bytes >> 30);
     let libraries = libraries::Libraries::get();
     for (name, library) in
         [("driver", &libraries.driver), ("NVRTC", &libraries.nvrtc), ("cuBLASLt", &libraries.cublas_lt)]

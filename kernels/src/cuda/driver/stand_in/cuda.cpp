@@ -1,7 +1,7 @@
 // Stands in for libcuda in tests: the functions that the real driver code calls, by their published signatures, on
 // host memory. It is strict: a call without a current context, an unknown handle, or freed memory is an error of its
 // own. Kernels come from the stand-in of NVRTC as sources; the one that is launched first makes the C++ compiler
-// build its module over the emulation (EMULATION), into a file that later processes find (KERNELS).
+// (COMPILE) build its module over the emulation (EMULATION), into a file that later processes find (in KERNELS).
 //
 // On standard error it says "opened" and "released"; with STAND_IN_TRACE also what is launched. STAND_IN_INJECT is a
 // list like "fault:adamw,hang:swiglu,exit:fill_4": a kernel that breaks the GPU, one that never ends, and one whose
@@ -12,7 +12,6 @@
 #include <fstream>
 #include <map>
 #include <mutex>
-#include <sstream>
 
 #include "stand_in.h"
 
@@ -156,30 +155,19 @@ struct Function {
   Entry entry;
 };
 
-static std::string read_file(const std::string& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 // The module's library, built unless a process before this one did.
 static void* library_of(Module* module) {
   if (module->library) return module->library;
-  std::string before;
-  for (const char* header : {"emulation.h", "emulated_cuda.h"}) before += read_file(EMULATION + "/" + header);
-  before += DRIVER_LAUNCH;
   uint64_t hash = 14695981039346656037ull;
-  for (unsigned char c : before + module->options + module->source) hash = (hash ^ c) * 1099511628211ull;
+  for (unsigned char c : EMULATION + module->options + module->source) hash = (hash ^ c) * 1099511628211ull;
   char name[40];
   snprintf(name, sizeof name, "/%016llx", (unsigned long long)hash);
   std::string path = KERNELS + name + ".so";
   if (access(path.c_str(), R_OK)) {
     std::string unique = KERNELS + name + "-" + std::to_string(getpid());
-    std::ofstream(unique + ".cpp") << before << module->source;
-    std::string command = COMPILER + " -std=c++20 -O1 -ffp-contract=off -fPIC -shared -fvisibility=hidden "
-                          "-fno-gnu-unique -w -DOPENCLAW_EMULATED -D__CUDA_ARCH__=900 -x c++ " +
-                          module->options + "'" + unique + ".cpp' -o '" + unique + ".so'";
+    std::ofstream(unique + ".cpp") << module->source;
+    std::string command = COMPILE + " -include '" + KERNELS + "/emulation.h' -x c++ " + module->options + "'" +
+                          unique + ".cpp' -o '" + unique + ".so'";
     bool built = !system(command.c_str());
     unlink((unique + ".cpp").c_str());
     if (!built || rename((unique + ".so").c_str(), path.c_str())) return nullptr;
