@@ -222,9 +222,11 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     // An actor that does not come back says what to type, and can be brought back from here.
     browser.resize(1000, 740).await;
     let is_down = || house.type_in(&["status", "--json"]).contains("\"failed\"");
-    while !is_down() {
+    let killed = eventually(async || {
         house.type_in(&["kill", "judge.0"]);
-    }
+        is_down()
+    });
+    killed.await.expect("it stays down");
     browser.until("document.querySelector('#needs code')?.textContent === 'openclaw-rl restart judge.0'").await;
     browser.picture("failed").await;
     browser.click("#needs .primary").await;
