@@ -63,7 +63,8 @@ pub async fn run(
     info!(node = name, %metrics, topology = %resolved.display(), "launching {}", topology.run.name);
 
     let mut wiring = wiring::wire(&topology, node).await?;
-    let page = Page::new(wiring.comparison, topology.actors.optimizer.batch_samples, wiring.corrections.teaches);
+    let page =
+        Page::new(wiring.comparison, topology.actors.optimizer.batch_samples, wiring.corrections.teaches);
     let mut watcher = Watcher::new(wiring.view);
     let (snapshots, shown) = watch::channel(watcher.snapshot());
     let (stop_handle, mut told_to_stop) = stop_flag();

@@ -222,7 +222,8 @@ impl Builder<'_> {
         self.judges(judge_engine);
         self.dispatcher();
         let pace = self.pace(&policies);
-        let GatewayView { address: gateway, in_flight, closing } = self.gateway(&policies, sessions.clone())?;
+        let GatewayView { address: gateway, in_flight, closing } =
+            self.gateway(&policies, sessions.clone())?;
         let (session_reports, session_view) = mpsc::channel(1024);
         let personas = self.rollouts(&gateway, &pace, session_reports)?;
         let rates = TokenRates::new(&policies);
@@ -252,8 +253,11 @@ impl Builder<'_> {
             sessions: session_view,
             personas,
         };
-        let corrections =
-            Corrections { journal: view.journal.clone(), sessions, teaches: self.topology.method.needs_hints() };
+        let corrections = Corrections {
+            journal: view.journal.clone(),
+            sessions,
+            teaches: self.topology.method.needs_hints(),
+        };
         Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison, corrections })
     }
 

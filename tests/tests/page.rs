@@ -109,6 +109,8 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     browser.until("document.querySelectorAll('tbody tr').length > 3").await;
     assert_eq!(browser.value("location.href.includes('token')").await, false);
 
+    // No batch takes what is looked at below.
+    house.type_in(&["pause", "optimizer"]);
     // Whatever is said stays text, and arrives without a click.
     house.say("mischief", MARKUP).await;
     browser
@@ -127,10 +129,14 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     assert_ne!(browser.value("document.title").await, "owned");
 
     // A person's word: by keyboard and by click, once each, and the audit tells of it.
-    let said = |sign: &str| format!("document.querySelector('article [role=status]').textContent.includes('{sign}')");
+    let said = |sign: &str| {
+        format!("document.querySelector('article [role=status]').textContent.includes('{sign}')")
+    };
     browser.type_into("article .actions button", "\u{e007}").await;
     browser.until(&said("Rated good: that is what followed")).await;
-    browser.until("document.querySelector('article .actions button').getAttribute('aria-pressed') === 'true'").await;
+    browser
+        .until("document.querySelector('article .actions button').getAttribute('aria-pressed') === 'true'")
+        .await;
     browser.until("document.activeElement.dataset.key?.endsWith('-good')").await;
     browser.click("article section details summary").await;
     browser.type_into("article textarea", MARKUP).await;
@@ -180,7 +186,6 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     browser.picture("learning").await;
 
     // Back to version 1, after a second thought.
-    house.type_in(&["pause", "optimizer"]);
     let undone = || house.type_in(&["audit", "--json"]).contains("rollback");
     let button = "[aria-label='Roll back to version 1']";
     shows("versions", &format!("document.querySelector(\"{button}\")")).await;
@@ -198,7 +203,10 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
 
     shows("compare", "document.querySelector('#new option')").await;
     let asked = browser.value("document.querySelector('#prompt').value").await;
-    assert!(asked.as_str().is_some_and(|asked| asked.len() > 5), "the last question is there already: {asked}");
+    assert!(
+        asked.as_str().is_some_and(|asked| asked.len() > 5),
+        "the last question is there already: {asked}"
+    );
     browser.click("form .primary").await;
     browser.until("document.querySelectorAll('.replies article').length === 2").await;
     browser.picture("compare").await;
@@ -227,7 +235,9 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
         is_down()
     });
     killed.await.expect("it stays down");
-    browser.until("document.querySelector('#needs code')?.textContent === 'openclaw-rl restart judge.0'").await;
+    browser
+        .until("document.querySelector('#needs code')?.textContent === 'openclaw-rl restart judge.0'")
+        .await;
     browser.picture("failed").await;
     browser.click("#needs .primary").await;
     browser.until("document.querySelector('#needs').hidden").await;

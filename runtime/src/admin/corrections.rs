@@ -37,7 +37,9 @@ impl Corrections {
         if story.row.state == TurnState::Waiting {
             let feedback = Feedback { turn: id.clone(), rating: Some(value), text: None };
             if self.feedback(feedback).await? {
-                return Ok(Done::new(format!("rated {word}: that is what followed the reply, and its verdict")));
+                return Ok(Done::new(format!(
+                    "rated {word}: that is what followed the reply, and its verdict"
+                )));
             }
         }
         self.record(turn, Record::Rated { turn: id, rating: value }).await?;
@@ -48,7 +50,8 @@ impl Corrections {
     pub async fn correct_hint(&self, turn: &str, hint: String) -> Result<Done, Refusal> {
         let chars = hint.chars().count();
         if hint.trim().is_empty() || chars > MOST_HINT_CHARS {
-            let message = format!("the hint has {chars} characters; a teacher is shown 1 to {MOST_HINT_CHARS}");
+            let message =
+                format!("the hint has {chars} characters; a teacher is shown 1 to {MOST_HINT_CHARS}");
             return Err(Refusal::new(RefusalKind::Usage, message));
         }
         if !self.teaches {
@@ -64,7 +67,8 @@ impl Corrections {
         if story.row.state == TurnState::Waiting {
             let feedback = Feedback { turn: id, rating: None, text: Some(hint) };
             if self.feedback(feedback).await? {
-                let message = "your words are what followed the reply, and a teacher is shown them as they are";
+                let message =
+                    "your words are what followed the reply, and a teacher is shown them as they are";
                 return Ok(Done::new(message));
             }
         }
@@ -119,7 +123,9 @@ fn refusal(story: &Story) -> Refusal {
     let message = match story.row.state {
         _ if story.died.is_some() => format!("nobody is handed the turn: {words}"),
         TurnState::Answered => words,
-        state if state.is_open() && state != TurnState::Leased => format!("the turn is {words}: say it again"),
+        state if state.is_open() && state != TurnState::Leased => {
+            format!("the turn is {words}: say it again")
+        }
         TurnState::Dropped => format!("too late: {words}"),
         _ => format!("too late: the turn is {words}"),
     };

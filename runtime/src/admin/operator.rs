@@ -156,7 +156,9 @@ impl Command {
             | Self::Drain { name } => name.clone(),
             Self::Scale { role, count } => format!("{role} {count}"),
             Self::RetryDead { turns } | Self::DropDead { turns } => turns.join(" "),
-            Self::Rate { turn, .. } | Self::CorrectHint { turn, .. } | Self::DropTurn { turn } => turn.clone(),
+            Self::Rate { turn, .. } | Self::CorrectHint { turn, .. } | Self::DropTurn { turn } => {
+                turn.clone()
+            }
             Self::Rollback { version } => version.to_string(),
             Self::Checkpoint {} | Self::Stop { .. } => String::new(),
         }

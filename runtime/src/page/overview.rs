@@ -111,10 +111,10 @@ impl Page {
             None => None,
         };
         let opening = self.journal.last_opening().await?;
-        let question = opening.as_ref().and_then(story::opening).map(|asked| Text::cut(&asked, QUESTION_CHARS));
+        let question =
+            opening.as_ref().and_then(story::opening).map(|asked| Text::cut(&asked, QUESTION_CHARS));
         let first = |reply: &&ReplyRow| reply.index == 1 && reply.reward.is_some();
-        let point =
-            |reply: &ReplyRow| Point { version: reply.version, approved: reply.reward == Some(1) };
+        let point = |reply: &ReplyRow| Point { version: reply.version, approved: reply.reward == Some(1) };
         let points: Vec<Point> = replies.values().filter(first).map(point).collect();
         Ok(Overview {
             answer: answer(&points.iter().map(|point| point.approved).collect::<Vec<_>>()),
@@ -252,7 +252,8 @@ mod tests {
     fn a_pair_answers_the_same_question_if_one_was_asked_twice_and_is_picked_by_nothing_else() {
         let chosen = |replies: &[ReplyRow]| {
             let replies = placed(replies);
-            choose(&replies).map(|(same, before, after)| (same, before.turn.to_string(), after.turn.to_string()))
+            choose(&replies)
+                .map(|(same, before, after)| (same, before.turn.to_string(), after.turn.to_string()))
         };
         let named = |same, before: &str, after: &str| Some((same, before.to_owned(), after.to_owned()));
         assert_eq!(chosen(&[]), None);

@@ -323,7 +323,10 @@ async fn it_opens_on_whether_it_gets_better_with_what_people_rated_and_what_was_
     let pair = &shown["pair"];
     assert_eq!((&pair["same_question"], &pair["before"]["version"]), (&json!(true), &json!(0)));
     assert_eq!((&pair["after"]["turn"], &pair["after"]["rated"]), (&json!("good4-1"), &json!(false)));
-    assert_eq!((&pair["after"]["asked"]["text"], &pair["after"]["reply"]["text"]), (&json!(SECRET), &json!(REPLY)));
+    assert_eq!(
+        (&pair["after"]["asked"]["text"], &pair["after"]["reply"]["text"]),
+        (&json!(SECRET), &json!(REPLY))
+    );
     assert_eq!(shown["question"]["text"], SECRET);
 
     let rated = house.seen("/page/turn?id=good1-1").await;

@@ -74,7 +74,9 @@ impl Memory {
                     if teach { TurnState::Judged } else { TurnState::Ready }
                 })
             }
-            Record::Taught { turn, signal: Some(signal) } if self.expects_another(turn, &signal.hint) => false,
+            Record::Taught { turn, signal: Some(signal) } if self.expects_another(turn, &signal.hint) => {
+                false
+            }
             Record::Taught { turn, signal } => self.step(turn, TurnState::Judged, |entry, totals| {
                 totals.samples += 1;
                 totals.taught += 1;
@@ -110,7 +112,9 @@ impl Memory {
                 _ => false,
             },
             Record::HintCorrected { turn, hint } => match self.turns.get_mut(turn) {
-                Some(entry) if entry.dead.is_none() && entry.state.is_open() && entry.state != TurnState::Leased => {
+                Some(entry)
+                    if entry.dead.is_none() && entry.state.is_open() && entry.state != TurnState::Leased =>
+                {
                     self.last_seq += 1;
                     if matches!(entry.state, TurnState::Judged | TurnState::Ready) {
                         (entry.state, entry.seq) = (TurnState::Judged, self.last_seq);

@@ -31,10 +31,7 @@ async fn after(way: Vec<Record>) -> Journal {
 async fn a_persons_word_is_taken_until_a_batch_has_the_turn_and_moves_it_where_it_says() {
     use TurnState::*;
     let words: [(Record, &[(TurnState, TurnState)]); 3] = [
-        (
-            withdrawn("t"),
-            &[(Waiting, Dropped), (Followed, Dropped), (Judged, Dropped), (Ready, Dropped)],
-        ),
+        (withdrawn("t"), &[(Waiting, Dropped), (Followed, Dropped), (Judged, Dropped), (Ready, Dropped)]),
         (rated("t", 1), &[(Followed, Followed), (Judged, Judged), (Ready, Ready)]),
         (
             corrected("t", "Be brief."),
@@ -49,7 +46,10 @@ async fn a_persons_word_is_taken_until_a_batch_has_the_turn_and_moves_it_where_i
                 Some((_, to)) => {
                     journal.done(word.clone()).await;
                     assert_eq!(journal.state("t").await, Some(*to), "{word:?} in {state:?}");
-                    assert!(journal.backlog().borrow().last_seq > backlog.last_seq, "who looks again sees it");
+                    assert!(
+                        journal.backlog().borrow().last_seq > backlog.last_seq,
+                        "who looks again sees it"
+                    );
                 }
                 None => {
                     journal.stale(word.clone()).await;
@@ -157,7 +157,9 @@ async fn a_persons_words_are_there_when_the_journal_is_opened_again() {
 async fn the_conversation_that_began_last_is_found_by_its_first_turn() {
     let journal = Journal::in_memory();
     assert!(journal.last_opening().await.expect("read").is_none());
-    for (name, session, trainable) in [("a", "one", true), ("b", "two", true), ("c", "one", true), ("d", "three", false)] {
+    for (name, session, trainable) in
+        [("a", "one", true), ("b", "two", true), ("c", "one", true), ("d", "three", false)]
+    {
         let turn = Arc::new(Turn { session: SessionId(session.into()), trainable, ..turn(name) });
         journal.done(Record::TurnCompleted { turn, mark: mark(3) }).await;
     }

@@ -265,7 +265,10 @@ async fn agrees(journal: &Journal, model: &Memory) {
     let judged = |work: &Judged| (work.turn.id.clone(), work.verdict.clone(), work.hints.clone());
     assert_eq!(seen(journal.judged(0, 100).await.expect("read"), judged), seen(model.judged(0, 100), judged));
     let sample = |work: &Sample| (work.turn.id.clone(), work.verdict.clone(), work.teacher.clone());
-    assert_eq!(seen(journal.samples(0, 100).await.expect("read"), sample), seen(model.samples(0, 100), sample));
+    assert_eq!(
+        seen(journal.samples(0, 100).await.expect("read"), sample),
+        seen(model.samples(0, 100), sample)
+    );
     let all = ids(&NAMES);
     assert_eq!(journal.trainable(&all).await.expect("read"), model.trainable(&all));
     let open = |turns: Vec<RecordedTurn>| -> Vec<_> {

@@ -118,9 +118,15 @@ async fn a_rating_is_what_followed_a_reply_or_counts_over_what_the_judge_said_an
     let run = Run::open(dir.path()).await;
     let (a, b) = (run.story("a").await, run.story("b").await);
     let next = a.row.next_state.expect("the rating");
-    assert_eq!((a.row.state, next.kind, next.rating), (TurnState::Followed, NextStateKind::Feedback, Some(-1)));
+    assert_eq!(
+        (a.row.state, next.kind, next.rating),
+        (TurnState::Followed, NextStateKind::Feedback, Some(-1))
+    );
     assert_eq!((b.row.rated, b.row.verdict.expect("a verdict").reward), (Some(-1), Some(-1)));
-    assert_eq!(run.corrections.rate("a", Rating::Down).await.expect("it is done").message, "rated bad already");
+    assert_eq!(
+        run.corrections.rate("a", Rating::Down).await.expect("it is done").message,
+        "rated bad already"
+    );
     // A second thought.
     run.corrections.rate("a", Rating::Up).await.expect("no batch has it");
     assert_eq!(run.story("a").await.row.rated, Some(1));
@@ -141,7 +147,10 @@ async fn a_hint_is_kept_word_for_word_and_follows_a_reply_that_nothing_has_follo
 
     let run = Run::open(dir.path()).await;
     let (a, b) = (run.story("a").await, run.story("b").await);
-    assert_eq!((a.row.state, a.row.next_state.expect("the words").text.as_str()), (TurnState::Followed, HINT));
+    assert_eq!(
+        (a.row.state, a.row.next_state.expect("the words").text.as_str()),
+        (TurnState::Followed, HINT)
+    );
     assert_eq!(a.row.corrected.as_deref(), Some(HINT));
     assert_eq!((b.row.state, b.row.hints), (TurnState::Judged, vec![HINT.to_owned()]));
     run.close().await;

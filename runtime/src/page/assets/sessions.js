@@ -131,7 +131,7 @@ function story(turn, article, word) {
         part('What followed', following(turn.next_state))),
       el('div', {},
         part('Judge', judged(turn.verdict, turn.rated)),
-        turn.verdict && part('Hint', hint(turn)),
+        (turn.verdict || turn.corrected) && part('Hint', hint(turn)),
         part('What became of it',
           el('p', { class: 'fate' }, fate(turn)),
           el('p', {}, el('a', { href: `#/compare?turn=${encodeURIComponent(turn.turn)}&old=${turn.version}`, 'data-key': `${turn.turn}-compare` }, 'Ask two versions the same again'))),
