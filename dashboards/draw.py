@@ -48,7 +48,7 @@ def number(value, unit, decimals=None):
     if value is None or math.isnan(value):
         return "-"
     if unit == "percentunit":
-        return f"{value * 100:.{1 if decimals is None else decimals}f}".rstrip("0").rstrip(".") + "%"
+        return f"{round(value * 100, 1 if decimals is None else decimals):g}%"
     if unit == "s":
         if value == 0 or value >= 60:
             return f"{value / 60:.1f} min" if value else "0 s"
@@ -56,6 +56,13 @@ def number(value, unit, decimals=None):
     digits = decimals if decimals is not None else (0 if value == int(value) else 3)
     text = f"{value:.{digits}f}"
     return text + " req/s" if unit == "reqps" else text
+
+
+def tick(value, unit):
+    """As short as a label beside the axis has to be."""
+    if unit in ("percentunit", "s"):
+        return number(value, unit, 0 if unit == "percentunit" else None)
+    return f"{round(value, 3):.3g}" + ("/s" if unit == "reqps" else "")
 
 
 def named(template, labels):
@@ -121,7 +128,7 @@ def timeseries(panel, prometheus, w, h, marks):
     defaults = panel["fieldConfig"]["defaults"]
     lines = []
     for target in panel["targets"]:
-        for found in prometheus.range(queried(target)):
+        for found in sorted(prometheus.range(queried(target)), key=lambda one: sorted(one["metric"].items())):
             points = [(float(at), float(y)) for at, y in found["values"] if y != "NaN"]
             lines.append((named(target["legendFormat"], found["metric"]), points))
     drawn = [y for _, points in lines for _, y in points]
@@ -135,14 +142,14 @@ def timeseries(panel, prometheus, w, h, marks):
     for place in range(5):
         value = low + (high - low) * place / 4
         parts.append(f'<path d="M{left} {y(value):.1f}H{w - right}" stroke="{RULE}"/>')
-        parts.append(text(left - 6, y(value) + 4, number(round(value, 3), defaults["unit"]), 11, SOFT, "end"))
+        parts.append(text(left - 6, y(value) + 4, tick(value, defaults["unit"]), 11, SOFT, "end"))
     for place in range(4):
         at = prometheus.start + (prometheus.end - prometheus.start) * (place + 0.5) / 4
         parts.append(text(x(at), h - bottom + 17, time.strftime("%H:%M:%S", time.gmtime(at)), 11, SOFT, "middle"))
     for at in marks:
         parts.append(f'<path d="M{x(at):.1f} {top}V{h - bottom}" stroke="{COLOURS["purple"]}" stroke-dasharray="4 3"/>')
     legend_x, legend_y = 12, h - 18
-    for place, (name, points) in enumerate(sorted(lines)):
+    for place, (name, points) in enumerate(lines):
         colour = series_colour(panel, name, place)
         path = ""
         for before, (at, value) in zip([None, *points], points):
@@ -154,7 +161,7 @@ def timeseries(panel, prometheus, w, h, marks):
         if legend_x + width > w:
             legend_x, legend_y = 12, legend_y + 14
         parts.append(f'<path d="M{legend_x} {legend_y - 4}h9" stroke="{colour}" stroke-width="2.5"/>')
-        parts.append(text(legend_x + 13, legend_y, f"{name} {latest}", 12))
+        parts.append(f'<text x="{legend_x + 13}" y="{legend_y}" font-size="12" fill="{INK}">{html.escape(name)} <tspan font-weight="700">{latest}</tspan></text>')
         legend_x += width
     return "".join(parts) if lines else text(w / 2, h / 2, defaults.get("noValue", "-"), 13, SOFT, "middle")
 
@@ -207,7 +214,7 @@ def main():
     changed = sorted(float(at) for found in asked for at, _ in found["values"])
     marks = [at for before, at in zip([0, *changed], changed) if at - before > 2 * prometheus.step]
     parts = [text(16, 30, board["title"], 18, weight=700),
-             text(24 + 10.3 * len(board["title"]), 30, f"\u00b7 last {seconds} s \u00b7 dashed: a new version", 12, SOFT)]
+             text(20 + 9.6 * len(board["title"]), 30, f"\u00b7 last {seconds} s \u00b7 dashed: a new version", 12, SOFT)]
     height = 0
     for panel in board["panels"]:
         at = panel["gridPos"]

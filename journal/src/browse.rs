@@ -186,7 +186,9 @@ impl Bodies<'_> {
         let judged = self.select(sql, [limit], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         })?;
-        let rated = self.select("SELECT turn FROM bodies WHERE part = 'rating'", (), |row| row.get(0))?;
+        let oldest = judged.last().map_or(i64::MAX, |(no, ..)| *no);
+        let sql = "SELECT turn FROM bodies WHERE turn >= ?1 AND part = 'rating'";
+        let rated = self.select(sql, [oldest], |row| row.get(0))?;
         let rated: HashSet<i64> = rated.into_iter().collect();
         let mut replies = BTreeMap::new();
         for (no, id, session) in judged {

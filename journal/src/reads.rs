@@ -153,6 +153,9 @@ impl Bodies<'_> {
             }
             None => Default::default(),
         };
+        let corrected: Option<String> = self.find(no, &id.0, Part::Hint)?;
+        // Also where no judge has read the turn yet.
+        let hints = corrected.as_ref().map_or(hints, |hint| vec![hint.clone()]);
         Ok(Some(TurnRow {
             turn: Arc::new(self.get(no, &id.0, Part::Turn)?),
             state,
@@ -166,7 +169,7 @@ impl Bodies<'_> {
             hints,
             hint_answers,
             rated: self.find(no, &id.0, Part::Rating)?,
-            corrected: self.find(no, &id.0, Part::Hint)?,
+            corrected,
             signal: self.find(no, &id.0, Part::Signal)?,
             completed: time(completed),
         }))

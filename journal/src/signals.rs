@@ -23,7 +23,7 @@ pub type Vote = Option<i8>;
 pub struct Verdict {
     /// +1, -1 or 0; `None` when no vote could be read.
     pub reward: Option<i8>,
-    /// The votes; empty when a rule decided.
+    /// The votes; empty when a rule decided, unless a person overruled them.
     pub votes: Vec<Vote>,
     /// Which rule decided, if one did: `empty`, `truncated`, `repeat`, `tool_error`, `rating`.
     pub rule: Option<String>,

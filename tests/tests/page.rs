@@ -109,6 +109,8 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     browser.until("document.querySelectorAll('tbody tr').length > 3").await;
     assert_eq!(browser.value("location.href.includes('token')").await, false);
 
+    // No batch takes what is looked at below.
+    house.type_in(&["pause", "optimizer"]);
     // Whatever is said stays text, and arrives without a click.
     house.say("mischief", MARKUP).await;
     browser
@@ -184,7 +186,6 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     browser.picture("learning").await;
 
     // Back to version 1, after a second thought.
-    house.type_in(&["pause", "optimizer"]);
     let undone = || house.type_in(&["audit", "--json"]).contains("rollback");
     let button = "[aria-label='Roll back to version 1']";
     shows("versions", &format!("document.querySelector(\"{button}\")")).await;
@@ -229,9 +230,11 @@ async fn a_person_sees_what_was_learnt_and_takes_it_back() {
     // An actor that does not come back says what to type, and can be brought back from here.
     browser.resize(1000, 740).await;
     let is_down = || house.type_in(&["status", "--json"]).contains("\"failed\"");
-    while !is_down() {
+    let killed = eventually(async || {
         house.type_in(&["kill", "judge.0"]);
-    }
+        is_down()
+    });
+    killed.await.expect("it stays down");
     browser
         .until("document.querySelector('#needs code')?.textContent === 'openclaw-rl restart judge.0'")
         .await;

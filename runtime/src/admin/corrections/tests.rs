@@ -1,12 +1,12 @@
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use openclaw_actors::{
     journal::JournalActor,
     sessions::{Sessions, SessionsArguments, SessionsConfig, TurnCompleted},
 };
 use openclaw_journal::{
-    Completion, JournalConfig, NextState, NextStateKind, Retention, SessionId, StepCommit, Turn, TurnKind,
-    TurnMark, Verdict,
+    Completion, JournalConfig, JournalError, NextState, NextStateKind, Retention, SessionId, StepCommit,
+    Turn, TurnKind, TurnMark, Verdict,
 };
 use openclaw_model::{FinishReason, StepReport};
 use ractor::{Actor, ActorRef};
@@ -19,7 +19,7 @@ const HINT: &str = "Say it in *one* sentence, <b>please</b>.";
 struct Run {
     corrections: Corrections,
     writer: ActorRef<openclaw_actors::journal::JournalControl>,
-    _sessions: ActorRef<openclaw_actors::sessions::SessionsMessage>,
+    sessions: ActorRef<openclaw_actors::sessions::SessionsMessage>,
 }
 
 fn id(turn: &str) -> TurnId {
@@ -29,7 +29,14 @@ fn id(turn: &str) -> TurnId {
 impl Run {
     async fn open(dir: &Path) -> Self {
         let config = JournalConfig { dir: dir.to_owned(), retention: Retention::default() };
-        let journal = Journal::open(config).expect("it can be opened");
+        let journal = loop {
+            match Journal::open(config.clone()) {
+                Ok(journal) => break journal,
+                // The thread of a writer that was stopped lets go of the folder when it ends.
+                Err(JournalError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(2)).await,
+                Err(error) => panic!("{}", error.line()),
+            }
+        };
         let (writer, _) = Actor::spawn(None, JournalActor, journal.clone()).await.expect("it writes");
         let sessions = SessionsAddress::default();
         let arguments = SessionsArguments {
@@ -39,10 +46,11 @@ impl Run {
         };
         let (actor, _) = Actor::spawn(None, Sessions, arguments).await.expect("it starts");
         let corrections = Corrections { journal, sessions, teaches: true };
-        Self { corrections, writer, _sessions: actor }
+        Self { corrections, writer, sessions: actor }
     }
 
     async fn close(self) {
+        self.sessions.stop_and_wait(None, None).await.expect("it stops");
         self.writer.stop_and_wait(None, None).await.expect("it stops");
     }
 

@@ -25,10 +25,12 @@ function ratings({ rated, good, judged, agreed }) {
   if (!rated) {
     return el('p', { class: 'note' }, 'You have rated no reply. Open a conversation and say whether a reply was good: that counts over what the judge says, and shows here whether the two agree.');
   }
+  const read = judged === 0 ? 'The judge was not asked about them: the rating is the verdict.'
+    : judged === rated ? `The judge agrees with ${agreed}.`
+      : `The judge read ${judged} of them too, and agrees with ${agreed}.`;
   return [
-    el('p', {}, el('b', {}, `You rated ${good} of ${rated} good.`), ' ',
-      judged ? `The judge read ${judged} of ${rated === 1 ? 'them' : `the ${rated}`} too, and agrees with you on ${agreed}.` : 'The judge was not asked about them: the rating is the verdict.'),
-    judged > 0 && judged < FEW && el('p', { class: 'note' }, `${count(judged, 'reply').replace('replys', 'replies')} say little about the judge.`),
+    el('p', {}, el('b', {}, `You rated ${good} of ${rated} good.`), ' ', read),
+    judged > 0 && judged < FEW && el('p', { class: 'note' }, `Fewer than ${FEW} say little about the judge.`),
   ];
 }
 

@@ -18,12 +18,12 @@ function verdicts({ approved, rejected, neutral }) {
 
 /** Conversations as rows. */
 export function sessionTable(caption, sessions) {
-  const columns = [['Began with', 'wide'], ['Turns', 'number'], ['Verdicts', 'tight'], ['Now', ''], ['Version', 'number'], ['Last turn', 'time']];
+  const columns = [['Began with', 'wide'], ['Turns', 'number'], ['Verdicts', 'tight'], ['Now', 'now'], ['Version', 'number'], ['Last turn', 'time']];
   const rows = sessions.map((session) => [
     sessionLink(session.session, session.opening.text.trim() || session.session),
     String(session.turns),
     verdicts(session),
-    session.states.map(([state, number]) => `${number} ${label(state)}`).join(', '),
+    session.states.map(([state, number], place) => [place > 0 && ', ', el('span', {}, `${number} ${label(state)}`)]),
     session.version === null ? '\u2013' : String(session.version),
     moment(session.last_unix_ms),
   ]);
@@ -131,7 +131,7 @@ function story(turn, article, word) {
         part('What followed', following(turn.next_state))),
       el('div', {},
         part('Judge', judged(turn.verdict, turn.rated)),
-        turn.verdict && part('Hint', hint(turn)),
+        (turn.verdict || turn.corrected) && part('Hint', hint(turn)),
         part('What became of it',
           el('p', { class: 'fate' }, fate(turn)),
           el('p', {}, el('a', { href: `#/compare?turn=${encodeURIComponent(turn.turn)}&old=${turn.version}`, 'data-key': `${turn.turn}-compare` }, 'Ask two versions the same again'))),
