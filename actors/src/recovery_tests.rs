@@ -138,7 +138,9 @@ async fn judge_teacher_and_dispatcher_killed_ten_times_handle_all_that_was_sent(
     totals.wait_for(|totals| totals.samples >= TURNS).await.expect("the journal lives");
     let Totals { samples, rejected, hinted, dropped, .. } = *totals.borrow();
     assert_eq!((samples, rejected, hinted, dropped), (TURNS, TURNS, TURNS, 0));
-    let backlog = *journal.backlog().borrow();
+    // The backlog is told of after the totals.
+    let mut backlogs = journal.backlog();
+    let backlog = *backlogs.wait_for(|backlog| backlog.ready == TURNS).await.expect("the journal lives");
     assert_eq!((backlog.to_judge, backlog.to_teach, backlog.ready, backlog.dead), (0, 0, TURNS, 0));
 }
 
