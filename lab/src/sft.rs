@@ -40,13 +40,16 @@ pub struct SftArgs {
     /// The checkpoint folder to write.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Replaces the model that is at --output.
+    #[arg(long)]
+    pub force: bool,
     /// Passes over the data.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: u64,
     /// Peak learning rate.
     #[arg(long, default_value_t = 1e-4)]
     pub learning_rate: f32,
-    /// Tokens of one optimizer step.
+    /// Tokens of one optimizer step; at most what the data hold, so that every pass is a step at least.
     #[arg(long, default_value_t = 4096)]
     pub batch_tokens: usize,
     /// Longer conversations are left out.
@@ -69,12 +72,13 @@ struct Line {
 
 /// Trains and writes the checkpoint.
 pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
+    checkpoint::may_write(&args.output, args.force)?;
     let model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
     let sequences = read(args, &model)?;
     let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
     let schedule = Schedule {
         tokens: tokens as u64 * args.epochs,
-        batch_tokens: args.batch_tokens,
+        batch_tokens: args.batch_tokens.min(tokens),
         learning_rate: args.learning_rate,
         warmup_steps: 10,
         decay_from: 0.5,
