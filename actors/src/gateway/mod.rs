@@ -2,6 +2,7 @@
 
 mod admission;
 mod auth;
+mod body;
 mod chat;
 mod completion;
 mod door;
