@@ -140,7 +140,11 @@ async fn every_bad_request_is_told_why_in_openais_shape_and_the_server_goes_on()
             json!("id"),
         ),
     ] {
-        let request = house.client.request(method, house.url(path)).body(body);
+        let request = house
+            .client
+            .request(method, house.url(path))
+            .header("content-type", "application/json")
+            .body(body);
         let response = request.send().await.expect("the gateway answers");
         assert_eq!(response.status().as_u16(), status, "{path}");
         let error = response.json::<Value>().await.expect("JSON")["error"].clone();
@@ -205,9 +209,22 @@ async fn a_gateway_open_to_others_needs_a_key() {
 #[tokio::test]
 async fn without_a_key_web_pages_from_elsewhere_are_kept_out() {
     let house = House::new().await;
+    for path in ["/v1/models", "/health", "/healthz", "/v1/models/policy"] {
+        let get = |host: &str| house.client.get(house.url(path)).header("host", host).send();
+        assert_eq!(get("evil.example").await.expect("an answer").status(), 403, "{path} by a name led here");
+        assert_eq!(get("localhost:30000").await.expect("an answer").status(), 200, "{path}");
+    }
+    for path in ["/v1/chat/completions", "/v1/feedback", "/v1/sessions/end"] {
+        let post = house.client.post(house.url(path)).header("content-type", "text/plain").body("{}");
+        assert_eq!(
+            post.send().await.expect("an answer").status(),
+            415,
+            "{path}: what a page may send unasked"
+        );
+    }
     for (origin, status) in [("http://evil.example", 403), ("http://localhost:3000", 200)] {
         let request = house.client.post(house.url("/v1/chat/completions")).header("origin", origin);
-        let response = request.body(ask("hi").to_string()).send().await.expect("an answer");
+        let response = request.json(&ask("hi")).send().await.expect("an answer");
         assert_eq!(response.status().as_u16(), status, "{origin}");
     }
     assert_eq!(house.turns().len(), 1);
