@@ -21,7 +21,7 @@ use crate::{
 
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "\
-Each line of DATA is {\"messages\": [{\"role\": .., \"content\": ..}, ..], \"tools\": [..]}, as `openclaw-rl export messages`
+Each line of DATA is {\"messages\": [{\"role\": .., \"content\": ..}, ..], \"tools\": [..]}, as `openclaw-rl export messages` \
 writes it; every assistant message is trained, unless it says \"weight\": 0. \"metadata\" is not looked at.
 
 Examples:
