@@ -24,9 +24,9 @@ use self::needs::Needs;
 pub use self::needs::{CannotFit, must_fit};
 use crate::{
     admin,
+    cells::wrap,
     exit::EXIT_FAILED,
     measures::size,
-    operate::wrap,
     topology::{Override, Topology, TopologyError},
 };
 
