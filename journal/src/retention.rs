@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
     apply::Applying,
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::turn::TurnId;
 
+const DAY_MILLIS: i64 = 24 * 3600 * 1000;
 /// Turns of one transaction.
 const TURNS_AT_ONCE: usize = 64;
 /// Pages given back to the file system after one.
@@ -25,7 +26,8 @@ const ROWS_KEPT: u32 = 10_000;
 /// How much is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Settled turns that changed longer ago leave.
+    /// Settled turns leave once the journal was written on this many days since they changed, in whole days. Days that
+    /// nobody saw do not count: what cannot be undone is not done because a clock was set forward.
     pub keep: Duration,
     /// The database and its files; beyond it the oldest settled turns leave.
     pub max_bytes: u64,
@@ -63,9 +65,8 @@ impl Pruned {
 
 /// One small transaction of pruning.
 pub(crate) fn prune(store: &Store, retention: &Retention, now: SystemTime) -> Result<Pruned, JournalError> {
-    let cutoff = millis(now.checked_sub(retention.keep).unwrap_or(SystemTime::UNIX_EPOCH));
-    let (turns, files, bytes) = prune_rows(&mut store.writing(), cutoff, retention.max_bytes)
-        .map_err(|source| store.refused(source))?;
+    let (turns, files, bytes) =
+        prune_rows(&mut store.writing(), retention, millis(now)).map_err(|source| store.refused(source))?;
     // After the commit: a file that is left behind is swept at the next start, one that is missed is a loss.
     for file in files {
         if let Some(folder) = store.folder() {
@@ -77,19 +78,29 @@ pub(crate) fn prune(store: &Store, retention: &Retention, now: SystemTime) -> Re
 
 fn prune_rows(
     connection: &mut Connection,
-    cutoff: i64,
-    max_bytes: u64,
+    retention: &Retention,
+    now: i64,
 ) -> rusqlite::Result<(usize, Vec<String>, u64)> {
-    let too_large = size_bytes(connection)? > max_bytes;
+    let mut excess = size_bytes(connection)?.saturating_sub(retention.max_bytes);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let old = format!("{SETTLED} AND (?1 OR changed_at < ?2)");
-    let turns: Vec<i64> = transaction
-        .prepare_cached(&format!("SELECT no FROM turns WHERE {old} ORDER BY seq LIMIT ?3"))?
-        .query_map((too_large, cutoff, TURNS_AT_ONCE), |row| row.get(0))?
+    let cutoff = cutoff(&transaction, retention.keep, now)?;
+    let settled: Vec<(i64, i64, u64)> = transaction
+        .prepare_cached(&format!(
+            "SELECT no, changed_at, (SELECT coalesce(sum(bytes), 0) FROM bodies WHERE turn = no)
+             FROM turns WHERE {SETTLED} AND (?1 OR changed_at < ?2) ORDER BY seq LIMIT ?3"
+        ))?
+        .query_map((excess > 0, cutoff, TURNS_AT_ONCE), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let mut files = Vec::new();
-    for no in &turns {
-        files.extend(delete_turn(&transaction, *no)?);
+    let mut turns = 0;
+    for (no, changed_at, bytes) in settled {
+        // Beyond the limit the oldest go, and no more of them than it takes.
+        if changed_at >= cutoff && excess == 0 {
+            continue;
+        }
+        files.extend(delete_turn(&transaction, no)?);
+        excess = excess.saturating_sub(bytes.max(1));
+        turns += 1;
     }
     let mut unnamed =
         transaction.prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM bodies WHERE file = ?1)")?;
@@ -111,7 +122,23 @@ fn prune_rows(
     while pages.next()?.is_some() {}
     drop(pages);
     drop(vacuum);
-    Ok((turns.len(), gone, size_bytes(connection)?))
+    Ok((turns, gone, size_bytes(connection)?))
+}
+
+/// What changed before is old: the beginning of the earliest day that is kept. Notes that today was seen.
+fn cutoff(transaction: &Transaction<'_>, keep: Duration, now: i64) -> rusqlite::Result<i64> {
+    let today = now.div_euclid(DAY_MILLIS);
+    transaction.prepare_cached("INSERT OR IGNORE INTO days (day) VALUES (?1)")?.execute([today])?;
+    let days = keep.as_secs().div_ceil(DAY_MILLIS as u64 / 1000);
+    if days == 0 {
+        return Ok(i64::MAX);
+    }
+    let earliest: Option<i64> = transaction
+        .prepare_cached("SELECT day FROM days WHERE day <= ?1 ORDER BY day DESC LIMIT 1 OFFSET ?2")?
+        .query_row((today, days - 1), |row| row.get(0))
+        .optional()?;
+    let by_the_clock = now.saturating_sub(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX));
+    Ok(earliest.map_or(i64::MIN, |day| (day * DAY_MILLIS).min(by_the_clock)))
 }
 
 fn delete_turn(transaction: &Transaction<'_>, no: i64) -> rusqlite::Result<Vec<String>> {

@@ -84,6 +84,13 @@ const MIGRATIONS: &[&str] = &[
         at      INTEGER NOT NULL
     ) STRICT;
     ",
+    "
+    CREATE TABLE days (
+        day INTEGER PRIMARY KEY            -- since 1970, UTC: one on which the journal was written
+    ) STRICT;
+    INSERT OR IGNORE INTO days SELECT completed_at / 86400000 FROM turns;
+    INSERT OR IGNORE INTO days SELECT changed_at / 86400000 FROM turns;
+    ",
 ];
 
 /// The latest version of the schema.

@@ -171,7 +171,14 @@ impl WriterThread {
         let (tell, ended) = oneshot::channel();
         let run = move || {
             let _slot = slot;
-            let writer = Writer { parts, tally, stopped, stopping: false, look: Instant::now() };
+            let writer = Writer {
+                parts,
+                tally,
+                stopped,
+                stopping: false,
+                look: Instant::now(),
+                clock: Clock::default(),
+            };
             let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(writer.run())));
             let outcome = outcome.unwrap_or_else(|panic| {
                 let reason = panic_message(panic);
@@ -194,6 +201,25 @@ struct Writer {
     stopping: bool,
     /// When age and size are looked at next.
     look: Instant,
+    clock: Clock,
+}
+
+/// The wall clock beside one that only goes on.
+#[derive(Default)]
+pub(crate) struct Clock {
+    last: Option<(Instant, SystemTime)>,
+}
+
+impl Clock {
+    /// By how many seconds the wall clock was set since it was asked last, where that is more than an hour.
+    pub fn jump(&mut self, instant: Instant, wall: SystemTime) -> Option<i64> {
+        let (before, seen) = self.last.replace((instant, wall))?;
+        let secs = |time: SystemTime| {
+            time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+        };
+        let jump = secs(wall) - secs(seen) - instant.duration_since(before).as_secs() as i64;
+        (jump.abs() > 3600).then_some(jump)
+    }
 }
 
 /// Given back as it was when it is dropped un-acked: the first one first.
@@ -403,7 +429,14 @@ impl Writer {
 
     fn prune(&mut self) -> Result<(), JournalError> {
         let WriterParts { store, retention, board, .. } = &self.parts;
-        let pruned = retention::prune(store, retention, SystemTime::now())?;
+        let now = SystemTime::now();
+        if let Some(jump) = self.clock.jump(Instant::now(), now) {
+            warn!(secs = jump, "the clock was set; turns are kept by days on which the journal was written");
+        }
+        let pruned = retention::prune(store, retention, now)?;
+        if pruned.turns > 0 {
+            info!(turns = pruned.turns, bytes = pruned.bytes, "old turns left the journal");
+        }
         board.size_bytes.send_replace(pruned.bytes);
         metrics::gauge!("openclaw_journal_size_bytes").set(pruned.bytes as f64);
         metrics::counter!("openclaw_journal_pruned_turns_total").increment(pruned.turns as u64);

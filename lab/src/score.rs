@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// Shown below `score --help`.
 pub const EXAMPLES: &str = "\
-Each line of the input is {\"ids\": [1, 2, 3]} or {\"text\": \"..\"}; each line of the output is
+Each line of the input is {\"ids\": [1, 2, 3]} or {\"text\": \"..\"}; each line of the output is \
 {\"ids\": [..], \"logprobs\": [null, ..]}. Text is tokenized as it stands, special tokens included.
 
 Examples:

@@ -20,6 +20,7 @@ pub use self::{
 };
 use crate::{
     config::{ConfigError, ModelConfig},
+    durable,
     params::{Parameter, ParameterLayout},
     text_error::TextError,
 };
@@ -52,6 +53,12 @@ pub enum CheckpointError {
         dir: PathBuf,
         /// What it holds.
         file: String,
+    },
+    /// There is a checkpoint already, and nobody said that it may go.
+    #[error("{dir} holds a model already: name another folder, or `--force` to replace it")]
+    Exists {
+        /// The folder.
+        dir: PathBuf,
     },
     /// The index is not JSON of the expected form.
     #[error("{path} is not a safetensors index")]
@@ -313,11 +320,29 @@ const COMPANIONS: [&str; 5] = [
     "special_tokens_map.json",
 ];
 
+/// Whether a checkpoint may be written to `dir`: into nothing or an empty folder, over another checkpoint only with
+/// `replace`, and never over a folder of something else. To be asked before work is done that would be lost.
+pub fn may_write(dir: &Path, replace: bool) -> Result<(), CheckpointError> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let of_a_checkpoint = |name: &str| {
+        COMPANIONS.contains(&name)
+            || name == "config.json"
+            || name.starts_with("model") && name.contains(".safetensors")
+    };
+    match names.iter().find(|name| !of_a_checkpoint(name)) {
+        Some(file) => Err(CheckpointError::Occupied { dir: dir.into(), file: file.clone() }),
+        None if !names.is_empty() && !replace => Err(CheckpointError::Exists { dir: dir.into() }),
+        None => Ok(()),
+    }
+}
+
 /// Writes a complete checkpoint folder. `template`, when given, is the folder whose tokenizer and
 /// configuration are copied; otherwise `config.json` is written from `config`.
 ///
 /// The folder appears whole or not at all: it is written beside its place and renamed. A checkpoint folder that is
-/// there already is replaced; any other folder is left alone, and an error.
+/// there already goes once the new one is complete (ask [`may_write`] first); any other is left alone, and an error.
 pub fn save(
     dir: &Path,
     config: &ModelConfig,
@@ -326,33 +351,31 @@ pub fn save(
     end_ids: &[u32],
     template: Option<&Path>,
 ) -> Result<(), CheckpointError> {
-    if let Ok(entries) = fs::read_dir(dir) {
-        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let ours = |name: &str| {
-            COMPANIONS.contains(&name)
-                || name == "config.json"
-                || name.starts_with("model") && name.contains(".safetensors")
-        };
-        if let Some(file) = names.into_iter().find(|name| !ours(name)) {
-            return Err(CheckpointError::Occupied { dir: dir.into(), file });
-        }
-    }
-    let parent = dir.parent().unwrap_or(Path::new("."));
+    may_write(dir, true)?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let partial = parent.join(format!(".{name}.partial"));
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(io(&partial))?;
+    let (partial, old) = (parent.join(format!(".{name}.partial")), parent.join(format!(".{name}.old")));
+    for left in [&partial, &old] {
+        if left.exists() {
+            fs::remove_dir_all(left).map_err(io(left))?;
+        }
     }
     fs::create_dir_all(&partial).map_err(io(&partial))?;
     for (name, bytes) in files_of(config, weights, dtype, end_ids, template)? {
         let path = partial.join(name);
-        fs::write(&path, bytes).map_err(io(&path))?;
+        durable::write(&path, &bytes, durable::Access::Umask).map_err(io(&path))?;
     }
-    if dir.exists() {
-        fs::remove_dir_all(dir).map_err(io(dir))?;
+    // Renamed last: whoever opens the folder finds all of it or none, and what it replaces goes only then.
+    let replaces = dir.exists();
+    if replaces {
+        fs::rename(dir, &old).map_err(io(dir))?;
     }
-    // Rename last: whoever opens the folder finds all of it or none.
-    fs::rename(&partial, dir).map_err(io(dir))
+    fs::rename(&partial, dir).map_err(io(dir))?;
+    durable::sync_folder(parent).map_err(io(parent))?;
+    if replaces {
+        fs::remove_dir_all(&old).map_err(io(&old))?;
+    }
+    Ok(())
 }
 
 /// Every file of a checkpoint folder, by name.

@@ -55,7 +55,7 @@ Examples:
 
 const PRETRAIN_EXAMPLES: &str = "\
 Examples:
-  openclaw-rl pretrain configs/pretrain-nano.toml";
+  openclaw-rl pretrain configs/pretrain-nano.toml --force   # in place of the model that ships";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -128,6 +128,9 @@ enum Command {
         /// What to train and on how much, such as configs/pretrain-nano.toml.
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Replaces the model that is at the file's `output`.
+        #[arg(long)]
+        force: bool,
     },
     /// Prints a shell's completions.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -256,9 +259,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             })?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Pretrain { file } => {
+        Command::Pretrain { file, force } => {
             let _logging = telemetry::init_logging(LogFormat::Text);
-            pretrain::run(&PretrainConfig::from_file(&file)?, telemetry::on_terminal())?;
+            pretrain::run(&PretrainConfig::from_file(&file)?, force, telemetry::on_terminal())?;
             Ok(ExitCode::SUCCESS)
         }
     }

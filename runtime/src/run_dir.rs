@@ -1,12 +1,15 @@
 //! The folder of a run: which base model it belongs to, and how it makes room for another run.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
 use openclaw_model::durable::{self, Access};
+use rustix::{fs::Mode, process::umask};
 use serde::{Deserialize, Serialize};
 
 /// `base.json`: the model that every version of the run grew from.
@@ -16,6 +19,31 @@ struct Base {
     model: PathBuf,
     /// `openclaw_model::fingerprint` of its weights.
     fingerprint: String,
+}
+
+/// Makes the folder, all that lies in it, and all that this process will write, its owner's alone: a run holds what
+/// people said. The umask is the whole process's.
+pub fn make_private(dir: &Path) -> anyhow::Result<()> {
+    umask(Mode::RWXG | Mode::RWXO);
+    let private = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        close(dir)
+    };
+    private().with_context(|| format!("cannot make run.dir {} its owner's alone", dir.display()))
+}
+
+fn close(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            close(&entry.path())?;
+        } else if !kind.is_symlink() {
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o600))?;
+        }
+    }
+    Ok(())
 }
 
 /// Notes the base model of a new run; refuses to go on with another one.

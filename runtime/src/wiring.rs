@@ -166,6 +166,7 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     let held = table.batch_samples.saturating_mul(table.checkpoint_every_steps.max(1) as usize);
     let sample_limits = InboxLimits { capacity: limits.capacity.max(2 * held), ..limits };
     let policy = &models[&topology.actors.policy.model];
+    run_dir::make_private(&topology.run.dir)?;
     run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?)?;
     let dtype = match topology.models[&topology.actors.policy.model].dtype {
         topology::Dtype::F32 => WeightDtype::F32,

@@ -73,7 +73,8 @@ async fn simulated_users_are_satisfied_within_72_sessions_each() {
 async fn what_clients_get_wrong_is_told_and_the_server_stays_up() {
     let (node, _dir) = start(&["actors.rollout=[]"]).await;
     let chat = format!("{}/chat/completions", node.url);
-    let post = |body: String| node.client.post(&chat).body(body).send();
+    let post =
+        |body: String| node.client.post(&chat).header("content-type", "application/json").body(body).send();
     let message = |content: &str| json!([{"role": "user", "content": content}]);
     let cases = [
         ("{\"model\": ".to_owned(), 400, "invalid_request_error"),

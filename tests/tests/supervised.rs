@@ -115,6 +115,28 @@ fn fine_tuning_teaches_what_the_conversations_say() {
     };
     let (before, after) = (logprob(Path::new(&nano)), logprob(&output));
     assert!(after > before + 5.0 && after > -5.0, "log p of the reply: {before} before, {after} after");
+    // A model is never replaced unasked: neither what is at --output nor what it starts from.
+    let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).expect("weights");
+    for taken in [&output, Path::new(&nano)] {
+        let before = weights(taken);
+        let again = ["sft", &nano, &data, "--output", &taken.display().to_string()];
+        let error = sft::run(&Arguments::parse_from(again).sft).unwrap_err();
+        assert!(format!("{error:#}").contains(&taken.display().to_string()), "{error:#}");
+        assert!(format!("{error:#}").contains("--force"), "{error:#}");
+        assert!(weights(taken) == before, "{} is as it was", taken.display());
+    }
+    // Passes over the data are passes, however small they are beside a batch.
+    let forced = ["sft", &nano, &data, "--output", &out, "--force", "--epochs", "3"];
+    let progress = sft::run(&Arguments::parse_from(forced).sft).expect("it trains and replaces");
+    assert_eq!(progress.step, 3);
+    assert!(weights(&output) != weights(Path::new(&nano)));
+    let left = std::fs::read_dir(dir.path()).expect("a folder").flatten().map(|entry| entry.file_name());
+    assert_eq!(
+        left.filter(|name| name.to_string_lossy().starts_with('.')).count(),
+        0,
+        "nothing is left over"
+    );
+    assert!(Arguments::try_parse_from(["sft", &nano, &data, "--output", &out, "--epochs", "0"]).is_err());
     // Nothing of a broken line is trained on, and the line is named.
     std::fs::write(
         dir.path().join("bad.jsonl"),
@@ -122,6 +144,7 @@ fn fine_tuning_teaches_what_the_conversations_say() {
     )
     .expect("it can be written");
     let bad = dir.path().join("bad.jsonl").display().to_string();
-    let error = sft::run(&Arguments::parse_from(["sft", &nano, &bad, "--output", &out]).sft).unwrap_err();
+    let error =
+        sft::run(&Arguments::parse_from(["sft", &nano, &bad, "--output", &out, "--force"]).sft).unwrap_err();
     assert!(format!("{error:#}").contains("line 1"), "{error:#}");
 }

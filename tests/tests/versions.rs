@@ -1,6 +1,10 @@
 //! Versions over the life of a run: kept, returned to, resumed after `kill -9`, found torn, and set aside.
 
-use std::{path::Path, process::Command};
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use openclaw_tests::{Launch, Node, binary, eventually};
 use serde_json::{Value, json};
@@ -44,6 +48,23 @@ fn operate(run: &Path, words: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(said).expect("text").trim_end().to_owned())
 }
 
+/// Whatever lies in a folder that others than its owner may read.
+fn open_to_others(dir: &Path) -> Vec<PathBuf> {
+    let mode = |path: &Path| std::fs::symlink_metadata(path).expect("it is there").permissions().mode();
+    let mut found = Vec::new();
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(path) = waiting.pop() {
+        if mode(&path) & 0o077 != 0 {
+            found.push(path.clone());
+        }
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).expect("a folder");
+            waiting.extend(entries.map(|entry| entry.expect("an entry").path()));
+        }
+    }
+    found
+}
+
 #[tokio::test]
 async fn versions_only_grow_unless_an_operator_goes_back() {
     let dir = tempfile::tempdir().expect("a folder can be made");
@@ -55,6 +76,7 @@ async fn versions_only_grow_unless_an_operator_goes_back() {
     assert_eq!(operate(&run, &["checkpoint"]), (Some(0), "nothing is learnt yet".to_owned()));
     client.teach(&node, 1).await;
     client.teach(&node, 2).await;
+    assert_eq!(open_to_others(&run), Vec::<PathBuf>::new(), "what people said is the owner's");
     for _ in 0..2 {
         assert_eq!(operate(&run, &["checkpoint"]), (Some(0), "version 2 is on the disk".to_owned()));
     }
@@ -65,7 +87,13 @@ async fn versions_only_grow_unless_an_operator_goes_back() {
     client.serves(&node, 1).await;
     node.kill();
 
+    // As an earlier version of this binary left its files.
+    for open in ["journal.db", "versions/1/model.safetensors"] {
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(run.join(open), mode).expect("it can be opened to others");
+    }
     let node = launch.start();
+    assert_eq!(open_to_others(&run), Vec::<PathBuf>::new(), "what was there before, too");
     assert_eq!(client.version(&node).await, 1, "the way back is kept too");
     client.teach(&node, 3).await;
     node.kill();

@@ -35,11 +35,38 @@ pub fn from_foreign_page(headers: &HeaderMap) -> bool {
         // `null` is a page that hides where it is from; other schemes are desktop applications.
         return origin == "null";
     };
-    let name = match host.strip_prefix('[') {
+    let name = without_port(host);
+    name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a request was sent to a name that is not this machine's own. A web page whose name was made to lead here
+/// (DNS rebinding) is of the same origin as what it asks, so its browser hands it every answer; it cannot hide the
+/// name, and an address is no name.
+pub fn to_foreign_name(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return false };
+    let name = without_port(host.to_str().unwrap_or_default()).to_ascii_lowercase();
+    let own = name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok();
+    !own
+}
+
+fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
+    }
+}
+
+/// Whether a body is said to be something else than JSON. A web page may send forms and plain text anywhere without
+/// asking; JSON it may not.
+pub fn is_not_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        // Nothing is sent, or a body of nobody knows what.
+        return headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+            || headers.contains_key(header::TRANSFER_ENCODING);
     };
-    name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let kind =
+        kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind != "application/json" && !(kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
 impl fmt::Debug for ApiKey {
@@ -53,6 +80,38 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    fn with(name: header::HeaderName, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn names_of_others_are_told_from_this_machines() {
+        for host in
+            ["evil.example", "evil.example:30000", "localhost.evil.example", "127.0.0.1.evil.example", ""]
+        {
+            assert!(to_foreign_name(&with(header::HOST, host)), "{host}");
+        }
+        for host in
+            ["localhost", "LOCALHOST:30000", "a.localhost:1", "127.0.0.1:30000", "[::1]:30000", "10.0.0.7"]
+        {
+            assert!(!to_foreign_name(&with(header::HOST, host)), "{host}");
+        }
+        assert!(!to_foreign_name(&HeaderMap::new()), "no browser leaves it out");
+    }
+
+    #[test]
+    fn json_is_told_from_what_a_page_may_send_unasked() {
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
+        {
+            assert!(is_not_json(&with(header::CONTENT_TYPE, kind)), "{kind}");
+        }
+        for kind in ["application/json", "Application/JSON; charset=utf-8", "application/problem+json"] {
+            assert!(!is_not_json(&with(header::CONTENT_TYPE, kind)), "{kind}");
+        }
+        assert!(is_not_json(&with(header::CONTENT_LENGTH, "12")));
+        assert!(!is_not_json(&with(header::CONTENT_LENGTH, "0")) && !is_not_json(&HeaderMap::new()));
+    }
 
     #[test]
     fn pages_from_elsewhere_are_told_from_those_of_this_machine() {

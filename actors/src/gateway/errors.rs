@@ -68,6 +68,20 @@ impl ApiError {
         Self { code: Some("foreign_origin"), ..Self::new(StatusCode::FORBIDDEN, "permission_error", message) }
     }
 
+    /// 403 for a name that is not this machine's.
+    pub fn foreign_name() -> Self {
+        let message =
+            "A gateway without an API key answers to localhost and to addresses, not to other names.";
+        Self { code: Some("foreign_host"), ..Self::new(StatusCode::FORBIDDEN, "permission_error", message) }
+    }
+
+    /// 415 for a body that is not said to be JSON.
+    pub fn not_said_to_be_json() -> Self {
+        let message = "A POST needs `Content-Type: application/json`.";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self { code: Some("unsupported_media_type"), ..Self::new(status, "invalid_request_error", message) }
+    }
+
     /// 404 for a model nobody serves.
     pub fn unknown_model(model: &str) -> Self {
         let shown: String = model.chars().take(100).collect();

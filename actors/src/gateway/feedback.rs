@@ -9,7 +9,7 @@ use axum::{
 use openclaw_journal::TurnId;
 use serde_json::{Value, json};
 
-use super::{Shared, chat::read_body, errors::ApiError};
+use super::{Shared, body, chat::read_body, errors::ApiError};
 use crate::sessions::{Feedback, FeedbackOutcome};
 
 /// Longer remarks are refused: they become part of a judge's prompt.
@@ -40,7 +40,7 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
 }
 
 fn parse(body: &[u8]) -> Result<Feedback, ApiError> {
-    let body: Value = serde_json::from_slice(body)
+    let body: Value = body::read(body)
         .map_err(|error| ApiError::not_json(format!("The body is not valid JSON: {error}.")))?;
     if !body.is_object() {
         return Err(ApiError::not_json("The body is not a JSON object."));

@@ -2,6 +2,7 @@
 
 mod admission;
 mod auth;
+mod body;
 mod chat;
 mod completion;
 mod door;
@@ -28,7 +29,10 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{admission::Admission, door::Door, models::ServedModels};
-pub use self::{auth::ApiKey, errors::ApiError};
+pub use self::{
+    auth::{ApiKey, to_foreign_name},
+    errors::ApiError,
+};
 use crate::{engine::Engine, sessions::SessionsAddress};
 
 /// What a gateway is told. `[actors.gateway]` of a topology file sets the first part of it.

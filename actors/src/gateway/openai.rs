@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::errors::ApiError;
+use super::{body, errors::ApiError};
 use crate::sessions::RequestMarks;
 
 const MAX_STOPS: usize = 16;
@@ -65,7 +65,7 @@ pub enum ToolChoice {
 impl ChatRequest {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<(Self, Map<String, Value>), ApiError> {
-        let fields = match serde_json::from_slice::<Value>(body) {
+        let fields = match body::read(body) {
             Ok(Value::Object(fields)) => fields,
             Ok(other) => {
                 return Err(ApiError::not_json(format!(

@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use axum::{
     Json, Router,
     extract::{Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, Method, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -15,7 +15,13 @@ use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
-use super::{Shared, auth::from_foreign_page, chat, errors::ApiError, feedback, models, session_end};
+use super::{
+    Shared,
+    auth::{from_foreign_page, is_not_json, to_foreign_name},
+    chat,
+    errors::ApiError,
+    feedback, models, session_end,
+};
 
 /// All routes.
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -57,10 +63,15 @@ async fn unknown_route(request: Request) -> ApiError {
 
 async fn check_key(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/health" | "/healthz");
+    let headers = request.headers();
     let refused = match &shared.config.api_key {
-        _ if open => None,
-        Some(key) => (!key.admits(request.headers())).then(ApiError::unauthorized),
-        None => from_foreign_page(request.headers()).then(ApiError::foreign_page),
+        Some(key) if !open && !key.admits(headers) => Some(ApiError::unauthorized()),
+        None if to_foreign_name(headers) => Some(ApiError::foreign_name()),
+        None if !open && from_foreign_page(headers) => Some(ApiError::foreign_page()),
+        _ if request.method() == Method::POST && is_not_json(headers) => {
+            Some(ApiError::not_said_to_be_json())
+        }
+        _ => None,
     };
     match refused {
         Some(error) => error.into_response(),

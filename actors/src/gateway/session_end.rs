@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Shared, chat::read_body, errors::ApiError, openai::request_marks};
+use super::{Shared, body, chat::read_body, errors::ApiError, openai::request_marks};
 use crate::sessions::{ArrivedRequest, RequestMarks};
 
 /// The handler. A session that nobody knows has ended already.
@@ -19,8 +19,12 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
     let fields: Map<String, Value> = if body.trim_ascii().is_empty() {
         Map::new()
     } else {
-        serde_json::from_slice(&body)
-            .map_err(|error| ApiError::not_json(format!("The body is not a JSON object: {error}.")))?
+        let refused =
+            |problem: &str| ApiError::not_json(format!("The body is not a JSON object: {problem}."));
+        match body::read(&body).map_err(|error| refused(&error.to_string()))? {
+            Value::Object(fields) => fields,
+            _ => return Err(refused("it is another value")),
+        }
     };
     let stated = request_marks(&parts.headers, &fields, false);
     let named = |id: &Option<String>| id.as_deref().is_some_and(|id| !id.trim().is_empty());

@@ -92,11 +92,11 @@ fn a_file_from_a_later_program_is_refused_with_both_versions() {
     Connection::open(&path).expect("a database").pragma_update(None, "user_version", 99).expect("written");
     let refused = error(dir.path());
     assert!(
-        matches!(&refused, JournalError::Newer { path: named, found: 99, known: 2 } if *named == path),
+        matches!(&refused, JournalError::Newer { path: named, found: 99, known: 3 } if *named == path),
         "{refused:?}"
     );
     let line = refused.line();
-    assert!(line.contains("journal.db") && line.contains("99") && line.contains('2'), "{line}");
+    assert!(line.contains("journal.db") && line.contains("99") && line.contains('3'), "{line}");
 }
 
 #[test]

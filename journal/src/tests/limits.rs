@@ -120,3 +120,64 @@ async fn small_rows_are_bounded_and_the_version_in_use_stays() {
     };
     assert_eq!(versions.iter().map(|row| row.number).collect::<Vec<_>>(), [1, 20_000]);
 }
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What is pruned by one look at `now`.
+fn prune_at(journal: &Journal, keep_days: u32, now: SystemTime) -> usize {
+    let retention = Retention { keep: keep_days * DAY, ..Retention::default() };
+    crate::retention::prune(&journal.shared.parts.store, &retention, now).expect("it prunes").turns
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_forward_costs_nothing_that_time_would_not() {
+    let journal = Journal::in_memory();
+    for name in ["a", "b"] {
+        journal.make_ready(name).await;
+    }
+    journal.done(leased(1, &["a", "b"])).await;
+    journal.done(step(1, &["a", "b"])).await;
+    let now = SystemTime::now() + Duration::from_secs(1);
+    for jump in [40, 400, 4000] {
+        assert_eq!(prune_at(&journal, 30, now + jump * DAY), 0, "{jump} days ahead");
+    }
+    // Set right again, and lived through: then they are old.
+    for day in 0..33 {
+        assert_eq!(prune_at(&journal, 30, now + day * DAY), if day == 30 { 2 } else { 0 }, "day {day}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_loses_no_more_than_it_takes() {
+    let journal = Journal::in_memory();
+    let size = || crate::retention::size_bytes(&journal.shared.parts.store.writing()).expect("read");
+    for n in 0..60 {
+        let name = format!("turn-{n}");
+        let mut turn = turn(&name);
+        turn.completion.text = "x".repeat(100_000);
+        journal.done(Record::TurnCompleted { turn: Arc::new(turn), mark: mark(n) }).await;
+        journal.done(dropped(&name)).await;
+    }
+    let retention = Retention { max_bytes: size() - 250_000, ..Retention::default() };
+    let store = &journal.shared.parts.store;
+    let pruned = crate::retention::prune(store, &retention, SystemTime::now()).expect("it prunes");
+    assert!((2..=4).contains(&pruned.turns), "{} of 60", pruned.turns);
+    assert!(journal.state("turn-0").await.is_none() && journal.state("turn-59").await.is_some());
+}
+
+#[test]
+fn a_clock_that_is_set_is_told_from_one_that_goes_on() {
+    use std::time::Instant;
+    let mut clock = crate::writer::Clock::default();
+    let (start, wall) = (Instant::now(), SystemTime::now());
+    let mut at = |secs: u64, shown: i64| {
+        let shown = wall.checked_add(Duration::from_secs(100_000)).expect("a time")
+            - Duration::from_secs((100_000 - shown) as u64);
+        clock.jump(start + Duration::from_secs(secs), shown)
+    };
+    assert_eq!(at(0, 0), None, "nothing to compare with");
+    assert_eq!(at(10, 10), None);
+    assert_eq!(at(20, 90_020), Some(90_000));
+    assert_eq!(at(30, 90_030), None);
+    assert_eq!(at(40, 40), Some(-90_000));
+}

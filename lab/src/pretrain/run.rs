@@ -118,8 +118,10 @@ impl From<Document> for Conversation {
     }
 }
 
-/// Trains and writes the checkpoint.
-pub fn run(config: &PretrainConfig, bar: bool) -> anyhow::Result<Progress> {
+/// Trains and writes the checkpoint; over one that is there only with `force`.
+pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Progress> {
+    checkpoint::may_write(&config.output, force)
+        .with_context(|| format!("output: cannot write {}", config.output.display()))?;
     let template = ChatTemplate::from_source(NANO_TEMPLATE)?;
     let tokenizer = match &config.start_from {
         Some(folder) => Tokenizer::from_dir(folder)?,
@@ -210,15 +212,14 @@ fn write(
 ) -> anyhow::Result<()> {
     let end = tokenizer.special_id("<|im_end|>").context("the tokenizer has no <|im_end|>")?;
     let pad = tokenizer.special_id("<|endoftext|>").context("the tokenizer has no <|endoftext|>")?;
-    let companions = config.output.with_extension("companions");
-    std::fs::create_dir_all(&companions)
-        .with_context(|| format!("cannot create {}", companions.display()))?;
-    tokenizer.save(&companions)?;
-    template.save(&companions)?;
+    // Gone with this function, whatever it ends with.
+    let companions = tempfile::tempdir().context("cannot create a temporary folder")?;
+    let companions = companions.path();
+    tokenizer.save(companions)?;
+    template.save(companions)?;
     let generation = json!({ "eos_token_id": [end, pad], "pad_token_id": pad, "temperature": 0.8 });
     std::fs::write(companions.join("generation_config.json"), format!("{generation:#}\n"))?;
-    checkpoint::save(&config.output, model, flat, config.dtype, &[end, pad], Some(&companions))?;
-    std::fs::remove_dir_all(&companions)?;
+    checkpoint::save(&config.output, model, flat, config.dtype, &[end, pad], Some(companions))?;
     Ok(())
 }
 

@@ -42,7 +42,7 @@ fn told(count: u32, first: &Properties, driver: &str) -> String {
 fn kernels(arch: Option<u32>) -> Option<Line> {
     let nvrtc = Nvrtc::find().ok()?;
     let found_at = |library: &Result<libraries::Found, String>| match library {
-        Ok(found) => found.path.display().to_string(),
+        Ok(found) => found.to_string(),
         Err(why) => why.clone(),
     };
     let Libraries { nvrtc: nvrtc_at, cublas_lt, .. } = Libraries::get();

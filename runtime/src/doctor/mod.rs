@@ -17,12 +17,14 @@ use std::{
 
 use openclaw_journal::Inspection;
 use openclaw_kernels::Cpu;
+use ratatui::crossterm::terminal;
 
 pub(crate) use self::machine::available_memory;
 use self::needs::Needs;
 pub use self::needs::{CannotFit, must_fit};
 use crate::{
     admin,
+    cells::wrap,
     exit::EXIT_FAILED,
     measures::size,
     topology::{Override, Topology, TopologyError},
@@ -35,6 +37,11 @@ Every line begins with ok, warn (something will be missed) or FAIL (launch would
 Examples:
   openclaw-rl doctor
   openclaw-rl doctor configs/quickstart.toml";
+
+/// Cells of a mark.
+const MARK_CELLS: usize = 4;
+/// In fewer cells a sentence is no longer read.
+const FEWEST_CELLS: usize = 30;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
@@ -87,11 +94,27 @@ pub fn run(file: Option<&Path>, overrides: &[Override]) -> anyhow::Result<ExitCo
     }
     let mut out = io::stdout().lock();
     let width = lines.iter().map(|line| line.what.len()).max().unwrap_or_default();
+    let columns =
+        out.is_terminal().then(|| terminal::size().ok()).flatten().map(|(columns, _)| columns.into());
     for line in &lines {
-        writeln!(out, "{}  {:<width$}  {}", mark(line.mark), line.what, line.told)?;
+        for (i, told) in told(&line.told, width, columns).iter().enumerate() {
+            match i {
+                0 => writeln!(out, "{}  {:<width$}  {told}", mark(line.mark), line.what)?,
+                _ => writeln!(out, "{:MARK_CELLS$}  {:width$}  {told}", "", "")?,
+            }
+        }
     }
     let failed = lines.iter().any(|line| line.mark == Mark::Fail);
     Ok(if failed { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// What is told beside a name, broken where a terminal of `columns` ends.
+fn told(told: &str, width: usize, columns: Option<usize>) -> Vec<String> {
+    let left = columns.map(|columns| columns.saturating_sub(MARK_CELLS + 2 + width + 2));
+    match left.filter(|left| *left >= FEWEST_CELLS) {
+        Some(left) => wrap(told, left),
+        None => vec![told.to_owned()],
+    }
 }
 
 fn mark(mark: Mark) -> String {
@@ -216,6 +239,14 @@ fn journal(dir: &Path, running: bool) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_stands_beside_its_name_on_a_terminal_and_is_one_line_elsewhere() {
+        let what = "one two three four five six seven eight nine";
+        assert_eq!(told(what, 10, None), [what]);
+        assert_eq!(told(what, 10, Some(48)), ["one two three four five six", "seven eight nine"]);
+        assert_eq!(told(what, 10, Some(40)), [what], "too narrow to break");
+    }
 
     #[test]
     fn a_taken_port_fails_and_names_its_key() {

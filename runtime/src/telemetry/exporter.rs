@@ -2,10 +2,14 @@
 
 use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 
-use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    routing::get,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
-use openclaw_actors::stop::StopSignal;
+use openclaw_actors::{gateway::to_foreign_name, stop::StopSignal};
 use tokio::net::TcpListener;
 
 use super::registry::{self, Kind};
@@ -27,6 +31,9 @@ pub enum ExporterError {
     Recorder(String),
 }
 
+/// What a request for another name is told.
+const FOREIGN_NAME: &str =
+    "metrics on a loopback address are for localhost and addresses, not for other names\n";
 /// Without it, samples pile up in memory while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -59,11 +66,15 @@ pub async fn serve_metrics(address: SocketAddr, mut stop: StopSignal) -> Result<
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let (page, process) = (handle.clone(), Collector::default());
-    let render = move || {
+    let is_private = bound.ip().is_loopback();
+    let render = move |headers: HeaderMap| {
+        // A web page that was led here by a name of its own must not read it.
+        let is_refused = is_private && to_foreign_name(&headers);
         // What the system knows of the process is asked when somebody looks.
         process.collect();
-        let text = page.render();
-        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+        let text = if is_refused { FOREIGN_NAME.to_owned() } else { page.render() };
+        let status = if is_refused { StatusCode::FORBIDDEN } else { StatusCode::OK };
+        async move { (status, [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
     };
     let server = axum::serve(listener, Router::new().route("/metrics", get(render)));
     tokio::spawn(async move {
@@ -103,6 +114,11 @@ mod tests {
         ] {
             assert!(page.contains(expected), "{expected}: {page}");
         }
+        let rebound =
+            reqwest::Client::new().get(format!("http://{address}/metrics")).header("host", "evil.example");
+        let refused = rebound.send().await.unwrap();
+        assert_eq!(refused.status(), 403);
+        assert!(!refused.text().await.unwrap().contains("openclaw_supervisor"));
         let error = serve_metrics(address, stop).await.unwrap_err();
         assert_eq!(error.to_string(), format!("cannot serve metrics on {address}"));
     }

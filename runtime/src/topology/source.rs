@@ -24,6 +24,7 @@ pub fn parse(text: &str, overrides: &[Override]) -> Result<(Table, Problems), Ve
         .iter()
         .for_each(|(key, value)| find_too_large(text, key.get_ref(), value, &mut too_large));
     if !too_large.is_empty() {
+        too_large.sort_by_key(|problem: &Problem| problem.origin);
         return Err(too_large);
     }
     let mut table: Table = text.parse().map_err(|error| vec![syntax_problem(text, &error)])?;

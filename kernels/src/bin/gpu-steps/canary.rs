@@ -99,7 +99,7 @@ fn outcomes<B: Backend>(b: &B, kernel: &str) -> Result<Vec<Outcome>> {
 }
 
 fn filled<B: Backend, T: Float>(b: &B) -> Result<Vec<Outcome>> {
-    let mut x = b.upload(&vec![T::from_f32(1.0); 700])?;
+    let mut x = b.upload(&[T::from_f32(1.0); 700])?;
     b.fill(b.view_mut(&mut x, 3..670), T::from_f32(2.5))?;
     Ok(vec![outcome("filled", host(b, &x)?)])
 }
