@@ -13,8 +13,12 @@ const thumb = (down) => svg('svg', { viewBox: '0 0 16 16', width: 15, height: 15
 /** For the turn `id`; `seen` looks again. `show(turn, teaches)` brings it up to date. */
 export function actions(id, seen) {
   const told = el('p', { role: 'status', class: 'note' });
-  const send = async (verb, body, controls) => {
-    controls.forEach((control) => { control.disabled = true; });
+  let busy = false;
+  // Not by disabling what was pressed: it would lose the keyboard's focus.
+  const send = async (verb, body) => {
+    if (busy) return;
+    busy = true;
+    element.setAttribute('aria-busy', 'true');
     told.className = 'note';
     told.textContent = '\u2026';
     try {
@@ -25,13 +29,14 @@ export function actions(id, seen) {
       told.className = 'bad';
       told.textContent = error.message;
     }
-    controls.forEach((control) => { control.disabled = false; });
+    busy = false;
+    element.removeAttribute('aria-busy');
   };
   const button = (key, words, does) => el('button', { type: 'button', 'data-key': `${id}-${key}`, onclick: does }, words);
-  const rate = (rating) => () => send('/turn/rate', { rating }, [good, bad]);
+  const rate = (rating) => () => send('/turn/rate', { rating });
   const good = button('good', [thumb(false), ' Good'], rate('up'));
   const bad = button('bad', [thumb(true), ' Bad'], rate('down'));
-  const drop = button('drop', 'Never learn from this', () => send('/turn/drop', {}, [drop]));
+  const drop = button('drop', 'Never learn from this', () => send('/turn/drop', {}));
   const hint = el('textarea', { id: `${id}-hint`, rows: 2, maxlength: MOST_HINT_CHARS, required: true, 'data-key': `${id}-hint`, oninput: () => { typed = true; } });
   const show = el('button', { type: 'submit', 'data-key': `${id}-show` }, 'Show this to the teacher');
   let typed = false;
@@ -39,7 +44,7 @@ export function actions(id, seen) {
     el('summary', { 'data-key': `${id}-write-summary` }, 'Write the hint yourself'),
     el('form', { class: 'hint', onsubmit: async (event) => {
       event.preventDefault();
-      await send('/turn/hint', { hint: hint.value }, [show]);
+      await send('/turn/hint', { hint: hint.value });
     } },
     el('label', { for: hint.id }, 'What should have been done, in your words; a teacher is shown them as they are'),
     hint, show));
