@@ -277,9 +277,15 @@ pub(crate) mod tests {
 
     /// A completion with this text.
     pub(crate) fn completion(text: &str) -> Json<Value> {
+        ended_completion(text, "stop")
+    }
+
+    /// A completion with this text that ended for this reason.
+    pub(crate) fn ended_completion(text: &str, finish_reason: &str) -> Json<Value> {
+        let message = json!({"role": "assistant", "content": text});
         Json(json!({
             "id": "chatcmpl-1",
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
             "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8},
         }))
     }

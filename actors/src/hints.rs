@@ -15,14 +15,13 @@ pub enum HintSelection {
     Shortest(usize),
 }
 
-/// The hints among the hint writer's answers that go to the teacher, the most promising first.
-pub(crate) fn select_hints(selection: HintSelection, answers: &[Option<String>]) -> Vec<String> {
+/// The hints among the hint writer's finished answers that go to the teacher, the most promising first.
+pub(crate) fn select_hints(selection: HintSelection, answers: &[&str]) -> Vec<String> {
     let count = |outcome: &'static str, hints: usize| {
         metrics::counter!("openclaw_judge_hints_total", "outcome" => outcome).increment(hints as u64);
     };
-    let arrived = answers.iter().flatten();
-    let mut hints: Vec<String> = arrived.clone().filter_map(|answer| prompts::parse_hint(answer)).collect();
-    count("none", arrived.count() - hints.len());
+    let mut hints: Vec<String> = answers.iter().filter_map(|answer| prompts::parse_hint(answer)).collect();
+    count("none", answers.len() - hints.len());
     let offered = hints.len();
     hints.retain(|hint| hint.chars().count() >= HINT_CHARS_AT_LEAST);
     count("short", offered - hints.len());

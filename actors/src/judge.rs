@@ -2,7 +2,7 @@
 //!
 //! Rules come first, because what a rule can see needs no opinion. Else `votes` samples of the judge and, where the
 //! method wants them, as many of the hint writer are drawn at the same time under one deadline; a vote that does
-//! not arrive in time does not count. If not one arrives, the turn goes back into the inbox: for as long as it takes
+//! not arrive in time, or was cut off before its end, does not count. If not one arrives, the turn goes back into the inbox: for as long as it takes
 //! where nobody could be asked, and a few times where the model refused the question.
 
 use std::time::Duration;
@@ -17,9 +17,12 @@ use serde_json::{Map, json};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Span, debug, debug_span, field::Empty, warn};
 
-use self::votes::{read_votes, word};
+use self::{
+    answer::{Answer, Ending, Unread},
+    votes::{read_votes, word},
+};
 use crate::{
-    chat_client::{ChatClient, ChatRequest},
+    chat_client::{ChatClient, ChatReply, ChatRequest},
     conversation,
     engine::{Engine, EngineError},
     hints::{HintSelection, select_hints},
@@ -27,6 +30,7 @@ use crate::{
     worker::Work,
 };
 
+mod answer;
 mod memory;
 mod votes;
 
@@ -205,6 +209,8 @@ impl Judge {
         }
         let [answers, hint_answers] =
             [answers, hint_answers].map(|asked| asked.into_iter().map(Result::ok).collect::<Vec<_>>());
+        self.report_unread(turn, "verdict", &answers);
+        self.report_unread(turn, "hint", &hint_answers);
         let (verdict, by) = match rule {
             Some((name, reward)) => {
                 (Verdict { reward: Some(reward), votes: Vec::new(), rule: Some(name.to_owned()) }, name)
@@ -214,13 +220,40 @@ impl Judge {
         metrics::counter!("openclaw_judge_verdicts_total", "reward" => word(verdict.reward), "by" => by)
             .increment(1);
         let hints = match self.config.hints {
-            Some(selection) => select_hints(selection, &hint_answers),
+            Some(selection) => {
+                let arrived = hint_answers.iter().flatten();
+                let readable: Vec<&str> = arrived.filter_map(|answer| answer.readable().ok()).collect();
+                select_hints(selection, &readable)
+            }
             None => Vec::new(),
         };
+        // What was said is kept as it arrived, also where nothing can be read from it.
+        let [answers, hint_answers] = [answers, hint_answers]
+            .map(|said| said.into_iter().map(|answer| answer.map(|answer| answer.text)).collect());
         Ok(Opinion { verdict, answers, hints, hint_answers })
     }
 
-    async fn ask(&self, what: &'static str, prompt: &str, votes: usize) -> Vec<Result<String, Missing>> {
+    /// Counts the answers that arrived and cannot be read, and says what helps.
+    fn report_unread(&self, turn: &Turn, what: &'static str, answers: &[Option<Answer>]) {
+        let unread: Vec<Unread> =
+            answers.iter().flatten().filter_map(|answer| answer.readable().err()).collect();
+        for reason in &unread {
+            metrics::counter!("openclaw_judge_votes_missing_total", "vote" => what, "reason" => reason.name())
+                .increment(1);
+        }
+        let (id, asked, max_new_tokens) = (&turn.id, answers.len(), self.config.max_new_tokens);
+        let count = |reason| unread.iter().filter(|other| **other == reason).count();
+        let (cut, unfinished, no_text) = (count(Unread::Cut), count(Unread::Broken), count(Unread::NoText));
+        if !unread.is_empty() {
+            warn!(
+                turn = %id, vote = what, asked, cut, unfinished, no_text, max_new_tokens,
+                "answers that say nothing to their end do not count; where they are cut, or think and say no more, \
+                 raise `actors.judge.max_new_tokens`"
+            );
+        }
+    }
+
+    async fn ask(&self, what: &'static str, prompt: &str, votes: usize) -> Vec<Result<Answer, Missing>> {
         let deadline = Instant::now() + self.config.deadline;
         let ask = || async {
             let missing = match timeout_at(deadline, self.engine.answer(prompt, &self.config)).await {
@@ -241,7 +274,7 @@ impl Judge {
 
 impl JudgeEngine {
     /// One sample of what the model says to `prompt`, as one user message.
-    async fn answer(&self, prompt: &str, config: &JudgeConfig) -> Result<String, EngineError> {
+    async fn answer(&self, prompt: &str, config: &JudgeConfig) -> Result<Answer, EngineError> {
         let message = json!({"role": "user", "content": prompt});
         if fault::failure("judge.never_answers").is_some() {
             std::future::pending::<()>().await;
@@ -257,7 +290,7 @@ impl JudgeEngine {
                     stop: Vec::new(),
                     top_logprobs: 0,
                 };
-                collect_text(engine, request).await
+                collect_answer(engine, request).await
             }
             Self::OpenAi(client) => {
                 let mut options = Map::new();
@@ -265,7 +298,11 @@ impl JudgeEngine {
                 options.insert("max_tokens".into(), config.max_new_tokens.into());
                 let request = ChatRequest { messages: vec![message], options, ..ChatRequest::default() };
                 let reply = client.ask_until_answered(&request).await;
-                reply.map(|reply| reply.content).map_err(|error| {
+                let answer = |reply: ChatReply| Answer {
+                    ending: Ending::of(&reply.finish_reason),
+                    text: reply.content,
+                };
+                reply.map(answer).map_err(|error| {
                     let (engine, reason) = (client.url().to_owned(), error.to_string());
                     if error.is_about_the_request() {
                         EngineError::Refused { engine, reason }
@@ -278,15 +315,23 @@ impl JudgeEngine {
     }
 }
 
-async fn collect_text(engine: &Engine, request: GenerateRequest) -> Result<String, EngineError> {
+async fn collect_answer(engine: &Engine, request: GenerateRequest) -> Result<Answer, EngineError> {
+    let mut said = String::new();
+    if engine.text().opens_a_thought(&request.prompt_ids) {
+        said.push_str("<think>\n");
+    }
     let mut events = engine.generate(request).await?;
-    let mut answer = String::new();
     while let Some(event) = events.recv().await {
         match event {
-            GenerateEvent::Token { text, .. } => answer.push_str(&text),
-            GenerateEvent::Finished { text, .. } => {
-                answer.push_str(&text);
-                return Ok(answer);
+            GenerateEvent::Token { text, .. } => said.push_str(&text),
+            GenerateEvent::Finished { text, reason, .. } => {
+                said.push_str(&text);
+                let ending = match reason {
+                    FinishReason::Stop => Ending::Finished,
+                    FinishReason::Length => Ending::Cut,
+                    FinishReason::Cancelled => Ending::Broken,
+                };
+                return Ok(Answer { text: said, ending });
             }
             GenerateEvent::Failed { error } => {
                 return Err(EngineError::Remote { engine: engine.name().to_owned(), reason: error });

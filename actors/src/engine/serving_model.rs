@@ -111,4 +111,11 @@ impl EngineText {
         let prompt = self.template.render(messages, tools, kwargs, true)?;
         self.tokenizer.encode(&prompt)
     }
+
+    /// Whether what follows these ids stands within a thought that the prompt has opened.
+    pub fn opens_a_thought(&self, prompt_ids: &[u32]) -> bool {
+        // The mark is a token of its own or a few short ones, and blank lines may follow it.
+        let last = &prompt_ids[prompt_ids.len().saturating_sub(16)..];
+        self.tokenizer.decode(last, false).trim_end().ends_with("<think>")
+    }
 }

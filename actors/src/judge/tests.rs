@@ -10,7 +10,7 @@ use openclaw_journal::{
 
 use super::*;
 use crate::{
-    chat_client::tests::{completion, endpoint},
+    chat_client::tests::{completion, ended_completion, endpoint},
     prompts::hint_answer,
     tiny::{Tiny, message, turn, user_says},
 };
@@ -145,6 +145,47 @@ async fn a_turn_that_nobody_answers_for_waits_and_one_that_is_refused_dies() {
 }
 
 #[tokio::test]
+async fn a_vote_and_a_hint_are_read_from_a_finished_answer_behind_its_thought() {
+    let hint = hint_answer(Some("Use no bold text."));
+    for (before, said, finish_reason, counts) in [
+        ("<think>\nAt first sight they seem pleased: ", "", "length", false),
+        ("<think>\nmaybe ", "\n</think>\n\nI would rather not say.", "stop", false),
+        ("<think>\nmaybe ", "\n</think>\n\n", "stop", false),
+        ("The choices are ", " and others. I cannot", "length", false),
+        ("", "", "content_filter", false),
+        ("<think>\nhm\n</think>\n\n", "", "stop", true),
+    ] {
+        let hint = hint.clone();
+        let url = endpoint(move |body| {
+            let answer = if asks_for_a_hint(&body) { hint.as_str() } else { "\\boxed{1}" };
+            let answer = ended_completion(&format!("{before}{answer}{said}"), finish_reason);
+            async move { answer }
+        })
+        .await;
+        let bench = bench(client(&url), config());
+        let opinion = bench.judge.evaluate(&homework(), &user_says("ok")).await.expect("answers arrive");
+        let reward = counts.then_some(1);
+        assert_eq!(opinion.verdict.votes, [reward; 3], "{before}..{said} {finish_reason}");
+        assert_eq!((opinion.verdict.reward, opinion.hints.len()), (reward, usize::from(counts)));
+        assert!(
+            opinion.answers.iter().flatten().all(|answer| answer.starts_with(before)),
+            "it is kept as said"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_embedded_judge_that_is_cut_off_says_so() {
+    let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
+    let opened = engine.text().tokenizer.encode("<|im_start|>assistant\n<think>\n").expect("ids");
+    assert!(engine.text().opens_a_thought(&opened) && !engine.text().opens_a_thought(&opened[..3]));
+    let config = JudgeConfig { max_new_tokens: 1, ..config() };
+    let answer = JudgeEngine::Embedded(engine).answer("[judge]", &config).await.expect("an answer");
+    // One token is either the end, and then there is no text, or not the end.
+    assert!(answer.readable().is_err(), "{answer:?}");
+}
+
+#[tokio::test]
 async fn an_untrained_judge_gives_no_verdict_and_does_not_hold_the_turn() {
     let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
     let bench = bench(JudgeEngine::Embedded(engine), config());
@@ -212,13 +253,14 @@ async fn the_same_answer_again_after_a_complaint_is_a_failure_and_else_is_not() 
 
 #[test]
 fn hints_are_chosen_as_published() {
-    let answers: Vec<Option<String>> = ["Use no bold text.", "short", "Write plain sentences only."]
-        .iter()
-        .map(|hint| Some(hint_answer(Some(hint))))
-        .chain([None, Some(hint_answer(None))])
-        .collect();
+    let answers = ["Use no bold text.", "short", "Write plain sentences only."]
+        .map(|hint| hint_answer(Some(hint)))
+        .into_iter()
+        .chain([hint_answer(None)])
+        .collect::<Vec<_>>();
+    let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
     assert_eq!(select_hints(HintSelection::Longest, &answers), ["Write plain sentences only."]);
     assert_eq!(select_hints(HintSelection::Shortest(1), &answers), ["Use no bold text."]);
     assert_eq!(select_hints(HintSelection::Shortest(3), &answers).len(), 2);
-    assert_eq!(select_hints(HintSelection::Longest, &[None]), [""; 0]);
+    assert_eq!(select_hints(HintSelection::Longest, &[]), [""; 0]);
 }
