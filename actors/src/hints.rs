@@ -1,6 +1,8 @@
 //! Choosing hints: which of those that the hint writer offers go to the teacher, and by what the teacher keeps one.
 
-use crate::prompts;
+use openclaw_journal::NextStateKind;
+
+use crate::{prompts, teacher::MOST_HINT_CHARS};
 
 /// A hint this short tells nothing (published).
 const HINT_CHARS_AT_LEAST: usize = 11;
@@ -13,6 +15,12 @@ pub enum HintSelection {
     /// Up to this many of the shortest distinct ones; the teacher keeps the one it overlaps with the student on
     /// (published for `hybrid`).
     Shortest(usize),
+}
+
+/// The hint that a person gave in so many words. Nobody else is asked for one then.
+pub(crate) fn explicit_hint(kind: NextStateKind, text: &str) -> Option<String> {
+    let is_said = kind == NextStateKind::Feedback && !text.trim().is_empty();
+    is_said.then(|| prompts::middle_out(text, MOST_HINT_CHARS))
 }
 
 /// The hints among the hint writer's finished answers that go to the teacher, the most promising first.

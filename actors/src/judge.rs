@@ -1,5 +1,6 @@
 //! Reads a turn by what followed it: a reward, and hints for the teacher.
 //!
+//! A person's words on a reply are its hint; the hint writer is asked where they said nothing but their next message.
 //! Rules come first, because what a rule can see needs no opinion. Else `votes` samples of the judge and, where the
 //! method wants them, as many of the hint writer are drawn at the same time under one deadline; a vote that does
 //! not arrive in time, or was cut off before its end, does not count. If not one arrives, the turn goes back into the inbox: for as long as it takes
@@ -25,7 +26,7 @@ use crate::{
     chat_client::{ChatClient, ChatReply, ChatRequest},
     conversation,
     engine::{Engine, EngineError},
-    hints::{HintSelection, select_hints},
+    hints::{HintSelection, explicit_hint, select_hints},
     prompts::{self, Exhibit, PromptStyle},
     worker::Work,
 };
@@ -179,7 +180,11 @@ impl Judge {
         let rule = decide_by_rule(turn, next_state, repeats_a_failure);
         // A hint says how to answer better: nothing follows from one about an answer that is not there.
         let has_answer = !matches!(&rule, Some((name, _)) if matches!(*name, "empty" | "truncated"));
-        let wants_hint = self.config.hints.is_some() && has_answer && !next_state.text.trim().is_empty();
+        let explicit_hint = explicit_hint(next_state.kind, &next_state.text);
+        let wants_hint = self.config.hints.is_some()
+            && explicit_hint.is_none()
+            && has_answer
+            && !next_state.text.trim().is_empty();
 
         let history = conversation::history(&turn.messages, self.config.history_messages);
         let exhibit = Exhibit {
@@ -219,13 +224,14 @@ impl Judge {
         };
         metrics::counter!("openclaw_judge_verdicts_total", "reward" => word(verdict.reward), "by" => by)
             .increment(1);
-        let hints = match self.config.hints {
-            Some(selection) => {
+        let hints = match (self.config.hints, explicit_hint) {
+            (Some(_), Some(hint)) => vec![hint],
+            (Some(selection), None) => {
                 let arrived = hint_answers.iter().flatten();
                 let readable: Vec<&str> = arrived.filter_map(|answer| answer.readable().ok()).collect();
                 select_hints(selection, &readable)
             }
-            None => Vec::new(),
+            (None, _) => Vec::new(),
         };
         // What was said is kept as it arrived, also where nothing can be read from it.
         let [answers, hint_answers] = [answers, hint_answers]

@@ -58,7 +58,7 @@ fn opens_a_marker(rest: &str) -> bool {
 }
 
 /// Keeps the beginning and the end of a long text.
-fn middle_out(text: &str, max_chars: usize) -> String {
+pub(crate) fn middle_out(text: &str, max_chars: usize) -> String {
     let count = text.chars().count();
     if count <= max_chars {
         return text.to_owned();

@@ -302,6 +302,7 @@ impl Builder<'_> {
                     topology::TurnType::Side => DefaultTurnType::Side,
                 },
                 max_sessions: table.max_sessions,
+                teaches: self.topology.method.needs_hints(),
                 ..SessionsConfig::default()
             },
             journal: self.journal.clone(),

@@ -175,6 +175,41 @@ async fn a_vote_and_a_hint_are_read_from_a_finished_answer_behind_its_thought() 
 }
 
 #[tokio::test]
+async fn a_persons_words_are_the_hint_and_no_hint_writer_is_asked() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = endpoint({
+        let asked = asked.clone();
+        move |body| {
+            asked.fetch_add(usize::from(asks_for_a_hint(&body)), Ordering::SeqCst);
+            let guess = hint_answer(Some("Great job on asking!"));
+            let answer = if asks_for_a_hint(&body) { guess } else { "\\boxed{-1}".to_owned() };
+            async move { completion(&answer) }
+        }
+    })
+    .await;
+    let cut = || {
+        let mut turn = homework();
+        turn.completion.finish_reason = FinishReason::Length;
+        turn
+    };
+    for (turn, words, rating) in [
+        (homework(), "no", Some(-1)),
+        (homework(), "Write <b>plain</b> sentences.", None),
+        (cut(), "Be brief.", None),
+    ] {
+        let bench = bench(client(&url), config());
+        let said = NextState { kind: NextStateKind::Feedback, rating, ..user_says(words) };
+        bench.judge(turn, said).await;
+        let judged = bench.to_teach().await.remove(0);
+        assert_eq!((judged.hints, judged.verdict.reward), (vec![words.to_owned()], Some(-1)));
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    let long = "é".repeat(3000);
+    let hint = explicit_hint(NextStateKind::Feedback, &long).expect("words");
+    assert!(hint.starts_with('é') && hint.ends_with('é') && hint.chars().count() < 1010);
+}
+
+#[tokio::test]
 async fn an_embedded_judge_that_is_cut_off_says_so() {
     let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
     let opened = engine.text().tokenizer.encode("<|im_start|>assistant\n<think>\n").expect("ids");

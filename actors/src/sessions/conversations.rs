@@ -17,6 +17,8 @@ use openclaw_journal::{
 };
 use serde_json::Value;
 
+use crate::hints::explicit_hint;
+
 use super::{
     classify::{DefaultTurnType, classify},
     identify::{RequestMarks, stated_session},
@@ -40,6 +42,8 @@ pub struct SessionsConfig {
     pub max_pending_turns: usize,
     /// Histories remembered per session that names itself by nothing else. Default 64.
     pub max_histories: usize,
+    /// The method shows hints to a teacher. Default false.
+    pub teaches: bool,
 }
 
 impl Default for SessionsConfig {
@@ -50,6 +54,7 @@ impl Default for SessionsConfig {
             max_sessions: 16_384,
             max_pending_turns: 16_384,
             max_histories: 64,
+            teaches: false,
         }
     }
 }
@@ -294,17 +299,19 @@ impl Conversations {
         }
     }
 
-    /// Takes explicit feedback as a turn's next state.
+    /// Takes explicit feedback as a turn's next state. Words of it are also the turn's hint, as a person who writes one
+    /// on the page leaves it: no hint writer replaces them.
     pub fn feedback(&mut self, feedback: Feedback) -> FeedbackOutcome {
         if !self.take(&feedback.turn) {
             return self.settled.get(&feedback.turn).copied().unwrap_or(FeedbackOutcome::Unknown);
         }
-        let next_state = NextState {
-            kind: NextStateKind::Feedback,
-            text: feedback.text.unwrap_or_default(),
-            rating: feedback.rating,
-            is_error: false,
-        };
+        let text = feedback.text.unwrap_or_default();
+        // First the hint: a judge that finds the next state finds it, too.
+        if let Some(hint) = explicit_hint(NextStateKind::Feedback, &text).filter(|_| self.config.teaches) {
+            self.untold.push(Record::HintCorrected { turn: feedback.turn.clone(), hint });
+        }
+        let next_state =
+            NextState { kind: NextStateKind::Feedback, text, rating: feedback.rating, is_error: false };
         self.untold.push(Record::NextStateSeen { turn: feedback.turn, next_state });
         FeedbackOutcome::Applied
     }

@@ -197,6 +197,29 @@ fn a_retry_of_the_same_request_is_one_turn_and_no_feedback() {
 }
 
 #[test]
+fn words_of_feedback_are_the_hint_where_there_is_a_teacher() {
+    for (teaches, text, hints) in [
+        (true, Some("Say it in <b>one</b> sentence."), 1),
+        (true, None, 0),
+        (false, Some("Say it in <b>one</b> sentence."), 0),
+    ] {
+        let mut client = Client::with(SessionsConfig { teaches, ..Default::default() });
+        let (_, turn, _) = client.exchange(&named("s"), &[user("2+2?")], "4");
+        let turn = TurnId(turn.as_str().into());
+        let text = text.map(str::to_owned);
+        let feedback = Feedback { turn: turn.clone(), rating: Some(-1), text: text.clone() };
+        assert_eq!(client.conversations.feedback(feedback), FeedbackOutcome::Applied);
+        let news = client.conversations.news();
+        assert_eq!(news.len(), hints + 1, "{news:?}");
+        if hints == 1 {
+            let Record::HintCorrected { turn: of, hint } = &news[0] else { panic!("{news:?}") };
+            assert_eq!((of, Some(hint)), (&turn, text.as_ref()));
+        }
+        assert!(matches!(&news[hints], Record::NextStateSeen { .. }), "a judge finds the hint: {news:?}");
+    }
+}
+
+#[test]
 fn a_rewritten_retry_is_no_feedback() {
     let mut client = Client::new();
     let (_, first, _) = client.exchange(&named("s"), &[user("hello")], "hi");

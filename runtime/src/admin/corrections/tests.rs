@@ -40,7 +40,7 @@ impl Run {
         let (writer, _) = Actor::spawn(None, JournalActor, journal.clone()).await.expect("it writes");
         let sessions = SessionsAddress::default();
         let arguments = SessionsArguments {
-            config: SessionsConfig::default(),
+            config: SessionsConfig { teaches: true, ..SessionsConfig::default() },
             journal: journal.clone(),
             address: sessions.clone(),
         };
