@@ -3,8 +3,9 @@
 //! A person's words on a reply are its hint; the hint writer is asked where they said nothing but their next message.
 //! Rules come first, because what a rule can see needs no opinion. Else `votes` samples of the judge and, where the
 //! method wants them, as many of the hint writer are drawn at the same time under one deadline; a vote that does
-//! not arrive in time, or was cut off before its end, does not count. If not one arrives, the turn goes back into the inbox: for as long as it takes
-//! where nobody could be asked, and a few times where the model refused the question.
+//! not arrive in time, or was cut off before its end, does not count. If not one arrives, the turn goes back into the
+//! inbox: for as long as it takes where nobody could be asked, and a few times where the model refused the question or
+//! was late, with twice the time at each. What a rule has decided does not wait for that.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use openclaw_journal::{
 };
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, SamplingParams};
 use serde_json::{Map, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Span, debug, debug_span, field::Empty, warn};
 
 use self::{
@@ -28,7 +29,7 @@ use crate::{
     engine::{Engine, EngineError},
     hints::{HintSelection, explicit_hint, select_hints},
     prompts::{self, Exhibit, PromptStyle},
-    worker::Work,
+    worker::{Work, patience},
 };
 
 mod answer;
@@ -46,7 +47,8 @@ pub struct JudgeConfig {
     pub temperature: f32,
     /// Most tokens of a vote.
     pub max_new_tokens: usize,
-    /// A vote that takes longer does not count.
+    /// A vote that takes longer does not count. Where none comes in time, the turn uses up an attempt, and has twice
+    /// the time at the next.
     pub deadline: Duration,
     /// The wording.
     pub prompt: PromptStyle,
@@ -91,14 +93,20 @@ impl Work for Judge {
         fault::point("judge.before");
         let Evaluate { turn, next_state } = &*lease;
         let started = Instant::now();
-        let opinion = match self.evaluate(turn, next_state).await {
+        let deadline = patience(self.config.deadline, lease.attempt());
+        let opinion = match self.evaluate(turn, next_state, deadline).await {
             Ok(opinion) => opinion,
             Err(missing) => {
                 warn!(turn = %turn.id, attempt = lease.attempt(), ?missing, "no vote arrived");
                 metrics::counter!("openclaw_judge_unanswered_total", "reason" => missing.name()).increment(1);
                 return match missing {
                     Missing::Refused => lease.fail(),
-                    Missing::Failed | Missing::Late => lease.postpone(),
+                    Missing::Failed => lease.postpone(),
+                    Missing::Late => lease.fail_for(format!(
+                        "slow: no answer within {} s; raise `actors.judge.deadline_secs`, or have less said with \
+                         `actors.judge.max_new_tokens`",
+                        deadline.as_secs_f32()
+                    )),
                 };
             }
         };
@@ -120,14 +128,14 @@ impl Work for Judge {
 }
 
 /// Why a vote is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Missing {
     /// The model does not take the question, and never will.
     Refused,
-    /// The model was away or ended.
-    Failed,
     /// It came after the deadline.
     Late,
+    /// The model was away or ended.
+    Failed,
 }
 
 impl Missing {
@@ -170,8 +178,14 @@ impl Judge {
         self.journal.record(Record::Judged { turn, verdict, answers, hints, hint_answers, teach }).await
     }
 
-    /// Fails when no vote arrived at all.
-    async fn evaluate(&self, turn: &Turn, next_state: &NextState) -> Result<Opinion, Missing> {
+    /// Fails when no vote arrived at all. A verdict that a rule or a person has given does not wait for another try at
+    /// hints.
+    async fn evaluate(
+        &self,
+        turn: &Turn,
+        next_state: &NextState,
+        deadline: Duration,
+    ) -> Result<Opinion, Missing> {
         let repeats_a_failure = || {
             let previous =
                 turn.index.checked_sub(1).and_then(|index| self.recent.reward(&turn.session, index));
@@ -202,15 +216,14 @@ impl Judge {
         let votes = if rule.is_some() { 0 } else { self.config.votes };
         let hint_votes = if wants_hint { self.config.votes } else { 0 };
         let (answers, hint_answers) = tokio::join!(
-            self.ask("verdict", &judge_prompt, votes),
-            self.ask("hint", &hint_prompt, hint_votes)
+            self.ask("verdict", &judge_prompt, votes, deadline),
+            self.ask("hint", &hint_prompt, hint_votes, deadline)
         );
         let asked = || answers.iter().chain(&hint_answers);
-        if let Some(missing) = asked().find_map(|answer| answer.as_ref().err())
-            && asked().all(Result::is_err)
-        {
-            let refused = asked().any(|answer| *answer == Err(Missing::Refused));
-            return Err(if refused { Missing::Refused } else { *missing });
+        if rule.is_none() && asked().all(Result::is_err) {
+            // What says most of the turn goes first: a refusal lasts, and who is away tells nothing.
+            let missing = asked().filter_map(|answer| answer.as_ref().err().copied());
+            return Err(missing.min().unwrap_or(Missing::Failed));
         }
         let [answers, hint_answers] =
             [answers, hint_answers].map(|asked| asked.into_iter().map(Result::ok).collect::<Vec<_>>());
@@ -259,16 +272,22 @@ impl Judge {
         }
     }
 
-    async fn ask(&self, what: &'static str, prompt: &str, votes: usize) -> Vec<Result<Answer, Missing>> {
-        let deadline = Instant::now() + self.config.deadline;
+    async fn ask(
+        &self,
+        what: &'static str,
+        prompt: &str,
+        votes: usize,
+        deadline: Duration,
+    ) -> Vec<Result<Answer, Missing>> {
+        let deadline = Instant::now() + deadline;
         let ask = || async {
-            let missing = match timeout_at(deadline, self.engine.answer(prompt, &self.config)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => {
+            let missing = match self.engine.answer(prompt, &self.config, deadline).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => Missing::Late,
+                Err(error) => {
                     debug!(%error, vote = what, "a vote failed");
                     Missing::of(&error)
                 }
-                Err(_) => Missing::Late,
             };
             metrics::counter!("openclaw_judge_votes_missing_total", "vote" => what, "reason" => missing.name())
                 .increment(1);
@@ -279,11 +298,17 @@ impl Judge {
 }
 
 impl JudgeEngine {
-    /// One sample of what the model says to `prompt`, as one user message.
-    async fn answer(&self, prompt: &str, config: &JudgeConfig) -> Result<Answer, EngineError> {
+    /// One sample of what the model says to `prompt`, as one user message; none where it was asked and is late.
+    async fn answer(
+        &self,
+        prompt: &str,
+        config: &JudgeConfig,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, EngineError> {
         let message = json!({"role": "user", "content": prompt});
         if fault::failure("judge.never_answers").is_some() {
-            std::future::pending::<()>().await;
+            sleep_until(deadline).await;
+            return Ok(None);
         }
         match self {
             Self::Embedded(engine) => {
@@ -296,19 +321,23 @@ impl JudgeEngine {
                     stop: Vec::new(),
                     top_logprobs: 0,
                 };
-                collect_answer(engine, request).await
+                match timeout_at(deadline, collect_answer(engine, request)).await {
+                    Ok(answer) => answer.map(Some),
+                    Err(_) if engine.status().up => Ok(None),
+                    Err(_) => Err(EngineError::Ended { engine: engine.name().to_owned() }),
+                }
             }
             Self::OpenAi(client) => {
                 let mut options = Map::new();
                 options.insert("temperature".into(), config.temperature.into());
                 options.insert("max_tokens".into(), config.max_new_tokens.into());
                 let request = ChatRequest { messages: vec![message], options, ..ChatRequest::default() };
-                let reply = client.ask_until_answered(&request).await;
+                let Some(reply) = client.ask_until(&request, deadline).await else { return Ok(None) };
                 let answer = |reply: ChatReply| Answer {
                     ending: Ending::of(&reply.finish_reason),
                     text: reply.content,
                 };
-                reply.map(answer).map_err(|error| {
+                reply.map(|reply| Some(answer(reply))).map_err(|error| {
                     let (engine, reason) = (client.url().to_owned(), error.to_string());
                     if error.is_about_the_request() {
                         EngineError::Refused { engine, reason }

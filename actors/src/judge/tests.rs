@@ -15,12 +15,14 @@ use crate::{
     tiny::{Tiny, message, turn, user_says},
 };
 
+const DEADLINE: Duration = Duration::from_secs(30);
+
 fn config() -> JudgeConfig {
     JudgeConfig {
         votes: 3,
         temperature: 0.6,
         max_new_tokens: 16,
-        deadline: Duration::from_secs(30),
+        deadline: DEADLINE,
         prompt: PromptStyle::Compact,
         history_messages: 8,
         hints: Some(HintSelection::Shortest(3)),
@@ -122,9 +124,9 @@ async fn a_vote_that_misses_the_deadline_does_not_count() {
         }
     })
     .await;
-    let bench =
-        bench(client(&url), JudgeConfig { hints: None, deadline: Duration::from_secs(4), ..config() });
-    let opinion = bench.judge.evaluate(&homework(), &user_says("thanks!")).await.expect("two votes arrive");
+    let bench = bench(client(&url), JudgeConfig { hints: None, ..config() });
+    let opinion = bench.judge.evaluate(&homework(), &user_says("thanks!"), Duration::from_secs(4)).await;
+    let opinion = opinion.expect("two votes arrive");
     assert_eq!(opinion.answers.iter().filter(|answer| answer.is_none()).count(), 1);
     assert_eq!(opinion.verdict.reward, Some(1));
 }
@@ -163,7 +165,8 @@ async fn a_vote_and_a_hint_are_read_from_a_finished_answer_behind_its_thought() 
         })
         .await;
         let bench = bench(client(&url), config());
-        let opinion = bench.judge.evaluate(&homework(), &user_says("ok")).await.expect("answers arrive");
+        let opinion =
+            bench.judge.evaluate(&homework(), &user_says("ok"), DEADLINE).await.expect("answers arrive");
         let reward = counts.then_some(1);
         assert_eq!(opinion.verdict.votes, [reward; 3], "{before}..{said} {finish_reason}");
         assert_eq!((opinion.verdict.reward, opinion.hints.len()), (reward, usize::from(counts)));
@@ -210,12 +213,36 @@ async fn a_persons_words_are_the_hint_and_no_hint_writer_is_asked() {
 }
 
 #[tokio::test]
+async fn a_late_judge_costs_attempts_and_names_the_key_and_no_rule_waits_for_it() {
+    let url = endpoint(|_| async {
+        std::future::pending::<()>().await;
+        completion("")
+    })
+    .await;
+    let bench = bench(client(&url), JudgeConfig { deadline: Duration::from_millis(50), ..config() });
+    bench.judge(homework(), user_says("no")).await;
+    assert!(bench.work.failing().expect("it is slow").starts_with("slow: "));
+    bench.judge.handle(bench.work.lease().await).await;
+    let (attempts, reason) = bench.work.dead_letter(|_, tried, why| (tried, why.map(str::to_owned))).await;
+    assert_eq!((attempts, bench.work.depth()), (2, 0));
+    let reason = reason.expect("it is told");
+    assert!(reason.contains("within 0.1 s") && reason.contains("`actors.judge.deadline_secs`"), "{reason}");
+
+    let failed = NextState { kind: NextStateKind::Tool, is_error: true, ..user_says("No such file") };
+    let tool_call = Turn { id: openclaw_journal::TurnId("tool".into()), ..homework() };
+    bench.judge(tool_call, failed).await;
+    let sample = bench.ready().await.remove(0);
+    assert_eq!((sample.verdict.rule.as_deref(), bench.work.depth()), (Some("tool_error"), 0));
+}
+
+#[tokio::test]
 async fn an_embedded_judge_that_is_cut_off_says_so() {
     let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
     let opened = engine.text().tokenizer.encode("<|im_start|>assistant\n<think>\n").expect("ids");
     assert!(engine.text().opens_a_thought(&opened) && !engine.text().opens_a_thought(&opened[..3]));
     let config = JudgeConfig { max_new_tokens: 1, ..config() };
-    let answer = JudgeEngine::Embedded(engine).answer("[judge]", &config).await.expect("an answer");
+    let answer = JudgeEngine::Embedded(engine).answer("[judge]", &config, Instant::now() + DEADLINE).await;
+    let answer = answer.expect("an engine that is up").expect("in time");
     // One token is either the end, and then there is no text, or not the end.
     assert!(answer.readable().is_err(), "{answer:?}");
 }
@@ -281,7 +308,7 @@ async fn the_same_answer_again_after_a_complaint_is_a_failure_and_else_is_not() 
     };
     for (first, expected) in [(Some(-1), Some("repeat")), (Some(1), None), (None, None)] {
         bench.judge.recent.remember(&again().session, 1, first);
-        let opinion = bench.judge.evaluate(&again(), &user_says("?")).await.expect("votes arrive");
+        let opinion = bench.judge.evaluate(&again(), &user_says("?"), DEADLINE).await.expect("votes arrive");
         assert_eq!(opinion.verdict.rule.as_deref(), expected, "{first:?}");
     }
 }

@@ -26,8 +26,9 @@ impl Fate {
         let reason = row.reason.as_deref().unwrap_or("no reason is recorded");
         let words = match (row.state, &story.died) {
             (_, Some((inbox, attempts))) => {
+                let why = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
                 format!(
-                    "given up by {inbox} after {attempts} tries: waiting for `openclaw-rl dead retry` or `drop`"
+                    "given up by {inbox} after {attempts} tries{why}: waiting for `openclaw-rl dead retry` or `drop`"
                 )
             }
             (TurnState::Answered, _) if row.turn.kind == TurnKind::Side => {
