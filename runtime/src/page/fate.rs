@@ -34,7 +34,9 @@ impl Fate {
             (TurnState::Answered, _) if row.turn.kind == TurnKind::Side => {
                 "not trained on: a side request".into()
             }
-            (TurnState::Answered, _) => "not trained on: its client asked for that".into(),
+            (TurnState::Answered, _) => {
+                "not trained on: it, or words of its history, came with X-No-Train".into()
+            }
             (TurnState::Waiting, _) => "waiting for what follows it".into(),
             (TurnState::Followed, _) => "waiting for a judge".into(),
             (TurnState::Judged, _) => "waiting for a teacher".into(),
@@ -66,6 +68,7 @@ fn why_dropped(reason: &str) -> &str {
     match reason {
         "idle" => "nothing followed before its session went idle",
         "session_done" => "its session ended with it",
+        "no_train" => "what followed came with X-No-Train",
         "retried" => "its client asked again, and another reply took its place",
         "overflow" => "its session had too many open turns",
         "backlog" => "too many turns were open",
@@ -93,6 +96,7 @@ mod tests {
         // Where turns are dropped, and how the reason is written there.
         let places = [
             ("actors/src/optimizer/admission.rs", "return Some(\""),
+            ("actors/src/sessions/conversations.rs", "TurnDropped { turn, reason: \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(oldest, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(other, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(id, \""),
