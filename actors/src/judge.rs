@@ -157,6 +157,13 @@ impl Missing {
     }
 }
 
+/// What a person said of a turn on the page.
+#[derive(Debug, Default)]
+struct PersonsWord {
+    rating: Option<i8>,
+    hint: Option<String>,
+}
+
 /// What a judge made of a turn.
 #[derive(Debug, PartialEq)]
 struct Opinion {
@@ -191,10 +198,14 @@ impl Judge {
                 turn.index.checked_sub(1).and_then(|index| self.recent.reward(&turn.session, index));
             previous == Some(-1)
         };
-        let rule = decide_by_rule(turn, next_state, repeats_a_failure);
+        let said = self.said_by_a_person(turn).await;
+        let rule = match said.rating {
+            Some(rating) => Some(("rating", rating.signum())),
+            None => decide_by_rule(turn, next_state, repeats_a_failure),
+        };
         // A hint says how to answer better: nothing follows from one about an answer that is not there.
         let has_answer = !matches!(&rule, Some((name, _)) if matches!(*name, "empty" | "truncated"));
-        let explicit_hint = explicit_hint(next_state.kind, &next_state.text);
+        let explicit_hint = said.hint.or_else(|| explicit_hint(next_state.kind, &next_state.text));
         let wants_hint = self.config.hints.is_some()
             && explicit_hint.is_none()
             && has_answer
@@ -250,6 +261,18 @@ impl Judge {
         let [answers, hint_answers] = [answers, hint_answers]
             .map(|said| said.into_iter().map(|answer| answer.map(|answer| answer.text)).collect());
         Ok(Opinion { verdict, answers, hints, hint_answers })
+    }
+
+    /// What a person may have said since the turn was handed on: nobody else is asked for it then.
+    async fn said_by_a_person(&self, turn: &Turn) -> PersonsWord {
+        match self.journal.turn(&turn.id).await {
+            Ok(Some(row)) => PersonsWord { rating: row.rated, hint: row.corrected },
+            Ok(None) => PersonsWord::default(),
+            Err(error) => {
+                warn!(turn = %turn.id, %error, "what a person said of a turn cannot be read");
+                PersonsWord::default()
+            }
+        }
     }
 
     /// Counts the answers that arrived and cannot be read, and says what helps.

@@ -236,6 +236,33 @@ async fn a_late_judge_costs_attempts_and_names_the_key_and_no_rule_waits_for_it(
 }
 
 #[tokio::test]
+async fn what_a_person_said_on_the_page_is_recorded_at_once_though_no_judge_answers() {
+    let url = endpoint(|_| async {
+        std::future::pending::<()>().await;
+        completion("")
+    })
+    .await;
+    let bench = bench(client(&url), config());
+    let (turn, next_state) = (Arc::new(homework()), user_says("no"));
+    let id = || turn.id.clone();
+    for record in [
+        Record::TurnCompleted { turn: turn.clone(), mark: Default::default() },
+        Record::NextStateSeen { turn: id(), next_state: next_state.clone() },
+        Record::Rated { turn: id(), rating: -1 },
+        Record::HintCorrected { turn: id(), hint: "Be brief.".to_owned() },
+    ] {
+        assert_eq!(bench.judge.journal.record(record).await.expect("written"), Recorded::Done);
+    }
+    bench.work.send(Evaluate { turn: turn.clone(), next_state }).await;
+    tokio::select! {
+        () = bench.judge.handle(bench.work.lease().await) => {}
+        () = sleep_until(Instant::now() + DEADLINE / 2) => panic!("it waits for the judge"),
+    }
+    let judged = bench.to_teach().await.remove(0);
+    assert_eq!((judged.verdict.reward, judged.hints), (Some(-1), vec!["Be brief.".to_owned()]));
+}
+
+#[tokio::test]
 async fn an_embedded_judge_that_is_cut_off_says_so() {
     let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
     let opened = engine.text().tokenizer.encode("<|im_start|>assistant\n<think>\n").expect("ids");
