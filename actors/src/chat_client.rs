@@ -7,6 +7,7 @@ use futures::StreamExt;
 use reqwest::{StatusCode, header::HeaderMap};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::event_stream::EventStream;
@@ -123,11 +124,32 @@ impl ChatClient {
 
     /// Asks until an answer or a lasting refusal; the caller puts a deadline on it.
     pub async fn ask_until_answered(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
+        self.ask_again(request, drop).await
+    }
+
+    /// The same, until `deadline`: none where the endpoint took the question and the answer is late, and the last
+    /// failure where it was away or did not take it.
+    pub async fn ask_until(
+        &self,
+        request: &ChatRequest,
+        deadline: Instant,
+    ) -> Option<Result<ChatReply, ChatError>> {
+        let mut failure = None;
+        let outcome = timeout_at(deadline, self.ask_again(request, |error| failure = Some(error))).await;
+        outcome.ok().or_else(|| failure.map(Err))
+    }
+
+    async fn ask_again(
+        &self,
+        request: &ChatRequest,
+        mut failed: impl FnMut(ChatError),
+    ) -> Result<ChatReply, ChatError> {
         let mut pause = BACKOFF.0;
         loop {
             match self.ask(request).await {
                 Err(error) if error.is_transient() => {
                     debug!(%error, ?pause, "chat endpoint is asked again");
+                    failed(error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(BACKOFF.1);
                 }
@@ -277,9 +299,15 @@ pub(crate) mod tests {
 
     /// A completion with this text.
     pub(crate) fn completion(text: &str) -> Json<Value> {
+        ended_completion(text, "stop")
+    }
+
+    /// A completion with this text that ended for this reason.
+    pub(crate) fn ended_completion(text: &str, finish_reason: &str) -> Json<Value> {
+        let message = json!({"role": "assistant", "content": text});
         Json(json!({
             "id": "chatcmpl-1",
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
             "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8},
         }))
     }

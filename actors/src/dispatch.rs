@@ -202,9 +202,12 @@ async fn carry<M: Carried>(journal: Journal, Route { inbox, cursor }: Route<M>) 
 /// A turn that its inbox gave up is marked in the journal, where an operator finds it.
 async fn tell_of_the_dead<M: Carried>(journal: Journal, inbox: Inbox<M>) {
     loop {
-        let (turn, attempts) = inbox.dead_letter(|work, attempts| (work.turn().clone(), attempts)).await;
-        warn!(%turn, attempts, inbox = inbox.name(), "a turn is given up until it is retried");
-        let died = Record::TurnDied { turn, inbox: inbox.name().to_owned(), attempts };
+        let read = |work: &M, attempts: u32, reason: Option<&str>| {
+            (work.turn().clone(), attempts, reason.map(str::to_owned))
+        };
+        let (turn, attempts, reason) = inbox.dead_letter(read).await;
+        warn!(%turn, attempts, inbox = inbox.name(), reason, "a turn is given up until it is retried");
+        let died = Record::TurnDied { turn, inbox: inbox.name().to_owned(), attempts, reason };
         match journal.record(died).await {
             Ok(_) => inbox.bury(),
             Err(error) => {

@@ -1,6 +1,8 @@
 //! Choosing hints: which of those that the hint writer offers go to the teacher, and by what the teacher keeps one.
 
-use crate::prompts;
+use openclaw_journal::NextStateKind;
+
+use crate::{prompts, teacher::MOST_HINT_CHARS};
 
 /// A hint this short tells nothing (published).
 const HINT_CHARS_AT_LEAST: usize = 11;
@@ -15,14 +17,19 @@ pub enum HintSelection {
     Shortest(usize),
 }
 
-/// The hints among the hint writer's answers that go to the teacher, the most promising first.
-pub(crate) fn select_hints(selection: HintSelection, answers: &[Option<String>]) -> Vec<String> {
+/// The hint that a person gave in so many words. Nobody else is asked for one then.
+pub(crate) fn explicit_hint(kind: NextStateKind, text: &str) -> Option<String> {
+    let is_said = kind == NextStateKind::Feedback && !text.trim().is_empty();
+    is_said.then(|| prompts::middle_out(text, MOST_HINT_CHARS))
+}
+
+/// The hints among the hint writer's finished answers that go to the teacher, the most promising first.
+pub(crate) fn select_hints(selection: HintSelection, answers: &[&str]) -> Vec<String> {
     let count = |outcome: &'static str, hints: usize| {
         metrics::counter!("openclaw_judge_hints_total", "outcome" => outcome).increment(hints as u64);
     };
-    let arrived = answers.iter().flatten();
-    let mut hints: Vec<String> = arrived.clone().filter_map(|answer| prompts::parse_hint(answer)).collect();
-    count("none", arrived.count() - hints.len());
+    let mut hints: Vec<String> = answers.iter().filter_map(|answer| prompts::parse_hint(answer)).collect();
+    count("none", answers.len() - hints.len());
     let offered = hints.len();
     hints.retain(|hint| hint.chars().count() >= HINT_CHARS_AT_LEAST);
     count("short", offered - hints.len());

@@ -1,9 +1,11 @@
 //! Reads a turn by what followed it: a reward, and hints for the teacher.
 //!
+//! A person's words on a reply are its hint; the hint writer is asked where they said nothing but their next message.
 //! Rules come first, because what a rule can see needs no opinion. Else `votes` samples of the judge and, where the
 //! method wants them, as many of the hint writer are drawn at the same time under one deadline; a vote that does
-//! not arrive in time does not count. If not one arrives, the turn goes back into the inbox: for as long as it takes
-//! where nobody could be asked, and a few times where the model refused the question.
+//! not arrive in time, or was cut off before its end, does not count. If not one arrives, the turn goes back into the
+//! inbox: for as long as it takes where nobody could be asked, and a few times where the model refused the question or
+//! was late, with twice the time at each. What a rule has decided does not wait for that.
 
 use std::time::Duration;
 
@@ -14,19 +16,23 @@ use openclaw_journal::{
 };
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, SamplingParams};
 use serde_json::{Map, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Span, debug, debug_span, field::Empty, warn};
 
-use self::votes::{read_votes, word};
+use self::{
+    answer::{Answer, Ending, Unread},
+    votes::{read_votes, word},
+};
 use crate::{
-    chat_client::{ChatClient, ChatRequest},
+    chat_client::{ChatClient, ChatReply, ChatRequest},
     conversation,
     engine::{Engine, EngineError},
-    hints::{HintSelection, select_hints},
+    hints::{HintSelection, explicit_hint, select_hints},
     prompts::{self, Exhibit, PromptStyle},
-    worker::Work,
+    worker::{Work, patience},
 };
 
+mod answer;
 mod memory;
 mod votes;
 
@@ -41,7 +47,8 @@ pub struct JudgeConfig {
     pub temperature: f32,
     /// Most tokens of a vote.
     pub max_new_tokens: usize,
-    /// A vote that takes longer does not count.
+    /// A vote that takes longer does not count. Where none comes in time, the turn uses up an attempt, and has twice
+    /// the time at the next.
     pub deadline: Duration,
     /// The wording.
     pub prompt: PromptStyle,
@@ -86,14 +93,20 @@ impl Work for Judge {
         fault::point("judge.before");
         let Evaluate { turn, next_state } = &*lease;
         let started = Instant::now();
-        let opinion = match self.evaluate(turn, next_state).await {
+        let deadline = patience(self.config.deadline, lease.attempt());
+        let opinion = match self.evaluate(turn, next_state, deadline).await {
             Ok(opinion) => opinion,
             Err(missing) => {
                 warn!(turn = %turn.id, attempt = lease.attempt(), ?missing, "no vote arrived");
                 metrics::counter!("openclaw_judge_unanswered_total", "reason" => missing.name()).increment(1);
                 return match missing {
                     Missing::Refused => lease.fail(),
-                    Missing::Failed | Missing::Late => lease.postpone(),
+                    Missing::Failed => lease.postpone(),
+                    Missing::Late => lease.fail_for(format!(
+                        "slow: no answer within {} s; raise `actors.judge.deadline_secs`, or have less said with \
+                         `actors.judge.max_new_tokens`",
+                        deadline.as_secs_f32()
+                    )),
                 };
             }
         };
@@ -115,14 +128,14 @@ impl Work for Judge {
 }
 
 /// Why a vote is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Missing {
     /// The model does not take the question, and never will.
     Refused,
-    /// The model was away or ended.
-    Failed,
     /// It came after the deadline.
     Late,
+    /// The model was away or ended.
+    Failed,
 }
 
 impl Missing {
@@ -142,6 +155,13 @@ impl Missing {
             Self::Late => "deadline",
         }
     }
+}
+
+/// What a person said of a turn on the page.
+#[derive(Debug, Default)]
+struct PersonsWord {
+    rating: Option<i8>,
+    hint: Option<String>,
 }
 
 /// What a judge made of a turn.
@@ -165,17 +185,31 @@ impl Judge {
         self.journal.record(Record::Judged { turn, verdict, answers, hints, hint_answers, teach }).await
     }
 
-    /// Fails when no vote arrived at all.
-    async fn evaluate(&self, turn: &Turn, next_state: &NextState) -> Result<Opinion, Missing> {
+    /// Fails when no vote arrived at all. A verdict that a rule or a person has given does not wait for another try at
+    /// hints.
+    async fn evaluate(
+        &self,
+        turn: &Turn,
+        next_state: &NextState,
+        deadline: Duration,
+    ) -> Result<Opinion, Missing> {
         let repeats_a_failure = || {
             let previous =
                 turn.index.checked_sub(1).and_then(|index| self.recent.reward(&turn.session, index));
             previous == Some(-1)
         };
-        let rule = decide_by_rule(turn, next_state, repeats_a_failure);
+        let said = self.said_by_a_person(turn).await;
+        let rule = match said.rating {
+            Some(rating) => Some(("rating", rating.signum())),
+            None => decide_by_rule(turn, next_state, repeats_a_failure),
+        };
         // A hint says how to answer better: nothing follows from one about an answer that is not there.
         let has_answer = !matches!(&rule, Some((name, _)) if matches!(*name, "empty" | "truncated"));
-        let wants_hint = self.config.hints.is_some() && has_answer && !next_state.text.trim().is_empty();
+        let explicit_hint = said.hint.or_else(|| explicit_hint(next_state.kind, &next_state.text));
+        let wants_hint = self.config.hints.is_some()
+            && explicit_hint.is_none()
+            && has_answer
+            && !next_state.text.trim().is_empty();
 
         let history = conversation::history(&turn.messages, self.config.history_messages);
         let exhibit = Exhibit {
@@ -193,18 +227,19 @@ impl Judge {
         let votes = if rule.is_some() { 0 } else { self.config.votes };
         let hint_votes = if wants_hint { self.config.votes } else { 0 };
         let (answers, hint_answers) = tokio::join!(
-            self.ask("verdict", &judge_prompt, votes),
-            self.ask("hint", &hint_prompt, hint_votes)
+            self.ask("verdict", &judge_prompt, votes, deadline),
+            self.ask("hint", &hint_prompt, hint_votes, deadline)
         );
         let asked = || answers.iter().chain(&hint_answers);
-        if let Some(missing) = asked().find_map(|answer| answer.as_ref().err())
-            && asked().all(Result::is_err)
-        {
-            let refused = asked().any(|answer| *answer == Err(Missing::Refused));
-            return Err(if refused { Missing::Refused } else { *missing });
+        if rule.is_none() && asked().all(Result::is_err) {
+            // What says most of the turn goes first: a refusal lasts, and who is away tells nothing.
+            let missing = asked().filter_map(|answer| answer.as_ref().err().copied());
+            return Err(missing.min().unwrap_or(Missing::Failed));
         }
         let [answers, hint_answers] =
             [answers, hint_answers].map(|asked| asked.into_iter().map(Result::ok).collect::<Vec<_>>());
+        self.report_unread(turn, "verdict", &answers);
+        self.report_unread(turn, "hint", &hint_answers);
         let (verdict, by) = match rule {
             Some((name, reward)) => {
                 (Verdict { reward: Some(reward), votes: Vec::new(), rule: Some(name.to_owned()) }, name)
@@ -213,23 +248,69 @@ impl Judge {
         };
         metrics::counter!("openclaw_judge_verdicts_total", "reward" => word(verdict.reward), "by" => by)
             .increment(1);
-        let hints = match self.config.hints {
-            Some(selection) => select_hints(selection, &hint_answers),
-            None => Vec::new(),
+        let hints = match (self.config.hints, explicit_hint) {
+            (Some(_), Some(hint)) => vec![hint],
+            (Some(selection), None) => {
+                let arrived = hint_answers.iter().flatten();
+                let readable: Vec<&str> = arrived.filter_map(|answer| answer.readable().ok()).collect();
+                select_hints(selection, &readable)
+            }
+            (None, _) => Vec::new(),
         };
+        // What was said is kept as it arrived, also where nothing can be read from it.
+        let [answers, hint_answers] = [answers, hint_answers]
+            .map(|said| said.into_iter().map(|answer| answer.map(|answer| answer.text)).collect());
         Ok(Opinion { verdict, answers, hints, hint_answers })
     }
 
-    async fn ask(&self, what: &'static str, prompt: &str, votes: usize) -> Vec<Result<String, Missing>> {
-        let deadline = Instant::now() + self.config.deadline;
+    /// What a person may have said since the turn was handed on: nobody else is asked for it then.
+    async fn said_by_a_person(&self, turn: &Turn) -> PersonsWord {
+        match self.journal.turn(&turn.id).await {
+            Ok(Some(row)) => PersonsWord { rating: row.rated, hint: row.corrected },
+            Ok(None) => PersonsWord::default(),
+            Err(error) => {
+                warn!(turn = %turn.id, %error, "what a person said of a turn cannot be read");
+                PersonsWord::default()
+            }
+        }
+    }
+
+    /// Counts the answers that arrived and cannot be read, and says what helps.
+    fn report_unread(&self, turn: &Turn, what: &'static str, answers: &[Option<Answer>]) {
+        let unread: Vec<Unread> =
+            answers.iter().flatten().filter_map(|answer| answer.readable().err()).collect();
+        for reason in &unread {
+            metrics::counter!("openclaw_judge_votes_missing_total", "vote" => what, "reason" => reason.name())
+                .increment(1);
+        }
+        let (id, asked, max_new_tokens) = (&turn.id, answers.len(), self.config.max_new_tokens);
+        let count = |reason| unread.iter().filter(|other| **other == reason).count();
+        let (cut, unfinished, no_text) = (count(Unread::Cut), count(Unread::Broken), count(Unread::NoText));
+        if !unread.is_empty() {
+            warn!(
+                turn = %id, vote = what, asked, cut, unfinished, no_text, max_new_tokens,
+                "answers that say nothing to their end do not count; where they are cut, or think and say no more, \
+                 raise `actors.judge.max_new_tokens`"
+            );
+        }
+    }
+
+    async fn ask(
+        &self,
+        what: &'static str,
+        prompt: &str,
+        votes: usize,
+        deadline: Duration,
+    ) -> Vec<Result<Answer, Missing>> {
+        let deadline = Instant::now() + deadline;
         let ask = || async {
-            let missing = match timeout_at(deadline, self.engine.answer(prompt, &self.config)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => {
+            let missing = match self.engine.answer(prompt, &self.config, deadline).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => Missing::Late,
+                Err(error) => {
                     debug!(%error, vote = what, "a vote failed");
                     Missing::of(&error)
                 }
-                Err(_) => Missing::Late,
             };
             metrics::counter!("openclaw_judge_votes_missing_total", "vote" => what, "reason" => missing.name())
                 .increment(1);
@@ -240,11 +321,17 @@ impl Judge {
 }
 
 impl JudgeEngine {
-    /// One sample of what the model says to `prompt`, as one user message.
-    async fn answer(&self, prompt: &str, config: &JudgeConfig) -> Result<String, EngineError> {
+    /// One sample of what the model says to `prompt`, as one user message; none where it was asked and is late.
+    async fn answer(
+        &self,
+        prompt: &str,
+        config: &JudgeConfig,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, EngineError> {
         let message = json!({"role": "user", "content": prompt});
         if fault::failure("judge.never_answers").is_some() {
-            std::future::pending::<()>().await;
+            sleep_until(deadline).await;
+            return Ok(None);
         }
         match self {
             Self::Embedded(engine) => {
@@ -257,15 +344,23 @@ impl JudgeEngine {
                     stop: Vec::new(),
                     top_logprobs: 0,
                 };
-                collect_text(engine, request).await
+                match timeout_at(deadline, collect_answer(engine, request)).await {
+                    Ok(answer) => answer.map(Some),
+                    Err(_) if engine.status().up => Ok(None),
+                    Err(_) => Err(EngineError::Ended { engine: engine.name().to_owned() }),
+                }
             }
             Self::OpenAi(client) => {
                 let mut options = Map::new();
                 options.insert("temperature".into(), config.temperature.into());
                 options.insert("max_tokens".into(), config.max_new_tokens.into());
                 let request = ChatRequest { messages: vec![message], options, ..ChatRequest::default() };
-                let reply = client.ask_until_answered(&request).await;
-                reply.map(|reply| reply.content).map_err(|error| {
+                let Some(reply) = client.ask_until(&request, deadline).await else { return Ok(None) };
+                let answer = |reply: ChatReply| Answer {
+                    ending: Ending::of(&reply.finish_reason),
+                    text: reply.content,
+                };
+                reply.map(|reply| Some(answer(reply))).map_err(|error| {
                     let (engine, reason) = (client.url().to_owned(), error.to_string());
                     if error.is_about_the_request() {
                         EngineError::Refused { engine, reason }
@@ -278,15 +373,23 @@ impl JudgeEngine {
     }
 }
 
-async fn collect_text(engine: &Engine, request: GenerateRequest) -> Result<String, EngineError> {
+async fn collect_answer(engine: &Engine, request: GenerateRequest) -> Result<Answer, EngineError> {
+    let mut said = String::new();
+    if engine.text().opens_a_thought(&request.prompt_ids) {
+        said.push_str("<think>\n");
+    }
     let mut events = engine.generate(request).await?;
-    let mut answer = String::new();
     while let Some(event) = events.recv().await {
         match event {
-            GenerateEvent::Token { text, .. } => answer.push_str(&text),
-            GenerateEvent::Finished { text, .. } => {
-                answer.push_str(&text);
-                return Ok(answer);
+            GenerateEvent::Token { text, .. } => said.push_str(&text),
+            GenerateEvent::Finished { text, reason, .. } => {
+                said.push_str(&text);
+                let ending = match reason {
+                    FinishReason::Stop => Ending::Finished,
+                    FinishReason::Length => Ending::Cut,
+                    FinishReason::Cancelled => Ending::Broken,
+                };
+                return Ok(Answer { text: said, ending });
             }
             GenerateEvent::Failed { error } => {
                 return Err(EngineError::Remote { engine: engine.name().to_owned(), reason: error });

@@ -58,7 +58,7 @@ fn opens_a_marker(rest: &str) -> bool {
 }
 
 /// Keeps the beginning and the end of a long text.
-fn middle_out(text: &str, max_chars: usize) -> String {
+pub(crate) fn middle_out(text: &str, max_chars: usize) -> String {
     let count = text.chars().count();
     if count <= max_chars {
         return text.to_owned();
@@ -149,9 +149,15 @@ fn full_exhibit(exhibit: &Exhibit<'_>) -> String {
     text
 }
 
-/// The last `\boxed{..}` that holds -1, 0 or 1.
+/// What `answer` says once it has thought: neither a thought, nor one that never ends.
+pub fn behind_thought(answer: &str) -> &str {
+    let said = answer.rfind("</think>").map_or(answer, |end| &answer[end + "</think>".len()..]);
+    said.find("<think>").map_or(said, |start| &said[..start]).trim()
+}
+
+/// The last `\boxed{..}` behind the thought that holds -1, 0 or 1. Of an answer that was cut off it tells nothing.
 pub fn parse_verdict(answer: &str) -> Option<i8> {
-    match last_boxed(answer)? {
+    match last_boxed(behind_thought(answer))? {
         "1" | "+1" => Some(1),
         "0" => Some(0),
         "-1" => Some(-1),
@@ -159,8 +165,9 @@ pub fn parse_verdict(answer: &str) -> Option<i8> {
     }
 }
 
-/// The hint, if the answer decides for one. Decision and hint are each the last of their kind.
+/// The hint, if the answer decides for one behind its thought. Decision and hint are each the last of their kind.
 pub fn parse_hint(answer: &str) -> Option<String> {
+    let answer = behind_thought(answer);
     if !matches!(last_boxed(answer)?, "1" | "+1") {
         return None;
     }
@@ -203,5 +210,17 @@ mod tests {
         assert_eq!(parse_hint("[HINT_START]  [HINT_END] \\boxed{1}"), None);
         assert_eq!(parse_verdict("so \\boxed{1} no: \\boxed{ -1 }"), Some(-1));
         assert_eq!(parse_verdict("\\boxed{2}"), None);
+    }
+
+    #[test]
+    fn a_thought_is_neither_a_verdict_nor_a_hint() {
+        let hint = hint_answer(Some("Write plain sentences."));
+        for thought in
+            [format!("<think>{hint}</think> Hm."), format!("<think>{hint}"), format!("{hint}</think>")]
+        {
+            assert_eq!((parse_verdict(&thought), parse_hint(&thought)), (None, None), "{thought}");
+        }
+        let answer = format!("<think>\\boxed{{-1}}</think>{hint}");
+        assert_eq!((parse_verdict(&answer), parse_hint(&answer).is_some()), (Some(1), true));
     }
 }

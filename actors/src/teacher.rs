@@ -21,7 +21,7 @@ use crate::{
     hints::overlap,
     methods::{MethodConfig, check_alignment},
     prompts,
-    worker::Work,
+    worker::{Work, patience},
 };
 
 /// Ids per token that decide between hints (published).
@@ -36,7 +36,7 @@ pub struct TeacherConfig {
     pub student_top_k: usize,
     /// How many of its own.
     pub teacher_top_k: usize,
-    /// A turn that takes longer goes back into the inbox.
+    /// A turn that takes longer is late: it uses up an attempt, and has twice the time at the next.
     pub deadline: Duration,
 }
 
@@ -70,7 +70,8 @@ impl Work for Teacher {
     async fn handle(&self, lease: Lease<Judged>) {
         fault::point("teacher.before");
         let started = Instant::now();
-        let signal = match timeout(self.config.deadline, self.signal(&lease.turn, &lease.hints)).await {
+        let deadline = patience(self.config.deadline, lease.attempt());
+        let signal = match timeout(deadline, self.signal(&lease.turn, &lease.hints)).await {
             Ok(Ok(signal)) => signal,
             Ok(Err(error)) => {
                 warn!(turn = %lease.turn.id, attempt = lease.attempt(), %error, "not scored");
@@ -82,8 +83,15 @@ impl Work for Teacher {
                 };
             }
             Err(_) => {
-                warn!(turn = %lease.turn.id, deadline = ?self.config.deadline, "not scored in time");
-                return lease.postpone();
+                warn!(turn = %lease.turn.id, attempt = lease.attempt(), ?deadline, "not scored in time");
+                // An engine that is away is no fault of the turn.
+                if !(self.student.status().up && self.teacher.status().up) {
+                    return lease.postpone();
+                }
+                return lease.fail_for(format!(
+                    "slow: not scored within {} s; raise `actors.teacher.deadline_secs`",
+                    deadline.as_secs_f32()
+                ));
             }
         };
         metrics::histogram!("openclaw_teacher_signal_seconds").record(started.elapsed());

@@ -2,7 +2,7 @@
 //!
 //! Its ractor mailbox carries control alone, so that a drain or a status never waits behind work.
 
-use std::{future::Future, marker::PhantomData, sync::Arc};
+use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use openclaw_journal::inbox::{Inbox, Lease};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -11,6 +11,15 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tracing::{Instrument, Span, error};
+
+/// How often the deadline of a message that is late is doubled at most.
+const MOST_DOUBLINGS: u32 = 4;
+
+/// How long the work on a message may take that has failed so many times before. What it costs to give a slow one more
+/// time is bounded by its attempts.
+pub fn patience(deadline: Duration, failures: u32) -> Duration {
+    deadline.saturating_mul(1 << failures.min(MOST_DOUBLINGS))
+}
 
 /// What a role does with a message.
 pub trait Work: Send + Sync + 'static {

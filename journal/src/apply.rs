@@ -79,7 +79,9 @@ impl Applying<'_> {
             Record::TurnWithdrawn { turn } => self.withdraw(turn)?,
             Record::Rated { turn, .. } => self.rate(turn, bodies)?,
             Record::HintCorrected { turn, .. } => self.correct_hint(turn, bodies)?,
-            Record::TurnDied { turn, inbox, attempts } => self.bury(turn, inbox, *attempts)?,
+            Record::TurnDied { turn, inbox, attempts, reason } => {
+                self.bury(turn, inbox, *attempts, reason.as_deref())?
+            }
             Record::TurnRetried { turn } => self.retry(turn)?,
             Record::BatchLeased { step, turns } => self.lease(*step, turns)?,
             Record::StepCompleted(commit) => self.complete_step(commit, bodies)?,
@@ -195,12 +197,20 @@ impl Applying<'_> {
         Ok(body.flatten().and_then(|body| String::decode(&body).ok()))
     }
 
-    fn bury(&mut self, turn: &TurnId, inbox: &str, attempts: u32) -> rusqlite::Result<bool> {
+    fn bury(
+        &mut self,
+        turn: &TurnId,
+        inbox: &str,
+        attempts: u32,
+        reason: Option<&str>,
+    ) -> rusqlite::Result<bool> {
         let open = |found: &Found| found.state.is_open() && !found.dead;
         let Some(found) = self.find(turn)?.filter(open) else { return Ok(false) };
         self.connection
-            .prepare_cached("UPDATE turns SET died_in = ?2, died_after = ?3, died_at = ?4 WHERE no = ?1")?
-            .execute((found.no, inbox, attempts, self.now))?;
+            .prepare_cached(
+                "UPDATE turns SET died_in = ?2, died_after = ?3, died_at = ?4, reason = ?5 WHERE no = ?1",
+            )?
+            .execute((found.no, inbox, attempts, self.now, reason))?;
         self.count(found.state, false, |counted| counted - 1);
         self.count(found.state, true, |counted| counted + 1);
         Ok(true)

@@ -76,6 +76,9 @@ struct Queue<M> {
     given_back: u64,
     dead: VecDeque<Item<M>>,
     dead_count: u64,
+    /// Messages that failed for a reason and are neither acked nor dead.
+    failing: usize,
+    last_reason: Option<Arc<str>>,
 }
 
 struct Item<M> {
@@ -84,6 +87,8 @@ struct Item<M> {
     attempts: u32,
     interruptions: u32,
     rests: u32,
+    /// Why it failed last.
+    reason: Option<Arc<str>>,
     /// Free once the message is acked or dead.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -169,6 +174,8 @@ impl<M: Send + 'static> Inbox<M> {
                     given_back: 0,
                     dead: VecDeque::new(),
                     dead_count: 0,
+                    failing: 0,
+                    last_reason: None,
                 }),
             }),
         }
@@ -202,7 +209,7 @@ impl<M: Send + 'static> Inbox<M> {
 
     fn push(&self, message: M, place: OwnedSemaphorePermit) {
         let (sent, place) = (Instant::now(), Some(place));
-        let item = Item { message, sent, attempts: 0, interruptions: 0, rests: 0, place };
+        let item = Item { message, sent, attempts: 0, interruptions: 0, rests: 0, reason: None, place };
         let mut queue = self.shared.lock();
         queue.waiting.push_back(item);
         self.shared.report_depth(&queue);
@@ -280,15 +287,21 @@ impl<M: Send + 'static> Inbox<M> {
         self.shared.lock().depth()
     }
 
-    /// What `read` makes of the oldest dead letter and of how often it was tried, as soon as there is one. It stays
-    /// until it is buried.
-    pub async fn dead_letter<T>(&self, read: impl Fn(&M, u32) -> T) -> T {
+    /// Why messages fail that are still to be done, if they do: the last reason that was given for one.
+    pub fn failing(&self) -> Option<Arc<str>> {
+        let queue = self.shared.lock();
+        queue.last_reason.clone().filter(|_| queue.failing > 0)
+    }
+
+    /// What `read` makes of the oldest dead letter, of how often it was tried and of why it failed last, as soon as
+    /// there is one. It stays until it is buried.
+    pub async fn dead_letter<T>(&self, read: impl Fn(&M, u32, Option<&str>) -> T) -> T {
         loop {
             let died = self.shared.died.notified();
             tokio::pin!(died);
             died.as_mut().enable();
             if let Some(item) = self.shared.lock().dead.front() {
-                return read(&item.message, item.attempts + item.interruptions);
+                return read(&item.message, item.attempts + item.interruptions, item.reason.as_deref());
             }
             died.await;
         }
@@ -351,6 +364,7 @@ impl<M> Shared<M> {
         let outcome = match why {
             _ if dies => {
                 drop(item.place.take());
+                queue.failing -= usize::from(item.reason.is_some());
                 queue.dead_count += 1;
                 if queue.dead.len() < DEAD_LETTERS_KEPT {
                     queue.dead.push_back(item);
@@ -389,6 +403,7 @@ impl<M> Lease<M> {
         let item = self.item.take();
         let mut queue = self.shared.lock();
         queue.leased -= 1;
+        queue.failing -= usize::from(item.as_ref().is_some_and(|item| item.reason.is_some()));
         self.shared.report_depth(&queue);
         drop(queue);
         drop(item);
@@ -403,6 +418,18 @@ impl<M> Lease<M> {
 
     /// The work cannot be done for this message: it uses up an attempt, and rests before the next.
     pub fn fail(self) {
+        self.give_back(GivenBack::Failed);
+    }
+
+    /// The same, and why: who reads the dead letter, or asks what is wrong meanwhile, is told.
+    pub fn fail_for(mut self, reason: impl Into<Arc<str>>) {
+        let reason = reason.into();
+        let item = self.item.as_mut().expect("a lease holds its item until it is acked or dropped");
+        let is_first = item.reason.replace(reason.clone()).is_none();
+        let mut queue = self.shared.lock();
+        queue.failing += usize::from(is_first);
+        queue.last_reason = Some(reason);
+        drop(queue);
         self.give_back(GivenBack::Failed);
     }
 

@@ -286,7 +286,8 @@ impl Journal {
         for (turn, problem) in unreadable {
             error!(%turn, error = problem.line(), "a turn cannot be read");
             metrics::counter!("openclaw_journal_errors_total", "reason" => "unreadable").increment(1);
-            self.submit(Record::TurnDied { turn, inbox: "journal".to_owned(), attempts: 1 }).await?;
+            let reason = Some(problem.line());
+            self.submit(Record::TurnDied { turn, inbox: "journal".to_owned(), attempts: 1, reason }).await?;
         }
         Ok(rows)
     }

@@ -234,7 +234,7 @@ impl Bodies<'_> {
     }
 
     pub fn dead(&self, limit: usize) -> Result<Vec<DeadTurn>, JournalError> {
-        let sql = "SELECT id, state, died_in, died_after, died_at FROM turns
+        let sql = "SELECT id, state, died_in, died_after, died_at, reason FROM turns
                    WHERE died_in IS NOT NULL ORDER BY died_at, no LIMIT ?1";
         self.select(sql, [limit], |row| {
             Ok(DeadTurn {
@@ -243,6 +243,7 @@ impl Bodies<'_> {
                 inbox: row.get(2)?,
                 attempts: row.get(3)?,
                 when: time(row.get(4)?),
+                reason: row.get(5)?,
             })
         })
     }

@@ -92,6 +92,8 @@ pub enum Record {
         inbox: String,
         /// How often it was tried.
         attempts: u32,
+        /// Why it failed last, where that is known.
+        reason: Option<String>,
     },
     /// A dead turn is handed out again.
     TurnRetried {
@@ -182,7 +184,7 @@ impl fmt::Display for Record {
             Self::TurnWithdrawn { turn } => write!(f, "turn {turn} withdrawn"),
             Self::Rated { turn, .. } => write!(f, "turn {turn} rated"),
             Self::HintCorrected { turn, .. } => write!(f, "hint of turn {turn} corrected"),
-            Self::TurnDied { turn, inbox, attempts } => {
+            Self::TurnDied { turn, inbox, attempts, .. } => {
                 write!(f, "turn {turn} given up by {inbox} after {attempts} attempts")
             }
             Self::TurnRetried { turn } => write!(f, "turn {turn} retried"),
@@ -409,7 +411,7 @@ pub struct TurnRow {
     pub state: TurnState,
     /// It is handed out to nobody.
     pub dead: bool,
-    /// Why it was dropped or quarantined.
+    /// Why it was dropped or quarantined, or is dead.
     pub reason: Option<String>,
     /// The step that leased it last.
     pub step: Option<u64>,
@@ -484,6 +486,8 @@ pub struct DeadTurn {
     pub inbox: String,
     /// How often it was tried.
     pub attempts: u32,
+    /// Why it failed last, where that is known.
+    pub reason: Option<String>,
     /// When it was given up.
     pub when: SystemTime,
 }

@@ -303,6 +303,7 @@ impl Builder<'_> {
                     topology::TurnType::Side => DefaultTurnType::Side,
                 },
                 max_sessions: table.max_sessions,
+                teaches: self.topology.method.needs_hints(),
                 ..SessionsConfig::default()
             },
             journal: self.journal.clone(),
@@ -426,7 +427,9 @@ impl Builder<'_> {
 
     fn teachers(&mut self, engine: Option<&Engine>, policies: &[Engine]) {
         let (Some(engine), true) = (engine, self.topology.method.needs_hints()) else { return };
-        let deadline = Duration::from_secs(self.topology.actors.judge.deadline_secs);
+        let actors = &self.topology.actors;
+        let deadline = actors.teacher.as_ref().and_then(|teacher| teacher.deadline_secs);
+        let deadline = Duration::from_secs(deadline.unwrap_or(actors.judge.deadline_secs));
         let work = Arc::new(Teacher {
             config: TeacherConfig::for_method(&self.topology.method, deadline),
             student: policies[0].clone(),

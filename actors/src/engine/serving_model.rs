@@ -110,4 +110,11 @@ impl EngineText {
     ) -> Result<Vec<u32>, TextError> {
         Ok(Prompt::new(&self.tokenizer, &self.template, messages, tools, kwargs)?.ids)
     }
+
+    /// Whether what follows these ids stands within a thought that the prompt has opened.
+    pub fn opens_a_thought(&self, prompt_ids: &[u32]) -> bool {
+        // The mark is a token of its own or a few short ones, and blank lines may follow it.
+        let last = &prompt_ids[prompt_ids.len().saturating_sub(16)..];
+        self.tokenizer.decode(last, false).trim_end().ends_with("<think>")
+    }
 }

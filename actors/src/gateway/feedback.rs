@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Request, State},
+    http::HeaderMap,
 };
 use openclaw_journal::TurnId;
 use serde_json::{Value, json};
 
-use super::{Shared, body, chat::read_body, errors::ApiError};
+use super::{Shared, body, chat::read_body, errors::ApiError, openai::request_marks};
 use crate::sessions::{Feedback, FeedbackOutcome};
 
 /// Longer remarks are refused: they become part of a judge's prompt.
@@ -19,9 +20,12 @@ const MAX_TEXT_BYTES: usize = 16 * 1024;
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
     let body = read_body(&parts.headers, body, shared.config.max_body_bytes).await?;
-    let feedback = parse(&body)?;
+    let feedback = parse(&parts.headers, &body)?;
     let id = feedback.turn.clone();
-    let outcome = shared.sessions.feedback(feedback).await;
+    let outcome = match feedback {
+        Feedback { rating: None, text: None, .. } => Some(FeedbackOutcome::NotTrained),
+        feedback => shared.sessions.feedback(feedback).await,
+    };
     let status = match outcome {
         None => return Err(ApiError::unavailable("Sessions are restarting; send the feedback again.")),
         Some(FeedbackOutcome::Unknown) => {
@@ -39,12 +43,13 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
     Ok(Json(json!({"object": "feedback", "id": id.0, "applied": status == "applied", "status": status})))
 }
 
-fn parse(body: &[u8]) -> Result<Feedback, ApiError> {
+/// Words that come with `X-No-Train` are left out; without a rating nothing is left.
+fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Feedback, ApiError> {
     let body: Value = body::read(body)
         .map_err(|error| ApiError::not_json(format!("The body is not valid JSON: {error}.")))?;
-    if !body.is_object() {
+    let Some(fields) = body.as_object() else {
         return Err(ApiError::not_json("The body is not a JSON object."));
-    }
+    };
     let id = body["id"].as_str().ok_or_else(|| ApiError::invalid("id", "'id' must be a response's id."))?;
     let rating = match &body["rating"] {
         Value::Null => None,
@@ -68,6 +73,7 @@ fn parse(body: &[u8]) -> Result<Feedback, ApiError> {
     if rating.is_none() && text.is_none() {
         return Err(ApiError::invalid("rating", "Feedback needs a 'rating' or a 'text'."));
     }
+    let text = text.filter(|_| !request_marks(headers, fields, false).no_train);
     Ok(Feedback { turn: TurnId(id.into()), rating, text })
 }
 
@@ -77,13 +83,16 @@ mod tests {
 
     #[test]
     fn thumbs_and_words_are_read() {
-        let read = |body: Value| parse(body.to_string().as_bytes());
+        let read = |body: Value| parse(&HeaderMap::new(), body.to_string().as_bytes());
         for (rating, value) in [(json!("up"), 1), (json!(1), 1), (json!("down"), -1), (json!(-1), -1)] {
             let feedback = read(json!({"id": "x", "rating": rating})).expect("a rating");
             assert_eq!((feedback.rating, feedback.text), (Some(value), None));
         }
         let words = read(json!({"id": "x", "text": " too long "})).expect("words");
         assert_eq!((words.rating, words.text.as_deref()), (None, Some("too long")));
+        let private = json!({"id": "x", "text": "my code word", "rating": -1, "no_train": true});
+        let private = read(private).expect("a rating");
+        assert_eq!((private.rating, private.text), (Some(-1), None), "what is private is no evidence");
         for (body, param) in [
             (json!({"rating": 1}), "id"),
             (json!({"id": "x"}), "rating"),

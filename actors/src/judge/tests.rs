@@ -10,17 +10,19 @@ use openclaw_journal::{
 
 use super::*;
 use crate::{
-    chat_client::tests::{completion, endpoint},
+    chat_client::tests::{completion, ended_completion, endpoint},
     prompts::hint_answer,
     tiny::{Tiny, message, turn, user_says},
 };
+
+const DEADLINE: Duration = Duration::from_secs(30);
 
 fn config() -> JudgeConfig {
     JudgeConfig {
         votes: 3,
         temperature: 0.6,
         max_new_tokens: 16,
-        deadline: Duration::from_secs(30),
+        deadline: DEADLINE,
         prompt: PromptStyle::Compact,
         history_messages: 8,
         hints: Some(HintSelection::Shortest(3)),
@@ -122,9 +124,9 @@ async fn a_vote_that_misses_the_deadline_does_not_count() {
         }
     })
     .await;
-    let bench =
-        bench(client(&url), JudgeConfig { hints: None, deadline: Duration::from_secs(4), ..config() });
-    let opinion = bench.judge.evaluate(&homework(), &user_says("thanks!")).await.expect("two votes arrive");
+    let bench = bench(client(&url), JudgeConfig { hints: None, ..config() });
+    let opinion = bench.judge.evaluate(&homework(), &user_says("thanks!"), Duration::from_secs(4)).await;
+    let opinion = opinion.expect("two votes arrive");
     assert_eq!(opinion.answers.iter().filter(|answer| answer.is_none()).count(), 1);
     assert_eq!(opinion.verdict.reward, Some(1));
 }
@@ -142,6 +144,134 @@ async fn a_turn_that_nobody_answers_for_waits_and_one_that_is_refused_dies() {
         assert_eq!((found.resting, found.dead_letters), (resting, dead), "{status}");
         assert_eq!(bench.ready().await.len() + bench.to_teach().await.len(), 0);
     }
+}
+
+#[tokio::test]
+async fn a_vote_and_a_hint_are_read_from_a_finished_answer_behind_its_thought() {
+    let hint = hint_answer(Some("Use no bold text."));
+    for (before, said, finish_reason, counts) in [
+        ("<think>\nAt first sight they seem pleased: ", "", "length", false),
+        ("<think>\nmaybe ", "\n</think>\n\nI would rather not say.", "stop", false),
+        ("<think>\nmaybe ", "\n</think>\n\n", "stop", false),
+        ("The choices are ", " and others. I cannot", "length", false),
+        ("", "", "content_filter", false),
+        ("<think>\nhm\n</think>\n\n", "", "stop", true),
+    ] {
+        let hint = hint.clone();
+        let url = endpoint(move |body| {
+            let answer = if asks_for_a_hint(&body) { hint.as_str() } else { "\\boxed{1}" };
+            let answer = ended_completion(&format!("{before}{answer}{said}"), finish_reason);
+            async move { answer }
+        })
+        .await;
+        let bench = bench(client(&url), config());
+        let opinion =
+            bench.judge.evaluate(&homework(), &user_says("ok"), DEADLINE).await.expect("answers arrive");
+        let reward = counts.then_some(1);
+        assert_eq!(opinion.verdict.votes, [reward; 3], "{before}..{said} {finish_reason}");
+        assert_eq!((opinion.verdict.reward, opinion.hints.len()), (reward, usize::from(counts)));
+        assert!(
+            opinion.answers.iter().flatten().all(|answer| answer.starts_with(before)),
+            "it is kept as said"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_persons_words_are_the_hint_and_no_hint_writer_is_asked() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = endpoint({
+        let asked = asked.clone();
+        move |body| {
+            asked.fetch_add(usize::from(asks_for_a_hint(&body)), Ordering::SeqCst);
+            let guess = hint_answer(Some("Great job on asking!"));
+            let answer = if asks_for_a_hint(&body) { guess } else { "\\boxed{-1}".to_owned() };
+            async move { completion(&answer) }
+        }
+    })
+    .await;
+    let cut = || {
+        let mut turn = homework();
+        turn.completion.finish_reason = FinishReason::Length;
+        turn
+    };
+    for (turn, words, rating) in [
+        (homework(), "no", Some(-1)),
+        (homework(), "Write <b>plain</b> sentences.", None),
+        (cut(), "Be brief.", None),
+    ] {
+        let bench = bench(client(&url), config());
+        let said = NextState { kind: NextStateKind::Feedback, rating, ..user_says(words) };
+        bench.judge(turn, said).await;
+        let judged = bench.to_teach().await.remove(0);
+        assert_eq!((judged.hints, judged.verdict.reward), (vec![words.to_owned()], Some(-1)));
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    let long = "é".repeat(3000);
+    let hint = explicit_hint(NextStateKind::Feedback, &long).expect("words");
+    assert!(hint.starts_with('é') && hint.ends_with('é') && hint.chars().count() < 1010);
+}
+
+#[tokio::test]
+async fn a_late_judge_costs_attempts_and_names_the_key_and_no_rule_waits_for_it() {
+    let url = endpoint(|_| async {
+        std::future::pending::<()>().await;
+        completion("")
+    })
+    .await;
+    let bench = bench(client(&url), JudgeConfig { deadline: Duration::from_millis(50), ..config() });
+    bench.judge(homework(), user_says("no")).await;
+    assert!(bench.work.failing().expect("it is slow").starts_with("slow: "));
+    bench.judge.handle(bench.work.lease().await).await;
+    let (attempts, reason) = bench.work.dead_letter(|_, tried, why| (tried, why.map(str::to_owned))).await;
+    assert_eq!((attempts, bench.work.depth()), (2, 0));
+    let reason = reason.expect("it is told");
+    assert!(reason.contains("within 0.1 s") && reason.contains("`actors.judge.deadline_secs`"), "{reason}");
+
+    let failed = NextState { kind: NextStateKind::Tool, is_error: true, ..user_says("No such file") };
+    let tool_call = Turn { id: openclaw_journal::TurnId("tool".into()), ..homework() };
+    bench.judge(tool_call, failed).await;
+    let sample = bench.ready().await.remove(0);
+    assert_eq!((sample.verdict.rule.as_deref(), bench.work.depth()), (Some("tool_error"), 0));
+}
+
+#[tokio::test]
+async fn what_a_person_said_on_the_page_is_recorded_at_once_though_no_judge_answers() {
+    let url = endpoint(|_| async {
+        std::future::pending::<()>().await;
+        completion("")
+    })
+    .await;
+    let bench = bench(client(&url), config());
+    let (turn, next_state) = (Arc::new(homework()), user_says("no"));
+    let id = || turn.id.clone();
+    for record in [
+        Record::TurnCompleted { turn: turn.clone(), mark: Default::default() },
+        Record::NextStateSeen { turn: id(), next_state: next_state.clone() },
+        Record::Rated { turn: id(), rating: -1 },
+        Record::HintCorrected { turn: id(), hint: "Be brief.".to_owned() },
+    ] {
+        assert_eq!(bench.judge.journal.record(record).await.expect("written"), Recorded::Done);
+    }
+    bench.work.send(Evaluate { turn: turn.clone(), next_state }).await;
+    tokio::select! {
+        () = bench.judge.handle(bench.work.lease().await) => {}
+        () = sleep_until(Instant::now() + DEADLINE / 2) => panic!("it waits for the judge"),
+    }
+    let judged = bench.to_teach().await.remove(0);
+    assert_eq!((judged.verdict.reward, judged.hints), (Some(-1), vec!["Be brief.".to_owned()]));
+}
+
+#[tokio::test]
+async fn an_embedded_judge_that_is_cut_off_says_so() {
+    let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
+    let opened = engine.text().tokenizer.encode("<|im_start|>assistant\n<think>\n").expect("ids");
+    assert!(engine.text().opens_a_thought(&opened) && !engine.text().opens_a_thought(&opened[..3]));
+    let config = JudgeConfig { max_new_tokens: 1, ..config() };
+    let answer = JudgeEngine::Embedded(engine).answer("[judge]", &config, Instant::now() + DEADLINE).await;
+    let answer = answer.expect("an engine that is up").expect("in time");
+    // One token is either the end, and then there is no text, or not the end.
+    assert!(answer.readable().is_err(), "{answer:?}");
 }
 
 #[tokio::test]
@@ -205,20 +335,21 @@ async fn the_same_answer_again_after_a_complaint_is_a_failure_and_else_is_not() 
     };
     for (first, expected) in [(Some(-1), Some("repeat")), (Some(1), None), (None, None)] {
         bench.judge.recent.remember(&again().session, 1, first);
-        let opinion = bench.judge.evaluate(&again(), &user_says("?")).await.expect("votes arrive");
+        let opinion = bench.judge.evaluate(&again(), &user_says("?"), DEADLINE).await.expect("votes arrive");
         assert_eq!(opinion.verdict.rule.as_deref(), expected, "{first:?}");
     }
 }
 
 #[test]
 fn hints_are_chosen_as_published() {
-    let answers: Vec<Option<String>> = ["Use no bold text.", "short", "Write plain sentences only."]
-        .iter()
-        .map(|hint| Some(hint_answer(Some(hint))))
-        .chain([None, Some(hint_answer(None))])
-        .collect();
+    let answers = ["Use no bold text.", "short", "Write plain sentences only."]
+        .map(|hint| hint_answer(Some(hint)))
+        .into_iter()
+        .chain([hint_answer(None)])
+        .collect::<Vec<_>>();
+    let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
     assert_eq!(select_hints(HintSelection::Longest, &answers), ["Write plain sentences only."]);
     assert_eq!(select_hints(HintSelection::Shortest(1), &answers), ["Use no bold text."]);
     assert_eq!(select_hints(HintSelection::Shortest(3), &answers).len(), 2);
-    assert_eq!(select_hints(HintSelection::Longest, &[None]), [""; 0]);
+    assert_eq!(select_hints(HintSelection::Longest, &[]), [""; 0]);
 }

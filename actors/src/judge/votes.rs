@@ -2,11 +2,13 @@
 
 use openclaw_journal::{Verdict, Vote};
 
+use super::answer::Answer;
 use crate::prompts;
 
 /// The verdict of the answers that arrived.
-pub(super) fn read_votes(answers: &[Option<String>]) -> Verdict {
-    let votes: Vec<Vote> = answers.iter().map(|answer| prompts::parse_verdict(answer.as_deref()?)).collect();
+pub(super) fn read_votes(answers: &[Option<Answer>]) -> Verdict {
+    let vote = |answer: &Option<Answer>| prompts::parse_verdict(answer.as_ref()?.readable().ok()?);
+    let votes: Vec<Vote> = answers.iter().map(vote).collect();
     let reward = majority(&votes);
     for (answer, vote) in answers.iter().zip(&votes) {
         let vote = if answer.is_some() { word(*vote) } else { "missing" };

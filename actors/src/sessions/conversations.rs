@@ -17,6 +17,8 @@ use openclaw_journal::{
 };
 use serde_json::Value;
 
+use crate::hints::explicit_hint;
+
 use super::{
     classify::{DefaultTurnType, classify},
     identify::{RequestMarks, stated_session},
@@ -25,6 +27,7 @@ use super::{
     next_state::next_state,
     recency::RecencyMap,
     transcript::{Author, Transcript},
+    withheld::Withheld,
 };
 
 /// What sessions are told. `[actors.sessions]` of a topology file sets the first part of it.
@@ -40,6 +43,8 @@ pub struct SessionsConfig {
     pub max_pending_turns: usize,
     /// Histories remembered per session that names itself by nothing else. Default 64.
     pub max_histories: usize,
+    /// The method shows hints to a teacher. Default false.
+    pub teaches: bool,
 }
 
 impl Default for SessionsConfig {
@@ -50,6 +55,7 @@ impl Default for SessionsConfig {
             max_sessions: 16_384,
             max_pending_turns: 16_384,
             max_histories: 64,
+            teaches: false,
         }
     }
 }
@@ -97,7 +103,7 @@ pub struct Arrival {
     pub kind: TurnKind,
     /// Number of the main turn in its session, from 1; a retry keeps the number.
     pub index: u32,
-    /// `X-No-Train` was not set.
+    /// `X-No-Train` was not set, neither now nor with words of its history.
     pub trainable: bool,
     /// Recognises it later.
     pub fingerprint: Fingerprint,
@@ -142,6 +148,7 @@ struct Session {
     last_request: Option<u64>,
     waiting: Vec<TurnId>,
     histories: VecDeque<u64>,
+    withheld: Withheld,
     last_active: Instant,
 }
 
@@ -204,7 +211,7 @@ impl Conversations {
             session: session.clone(),
             kind,
             index: 0,
-            trainable: !marks.no_train,
+            trainable: !marks.no_train && !self.holds_withheld(&session, transcript, 0),
             fingerprint: Fingerprint {
                 chain: transcript.chain.as_slice().into(),
                 named,
@@ -212,14 +219,21 @@ impl Conversations {
             },
         };
         if kind == TurnKind::Main {
-            self.pair(&session, named, messages, transcript);
+            // Else the turn before goes on waiting, for words that may be learnt from.
+            if !marks.no_train {
+                self.pair(&session, named, messages, transcript);
+            }
             let session = self.open(&session, now);
+            session.withheld.note(history, marks.no_train);
             if session.last_request.replace(history) != Some(history) {
                 session.main_turns += 1;
             }
             arrival.index = session.main_turns;
         } else if let Some(session) = self.sessions.touch(&session) {
             session.last_active = now;
+            if marks.no_train {
+                session.withheld.note(history, true);
+            }
             arrival.index = session.main_turns;
         }
         if marks.session_done {
@@ -259,9 +273,13 @@ impl Conversations {
             let open = self.open(&session, completed);
             open.main_turns = index;
             open.last_request = Some(mark.request());
+            open.withheld.note(mark.request(), !trainable);
             self.remember(&session, &mark);
         } else if let Some(open) = self.sessions.touch(&session) {
             open.last_active = completed;
+            if !trainable {
+                open.withheld.note(mark.request(), true);
+            }
         }
         if waiting {
             self.wait(&turn, &session, mark, completed);
@@ -294,17 +312,19 @@ impl Conversations {
         }
     }
 
-    /// Takes explicit feedback as a turn's next state.
+    /// Takes explicit feedback as a turn's next state. Words of it are also the turn's hint, as a person who writes one
+    /// on the page leaves it: no hint writer replaces them.
     pub fn feedback(&mut self, feedback: Feedback) -> FeedbackOutcome {
         if !self.take(&feedback.turn) {
             return self.settled.get(&feedback.turn).copied().unwrap_or(FeedbackOutcome::Unknown);
         }
-        let next_state = NextState {
-            kind: NextStateKind::Feedback,
-            text: feedback.text.unwrap_or_default(),
-            rating: feedback.rating,
-            is_error: false,
-        };
+        let text = feedback.text.unwrap_or_default();
+        // First the hint: a judge that finds the next state finds it, too.
+        if let Some(hint) = explicit_hint(NextStateKind::Feedback, &text).filter(|_| self.config.teaches) {
+            self.untold.push(Record::HintCorrected { turn: feedback.turn.clone(), hint });
+        }
+        let next_state =
+            NextState { kind: NextStateKind::Feedback, text, rating: feedback.rating, is_error: false };
         self.untold.push(Record::NextStateSeen { turn: feedback.turn, next_state });
         FeedbackOutcome::Applied
     }
@@ -359,6 +379,10 @@ impl Conversations {
         for (turn, reply) in found.into_iter().rev() {
             let Some(next_state) = next_state(messages, transcript, reply) else { continue };
             self.take(&turn);
+            if self.holds_withheld(session, transcript, reply + 1) {
+                self.untold.push(Record::TurnDropped { turn, reason: "no_train" });
+                continue;
+            }
             let kind = match next_state.kind {
                 NextStateKind::User => "user",
                 NextStateKind::Tool => "tool",
@@ -367,6 +391,11 @@ impl Conversations {
             metrics::counter!("openclaw_sessions_next_states_total", "kind" => kind).increment(1);
             self.untold.push(Record::NextStateSeen { turn, next_state });
         }
+    }
+
+    /// Whether a history holds words, behind its first `after` entries, that came with `X-No-Train`.
+    fn holds_withheld(&self, session: &SessionId, transcript: &Transcript, after: usize) -> bool {
+        self.sessions.get(session).is_some_and(|session| session.withheld.in_history(transcript, after))
     }
 
     /// The session whose history is the longest prefix of this one.
@@ -401,6 +430,7 @@ impl Conversations {
                 last_request: None,
                 waiting: Vec::new(),
                 histories: VecDeque::new(),
+                withheld: Withheld::default(),
                 last_active: now,
             };
             self.sessions.insert(id.clone(), session);

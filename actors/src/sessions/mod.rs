@@ -10,6 +10,7 @@ mod name;
 mod next_state;
 mod recency;
 pub(crate) mod transcript;
+mod withheld;
 
 pub use actor::{Sessions, SessionsAddress, SessionsArguments, SessionsMessage};
 pub use branches::{Branches, Placed};

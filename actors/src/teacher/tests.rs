@@ -95,6 +95,24 @@ async fn a_hint_too_long_for_the_context_leaves_the_verdict() {
 }
 
 #[tokio::test]
+async fn a_turn_that_is_late_has_twice_the_time_and_dies_in_the_end_with_the_keys_name() {
+    let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
+    let teacher = Teacher { config: TeacherConfig { deadline: Duration::ZERO, ..teacher.config }, ..teacher };
+    let work = Inbox::new("teacher", InboxLimits { capacity: 1, max_attempts: 2 });
+    let verdict = Verdict { reward: Some(-1), votes: vec![Some(-1)], rule: None };
+    work.send(Judged { turn: Arc::new(question()), verdict, hints: vec!["Be brief, please.".to_owned()] })
+        .await;
+    for _ in 0..2 {
+        teacher.handle(work.lease().await).await;
+    }
+    let (attempts, reason) = work.dead_letter(|_, tried, why| (tried, why.map(str::to_owned))).await;
+    assert_eq!((attempts, work.depth()), (2, 0));
+    assert!(reason.expect("it is told").contains("actors.teacher.deadline_secs"));
+    let secs = |failures| patience(Duration::from_secs(30), failures).as_secs();
+    assert_eq!([0, 1, 2, 4, 9].map(secs), [30, 60, 120, 480, 480]);
+}
+
+#[tokio::test]
 async fn the_hint_whose_teacher_overlaps_most_is_kept() {
     let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
     let turn = question();

@@ -30,14 +30,33 @@ async fn a_message_that_keeps_failing_becomes_a_dead_letter_and_frees_its_place(
     let status = inbox.status();
     assert_eq!((status.waiting, status.leased, status.dead_letters, status.capacity), (0, 0, 1, 1));
     for _ in 0..2 {
-        assert_eq!(inbox.dead_letter(|message, attempts| (*message, attempts)).await, (7, 2), "it stays");
+        assert_eq!(inbox.dead_letter(|message, attempts, _| (*message, attempts)).await, (7, 2), "it stays");
     }
     inbox.bury();
     inbox.send(8).await;
     for _ in 0..2 {
         inbox.lease().await.fail();
     }
-    assert_eq!(inbox.dead_letter(|message, _| *message).await, 8);
+    assert_eq!(inbox.dead_letter(|message, _, _| *message).await, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_a_message_fails_is_told_until_it_is_done_or_dead_and_then_with_the_dead_letter() {
+    let inbox = inbox(4, 2);
+    inbox.send(1).await;
+    inbox.send(2).await;
+    inbox.lease().await.fail_for("slow");
+    assert_eq!(inbox.failing().as_deref(), Some("slow"));
+    inbox.lease().await.ack();
+    inbox.lease().await.ack();
+    assert_eq!(inbox.failing(), None);
+    inbox.send(3).await;
+    for reason in ["slow", "slower"] {
+        inbox.lease().await.fail_for(reason);
+    }
+    let read = |message: &u32, tried: u32, reason: Option<&str>| (*message, tried, reason.map(str::to_owned));
+    assert_eq!(inbox.dead_letter(read).await, (3, 2, Some("slower".to_owned())));
+    assert_eq!(inbox.failing(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -122,13 +122,14 @@ impl Memory {
                 }
                 _ => false,
             },
-            Record::TurnDied { turn, inbox, attempts } => match self.turns.get_mut(turn) {
+            Record::TurnDied { turn, inbox, attempts, reason } => match self.turns.get_mut(turn) {
                 Some(entry) if entry.state.is_open() && entry.dead.is_none() => {
                     entry.dead = Some(DeadTurn {
                         turn: turn.clone(),
                         state: entry.state,
                         inbox: inbox.clone(),
                         attempts: *attempts,
+                        reason: reason.clone(),
                         when: SystemTime::now(),
                     });
                     true

@@ -124,7 +124,9 @@ async fn a_hint_is_shown_to_a_teacher_as_it_was_written_whenever_it_came() {
 #[tokio::test]
 async fn a_dead_turn_takes_no_rating_and_no_hint_and_can_be_taken_out() {
     let journal = after(vec![followed("t"), judged("t", true)]).await;
-    journal.done(Record::TurnDied { turn: id("t"), inbox: "teacher".to_owned(), attempts: 3 }).await;
+    journal
+        .done(Record::TurnDied { turn: id("t"), inbox: "teacher".to_owned(), attempts: 3, reason: None })
+        .await;
     journal.stale(rated("t", 1)).await;
     journal.stale(corrected("t", "Be brief.")).await;
     journal.done(withdrawn("t")).await;

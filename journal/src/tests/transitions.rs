@@ -53,7 +53,7 @@ async fn each_record_moves_its_turn_once_and_is_stale_in_every_other_state() {
             journal.done(before.clone()).await;
         }
         journal.stale(completed("t")).await;
-        let died = Record::TurnDied { turn: id("t"), inbox: "judge".to_owned(), attempts: 3 };
+        let died = Record::TurnDied { turn: id("t"), inbox: "judge".to_owned(), attempts: 3, reason: None };
         if state.is_open() {
             journal.done(died.clone()).await;
             journal.done(dropped("t")).await;
@@ -170,16 +170,20 @@ async fn a_dead_turn_is_handed_out_again_when_it_is_retried() {
     journal.done(completed("a")).await;
     journal.done(followed("a")).await;
     let seen = journal.evaluations(0, 10).await.expect("read")[0].0;
-    journal.done(Record::TurnDied { turn: id("a"), inbox: "judge".to_owned(), attempts: 3 }).await;
+    let reason = Some("raise `a.key`".to_owned());
+    journal.done(Record::TurnDied { turn: id("a"), inbox: "judge".to_owned(), attempts: 3, reason }).await;
     assert!(journal.evaluations(0, 10).await.expect("read").is_empty());
     let dead = journal.dead(10).await.expect("read");
     assert_eq!((&dead[0].turn, dead[0].state, dead[0].attempts), (&id("a"), TurnState::Followed, 3));
+    assert_eq!(dead[0].reason.as_deref(), Some("raise `a.key`"));
     assert_eq!((journal.backlog().borrow().dead, journal.backlog().borrow().to_judge), (1, 0));
     journal.done(Record::TurnRetried { turn: id("a") }).await;
     journal.stale(Record::TurnRetried { turn: id("a") }).await;
     assert_eq!(journal.evaluations(seen, 10).await.expect("read").len(), 1, "it is new work");
     // A reader that was only slow has handled it after all.
-    journal.done(Record::TurnDied { turn: id("a"), inbox: "judge".to_owned(), attempts: 3 }).await;
+    journal
+        .done(Record::TurnDied { turn: id("a"), inbox: "judge".to_owned(), attempts: 3, reason: None })
+        .await;
     journal.done(judged("a", false)).await;
     assert!(journal.dead(10).await.expect("read").is_empty());
 }
@@ -230,7 +234,7 @@ fn any_record(dice: &mut SmallRng) -> Record {
         8..11 => judged(name, dice.random_bool(0.5)),
         11 | 12 => taught(name),
         13 if dice.random_bool(0.3) => dropped(name),
-        13 => Record::TurnDied { turn: id(name), inbox: "judge".to_owned(), attempts: 2 },
+        13 => Record::TurnDied { turn: id(name), inbox: "judge".to_owned(), attempts: 2, reason: None },
         14 => Record::TurnRetried { turn: id(name) },
         15 | 16 => leased(number, &some),
         17 if dice.random_bool(0.3) => withheld(number, &some),

@@ -63,15 +63,15 @@ impl Corrections {
             return Ok(Done::new("the hint says that already"));
         }
         let id = story.row.turn.id.clone();
-        self.record(turn, Record::HintCorrected { turn: id.clone(), hint: hint.clone() }).await?;
         if story.row.state == TurnState::Waiting {
-            let feedback = Feedback { turn: id, rating: None, text: Some(hint) };
+            let feedback = Feedback { turn: id.clone(), rating: None, text: Some(hint.clone()) };
             if self.feedback(feedback).await? {
                 let message =
                     "your words are what followed the reply, and a teacher is shown them as they are";
                 return Ok(Done::new(message));
             }
         }
+        self.record(turn, Record::HintCorrected { turn: id, hint }).await?;
         Ok(Done::new("hint corrected: a teacher is shown your words as they are"))
     }
 

@@ -372,6 +372,7 @@ impl Operator for NodeOperator {
             state: dead.state.name().to_owned(),
             inbox: dead.inbox,
             attempts: dead.attempts,
+            reason: dead.reason,
             died_unix_secs: unix_secs(dead.when),
         };
         Ok(dead.into_iter().map(row).collect())

@@ -315,7 +315,7 @@ pub struct InboxView {
     pub paused: bool,
 }
 
-/// A turn that killed its reader too often.
+/// A turn that failed too often.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadTurn {
     /// Its id.
@@ -326,6 +326,9 @@ pub struct DeadTurn {
     pub inbox: String,
     /// How often it was tried.
     pub attempts: u32,
+    /// Why it failed last, where that is known.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// When it was given up, in seconds since 1970.
     pub died_unix_secs: u64,
 }

@@ -47,19 +47,22 @@ pub fn dead(all: &[DeadTurn]) -> String {
         Column::Left("INBOX"),
         Column::Right("TRIES"),
         Column::Right("AGE"),
+        Column::Left("WHY"),
     ];
     let row = |dead: &DeadTurn| {
         let (tries, age) = (dead.attempts.to_string(), age(dead.died_unix_secs));
-        [dead.turn.clone(), dead.state.clone(), dead.inbox.clone(), tries, age]
+        let why = printable(dead.reason.as_deref().unwrap_or("-")).into_owned();
+        [dead.turn.clone(), dead.state.clone(), dead.inbox.clone(), tries, age, why]
     };
     lines(&columns, &all.iter().map(row).collect::<Vec<_>>()).join("\n")
 }
 
 /// `dead show`.
 pub fn dead_turn(story: &DeadTurnStory) -> String {
-    let DeadTurn { turn, state, inbox, attempts, died_unix_secs } = &story.dead;
+    let DeadTurn { turn, state, inbox, attempts, reason, died_unix_secs } = &story.dead;
+    let why = printable(reason.as_deref().unwrap_or("not known"));
     let mut told = format!(
-        "turn     {turn}\nsession  {}\nstate    {state}\ninbox    {inbox}: {attempts} tries, {} ago\n\
+        "turn     {turn}\nsession  {}\nstate    {state}\ninbox    {inbox}: {attempts} tries, {} ago\nwhy      {why}\n\
          retry    openclaw-rl dead retry {turn}\ndrop     openclaw-rl dead drop {turn}",
         story.session,
         age(*died_unix_secs)
@@ -124,7 +127,14 @@ mod tests {
     use super::*;
 
     fn turn(id: &str) -> DeadTurn {
-        DeadTurn { turn: id.into(), state: "followed".into(), inbox: "judge".into(), ..DeadTurn::default() }
+        let reason = Some("slow: raise `a.key`".into());
+        DeadTurn {
+            turn: id.into(),
+            state: "followed".into(),
+            inbox: "judge".into(),
+            reason,
+            ..DeadTurn::default()
+        }
     }
 
     #[test]
@@ -157,6 +167,7 @@ mod tests {
         let told = dead(&[turn("4be1"), turn("77c0")]);
         let firsts: Vec<_> = told.lines().filter_map(|line| line.split_whitespace().next()).collect();
         assert_eq!(firsts, ["TURN", "4be1", "77c0"]);
+        assert!(told.ends_with("slow: raise `a.key`"), "{told}");
         let withheld = VersionStatus {
             state: "withheld".into(),
             reason: Some("not finite".into()),

@@ -26,14 +26,17 @@ impl Fate {
         let reason = row.reason.as_deref().unwrap_or("no reason is recorded");
         let words = match (row.state, &story.died) {
             (_, Some((inbox, attempts))) => {
+                let why = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
                 format!(
-                    "given up by {inbox} after {attempts} tries: waiting for `openclaw-rl dead retry` or `drop`"
+                    "given up by {inbox} after {attempts} tries{why}: waiting for `openclaw-rl dead retry` or `drop`"
                 )
             }
             (TurnState::Answered, _) if row.turn.kind == TurnKind::Side => {
                 "not trained on: a side request".into()
             }
-            (TurnState::Answered, _) => "not trained on: its client asked for that".into(),
+            (TurnState::Answered, _) => {
+                "not trained on: it, or words of its history, came with X-No-Train".into()
+            }
             (TurnState::Waiting, _) => "waiting for what follows it".into(),
             (TurnState::Followed, _) => "waiting for a judge".into(),
             (TurnState::Judged, _) => "waiting for a teacher".into(),
@@ -65,6 +68,7 @@ fn why_dropped(reason: &str) -> &str {
     match reason {
         "idle" => "nothing followed before its session went idle",
         "session_done" => "its session ended with it",
+        "no_train" => "what followed came with X-No-Train",
         "retried" => "its client asked again, and another reply took its place",
         "overflow" => "its session had too many open turns",
         "backlog" => "too many turns were open",
@@ -92,6 +96,7 @@ mod tests {
         // Where turns are dropped, and how the reason is written there.
         let places = [
             ("actors/src/optimizer/admission.rs", "return Some(\""),
+            ("actors/src/sessions/conversations.rs", "TurnDropped { turn, reason: \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(oldest, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(other, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(id, \""),

@@ -370,7 +370,9 @@ async fn what_becomes_of_a_turn_is_told_in_words() {
     house.record(Record::StepWithheld { step: 7, turns, reason, report, fingerprint }).await;
     assert_eq!(words("c-1").await, "withheld with step 7: kl 9");
     let dead = house.judged("d", 1, 1).await;
-    house.record(Record::TurnDied { turn: dead, inbox: "teacher".to_owned(), attempts: 3 }).await;
+    house
+        .record(Record::TurnDied { turn: dead, inbox: "teacher".to_owned(), attempts: 3, reason: None })
+        .await;
     assert!(words("d-1").await.starts_with("given up by teacher after 3 tries"));
     assert_eq!(house.look("/page/turn?id=e-1").await.0, 404);
 }

@@ -128,7 +128,10 @@ pub const METRICS: &[Metric] = &[
         "Verdicts, by reward and by what decided: the votes, or a rule's name.",
     ),
     counter("openclaw_judge_votes_agreed_total", "Votes that said what the majority said."),
-    counter("openclaw_judge_votes_missing_total", "Votes that did not arrive, by what was asked and why."),
+    counter(
+        "openclaw_judge_votes_missing_total",
+        "Votes that did not arrive or were not finished, by what was asked and why.",
+    ),
     counter("openclaw_judge_votes_total", "Votes on a verdict, by what they said."),
     gauge("openclaw_optimizer_batch_samples", "Samples of the last batch."),
     gauge(

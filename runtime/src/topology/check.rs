@@ -234,6 +234,9 @@ impl Checks<'_> {
             Some(teacher) => {
                 self.model("actors.teacher.model", &teacher.model);
                 self.count("actors.teacher.replicas", teacher.replicas, 1..=256);
+                if let Some(secs) = teacher.deadline_secs {
+                    self.secs("actors.teacher.deadline_secs", secs);
+                }
                 match teacher.refresh_every {
                     Some(0) => {
                         let message = "is 0: leave it out to never refresh";

@@ -208,7 +208,7 @@ section! {
         temperature: f64,
         /// Most tokens of a vote.
         max_new_tokens: usize,
-        /// A vote that takes longer does not count.
+        /// A vote that takes longer does not count; a turn without any has twice the time at its next attempt.
         deadline_secs: u64,
         /// The wording: `compact` for the embedded model, `full` for others.
         prompt: PromptStyle = PromptStyle::Compact,
@@ -238,6 +238,9 @@ section! {
         replicas: usize = 1,
         /// Takes the policy's weights at every so many versions; never, unless given.
         refresh_every: Option<u64> = None,
+        /// A turn that is not scored in time uses up an attempt and has twice the time at the next; the judge's
+        /// `deadline_secs`, unless given.
+        deadline_secs: Option<u64> = None,
     }
 }
 

@@ -182,7 +182,11 @@ fn resolved() -> [toml::Value; 2] {
     let engine = r#"actors.judge={ engine = { kind = "openai", url = "http://h/v1", model = "m" }, votes = 3,
         temperature = 0.6, max_new_tokens = 64, deadline_secs = 30 }"#;
     let sets: [&[&str]; 2] = [
-        &["actors.teacher.refresh_every=50", "actors.gateway.listen=0.0.0.0:30000"],
+        &[
+            "actors.teacher.refresh_every=50",
+            "actors.teacher.deadline_secs=45",
+            "actors.gateway.listen=0.0.0.0:30000",
+        ],
         &[engine, "actors.policy.max_new_tokens=2000"],
     ];
     sets.map(|sets| parse(WHOLE, sets).unwrap().to_toml().parse::<toml::Table>().unwrap().into())
@@ -278,6 +282,7 @@ fn impossible_values_are_refused_by_key() {
     let cases = [
         ("actors.judge.votes=0", "actors.judge.votes: 0 is not from 1 to 64"),
         ("actors.judge.temperature=0", "actors.judge.temperature: is 0: every vote would be the same"),
+        ("actors.teacher.deadline_secs=0", "actors.teacher.deadline_secs: 0 is not from 1 to 604800"),
         (
             "actors.judge.replicas=1.5",
             "actors.judge.replicas: expected a whole number from 0, found the number 1.5",

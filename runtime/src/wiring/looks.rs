@@ -9,7 +9,7 @@ use openclaw_actors::{
     engine::Engine,
     rollout::{Progress, Schedule},
 };
-use openclaw_journal::Backlog;
+use openclaw_journal::{Backlog, inbox::Inbox};
 use openclaw_model::StepReport;
 use tokio::sync::watch;
 
@@ -39,8 +39,8 @@ impl Builder<'_> {
             });
         }
         let (evaluations, judged) = (self.inboxes.evaluations.clone(), self.inboxes.judged.clone());
-        panel.look("judge", move || says(format!("{} in flight", evaluations.status().leased)));
-        panel.look("teacher", move || says(format!("{} in flight", judged.status().leased)));
+        panel.look("judge", move || says(at_work(&evaluations)));
+        panel.look("teacher", move || says(at_work(&judged)));
         let (versions, samples) = (self.versions.clone(), self.inboxes.samples.clone());
         let (steps, totals) = (steps.clone(), self.journal.totals());
         let batch = self.topology.actors.optimizer.batch_samples;
@@ -84,6 +84,12 @@ pub fn rollout(schedule: Arc<Mutex<Schedule>>) -> impl Fn() -> Seen + Send + Syn
     }
 }
 
+/// What a worker is at, and why work comes back to it.
+fn at_work<M: Send + 'static>(inbox: &Inbox<M>) -> String {
+    let in_flight = format!("{} in flight", inbox.status().leased);
+    inbox.failing().map_or_else(|| in_flight.clone(), |reason| format!("{in_flight}; {reason}"))
+}
+
 fn says(detail: String) -> Seen {
     Seen { version: None, detail }
 }
@@ -106,6 +112,14 @@ mod tests {
     #[test]
     fn rates_are_short() {
         assert_eq!([0.0, 839.6, 1249.0, 31_400.0].map(thousands), ["0", "840", "1.2k", "31k"]);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_slow_says_so_and_what_to_set() {
+        let inbox = Inbox::new("judge", openclaw_journal::inbox::InboxLimits::default());
+        inbox.send(1).await;
+        inbox.lease().await.fail_for("slow: raise `a.key`");
+        assert_eq!(at_work(&inbox), "0 in flight; slow: raise `a.key`");
     }
 
     #[test]

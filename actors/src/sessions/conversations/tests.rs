@@ -42,6 +42,12 @@ impl Client {
         (arrival, self.next_states().into_iter().map(|(turn, state)| (turn, state.text)).collect())
     }
 
+    /// Without a look at what became of it.
+    fn ask_raw(&mut self, marks: &RequestMarks, messages: &[Value]) -> Arrival {
+        let request = ArrivedRequest::new(marks.clone(), Arc::new(messages.to_vec()), true);
+        self.conversations.arrive(&request, self.now)
+    }
+
     fn next_states(&mut self) -> Vec<(String, NextState)> {
         let news = self.news().into_iter();
         news.filter_map(|record| match record {
@@ -197,6 +203,29 @@ fn a_retry_of_the_same_request_is_one_turn_and_no_feedback() {
 }
 
 #[test]
+fn words_of_feedback_are_the_hint_where_there_is_a_teacher() {
+    for (teaches, text, hints) in [
+        (true, Some("Say it in <b>one</b> sentence."), 1),
+        (true, None, 0),
+        (false, Some("Say it in <b>one</b> sentence."), 0),
+    ] {
+        let mut client = Client::with(SessionsConfig { teaches, ..Default::default() });
+        let (_, turn, _) = client.exchange(&named("s"), &[user("2+2?")], "4");
+        let turn = TurnId(turn.as_str().into());
+        let text = text.map(str::to_owned);
+        let feedback = Feedback { turn: turn.clone(), rating: Some(-1), text: text.clone() };
+        assert_eq!(client.conversations.feedback(feedback), FeedbackOutcome::Applied);
+        let news = client.conversations.news();
+        assert_eq!(news.len(), hints + 1, "{news:?}");
+        if hints == 1 {
+            let Record::HintCorrected { turn: of, hint } = &news[0] else { panic!("{news:?}") };
+            assert_eq!((of, Some(hint)), (&turn, text.as_ref()));
+        }
+        assert!(matches!(&news[hints], Record::NextStateSeen { .. }), "a judge finds the hint: {news:?}");
+    }
+}
+
+#[test]
 fn a_rewritten_retry_is_no_feedback() {
     let mut client = Client::new();
     let (_, first, _) = client.exchange(&named("s"), &[user("hello")], "hi");
@@ -316,6 +345,55 @@ fn a_turn_marked_no_train_is_answered_and_never_judged() {
     let (_, id, _) = client.exchange(&marks, &[user("secret")], "ok");
     assert_eq!(client.ask(&named("s"), &[user("secret"), assistant("ok"), user("thanks")]).1, []);
     assert_eq!(client.feedback(&id), FeedbackOutcome::NotTrained);
+}
+
+#[test]
+fn words_that_came_with_no_train_are_no_evidence_and_in_no_later_prompt_that_is_trained_on() {
+    let mut client = Client::new();
+    let private = RequestMarks { no_train: true, ..named("s") };
+    let (_, first, _) = client.exchange(&named("s"), &[user("4+5?")], "9");
+    let mut history = vec![user("4+5?"), assistant("9"), user("my code word is heron")];
+    let (arrival, _, news) = client.exchange(&private, &history, "noted");
+    assert_eq!((arrival.trainable, news), (false, vec![]), "they judge nothing");
+    history.extend([assistant("noted"), user("thanks")]);
+    let (arrival, _, news) = client.exchange(&named("s"), &history, "welcome");
+    assert_eq!((arrival.trainable, news), (false, vec![]), "they come again, as history");
+    assert_eq!(client.feedback(&first), FeedbackOutcome::TooLate);
+    let (arrival, _) = client.ask(&named("s"), &[user("4+5?"), assistant("9"), user("and 6+7?")]);
+    assert!(arrival.trainable, "another branch does not hold them");
+}
+
+#[test]
+fn a_turn_before_words_with_no_train_waits_for_others_and_is_dropped_when_they_alone_follow_it() {
+    let mut client = Client::new();
+    let private = RequestMarks { no_train: true, ..named("s") };
+    let (_, first, _) = client.exchange(&named("s"), &[user("4+5?")], "9");
+    let mut history = vec![user("4+5?"), assistant("9"), user("heron")];
+    client.exchange(&private, &history, "noted");
+    assert_eq!(client.conversations.waiting_turns(), 1);
+    history.extend([assistant("noted"), user("thanks")]);
+    client.ask_raw(&named("s"), &history);
+    assert_eq!(client.dropped(), [(first, "no_train")]);
+}
+
+#[test]
+fn two_people_who_begin_alike_are_each_judged_by_their_own_words() {
+    for b_comes_first in [false, true] {
+        let mut client = Client::new();
+        let private = RequestMarks { no_train: true, ..unnamed() };
+        let opening = [user("what is 4+5?")];
+        if !b_comes_first {
+            client.exchange(&private, &opening, "9");
+        }
+        let (_, theirs, _) = client.exchange(&unnamed(), &opening, "9");
+        if b_comes_first {
+            client.exchange(&private, &opening, "9");
+        }
+        let with = |words: &str| [&opening[..], &[assistant("9"), user(words)]].concat();
+        assert_eq!(client.exchange(&private, &with("wrong, my heron"), "sorry").2, []);
+        let (arrival, _, news) = client.exchange(&unnamed(), &with("perfect"), "welcome");
+        assert_eq!((arrival.trainable, news), (true, told(&theirs, "perfect")), "{b_comes_first}");
+    }
 }
 
 #[test]

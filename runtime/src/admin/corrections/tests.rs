@@ -40,7 +40,7 @@ impl Run {
         let (writer, _) = Actor::spawn(None, JournalActor, journal.clone()).await.expect("it writes");
         let sessions = SessionsAddress::default();
         let arguments = SessionsArguments {
-            config: SessionsConfig::default(),
+            config: SessionsConfig { teaches: true, ..SessionsConfig::default() },
             journal: journal.clone(),
             address: sessions.clone(),
         };
@@ -208,7 +208,8 @@ async fn what_a_batch_has_or_nobody_may_learn_from_is_refused_in_a_sentence() {
     };
     run.record(Record::StepCompleted(commit)).await;
     run.ready("dead").await;
-    run.record(Record::TurnDied { turn: id("dead"), inbox: "optimizer".into(), attempts: 3 }).await;
+    run.record(Record::TurnDied { turn: id("dead"), inbox: "optimizer".into(), attempts: 3, reason: None })
+        .await;
     let refused = async |run: &Run, turn: &str| {
         let rate = run.corrections.rate(turn, Rating::Up).await.expect_err("it cannot be rated");
         let hint = run.corrections.correct_hint(turn, HINT.to_owned()).await.expect_err("it has its hint");
