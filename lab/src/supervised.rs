@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use openclaw_kernels::{Backend, KernelError};
-use openclaw_model::{ChatTemplate, Objective, TextError, Tokenizer, TrainRow, TrainSequence, Trainer};
+use openclaw_model::{
+    ChatTemplate, Objective, PromptScript, TextError, Tokenizer, TrainRow, TrainSequence, Trainer,
+};
 use serde_json::{Map, Value};
 
 use crate::schedule::Schedule;
@@ -42,21 +44,21 @@ pub fn encode(
     conversation: &Conversation,
 ) -> Result<TrainSequence, EncodeError> {
     let kwargs = Map::new();
-    let render =
-        |messages: &[Value], prompt: bool| template.render(messages, &conversation.tools, &kwargs, prompt);
-    let full = render(&conversation.messages, false)?;
+    let script =
+        PromptScript::new(tokenizer, template, &conversation.messages, &conversation.tools, &kwargs)?;
+    let full = script.render(conversation.messages.len(), false)?;
     let mut ids = Vec::new();
     let mut rows = Vec::new();
     let mut at = 0;
     for &index in &conversation.trained {
-        let start = render(&conversation.messages[..index], true)?;
-        let mut end = render(&conversation.messages[..=index], false)?;
+        let start = script.render(index, true)?;
+        let mut end = script.render(index + 1, false)?;
         end.truncate(end.trim_end_matches('\n').len());
         if start.len() < at || !full.starts_with(&end) || !end.starts_with(&start) {
             return Err(EncodeError::NotAPrefix { index });
         }
-        ids.extend(tokenizer.encode(&full[at..start.len()])?);
-        let response = tokenizer.encode(&full[start.len()..end.len()])?;
+        ids.extend(script.encode(&full[at..start.len()])?);
+        let response = script.encode(&full[start.len()..end.len()])?;
         rows.extend((ids.len()..ids.len() + response.len()).map(|position| TrainRow {
             position,
             weight: 1.0,

@@ -81,7 +81,12 @@ impl ChatTemplate {
         write_text(&dir.join("chat_template.jinja"), &self.inner.source)
     }
 
-    /// Renders a prompt. `messages` are in the form that [`crate::normalize_messages`] gives; `kwargs` are further
+    /// What it was compiled from.
+    pub(crate) fn source(&self) -> &str {
+        &self.inner.source
+    }
+
+    /// Renders a prompt as text; its ids are made by [`crate::Prompt`]. `messages` are in the form that [`crate::normalize_messages`] gives; `kwargs` are further
     /// variables of the template, such as `enable_thinking`.
     pub fn render(
         &self,

@@ -14,6 +14,7 @@ pub mod messages;
 pub mod output_parser;
 pub mod params;
 mod prefix_cache;
+pub mod prompt;
 pub mod python_json;
 mod response;
 mod sampler;
@@ -39,6 +40,7 @@ pub use generation_config::GenerationConfig;
 pub use messages::normalize_messages;
 pub use output_parser::{OutputDelta, OutputParser, ParserConfig};
 pub use params::{Parameter, ParameterLayout};
+pub use prompt::{Prompt, PromptScript};
 pub use python_json::PythonJson;
 pub use sampler::{NotFinite, Sampler, SamplingError};
 pub use serving::{

@@ -1,15 +1,24 @@
 //! Splits a response, as it streams, into reasoning, content and tool calls. Text that turns out not to be what its
 //! markers promised is content, to the letter.
 
+use std::ops::Range;
+
 use rand::RngExt as _;
 use serde_json::Value;
 
 use crate::stop_strings::partial_match_len;
 
-const THINK: &str = "<think>";
+pub(crate) const THINK: &str = "<think>";
 const THINK_END: &str = "</think>";
 const TOOL_CALL: &str = "<tool_call>";
 const TOOL_CALL_END: &str = "</tool_call>";
+
+/// The thinking that opens a complete text, from its `<think>` to its first `</think>`, the latter exclusive.
+pub(crate) fn opening_thought(text: &str) -> Option<Range<usize>> {
+    let start = text.len() - text.trim_start().len();
+    let end = text[start..].strip_prefix(THINK)?.find(THINK_END)?;
+    Some(start..start + THINK.len() + end)
+}
 
 /// What to look for in a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

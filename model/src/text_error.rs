@@ -60,6 +60,9 @@ pub enum TextError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Contents with marks hold every character that could set these apart.
+    #[error("the messages hold every private-use character from U+F0000 to U+FFFFD")]
+    NoSeam,
     /// No tokenizer came out of training.
     #[error("cannot train a tokenizer")]
     TrainTokenizer {

@@ -5,6 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokenizers::{
+    Model as _, NormalizedString, Normalizer as _, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer as _,
+};
 
 use crate::text_error::{TextError, read_json_if_present, write_text};
 
@@ -19,6 +23,9 @@ struct Inner {
     /// The exact bytes of each id; empty for an id that no token has.
     bytes: Vec<Box<[u8]>>,
     special: Vec<bool>,
+    /// See [`Tokenizer::marks`].
+    marks: Vec<String>,
+    is_mark: Vec<bool>,
     vocab_size: usize,
     named: NamedTokens,
 }
@@ -103,11 +110,18 @@ impl Tokenizer {
                 token.chars().map(|c| byte_of_char.get(c as usize).copied()?).collect();
             bytes[*id as usize] = raw.unwrap_or_else(|| token.clone().into_bytes()).into();
         }
+        let mut marks = Vec::new();
+        let mut is_mark = vec![false; slots];
         for (id, token) in tokenizer.get_added_tokens_decoder() {
-            bytes[id as usize] = token.content.into_bytes().into();
             special[id as usize] = token.special;
+            if token.special || (token.content.starts_with('<') && token.content.ends_with('>')) {
+                is_mark[id as usize] = true;
+                marks.push(token.content.clone());
+            }
+            bytes[id as usize] = token.content.into_bytes().into();
         }
-        Ok(Self { inner: Arc::new(Inner { tokenizer, bytes, special, vocab_size, named }) })
+        let inner = Inner { tokenizer, bytes, special, marks, is_mark, vocab_size, named };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Writes tokenizer.json and tokenizer_config.json, as `transformers` reads them.
@@ -131,7 +145,8 @@ impl Tokenizer {
         write_text(&dir.join("tokenizer_config.json"), &format!("{config:#}\n"))
     }
 
-    /// The ids of a text. Special tokens written in the text are recognised; none are added.
+    /// The ids of a text. Special tokens written in the text are recognised, so that it must be one's own; none are added.
+    /// Prompts are made by [`crate::Prompt`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoding = self
             .inner
@@ -139,6 +154,56 @@ impl Tokenizer {
             .encode_fast(text, false)
             .map_err(|source| TextError::Encode { bytes: text.len(), source })?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of a text in which `seam` stands within each mark that is no mark: the text without the seams, of whose
+    /// marks only the others are recognised.
+    pub(crate) fn encode_sewn(&self, text: &str, seam: char) -> Result<Vec<u32>, TextError> {
+        let failed = |source| TextError::Encode { bytes: text.len(), source };
+        let tokenizer = &self.inner.tokenizer;
+        let added = tokenizer.get_added_vocabulary();
+        let split = added.extract_and_normalize(tokenizer.get_normalizer(), text);
+        let mut ids = Vec::new();
+        for (_, (start, end), tokens) in split.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+            match tokens {
+                Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
+                None => {
+                    let stretch = text[start..end].replace(seam, "");
+                    self.push_letters(&stretch, &mut ids).map_err(failed)?;
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a text in which nothing is a mark.
+    fn push_letters(
+        &self,
+        text: &str,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let tokenizer = &self.inner.tokenizer;
+        let mut normalized = NormalizedString::from(text);
+        if let Some(normalizer) = tokenizer.get_normalizer() {
+            normalizer.normalize(&mut normalized)?;
+        }
+        let mut words = PreTokenizedString::from(normalized);
+        if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut words)?;
+        }
+        let model = tokenizer.get_model();
+        for (word, _, _) in words.get_splits(OffsetReferential::Original, OffsetType::None) {
+            let tokens = model.tokenize(word)?;
+            if tokens.iter().all(|token| !self.is_mark(token.id)) {
+                ids.extend(tokens.iter().map(|token| token.id));
+                continue;
+            }
+            // A vocabulary may list its marks among its words; their letters are in it in any case.
+            for letter in word.chars() {
+                ids.extend(model.tokenize(letter.encode_utf8(&mut [0; 4]))?.iter().map(|token| token.id));
+            }
+        }
+        Ok(())
     }
 
     /// The text of ids; bytes that are not UTF-8 become U+FFFD. Ids that no token has give no text.
@@ -184,6 +249,15 @@ impl Tokenizer {
     /// Whether the tokenizer calls this token special: a control token, no part of the text.
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.special.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// The added tokens that stand for no text: the special ones, and the others of the form `<..>`, such as `<think>`.
+    pub fn marks(&self) -> &[String] {
+        &self.inner.marks
+    }
+
+    fn is_mark(&self, id: u32) -> bool {
+        self.inner.is_mark.get(id as usize).copied().unwrap_or(false)
     }
 
     /// The tokens that have a role.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use openclaw_kernels::KernelError;
 pub use openclaw_kernels::{Device, Place};
 use openclaw_model::{
-    Batcher, BatcherStats, ChatTemplate, GenerateEvent, GenerateRequest, ScoreRequest, Scored, SequenceId,
-    TextError, Tokenizer, Weights,
+    Batcher, BatcherStats, ChatTemplate, GenerateEvent, GenerateRequest, Prompt, ScoreRequest, Scored,
+    SequenceId, TextError, Tokenizer, Weights,
 };
 use serde_json::{Map, Value};
 
@@ -108,7 +108,6 @@ impl EngineText {
         tools: &[Value],
         kwargs: &Map<String, Value>,
     ) -> Result<Vec<u32>, TextError> {
-        let prompt = self.template.render(messages, tools, kwargs, true)?;
-        self.tokenizer.encode(&prompt)
+        Ok(Prompt::new(&self.tokenizer, &self.template, messages, tools, kwargs)?.ids)
     }
 }

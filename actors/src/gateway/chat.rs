@@ -342,14 +342,14 @@ async fn render(shared: &Arc<Shared>, chat: &ChatRequest) -> Result<Prompt, ApiE
     // A long prompt takes its time, and the async threads have streams to serve.
     let rendered = tokio::task::spawn_blocking(move || {
         let messages = normalize_messages(&raw)?;
-        let text = shared.template.render(&messages, &tools, &kwargs, true)?;
-        let ids = shared.tokenizer.encode(&text)?;
+        let prompt =
+            openclaw_model::Prompt::new(&shared.tokenizer, &shared.template, &messages, &tools, &kwargs)?;
         let parser = ParserConfig {
             tools: !tools.is_empty(),
             thinking: true,
-            starts_in_thinking: text.trim_end().ends_with("<think>"),
+            starts_in_thinking: prompt.ends_in_thinking,
         };
-        Ok::<_, openclaw_model::TextError>(Prompt { ids, messages, tools, parser })
+        Ok::<_, openclaw_model::TextError>(Prompt { ids: prompt.ids, messages, tools, parser })
     });
     match rendered.await {
         Ok(Ok(prompt)) if prompt.ids.is_empty() => {
