@@ -14,8 +14,7 @@ pub fn reply(turn: &Turn) -> Value {
     let text = &turn.completion.text;
     // A prompt that ended within its thinking left the mark out of the reply.
     let starts_in_thinking = text.find("</think>").is_some_and(|end| !text[..end].contains("<think>"));
-    let parser = ParserConfig { tools: !turn.tools.is_empty(), thinking: true, starts_in_thinking };
-    let mut draft = Draft::new(parser, false);
+    let mut draft = Draft::new(ParserConfig::new(&turn.tools, starts_in_thinking), false);
     draft.close(text);
     draft.message()
 }
