@@ -1,5 +1,5 @@
-//! Splits a response, as it streams, into reasoning, content and tool calls. Text that turns out not to be what its
-//! markers promised is content, to the letter.
+//! Splits a response, as it streams, into reasoning, content and tool calls. Thinking opens a response or does not
+//! happen, and a call names a tool that was offered; all else that is spelt like a marker is content, to the letter.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,12 +23,21 @@ pub(crate) fn opening_thought(text: &str) -> Option<Range<usize>> {
     Some(start..start + THINK.len() + end)
 }
 
+/// What a complete text says behind its thinking, tool calls included; nothing where that never ends. The same split
+/// as that of an [`OutputParser`].
+pub fn answer_in(text: &str, starts_in_thinking: bool) -> &str {
+    if !starts_in_thinking && !text.trim_start().starts_with(THINK) {
+        return text;
+    }
+    text.split_once(THINK_END).map_or("", |(_, answer)| answer)
+}
+
 /// What to look for in a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParserConfig {
     /// Names of the tools that were offered: `<tool_call>` begins a call of one of these; else it is content.
     pub tools: Vec<String>,
-    /// `<think>` begins reasoning; else it is content.
+    /// A `<think>` that opens the response begins reasoning; else it is content.
     pub thinking: bool,
     /// The prompt ends inside `<think>`, so the response begins with reasoning.
     pub starts_in_thinking: bool,
@@ -72,6 +81,8 @@ pub enum OutputDelta {
 
 #[derive(Debug)]
 enum State {
+    /// Nothing but white space so far: a `<think>` would open the response.
+    Opening,
     Content,
     Thinking,
     /// After `<tool_call>`: how far its text has been read as JSON.
@@ -115,7 +126,11 @@ impl OutputParser {
     /// For one response.
     pub fn new(config: ParserConfig) -> Self {
         Self {
-            state: if config.starts_in_thinking { State::Thinking } else { State::Content },
+            state: match &config {
+                ParserConfig { starts_in_thinking: true, .. } => State::Thinking,
+                ParserConfig { thinking: true, .. } => State::Opening,
+                ParserConfig { .. } => State::Content,
+            },
             buffer: String::new(),
             newlines: 0,
             after_marker: config.starts_in_thinking,
@@ -138,6 +153,9 @@ impl OutputParser {
         let mut out = Vec::new();
         loop {
             while self.step(&mut out) {}
+            if matches!(self.state, State::Opening) {
+                self.state = State::Content;
+            }
             let rest = std::mem::take(&mut self.buffer);
             if !matches!(self.state, State::ToolCall(_)) {
                 self.emit(&rest, &mut out);
@@ -157,22 +175,27 @@ impl OutputParser {
     /// Consumes one marker. False if more text is needed.
     fn step(&mut self, out: &mut Vec<OutputDelta>) -> bool {
         match &mut self.state {
-            State::Content => {
-                let mut markers = Vec::with_capacity(2);
-                if self.config.thinking {
-                    markers.push(THINK);
-                }
-                if !self.config.tools.is_empty() {
-                    markers.push(TOOL_CALL);
-                }
-                let Some(marker) = self.emit_until(&markers, out) else { return false };
-                if marker == THINK {
+            State::Opening => {
+                let text = self.buffer.trim_start();
+                if let Some(thought) = text.strip_prefix(THINK) {
+                    self.buffer = thought.to_owned();
                     self.begin(State::Thinking);
-                } else {
+                    return true;
+                }
+                let may_open = THINK.starts_with(text);
+                if !may_open {
+                    self.state = State::Content;
+                }
+                !may_open
+            }
+            State::Content => {
+                let markers: &[_] = if self.config.tools.is_empty() { &[] } else { &[TOOL_CALL] };
+                let is_call = self.emit_until(markers, out).is_some();
+                if is_call {
                     // Whether these newlines are the marker's is known when the call is.
                     self.state = State::ToolCall(JsonScan::default());
                 }
-                true
+                is_call
             }
             State::Thinking => {
                 let ended = self.emit_until(&[THINK_END], out).is_some();

@@ -145,13 +145,14 @@ fn a_call_cut_after_its_json_still_counts() {
 #[test]
 fn text_leaves_at_once_unless_it_may_be_a_marker() {
     let mut parser = OutputParser::new(all());
-    assert_eq!(parser.push("Hello <"), [OutputDelta::Content("Hello ".into())]);
-    assert_eq!(parser.push("b> <thi"), [OutputDelta::Content("<b> ".into())]);
+    assert_eq!(parser.push("\n<thi"), []);
     assert_eq!(parser.push("nk>\nso"), [OutputDelta::Reasoning("so".into())]);
     assert_eq!(parser.push(" it\n"), [OutputDelta::Reasoning(" it".into())]);
     assert_eq!(parser.push("is\n</thi"), [OutputDelta::Reasoning("\nis".into())]);
     assert_eq!(parser.push("nk>\n"), []);
-    assert_eq!(parser.push("\nyes\n"), [OutputDelta::Content("yes".into())]);
+    assert_eq!(parser.push("\nHello <"), [OutputDelta::Content("Hello ".into())]);
+    assert_eq!(parser.push("b> <thi"), [OutputDelta::Content("<b> <thi".into())]);
+    assert_eq!(parser.push("nk> yes\n"), [OutputDelta::Content("nk> yes".into())]);
     assert_eq!(parser.push("<tool_call>["), [OutputDelta::Content("\n<tool_call>[".into())]);
     assert_eq!(parser.finish(), []);
 }
@@ -203,9 +204,10 @@ fn the_result_does_not_depend_on_how_the_text_is_cut() {
         let whole = parse(&config, &text);
         with_calls += usize::from(!whole.calls.is_empty());
         assert_eq!(parse_pieces(&config, &pieces), whole, "{config:?} {pieces:?}");
-        // Nothing but markers, newlines and calls may disappear.
+        // Nothing but markers, white space around them and calls may disappear.
         if whole.calls.is_empty() {
-            let letters = |text: &str| text.replace(THINK, "").replace(THINK_END, "").replace('\n', "");
+            let letters =
+                |text: &str| text.replace(THINK, "").replace(THINK_END, "").replace(['\n', ' '], "");
             let given = letters(&text);
             let mut kept = letters(&format!("{}{}", whole.reasoning, whole.content));
             let mut given: Vec<char> = given.chars().collect();
@@ -216,6 +218,26 @@ fn the_result_does_not_depend_on_how_the_text_is_cut() {
         }
     }
     assert!(with_calls > 1000, "only {with_calls} texts had a call");
+}
+
+#[test]
+fn thinking_opens_a_response_or_does_not_happen() {
+    for text in [
+        "The tag that ends it is </think>",
+        "Wrap it in <think> and </think>, then answer.",
+        "a\n<think>\nb\n</think>\nc",
+        "</think>",
+    ] {
+        assert_eq!(parse(&all(), text), parsed("", text, &[]), "{text}");
+        assert_eq!(answer_in(text, false), text);
+    }
+    let twice = "\n <think>\nhm\n</think>\n\nIt is <think>no</think>";
+    assert_eq!(parse(&all(), twice), parsed("hm", "It is <think>no</think>", &[]));
+    assert_eq!(answer_in(twice, false).trim(), "It is <think>no</think>");
+    assert_eq!((answer_in("a</think>b</think>", true), answer_in("a", true)), ("b</think>", ""));
+    let call =
+        r#"<tool_call>{"name": "write", "arguments": {"text": "<think></think> from it"}}</tool_call>"#;
+    assert_eq!(parse(&all(), call), parsed("", "", &[("write", r#"{"text": "<think></think> from it"}"#)]));
 }
 
 #[test]
