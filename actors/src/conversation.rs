@@ -1,7 +1,7 @@
 //! What the pipeline reads out of a turn's messages.
 
 use openclaw_journal::Turn;
-use openclaw_model::ParserConfig;
+use openclaw_model::{ParserConfig, answer_in};
 use serde_json::Value;
 
 use crate::{
@@ -11,23 +11,21 @@ use crate::{
 
 /// The reply as the assistant message that its client was given; ids of tool calls are new ones.
 pub fn reply(turn: &Turn) -> Value {
-    let text = &turn.completion.text;
-    // A prompt that ended within its thinking left the mark out of the reply.
-    let starts_in_thinking = text.find("</think>").is_some_and(|end| !text[..end].contains("<think>"));
-    let parser = ParserConfig { tools: !turn.tools.is_empty(), thinking: true, starts_in_thinking };
-    let mut draft = Draft::new(parser, false);
-    draft.close(text);
+    let mut draft = Draft::new(ParserConfig::new(&turn.tools, starts_in_thinking(turn)), false);
+    draft.close(&turn.completion.text);
     draft.message()
 }
 
 /// The text of a response that a reader sees: what stands after its thinking, tool calls included.
-pub fn visible(text: &str) -> &str {
-    match text.rfind("</think>") {
-        Some(end) => text[end + "</think>".len()..].trim(),
-        // Thinking that never ended is no answer.
-        None if text.trim_start().starts_with("<think>") => "",
-        None => text.trim(),
-    }
+pub fn answer(turn: &Turn) -> &str {
+    answer_in(&turn.completion.text, starts_in_thinking(turn)).trim()
+}
+
+/// Whether the prompt left a thought open. The journal does not say, so that it is read off the reply: thinking that
+/// ends without having begun there does so in a line of its own; within a line the mark is one of the reply's words.
+fn starts_in_thinking(turn: &Turn) -> bool {
+    let mut lines = turn.completion.text.lines().take_while(|line| !line.contains("<think>"));
+    lines.any(|line| line.trim() == "</think>")
 }
 
 /// Where the message stands that the policy was answering: the last that a person wrote; where none did, the last
@@ -66,7 +64,7 @@ pub fn history(messages: &[Value], most: usize) -> Vec<(String, String)> {
 pub fn previous_answer(messages: &[Value]) -> Option<&str> {
     let before = &messages[..task_position(messages)?];
     let answer = before.iter().rev().find(|message| message["role"] == "assistant")?;
-    Some(visible(content(answer))).filter(|answer| !answer.is_empty())
+    Some(answer_in(content(answer), false).trim()).filter(|answer| !answer.is_empty())
 }
 
 fn content(message: &Value) -> &str {
@@ -78,6 +76,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::tiny;
 
     fn message(role: &str, content: &str) -> Value {
         json!({"role": role, "content": content})
@@ -112,15 +111,37 @@ mod tests {
         assert_eq!(previous_answer(&messages[..1]), None);
     }
 
+    fn replied(text: &str) -> Turn {
+        let tools = json!([{"type": "function", "function": {"name": "write"}}]);
+        let mut turn = tiny::turn(vec![message("user", "which tag?")], text);
+        turn.tools = std::sync::Arc::new(tools.as_array().expect("a list").clone());
+        turn
+    }
+
     #[test]
-    fn thinking_is_not_visible_even_when_it_never_ends() {
+    fn thinking_is_no_answer_even_when_it_never_ends() {
         for (text, expected) in [
             (" hi ", "hi"),
             ("<think>a</think>\n\nhi", "hi"),
             ("<think>a", ""),
+            ("hm\n</think>\n\nhi", "hi"),
             ("the tag <think> is text here", "the tag <think> is text here"),
+            ("The tag that ends it is </think>", "The tag that ends it is </think>"),
+            ("Wrap it in <think> and\n</think>\n, please", "Wrap it in <think> and\n</think>\n, please"),
+            ("<think>\nhm\n</think>\n\nIt is </think>", "It is </think>"),
         ] {
-            assert_eq!(visible(text), expected, "{text}");
+            let turn = replied(text);
+            assert_eq!(answer(&turn), expected, "{text}");
+            assert_eq!(reply(&turn)["content"].as_str().map(str::trim), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_call_that_writes_a_mark_of_thinking_stays_whole() {
+        let call = "<tool_call>\n{\"name\": \"write\", \"arguments\": {\"text\": \"</think>\\n from it\"}}\n</tool_call>";
+        let turn = replied(call);
+        assert_eq!(answer(&turn), call);
+        let arguments = r#"{"text": "</think>\n from it"}"#;
+        assert_eq!(reply(&turn)["tool_calls"][0]["function"]["arguments"], arguments);
     }
 }

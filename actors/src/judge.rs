@@ -214,7 +214,7 @@ impl Judge {
         let history = conversation::history(&turn.messages, self.config.history_messages);
         let exhibit = Exhibit {
             history: &history,
-            answer: conversation::visible(&turn.completion.text),
+            answer: conversation::answer(turn),
             next_state: &next_state.text,
             next_role: match next_state.kind {
                 NextStateKind::User => "user",
@@ -405,7 +405,7 @@ fn decide_by_rule(
     next_state: &NextState,
     repeats_a_failure: impl FnOnce() -> bool,
 ) -> Option<(&'static str, i8)> {
-    let answer = conversation::visible(&turn.completion.text);
+    let answer = conversation::answer(turn);
     if let Some(rating) = next_state.rating {
         return Some(("rating", rating.signum()));
     }

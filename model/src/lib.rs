@@ -38,7 +38,7 @@ pub use config::{ConfigError, ModelConfig};
 pub use detokenizer::IncrementalDetokenizer;
 pub use generation_config::GenerationConfig;
 pub use messages::normalize_messages;
-pub use output_parser::{OutputDelta, OutputParser, ParserConfig};
+pub use output_parser::{OutputDelta, OutputParser, ParserConfig, answer_in};
 pub use params::{Parameter, ParameterLayout};
 pub use prompt::{Prompt, PromptScript};
 pub use python_json::PythonJson;

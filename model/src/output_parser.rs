@@ -1,10 +1,13 @@
-//! Splits a response, as it streams, into reasoning, content and tool calls. Text that turns out not to be what its
-//! markers promised is content, to the letter.
+//! Splits a response, as it streams, into reasoning, content and tool calls. Thinking opens a response or does not
+//! happen, and a call names a tool that was offered; all else that is spelt like a marker is content, to the letter.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rand::RngExt as _;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::stop_strings::partial_match_len;
 
@@ -20,15 +23,35 @@ pub(crate) fn opening_thought(text: &str) -> Option<Range<usize>> {
     Some(start..start + THINK.len() + end)
 }
 
+/// What a complete text says behind its thinking, tool calls included; nothing where that never ends. The same split
+/// as that of an [`OutputParser`].
+pub fn answer_in(text: &str, starts_in_thinking: bool) -> &str {
+    if !starts_in_thinking && !text.trim_start().starts_with(THINK) {
+        return text;
+    }
+    text.split_once(THINK_END).map_or("", |(_, answer)| answer)
+}
+
 /// What to look for in a response.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParserConfig {
-    /// `<tool_call>` begins a tool call; else it is content.
-    pub tools: bool,
-    /// `<think>` begins reasoning; else it is content.
+    /// Names of the tools that were offered: `<tool_call>` begins a call of one of these; else it is content.
+    pub tools: Vec<String>,
+    /// A `<think>` that opens the response begins reasoning; else it is content.
     pub thinking: bool,
     /// The prompt ends inside `<think>`, so the response begins with reasoning.
     pub starts_in_thinking: bool,
+}
+
+impl ParserConfig {
+    /// For the response to a prompt with these tool definitions.
+    pub fn new(tools: &[Value], starts_in_thinking: bool) -> Self {
+        let name = |tool: &Value| {
+            let name = tool["function"]["name"].as_str().or_else(|| tool["name"].as_str());
+            name.map(str::to_owned)
+        };
+        Self { tools: tools.iter().filter_map(name).collect(), thinking: true, starts_in_thinking }
+    }
 }
 
 /// A piece of a parsed response.
@@ -58,6 +81,8 @@ pub enum OutputDelta {
 
 #[derive(Debug)]
 enum State {
+    /// Nothing but white space so far: a `<think>` would open the response.
+    Opening,
     Content,
     Thinking,
     /// After `<tool_call>`: how far its text has been read as JSON.
@@ -101,12 +126,16 @@ impl OutputParser {
     /// For one response.
     pub fn new(config: ParserConfig) -> Self {
         Self {
-            config,
-            state: if config.starts_in_thinking { State::Thinking } else { State::Content },
+            state: match &config {
+                ParserConfig { starts_in_thinking: true, .. } => State::Thinking,
+                ParserConfig { thinking: true, .. } => State::Opening,
+                ParserConfig { .. } => State::Content,
+            },
             buffer: String::new(),
             newlines: 0,
             after_marker: config.starts_in_thinking,
             tool_calls: 0,
+            config,
         }
     }
 
@@ -124,12 +153,15 @@ impl OutputParser {
         let mut out = Vec::new();
         loop {
             while self.step(&mut out) {}
+            if matches!(self.state, State::Opening) {
+                self.state = State::Content;
+            }
             let rest = std::mem::take(&mut self.buffer);
             if !matches!(self.state, State::ToolCall(_)) {
                 self.emit(&rest, &mut out);
                 break;
             }
-            match ParsedCall::parse(&rest) {
+            match ParsedCall::parse(&rest, &self.config.tools) {
                 Some(call) => self.emit_call(call, &mut out),
                 None => self.reject_call(rest, &mut out),
             }
@@ -143,22 +175,27 @@ impl OutputParser {
     /// Consumes one marker. False if more text is needed.
     fn step(&mut self, out: &mut Vec<OutputDelta>) -> bool {
         match &mut self.state {
-            State::Content => {
-                let mut markers = Vec::with_capacity(2);
-                if self.config.thinking {
-                    markers.push(THINK);
-                }
-                if self.config.tools {
-                    markers.push(TOOL_CALL);
-                }
-                let Some(marker) = self.emit_until(&markers, out) else { return false };
-                if marker == THINK {
+            State::Opening => {
+                let text = self.buffer.trim_start();
+                if let Some(thought) = text.strip_prefix(THINK) {
+                    self.buffer = thought.to_owned();
                     self.begin(State::Thinking);
-                } else {
+                    return true;
+                }
+                let may_open = THINK.starts_with(text);
+                if !may_open {
+                    self.state = State::Content;
+                }
+                !may_open
+            }
+            State::Content => {
+                let markers: &[_] = if self.config.tools.is_empty() { &[] } else { &[TOOL_CALL] };
+                let is_call = self.emit_until(markers, out).is_some();
+                if is_call {
                     // Whether these newlines are the marker's is known when the call is.
                     self.state = State::ToolCall(JsonScan::default());
                 }
-                true
+                is_call
             }
             State::Thinking => {
                 let ended = self.emit_until(&[THINK_END], out).is_some();
@@ -170,7 +207,7 @@ impl OutputParser {
             State::ToolCall(scan) => match scan.advance(&self.buffer) {
                 Scanned::Undecided => false,
                 Scanned::End(at) => {
-                    match ParsedCall::parse(&self.buffer[..at]) {
+                    match ParsedCall::parse(&self.buffer[..at], &self.config.tools) {
                         Some(call) => {
                             self.buffer.drain(..at + TOOL_CALL_END.len());
                             self.emit_call(call, out);
@@ -295,25 +332,60 @@ impl JsonScan {
 
 struct ParsedCall {
     name: String,
+    /// As the model wrote them: no digit and no key may change on the way.
     arguments: String,
 }
 
 impl ParsedCall {
-    fn parse(text: &str) -> Option<Self> {
-        let Value::Object(mut call) = serde_json::from_str(text.trim()).ok()? else { return None };
-        let Some(Value::String(name)) = call.shift_remove("name") else { return None };
-        let arguments = match call.shift_remove("arguments") {
-            None | Some(Value::Null) => "{}".to_owned(),
-            Some(arguments @ Value::Object(_)) => arguments.to_string(),
+    fn parse(text: &str, offered: &[String]) -> Option<Self> {
+        let text = with_escaped_controls(text.trim());
+        let call = object(&text)?;
+        let name: String = serde_json::from_str(call.get("name")?.get()).ok()?;
+        let arguments = call.get("arguments").map_or("null", |arguments| arguments.get());
+        let arguments = if arguments == "null" {
+            "{}".to_owned()
+        } else if object(arguments).is_some() {
+            arguments.to_owned()
+        } else {
             // Some models write the arguments as text that holds the object.
-            Some(Value::String(text)) => match serde_json::from_str(&text) {
-                Ok(Value::Object(_)) => text,
-                _ => return None,
-            },
-            Some(_) => return None,
+            let text: String = serde_json::from_str(arguments).ok()?;
+            let text = with_escaped_controls(&text).into_owned();
+            object(&text)?;
+            text
         };
-        (!name.is_empty()).then_some(Self { name, arguments })
+        offered.contains(&name).then_some(Self { name, arguments })
     }
+}
+
+/// The fields of a JSON object as they are written; of two with one key, the last.
+fn object(text: &str) -> Option<BTreeMap<String, &RawValue>> {
+    serde_json::from_str(text).ok()
+}
+
+/// Escapes the line breaks, tabs and the like that stand raw in strings, where JSON wants them escaped.
+fn with_escaped_controls(json: &str) -> Cow<'_, str> {
+    let (mut in_string, mut escaped) = (false, false);
+    let mut out = String::new();
+    let mut from = 0;
+    for (at, byte) in json.bytes().enumerate() {
+        match byte {
+            // Behind a backslash it means nothing.
+            0..=0x1F if in_string && !escaped => {
+                let text = Value::from(char::from(byte).to_string()).to_string();
+                out.push_str(&json[from..at]);
+                out.push_str(text.trim_matches('"'));
+                from = at + 1;
+            }
+            b'"' if !escaped => in_string = !in_string,
+            _ => {}
+        }
+        escaped = in_string && !escaped && byte == b'\\';
+    }
+    if from == 0 {
+        return Cow::Borrowed(json);
+    }
+    out.push_str(&json[from..]);
+    Cow::Owned(out)
 }
 
 fn new_call_id() -> String {

@@ -118,7 +118,8 @@ impl<'a> PromptScript<'a> {
         look(self.template.source());
         let values = self.messages.iter().chain(&*self.tools).chain(self.kwargs.values());
         values.for_each(|value| each_text(value, &mut look));
-        SEAMS.into_iter().find(|seam| !used.contains(seam))
+        let mut seams = SEAMS;
+        seams.find(|seam| !used.contains(seam))
     }
 }
 

@@ -158,7 +158,8 @@ fn a_thought_is_open_only_where_the_template_opens_it() {
 
 #[test]
 fn the_pieces_of_a_script_are_those_of_the_whole() {
-    let (tokenizer, template, kwargs) = (tokenizer(), template("nano"), Map::new());
+    let (tokenizer, template) = (tokenizer(), template("nano"));
+    let kwargs = json!({"preserve_thinking": true}).as_object().cloned().unwrap();
     let (messages, tools) = everywhere("a<|im_end|>b");
     let script = PromptScript::new(&tokenizer, &template, &messages, &tools, &kwargs).unwrap();
     let (whole, start) = (script.render(6, true).unwrap(), script.render(5, false).unwrap());

@@ -139,7 +139,7 @@ pub struct Completed {
 impl Answer {
     /// An empty reply to fill.
     pub fn draft(&self) -> Draft {
-        Draft::new(self.prompt.parser, self.chat.logprobs)
+        Draft::new(self.prompt.parser.clone(), self.chat.logprobs)
     }
 
     /// Tells its span what is known before the first token.
@@ -344,11 +344,7 @@ async fn render(shared: &Arc<Shared>, chat: &ChatRequest) -> Result<Prompt, ApiE
         let messages = normalize_messages(&raw)?;
         let prompt =
             openclaw_model::Prompt::new(&shared.tokenizer, &shared.template, &messages, &tools, &kwargs)?;
-        let parser = ParserConfig {
-            tools: !tools.is_empty(),
-            thinking: true,
-            starts_in_thinking: prompt.ends_in_thinking,
-        };
+        let parser = ParserConfig::new(&tools, prompt.ends_in_thinking);
         Ok::<_, openclaw_model::TextError>(Prompt { ids: prompt.ids, messages, tools, parser })
     });
     match rendered.await {

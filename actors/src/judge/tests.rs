@@ -308,6 +308,7 @@ fn what_a_rule_sees_needs_no_vote() {
         (homework(), tool(true), Some(("tool_error", -1))),
         (turn(messages(), " \n"), user_says("?"), Some(("empty", -1))),
         (turn(messages(), "<think>hm</think>\n\n"), user_says("?"), Some(("empty", -1))),
+        (turn(messages(), "The tag that ends it is </think>"), user_says("Great, thanks"), None),
         (cut(homework()), user_says("go on"), Some(("truncated", -1))),
         (homework(), rated(1), Some(("rating", 1))),
         (cut(homework()), rated(-1), Some(("rating", -1))),

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use openclaw_model::answer_in;
 use serde_json::Value;
 
 use super::name::Name;
@@ -116,7 +117,7 @@ pub fn reply_hash(reply: &Value) -> u64 {
 
 /// Whether a reply says or does anything that could be recognised later.
 pub fn says_anything(reply: &Value) -> bool {
-    !visible(&message_text(reply)).trim().is_empty() || !tool_calls(reply).is_empty()
+    !answer_in(&message_text(reply), false).trim().is_empty() || !tool_calls(reply).is_empty()
 }
 
 /// The text of a message: its string, or its text parts joined by new lines.
@@ -217,7 +218,7 @@ fn message_hash(message: &Value, author: Author) -> u64 {
     let mut name = Name::new();
     let text = message_text(message);
     if author == Author::Assistant {
-        let visible = visible(&text);
+        let visible = answer_in(&text, false);
         let words: String = visible.chars().filter(|c| c.is_alphanumeric()).collect();
         // An answer of nothing but signs still differs from another one.
         name = name.text(if words.is_empty() { visible.trim() } else { &words });
@@ -254,15 +255,6 @@ fn tool_calls(message: &Value) -> Vec<(String, String)> {
             Some((name, arguments))
         })
         .collect()
-}
-
-/// An answer without its thinking.
-fn visible(text: &str) -> &str {
-    match text.rfind("</think>") {
-        Some(end) => &text[end + "</think>".len()..],
-        None if text.trim_start().starts_with("<think>") => "",
-        None => text,
-    }
 }
 
 #[cfg(test)]
@@ -316,5 +308,16 @@ mod tests {
         let strings = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]);
         let read = |value: &Value| Transcript::read(value.as_array().expect("an array literal")).whole();
         assert_eq!(read(&parts), read(&strings));
+    }
+
+    #[test]
+    fn a_reply_that_ends_in_a_mark_of_thinking_says_something() {
+        let replied = |content: &str| json!({"role": "assistant", "content": content});
+        assert!(says_anything(&replied("The tag is </think>")));
+        assert!(!says_anything(&replied("<think>hm</think>\n")));
+        assert_ne!(
+            reply_hash(&replied("Not <a> but </think>")),
+            reply_hash(&replied("Not <b> but </think>"))
+        );
     }
 }

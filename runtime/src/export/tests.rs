@@ -204,7 +204,7 @@ async fn a_conversation_is_one_line_and_context_has_no_weight() {
     run.complete(tool_chat()).await;
     run.judge("t2", -1).await;
     let (lines, _) = run.messages("all.jsonl", Each::Conversation, &all());
-    let call = json!({"id": "theirs", "type": "function", "function": {"name": "ls", "arguments": "{\"dir\":\".\"}"}});
+    let call = json!({"id": "theirs", "type": "function", "function": {"name": "ls", "arguments": "{\"dir\": \".\"}"}});
     let messages = json!([
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "which files?"},
