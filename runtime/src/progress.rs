@@ -139,6 +139,10 @@ async fn draw(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSi
             let row = telemetry::bars().add(ProgressBar::new_spinner().with_style(style.clone()));
             rows.push(row);
         }
+        for row in rows.drain(lines.len()..) {
+            row.finish_and_clear();
+            telemetry::bars().remove(&row);
+        }
         for (row, line) in rows.iter().zip(lines) {
             row.set_message(line);
         }

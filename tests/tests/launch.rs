@@ -158,9 +158,12 @@ async fn a_person_at_a_terminal_reads_where_it_serves_who_is_content_and_what_to
     }
     terminal.shows("what to type", |text| text.contains("Ctrl-C stops it. Launched again")).await;
     let last = terminal.text();
-    for part in ["before, version ", "now, version ", " chat ", " page ", "judged: ", " asked:"] {
+    let typed = ["openclaw-rl chat", "openclaw-rl page", "openclaw-rl launch configs/personal-agent.toml"];
+    for part in ["before, version ", "now, version ", "judged: ", " asked:"].into_iter().chain(typed) {
         assert!(last.contains(part), "{part}: {last}");
     }
+    let through = |text: &str| !text.contains("in a row of 3") && !text.contains("student  content");
+    terminal.shows("that nobody is waited for", through).await;
     for noise in ["INFO", "actor=", "stopped"] {
         assert!(!last.contains(noise), "{noise}: {last}");
     }

@@ -67,7 +67,7 @@ pub fn welcome(of: &Welcome<'_>) -> String {
     };
     lines.extend(wrap(&next, COLUMNS));
     lines.push("Ctrl-C stops it in order.".to_owned());
-    lines.join("\n") + "\n"
+    lines.join("\n") + "\n\n"
 }
 
 fn fact(label: &str, told: &str) -> Vec<String> {
@@ -151,11 +151,11 @@ pub fn closing(outcomes: &[Outcome], pair: Option<&Pair>, next: &Next<'_>) -> St
     let mut typed = Vec::new();
     if next.serves_on {
         lines.push("It serves on. Type in another terminal:".to_owned());
-        typed.push((format!("{program} chat"), "talk to it: it learns from you, too"));
+        typed.push((format!("{program} chat"), "talk to it; it learns from you"));
         if next.page {
-            typed.push((format!("{program} page"), "every conversation, and what came of it"));
+            typed.push((format!("{program} page"), "what was said, and what it taught"));
         }
-        typed.push((format!("{program} status --watch"), "what every part is doing"));
+        typed.push((format!("{program} status --watch"), "what each part does"));
     } else {
         lines.push("It ends here, as --exit-when-satisfied asked. Type:".to_owned());
         typed.push((format!("{program} launch {file}"), "it goes on, and serves"));
@@ -175,7 +175,7 @@ pub fn closing(outcomes: &[Outcome], pair: Option<&Pair>, next: &Next<'_>) -> St
             "Ctrl-C stops it. Launched again it goes on from version {version}; --fresh starts anew."
         ));
     }
-    lines.join("\n") + "\n"
+    lines.join("\n") + "\n\n"
 }
 
 fn contentment(outcomes: &[Outcome]) -> String {
@@ -266,6 +266,7 @@ until the first reply is to its taste, and the model learns from that while it
 serves on. You may join in from another terminal: `openclaw-rl chat`, or
 watch: `openclaw-rl page`.
 Ctrl-C stops it in order.
+
 ";
         assert_eq!(told, expected);
     }
@@ -301,12 +302,13 @@ now, version 5:
     We have 12 + 7 = 19, so it is 19 apples.
 
 It serves on. Type in another terminal:
-  openclaw-rl chat            talk to it: it learns from you, too
-  openclaw-rl page            every conversation, and what came of it
-  openclaw-rl status --watch  what every part is doing
+  openclaw-rl chat            talk to it; it learns from you
+  openclaw-rl page            what was said, and what it taught
+  openclaw-rl status --watch  what each part does
 For an agent of your own:
   openclaw-rl launch configs/personal-agent.toml
 Ctrl-C stops it. Launched again it goes on from version 5; --fresh starts anew.
+
 ";
         assert_eq!(closing(&outcomes, Some(&pair), &next), expected);
         next.serves_on = false;
