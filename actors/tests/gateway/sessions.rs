@@ -68,7 +68,7 @@ async fn side_turns_are_answered_and_never_judged() {
         (with(ask("q"), "model", json!("policy-side")), headers("x-session-id", "s")),
         (ask("q"), headers("x-turn-type", "side")),
         (with(ask("q"), "turn_type", json!("side")), headers("x-session-id", "s")),
-        (ask("q"), headers("x-no-train", "1")),
+        (ask("between us"), headers("x-no-train", "1")),
     ] {
         let request = house.client.post(house.url("/v1/chat/completions")).header(header.0, header.1);
         let request = request.header("x-session-id", "s").json(&body);

@@ -164,6 +164,8 @@ verdicts   41 good, 29 bad, 3 neutral; 29 hints
 tokens/s   ▁▂█▄ 150, most 300 in 15s
 in flight  ▁▂█▄ 3, most 6 in 15s
 
+
+
 ↑↓ choose  ⏎ detail  r restart  p pause  d drain  K kill  ? keys  q end";
     assert_eq!(lines(&seen(node()), 80, 18).join("\n"), expected);
 }
