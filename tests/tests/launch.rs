@@ -156,7 +156,9 @@ async fn a_person_at_a_terminal_reads_where_it_serves_who_is_content_and_what_to
             break;
         }
     }
-    terminal.shows("what to type", |text| text.contains("Ctrl-C stops it. Launched again")).await;
+    // Lines above the bars have them drawn anew: between the two they are away.
+    let whole = |text: &str| text.contains("Ctrl-C stops it. Launched again") && text.contains("judged: ");
+    terminal.shows("what to type", whole).await;
     let last = terminal.text();
     let typed = ["openclaw-rl chat", "openclaw-rl page", "openclaw-rl launch configs/personal-agent.toml"];
     for part in ["before, version ", "now, version ", "judged: ", " asked:"].into_iter().chain(typed) {

@@ -40,11 +40,15 @@ export function table(caption, columns, rows, keys = []) {
     }))))));
 }
 
-/** Puts `content` in the place of what `container` holds; focus and what was unfolded stay, by their `data-key`. */
+/**
+ * Puts `content` in the place of what `container` holds; focus and what was unfolded stay, by their `data-key`. Content
+ * that takes over an element of the old one is given as a function: moved before this looks, it would have lost its focus.
+ */
 export function replace(container, ...content) {
   const focused = container.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   const unfolded = new Set([...container.querySelectorAll('details[open][data-key]')].map((one) => one.dataset.key));
-  container.replaceChildren(...content.flat(Infinity).filter(Boolean));
+  const made = content.map((one) => (typeof one === 'function' ? one() : one));
+  container.replaceChildren(...made.flat(Infinity).filter(Boolean));
   for (const details of container.querySelectorAll('details[data-key]')) {
     if (unfolded.has(details.dataset.key)) details.open = true;
   }

@@ -80,7 +80,7 @@ export const one = {
         const article = last?.article ?? el('article', { 'data-turn': turn.turn });
         const word = last?.word ?? actions(turn.turn, () => refresh(false));
         if (!turn.unreadable) word.show(turn, body.teaches);
-        replace(article, turn.unreadable ? unreadable(turn) : story(turn, article, word.element));
+        replace(article, () => (turn.unreadable ? unreadable(turn) : story(turn, article, word.element)));
         known.set(turn.turn, { said, article, word });
         if (turns.children[place] !== article) turns.insertBefore(article, turns.children[place] ?? null);
       });
@@ -114,7 +114,7 @@ function story(turn, article, word) {
   const tokens = turn.tokens;
   const showAll = async () => {
     const { body } = await look(`/page/turn?id=${encodeURIComponent(turn.turn)}`, true);
-    replace(article, story(body, article, word));
+    replace(article, () => story(body, article, word));
   };
   const reply = tokens.teacher
     ? heatmap(turn.turn, tokens, turn.tokens.text.length < 1000 && showAll)
