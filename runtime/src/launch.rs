@@ -78,7 +78,9 @@ pub async fn run(
         info!(folder = %old.display(), "the run before is set aside");
     }
     let changed = changes::since_the_last_launch(&topology);
-    for key in &changed {
+    let (screen, program) = (telemetry::on_terminal(), screen::program());
+    // A person reads it on the first screen.
+    for key in changed.iter().filter(|_| !screen) {
         warn!("the run goes on under another topology: {key}");
     }
     let mut wiring = wiring::wire(&topology, node).await?;
@@ -114,7 +116,6 @@ pub async fn run(
     operator.supervised_by(supervisor.handle());
     let url = watcher.gateway_url().await;
     info!(gateway = %url, "serving");
-    let (screen, program) = (telemetry::on_terminal(), screen::program());
     if screen {
         telemetry::say(&screen::welcome(&screen::Welcome {
             run: &topology.run.name,

@@ -7,6 +7,8 @@ use crate::{cells::wrap, printable::printable};
 
 /// Cells of a line: a terminal of 80 shows it whole.
 const COLUMNS: usize = 78;
+/// Changed keys that are shown.
+const MOST_CHANGES: usize = 10;
 /// Cells of what stands before a fact.
 const LABEL: usize = 10;
 
@@ -47,8 +49,11 @@ pub fn welcome(of: &Welcome<'_>) -> String {
     lines.extend(fact("model", &format!("{} on {}", of.model.display(), of.device)));
     lines.extend(fact("serves", &format!("{} as \"{}\"", of.url, of.served_model)));
     lines.extend(fact("run", &run));
-    for changed in of.changed {
+    for changed in of.changed.iter().take(MOST_CHANGES) {
         lines.extend(fact("changed", changed));
+    }
+    if let Some(more @ 1..) = of.changed.len().checked_sub(MOST_CHANGES) {
+        lines.extend(fact("", &format!("and {more} keys more, all in topology.toml of that folder")));
     }
     lines.push(String::new());
     let program = of.program;
