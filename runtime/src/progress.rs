@@ -124,6 +124,12 @@ pub async fn show(snapshots: watch::Receiver<ProgressSnapshot>, stop: StopSignal
     if telemetry::on_terminal() { draw(snapshots, stop).await } else { log(snapshots, stop).await }
 }
 
+/// Takes what is drawn off the terminal.
+fn erase() {
+    // Nowhere is left to report that stderr cannot be written.
+    let _ = telemetry::bars().clear();
+}
+
 async fn draw(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSignal) {
     let style = ProgressStyle::with_template("{msg}").expect("the template is valid");
     let start = Instant::now();
@@ -139,15 +145,17 @@ async fn draw(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSi
             let row = telemetry::bars().add(ProgressBar::new_spinner().with_style(style.clone()));
             rows.push(row);
         }
-        for row in rows.drain(lines.len()..) {
-            row.finish_and_clear();
-            telemetry::bars().remove(&row);
+        if lines.len() < rows.len() {
+            // All are drawn anew: what is removed alone leaves its line behind.
+            erase();
+            rows.drain(lines.len()..).for_each(|row| telemetry::bars().remove(&row));
         }
         for (row, line) in rows.iter().zip(lines) {
             row.set_message(line);
         }
     }
     rows.iter().for_each(ProgressBar::finish_and_clear);
+    erase();
 }
 
 async fn log(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSignal) {
