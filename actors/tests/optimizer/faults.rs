@@ -12,6 +12,7 @@ use std::{
 
 use fail::FailScenario;
 use openclaw_actors::{
+    journal::{JournalActor, JournalControl},
     methods::{MethodConfig, MethodKind},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
     publisher::{Publish, Publisher, Versions},
@@ -19,7 +20,7 @@ use openclaw_actors::{
     worker::{Worker, WorkerArguments},
 };
 use openclaw_journal::{
-    Journal, JournalActor, JournalConfig, JournalControl, Retention, Sample, TurnState, Verdict, VersionRow,
+    Journal, JournalConfig, Retention, Sample, TurnState, Verdict, VersionRow,
     inbox::{Inbox, InboxLimits},
 };
 use ractor::{Actor, ActorRef};

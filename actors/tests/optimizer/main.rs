@@ -7,4 +7,4 @@ mod faults;
 #[path = "../../src/tiny.rs"]
 mod tiny;
 
-use openclaw_actors::{breaker, engine, judge, optimizer, policy, publisher};
+use openclaw_actors::{breaker, engine, optimizer, policy, publisher};
