@@ -241,3 +241,11 @@ fn score_names_what_it_cannot_score_and_ends_with_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("configs/nowhere/config.json"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn cargo_run_means_this_binary_wherever_others_are_added() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/Cargo.toml");
+    let manifest: toml::Table =
+        std::fs::read_to_string(manifest).expect("it is in the tree").parse().expect("a manifest");
+    assert_eq!(manifest["package"]["default-run"].as_str(), Some("openclaw-rl"));
+}
