@@ -124,38 +124,20 @@ pub async fn show(snapshots: watch::Receiver<ProgressSnapshot>, stop: StopSignal
     if telemetry::on_terminal() { draw(snapshots, stop).await } else { log(snapshots, stop).await }
 }
 
-/// Takes what is drawn off the terminal.
-fn erase() {
-    // Nowhere is left to report that stderr cannot be written.
-    let _ = telemetry::bars().clear();
-}
-
 async fn draw(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSignal) {
     let style = ProgressStyle::with_template("{msg}").expect("the template is valid");
     let start = Instant::now();
-    let mut rows: Vec<ProgressBar> = Vec::new();
+    // One for all lines: their number changes, and what is removed singly leaves its line behind.
+    let bar = telemetry::bars().add(ProgressBar::new_spinner().with_style(style));
     let mut redraw = tokio::time::interval(REDRAW);
     loop {
         tokio::select! {
             () = stop.wait() => break,
             _ = redraw.tick() => {}
         }
-        let lines = lines(&snapshots.borrow_and_update(), start.elapsed());
-        while rows.len() < lines.len() {
-            let row = telemetry::bars().add(ProgressBar::new_spinner().with_style(style.clone()));
-            rows.push(row);
-        }
-        if lines.len() < rows.len() {
-            // All are drawn anew: what is removed alone leaves its line behind.
-            erase();
-            rows.drain(lines.len()..).for_each(|row| telemetry::bars().remove(&row));
-        }
-        for (row, line) in rows.iter().zip(lines) {
-            row.set_message(line);
-        }
+        bar.set_message(lines(&snapshots.borrow_and_update(), start.elapsed()).join("\n"));
     }
-    rows.iter().for_each(ProgressBar::finish_and_clear);
-    erase();
+    bar.finish_and_clear();
 }
 
 async fn log(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSignal) {
