@@ -135,7 +135,8 @@ async fn draw(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSi
             () = stop.wait() => break,
             _ = redraw.tick() => {}
         }
-        bar.set_message(lines(&snapshots.borrow_and_update(), start.elapsed()).join("\n"));
+        // The first line stays on the terminal at the end: an empty one.
+        bar.set_message(format!("\n{}", lines(&snapshots.borrow_and_update(), start.elapsed()).join("\n")));
     }
     bar.finish_and_clear();
 }
