@@ -214,6 +214,7 @@ impl Canary {
             kv_blocks: self.prompts.iter().map(blocks).sum(),
             block_size: BLOCK_TOKENS,
             max_waiting: self.prompts.len(),
+            step_time: None,
         };
         let (tokenizer, end_ids) = (self.text.tokenizer.clone(), self.end_ids.clone());
         let mut batcher = Batcher::new(transformer.clone(), tokenizer, end_ids, limits, 0, weights.clone())

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 pub use serving_model::{Device, EngineText, GpuMemory, Place, PolicyWeights, ServingModel};
-use thread::{Command, Gauges, Scoring, Thread};
+use thread::{Command, Gauges, Thread};
 pub use thread::{Exited, Stopper};
 
 /// Limits of an [`Engine`].
@@ -31,7 +31,7 @@ pub struct EngineLimits {
 
 impl Default for EngineLimits {
     fn default() -> Self {
-        Self { generations: 256, scorings: 64, score_share: 0.5 }
+        Self { generations: 256, scorings: 64, score_share: 0.25 }
     }
 }
 
@@ -226,11 +226,12 @@ impl Engine {
         Ok(receiver)
     }
 
-    /// Log-probabilities of given ids. Waits like [`Engine::generate`].
+    /// Log-probabilities of given ids under the version that is current when it begins. Waits like
+    /// [`Engine::generate`]; dropping the future cancels.
     pub async fn score(&self, request: ScoreRequest) -> Result<Scored, EngineError> {
         let place = place(&self.shared.scorings).await;
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Score(Scoring { request, reply, _place: place })).await;
+        self.send(Command::Score { request, reply, place }).await;
         self.answer(answer).await
     }
 

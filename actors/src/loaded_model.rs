@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use openclaw_kernels::KernelError;
@@ -24,6 +25,9 @@ const BLOCK_TOKENS: usize = 16;
 const MOST_SEQUENCES: usize = 64;
 /// Sequences that wait in one engine for a place.
 const MOST_WAITING: usize = 1024;
+/// How long a step should take while replies are drawn. With a step of scores in between and a busy machine, the gap
+/// between two tokens of a reply stays below what a reader notices.
+const STEP_TIME: Duration = Duration::from_millis(80);
 
 /// Why a checkpoint folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -146,5 +150,6 @@ fn batcher_config(max_batch_tokens: usize, kv_tokens: usize) -> BatcherConfig {
         kv_blocks: kv_tokens.div_ceil(BLOCK_TOKENS),
         block_size: BLOCK_TOKENS,
         max_waiting: MOST_WAITING,
+        step_time: Some(STEP_TIME),
     }
 }

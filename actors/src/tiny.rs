@@ -76,6 +76,7 @@ impl Tiny {
                 kv_blocks: 512,
                 block_size: 16,
                 max_waiting: 64,
+                step_time: None,
             };
             let transformer = tiny.transformer.clone();
             Batcher::new(transformer, text.tokenizer, end_ids, limits, version.number, version.weights)

@@ -26,6 +26,7 @@ fn batcher() -> Batcher<Cpu> {
         kv_blocks: 1024,
         block_size: 16,
         max_waiting: 64,
+        step_time: None,
     };
     Batcher::new(transformer, tokenizer, Vec::new(), limits, 1, weights).expect("valid limits")
 }

@@ -1,19 +1,26 @@
 //! Serves many requests at once over one paged pool: each step draws a token for every running response and
-//! computes a piece of the prompts that wait. New weights stand beside the old ones until their last response ends.
+//! computes a piece of the prompts that wait. Given tokens are scored over the same pool, in pieces too, by steps
+//! of their own. New weights stand beside the old ones until their last sequence ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use openclaw_kernels::ops::PagedSegment;
 use openclaw_kernels::{Backend, KernelError};
 use rayon::prelude::*;
 
+use crate::pace::{Cost, Load, Paces};
 use crate::response::{Drawn, End, Response};
 use crate::sampler::SamplingError;
-use crate::schedule::{Chunk, Schedule, ScheduleLimits};
-use crate::serving::{FinishReason, GenerateEvent, GenerateRequest, ScoreRequest, Scored};
+use crate::schedule::{Chunk, Schedule, ScheduleLimits, UNLIMITED};
+use crate::serving::{FinishReason, GenerateEvent, GenerateRequest};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{KvPool, PagedStep, Transformer, Weights};
+
+mod scores;
+
+use scores::Scoring;
 
 /// Limits of a [`Batcher`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +35,9 @@ pub struct BatcherConfig {
     pub block_size: usize,
     /// Most requests that wait to run.
     pub max_waiting: usize,
+    /// How long a step should take while replies are drawn, which is the gap between two of their tokens: prompts
+    /// are cut accordingly. None cuts them by `max_batch_tokens` alone, so that steps do not depend on the clock.
+    pub step_time: Option<Duration>,
 }
 
 /// A [`Batcher`] that cannot be made.
@@ -51,6 +61,22 @@ pub enum BatcherError {
 /// A request that cannot be served.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SubmitError {
+    /// A request for scores that names no tokens to score.
+    #[error("scores cannot begin at {start} in {tokens} tokens")]
+    Start {
+        /// First token to score.
+        start: usize,
+        /// Length of the sequence.
+        tokens: usize,
+    },
+    /// Neither no candidates nor a list for each scored token.
+    #[error("candidates for {found} tokens, expected {expected}")]
+    Candidates {
+        /// Lists of candidates.
+        found: usize,
+        /// Tokens to score.
+        expected: usize,
+    },
     /// Nothing to continue.
     #[error("the prompt is empty")]
     EmptyPrompt,
@@ -123,7 +149,9 @@ pub struct Batcher<B: Backend> {
     config: BatcherConfig,
     pool: KvPool<B>,
     schedule: Schedule,
+    paces: Option<Paces>,
     responses: HashMap<u64, Response>,
+    scorings: HashMap<u64, Scoring>,
     /// By epoch, the number of the load: a version that is loaded twice never meets its old keys and values.
     live: BTreeMap<u64, Live<B>>,
     epoch: u64,
@@ -175,11 +203,13 @@ impl<B: Backend> Batcher<B> {
     ) -> Result<Self, BatcherError> {
         config.validate()?;
         let pool = transformer.kv_pool(config.kv_blocks, config.block_size).map_err(BatcherError::Pool)?;
+        let cost = Cost::of(&transformer.config);
         let schedule = Schedule::new(ScheduleLimits {
             max_batch_tokens: config.max_batch_tokens,
             max_sequences: config.max_sequences,
             blocks: config.kv_blocks,
             block_size: config.block_size,
+            cost,
         });
         Ok(Self {
             transformer,
@@ -188,7 +218,9 @@ impl<B: Backend> Batcher<B> {
             config,
             pool,
             schedule,
+            paces: config.step_time.map(|step_time| Paces::new(&cost, step_time)),
             responses: HashMap::new(),
+            scorings: HashMap::new(),
             live: BTreeMap::from([(0, Live { version, weights })]),
             epoch: 0,
             next_id: 0,
@@ -209,17 +241,12 @@ impl<B: Backend> Batcher<B> {
         if prompt_tokens >= context_tokens {
             return Err(SubmitError::ContextLengthExceeded { prompt_tokens, context_tokens });
         }
-        let vocab_size = self.transformer.config.vocab_size;
-        let mut ids = request.prompt_ids.iter().chain(&request.drawn_ids);
-        if let Some(&id) = ids.find(|&&id| id as usize >= vocab_size) {
-            return Err(SubmitError::UnknownToken { id, vocab_size });
-        }
+        self.check_ids(request.prompt_ids.iter().chain(&request.drawn_ids))?;
         let mut response = Response::new(&request, context_tokens - prompt_tokens, self.tokenizer.clone())?;
         if self.waiting() >= self.config.max_waiting {
             return Err(SubmitError::QueueFull { waiting: self.waiting() });
         }
-        let id = self.next_id;
-        self.next_id += 1;
+        let id = self.new_id();
         for &drawn in &request.drawn_ids {
             if let Some(End { reason, text }) = response.redraw(drawn, &self.end_ids) {
                 // The engine that drew it ended before it could say so.
@@ -234,26 +261,51 @@ impl<B: Backend> Batcher<B> {
         Ok(SequenceId(id))
     }
 
-    /// Ends a request whose receiver has gone; the next step reports it as cancelled. One that has ended stays so.
+    /// Ends a request whose receiver has gone; the next step reports a reply as cancelled. One that has ended stays so.
     pub fn cancel(&mut self, id: SequenceId) {
-        if self.responses.remove(&id.0).is_some() {
+        if self.scorings.remove(&id.0).is_some() {
+            self.schedule.remove(id.0);
+        } else if self.responses.remove(&id.0).is_some() {
             self.finish(id.0, End { reason: FinishReason::Cancelled, text: String::new() });
-            self.retire_weights();
         }
+        self.retire_weights();
     }
 
     /// Computes one step and returns what happened since the last. After an error nothing is lost: the next step
     /// tries the same again.
     pub fn step(&mut self) -> Result<Vec<(SequenceId, GenerateEvent)>, KernelError> {
-        let mut by_epoch: BTreeMap<u64, Vec<Chunk>> = BTreeMap::new();
-        for chunk in self.schedule.plan(self.epoch) {
-            by_epoch.entry(chunk.epoch).or_default().push(chunk);
-        }
-        for (epoch, chunks) in by_epoch {
-            self.run(epoch, &chunks)?;
-        }
+        let replies = self.schedule.is_decoding();
+        let load = if replies { Load::PromptsBesideReplies } else { Load::Prompts };
+        let started = Instant::now();
+        let chunks = self.schedule.plan(self.epoch, self.allowance(load));
+        self.run_each(&chunks, Self::run)?;
+        self.observe(load, &chunks, started);
         self.retire_weights();
         Ok(std::mem::take(&mut self.events))
+    }
+
+    fn allowance(&self, load: Load) -> f64 {
+        self.paces.as_ref().map_or(UNLIMITED, |paces| paces.of(load).allowance())
+    }
+
+    fn observe(&mut self, load: Load, chunks: &[Chunk], started: Instant) {
+        let work = self.schedule.work(chunks);
+        if let Some(paces) = self.paces.as_mut().filter(|_| work > 0.0) {
+            paces.of_mut(load).observe(work, started.elapsed());
+        }
+    }
+
+    /// One pass for each set of weights.
+    fn run_each(
+        &mut self,
+        chunks: &[Chunk],
+        run: impl Fn(&mut Self, u64, &[Chunk]) -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        let mut by_epoch: BTreeMap<u64, Vec<Chunk>> = BTreeMap::new();
+        for chunk in chunks {
+            by_epoch.entry(chunk.epoch).or_default().push(*chunk);
+        }
+        by_epoch.into_iter().try_for_each(|(epoch, chunks)| run(self, epoch, &chunks))
     }
 
     /// Serves new requests with these weights from now on; running ones end on theirs.
@@ -264,13 +316,6 @@ impl<B: Backend> Batcher<B> {
         // What running responses hold stays until they end.
         self.schedule.forget(old);
         self.retire_weights();
-    }
-
-    /// Log-probabilities of given ids under the newest weights.
-    pub fn score(&self, request: &ScoreRequest) -> Result<Scored, KernelError> {
-        let live = &self.live[&self.epoch];
-        let scored = self.transformer.score(&live.weights, request)?;
-        Ok(Scored { policy_version: live.version, ..scored })
     }
 
     /// Whether a step has nothing to do and nothing to report.
@@ -388,6 +433,19 @@ impl<B: Backend> Batcher<B> {
             }
         }
         step
+    }
+
+    fn check_ids<'a>(&self, mut ids: impl Iterator<Item = &'a u32>) -> Result<(), SubmitError> {
+        let vocab_size = self.transformer.config.vocab_size;
+        match ids.find(|&&id| id as usize >= vocab_size) {
+            Some(&id) => Err(SubmitError::UnknownToken { id, vocab_size }),
+            None => Ok(()),
+        }
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
     }
 
     fn finish(&mut self, id: u64, End { reason, text }: End) {

@@ -12,6 +12,7 @@ pub mod durable;
 pub mod generation_config;
 pub mod messages;
 pub mod output_parser;
+mod pace;
 pub mod params;
 mod prefix_cache;
 pub mod prompt;

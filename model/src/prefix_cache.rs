@@ -66,6 +66,17 @@ impl PrefixCache {
         found
     }
 
+    /// How many blocks [`PrefixCache::lookup`] would find.
+    pub fn known(&self, epoch: u64, ids: &[u32]) -> usize {
+        let mut parent = Parent::Epoch(epoch);
+        let found = ids.chunks_exact(self.block_size).map_while(|tokens| {
+            let block = *self.index.get(&(parent, Arc::from(tokens)))?;
+            parent = Parent::Block(block);
+            Some(block)
+        });
+        found.count()
+    }
+
     /// An unused block; evicts the least recently used one when none is free. None when all are held.
     pub fn allocate(&mut self) -> Option<BlockId> {
         if self.blocks.free_blocks() == 0 {

@@ -1,13 +1,16 @@
 //! Decides which tokens a serving step computes, and in which blocks of the pool their keys and values go.
 //! Knows token counts and blocks, no weights.
 //!
-//! Every running sequence that waits for one token gets it (decoding never waits for a long prompt); what is left
-//! of the step's budget goes to prompts, first come first served, in chunks. A sequence that finds no block takes
-//! those of a younger one, which starts again later: the oldest always goes on, so there is no deadlock.
+//! Every running sequence that waits for one token gets it (decoding never waits for a long prompt). Prompts share
+//! what the step may do beside: a quarter is the oldest's, so that it always gets on, the rest goes to those that
+//! have the least to do, so that nobody waits behind another's long prompt. A sequence that finds no block takes
+//! those of a younger one, which starts again later: the oldest always goes on, so there is no deadlock. Sequences
+//! that are only scored have steps of their own, and give their blocks to anyone.
 
 use std::collections::BTreeMap;
 
 use crate::blocks::BlockId;
+use crate::pace::{Cost, LEAST_TOKENS};
 use crate::prefix_cache::PrefixCache;
 
 /// Limits of a step and of the pool.
@@ -19,6 +22,8 @@ pub(crate) struct ScheduleLimits {
     pub max_sequences: usize,
     pub blocks: usize,
     pub block_size: usize,
+    /// What a token costs.
+    pub cost: Cost,
 }
 
 /// A sequence's share of a step: its tokens `start..start + new`.
@@ -47,6 +52,12 @@ pub(crate) struct Scheduled {
     pub prompt_tokens: usize,
     /// Prompt tokens found in the prefix cache when the sequence first ran.
     pub cached_tokens: usize,
+    /// The first token whose pass through the model somebody asked for: the prefix cache may answer for those before.
+    needed: usize,
+    /// Tokens of prompts that had been computed for others when it came.
+    came: u64,
+    /// While it waits: tokens that the prefix cache would not know, as of the last look.
+    missing: usize,
 }
 
 /// The waiting and the running, and their blocks. Ids grow with arrival: a smaller id is older.
@@ -56,64 +67,134 @@ pub(crate) struct Schedule {
     cache: PrefixCache,
     waiting: BTreeMap<u64, Scheduled>,
     running: BTreeMap<u64, Scheduled>,
+    /// Those that are only scored; one that has not begun has no blocks.
+    scoring: BTreeMap<u64, Scheduled>,
     preemptions: u64,
+    /// Tokens of prompts computed so far.
+    clock: u64,
+    /// Of the newest plan.
+    epoch: u64,
+    /// Whether prompts were computed since `missing` was last looked up.
+    stale: bool,
 }
 
-/// The chunk sizes decided so far, and what is left.
-struct Step {
-    budget: usize,
-    chunks: BTreeMap<u64, usize>,
+/// Tokens of each sequence in the step that is being planned.
+type Chunks = BTreeMap<u64, usize>;
+
+/// What is left of a step.
+struct Room {
+    tokens: usize,
+    /// For prompts.
+    work: f64,
+    /// Tokens that the first prompt gets in any case.
+    least: usize,
 }
+
+/// The part of a step's prompt work that is the oldest prompt's.
+const OLDEST_SHARE: f64 = 0.25;
+/// A prompt that was passed over for this many times its own length is the next to start.
+const MOST_PASSED: u64 = 4;
+
+/// Work without a limit.
+pub(crate) const UNLIMITED: f64 = 1e30;
 
 impl Schedule {
     pub fn new(limits: ScheduleLimits) -> Self {
         let cache = PrefixCache::new(limits.blocks, limits.block_size);
-        Self { limits, cache, waiting: BTreeMap::new(), running: BTreeMap::new(), preemptions: 0 }
+        Self {
+            limits,
+            cache,
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            scoring: BTreeMap::new(),
+            preemptions: 0,
+            clock: 0,
+            epoch: 0,
+            stale: false,
+        }
     }
 
     /// Queues a sequence. It must fit the pool alone: fewer tokens, drawn ones included, than it has slots.
     pub fn add(&mut self, id: u64, tokens: Vec<u32>) {
-        let sequence = Scheduled {
-            prompt_tokens: tokens.len(),
-            tokens,
-            table: Vec::new(),
-            computed: 0,
-            registered: 0,
-            epoch: None,
-            cached_tokens: 0,
-        };
+        // The last token is always computed: its logits are what the next one is drawn from.
+        let needed = tokens.len() - 1;
+        let mut sequence = Scheduled::new(tokens, needed, self.clock);
+        sequence.missing = self.missing(&sequence);
         self.waiting.insert(id, sequence);
     }
 
-    /// Chooses a step's work; sequences that start now run on `epoch`.
-    pub fn plan(&mut self, epoch: u64) -> Vec<Chunk> {
-        let mut step = Step { budget: self.limits.max_batch_tokens, chunks: BTreeMap::new() };
-        let (decoding, prefilling): (Vec<u64>, Vec<u64>) =
+    /// Queues a sequence whose tokens from `needed` on are to be passed through the model, and none drawn.
+    pub fn add_scoring(&mut self, id: u64, tokens: Vec<u32>, needed: usize) {
+        self.scoring.insert(id, Scheduled::new(tokens, needed, self.clock));
+    }
+
+    /// Chooses a step's work, of prompts no more than `work`; sequences that start now run on `epoch`.
+    pub fn plan(&mut self, epoch: u64, work: f64) -> Vec<Chunk> {
+        self.look_again(epoch);
+        let (mut room, mut chunks) = (self.room(work), Chunks::new());
+        let (decoding, prompts): (Vec<u64>, Vec<u64>) =
             self.running.keys().copied().partition(|id| self.running[id].pending() == 1);
-        for id in decoding.into_iter().chain(prefilling) {
-            self.extend(id, &mut step);
+        for id in decoding {
+            self.extend(id, &mut room, &mut chunks);
         }
-        self.admit(epoch, &mut step);
-        (step.chunks.into_iter())
-            .map(|(id, new)| {
-                let sequence = &self.running[&id];
-                let epoch = sequence.epoch.expect("set when admitted");
-                Chunk { id, epoch, start: sequence.computed, new, draws: new == sequence.pending() }
-            })
-            .collect()
+        let begun = (prompts.into_iter())
+            .filter_map(|id| self.running.get(&id).map(|sequence| (sequence.pending(), id)));
+        let waiting = self.waiting.iter().map(|(&id, sequence)| (sequence.missing, id));
+        let mut prompts: Vec<(usize, u64)> = begun.chain(waiting).collect();
+        prompts.sort_unstable();
+        // Nobody starts before a prompt that was passed over for long, or its blocks would never be free.
+        let overdue = self.waiting.iter().next().filter(|(_, sequence)| self.is_overdue(sequence));
+        let overdue = overdue.map(|(&id, _)| id);
+        let oldest = prompts.iter().map(|&(_, id)| id).min();
+        // It needs no share of its own where it is the first anyway.
+        if let Some(oldest) = oldest.filter(|&oldest| prompts[0].1 != oldest) {
+            let mut share = room.split(OLDEST_SHARE);
+            self.serve(oldest, epoch, overdue, &mut share, &mut chunks);
+            room.join(share);
+        }
+        for (_, id) in prompts {
+            self.serve(id, epoch, overdue, &mut room, &mut chunks);
+        }
+        self.chunks(chunks)
+    }
+
+    /// Chooses a step's work among the sequences that are only scored, oldest first, no more than `work`.
+    pub fn plan_scoring(&mut self, epoch: u64, work: f64) -> Vec<Chunk> {
+        let (mut room, mut chunks) = (self.room(work), Chunks::new());
+        let ids: Vec<u64> = self.scoring.keys().copied().collect();
+        for id in ids {
+            self.score(id, epoch, &mut room, &mut chunks);
+            if !chunks.contains_key(&id) {
+                break;
+            }
+        }
+        self.chunks(chunks)
     }
 
     /// Records that a chunk's keys and values are in the pool, and lets others find its full blocks.
     pub fn computed(&mut self, chunk: &Chunk) {
-        let sequence = self.running.get_mut(&chunk.id).expect("a planned sequence runs until its step ends");
+        let of_prompt = self.running.get(&chunk.id).is_some_and(|sequence| sequence.pending() > 1);
+        if of_prompt {
+            self.clock += chunk.new as u64;
+            self.stale |= chunk.draws;
+        }
         let size = self.limits.block_size;
+        let sequence = self.running.get_mut(&chunk.id).or_else(|| self.scoring.get_mut(&chunk.id));
+        let sequence = sequence.expect("a planned sequence runs until its step ends");
         sequence.computed += chunk.new;
+        sequence.needed = sequence.needed.max(sequence.computed.min(sequence.tokens.len() - 1));
         for at in sequence.registered..sequence.computed / size {
             let parent = at.checked_sub(1).map(|before| sequence.table[before]);
             let tokens = &sequence.tokens[at * size..(at + 1) * size];
             sequence.table[at] = self.cache.insert(chunk.epoch, parent, tokens, sequence.table[at]);
             sequence.registered = at + 1;
         }
+    }
+
+    /// The prompts' work in a step.
+    pub fn work(&self, chunks: &[Chunk]) -> f64 {
+        let of_prompts = chunks.iter().filter(|chunk| chunk.new > 1);
+        of_prompts.map(|chunk| self.limits.cost.work(chunk.start, chunk.new)).sum()
     }
 
     /// Appends a drawn token; returns how many tokens the sequence has now.
@@ -125,7 +206,8 @@ impl Schedule {
 
     /// Ends a sequence; its full blocks stay findable while there is room.
     pub fn remove(&mut self, id: u64) -> Option<Scheduled> {
-        let mut sequence = self.running.remove(&id).or_else(|| self.waiting.remove(&id))?;
+        let sequence = self.running.remove(&id).or_else(|| self.waiting.remove(&id));
+        let mut sequence = sequence.or_else(|| self.scoring.remove(&id))?;
         self.cache.release_all(&mut sequence.table);
         Some(sequence)
     }
@@ -137,11 +219,18 @@ impl Schedule {
 
     /// Whether a sequence still needs this set of weights.
     pub fn uses(&self, epoch: u64) -> bool {
-        self.running.values().chain(self.waiting.values()).any(|sequence| sequence.epoch == Some(epoch))
+        let sequences = self.running.values().chain(self.waiting.values()).chain(self.scoring.values());
+        sequences.into_iter().any(|sequence| sequence.epoch == Some(epoch))
     }
 
+    /// One that runs or is scored.
     pub fn sequence(&self, id: u64) -> &Scheduled {
-        &self.running[&id]
+        self.running.get(&id).unwrap_or_else(|| &self.scoring[&id])
+    }
+
+    /// Whether a sequence waits for one token only.
+    pub fn is_decoding(&self) -> bool {
+        self.running.values().any(|sequence| sequence.pending() == 1)
     }
 
     pub fn running(&self) -> usize {
@@ -160,289 +249,233 @@ impl Schedule {
         &self.cache
     }
 
-    /// Gives a running sequence as many of its pending tokens as budget and blocks allow, taking the blocks of
-    /// younger sequences rather than none. Without any it keeps what it has and waits for an older one to end.
-    fn extend(&mut self, id: u64, step: &mut Step) {
-        let Some(sequence) = self.running.get(&id) else { return }; // an older one has just taken its blocks
-        let wanted = sequence.pending().min(step.budget);
-        let mut room = sequence.table.len() * self.limits.block_size - sequence.computed;
-        while room < wanted {
-            if let Some(block) = self.cache.allocate() {
-                self.running.get_mut(&id).expect("looked up above").table.push(block);
-                room += self.limits.block_size;
-            } else if room > 0 || !self.preempt_younger_than(id, step) {
-                break;
-            }
+    fn room(&self, work: f64) -> Room {
+        Room { tokens: self.limits.max_batch_tokens, work, least: LEAST_TOKENS }
+    }
+
+    fn chunks(&self, chunks: Chunks) -> Vec<Chunk> {
+        (chunks.into_iter())
+            .map(|(id, new)| {
+                let sequence = self.sequence(id);
+                let epoch = sequence.epoch.expect("set when admitted");
+                let draws = self.running.contains_key(&id) && new == sequence.pending();
+                Chunk { id, epoch, start: sequence.computed, new, draws }
+            })
+            .collect()
+    }
+
+    /// Asks the prefix cache again what the waiting miss, where that may have changed.
+    fn look_again(&mut self, epoch: u64) {
+        if std::mem::replace(&mut self.epoch, epoch) == epoch && !std::mem::take(&mut self.stale) {
+            return;
         }
-        let new = wanted.min(room);
-        if new > 0 {
-            step.budget -= new;
-            step.chunks.insert(id, new);
+        let missing: Vec<usize> = self.waiting.values().map(|sequence| self.missing(sequence)).collect();
+        self.waiting.values_mut().zip(missing).for_each(|(sequence, missing)| sequence.missing = missing);
+    }
+
+    fn missing(&self, sequence: &Scheduled) -> usize {
+        let epoch = sequence.epoch.unwrap_or(self.epoch);
+        let known = self.cache.known(epoch, &sequence.tokens[..sequence.needed]);
+        sequence.tokens.len() - known * self.limits.block_size
+    }
+
+    fn is_overdue(&self, sequence: &Scheduled) -> bool {
+        self.clock - sequence.came > MOST_PASSED * sequence.tokens.len() as u64
+    }
+
+    /// Goes on with a prompt, or starts it.
+    fn serve(&mut self, id: u64, epoch: u64, overdue: Option<u64>, room: &mut Room, chunks: &mut Chunks) {
+        if room.is_empty() {
+            return;
+        }
+        let may_start = || overdue.is_none_or(|overdue| overdue == id);
+        if self.running.contains_key(&id) || may_start() && self.admit(id, epoch) {
+            self.extend(id, room, chunks);
         }
     }
 
-    fn preempt_younger_than(&mut self, id: u64, step: &mut Step) -> bool {
+    /// Gives a running sequence as many of its pending tokens as room and blocks allow, taking the blocks of
+    /// those that come after it rather than none. Without any it keeps what it has and waits for an older one to end.
+    fn extend(&mut self, id: u64, room: &mut Room, chunks: &mut Chunks) {
+        let Some(sequence) = self.running.get(&id) else { return }; // an older one has just taken its blocks
+        let planned = chunks.get(&id).copied().unwrap_or(0);
+        let past = sequence.computed + planned;
+        let wanted = match sequence.pending() - planned {
+            1 => room.tokens.min(1),
+            pending => pending.min(room.fits(&self.limits.cost, past)),
+        };
+        let mut slots = sequence.table.len() * self.limits.block_size - past;
+        while slots < wanted {
+            if let Some(block) = self.cache.allocate() {
+                self.running.get_mut(&id).expect("looked up above").table.push(block);
+                slots += self.limits.block_size;
+            } else if !(self.take_from_scoring(None)
+                || slots == 0 && self.preempt_younger_than(id, room, chunks))
+            {
+                break;
+            }
+        }
+        room.take(&self.limits.cost, past, wanted.min(slots));
+        if wanted.min(slots) > 0 {
+            chunks.insert(id, planned + wanted.min(slots));
+        }
+    }
+
+    fn preempt_younger_than(&mut self, id: u64, room: &mut Room, chunks: &mut Chunks) -> bool {
         let Some(&youngest) = self.running.range(id + 1..).next_back().map(|(id, _)| id) else {
             return false;
         };
         let mut sequence = self.running.remove(&youngest).expect("found above");
         self.cache.release_all(&mut sequence.table);
-        sequence.computed = 0;
-        sequence.registered = 0;
+        (sequence.computed, sequence.registered) = (0, 0);
+        sequence.missing = sequence.tokens.len();
         self.waiting.insert(youngest, sequence);
-        step.budget += step.chunks.remove(&youngest).unwrap_or(0);
+        room.tokens += chunks.remove(&youngest).unwrap_or(0);
         self.preemptions += 1;
         true
     }
 
-    /// Starts waiting sequences, oldest first, while there is room for the whole of them.
-    fn admit(&mut self, epoch: u64, step: &mut Step) {
-        let mut after = 0;
-        while step.budget > 0 && self.running.len() < self.limits.max_sequences {
-            let Some(id) = self.waiting.range(after..).next().map(|(&id, _)| id) else { return };
-            after = id + 1;
-            let sequence = &self.waiting[&id];
+    /// Takes the blocks of the youngest sequence that is only scored, and is younger than `than`.
+    fn take_from_scoring(&mut self, than: Option<u64>) -> bool {
+        let after = than.map_or(0, |id| id + 1);
+        let mut holders = self.scoring.range_mut(after..).filter(|(_, sequence)| !sequence.table.is_empty());
+        let Some((_, sequence)) = holders.next_back() else { return false };
+        self.cache.release_all(&mut sequence.table);
+        (sequence.computed, sequence.registered) = (0, 0);
+        self.preemptions += 1;
+        true
+    }
+
+    /// Starts a waiting sequence if there is room for the whole of it.
+    fn admit(&mut self, id: u64, epoch: u64) -> bool {
+        if self.running.len() >= self.limits.max_sequences {
+            return false;
+        }
+        let Some(sequence) = self.waiting.get(&id) else { return false };
+        let epoch = sequence.epoch.unwrap_or(epoch);
+        let mut table = self.cache.lookup(epoch, &sequence.tokens[..sequence.tokens.len() - 1]);
+        let cached = table.len() * self.limits.block_size;
+        let missing = sequence.tokens.len() / self.limits.block_size + 1 - table.len();
+        // Found in the cache later, at no cost.
+        let mut starts = !self.is_being_computed(epoch, &sequence.tokens, cached);
+        // A block of air for each running sequence: who starts now should not be preempted at once.
+        while starts && !self.running.is_empty() && self.cache.available() < missing + self.running.len() {
+            starts = self.take_from_scoring(None);
+        }
+        if !starts {
+            self.cache.release_all(&mut table);
+            return false;
+        }
+        let mut sequence = self.waiting.remove(&id).expect("looked up above");
+        sequence.begin(epoch, table, self.limits.block_size);
+        self.running.insert(id, sequence);
+        true
+    }
+
+    /// Gives a sequence that is only scored as many of its tokens as room and blocks allow.
+    fn score(&mut self, id: u64, epoch: u64, room: &mut Room, chunks: &mut Chunks) {
+        let size = self.limits.block_size;
+        let sequence = self.scoring.get_mut(&id).expect("listed");
+        if sequence.table.is_empty() {
             let epoch = sequence.epoch.unwrap_or(epoch);
-            // The last token is always computed: its logits are what the next one is drawn from.
-            let mut table = self.cache.lookup(epoch, &sequence.tokens[..sequence.tokens.len() - 1]);
-            let cached = table.len() * self.limits.block_size;
-            if self.is_being_computed(epoch, &sequence.tokens, cached, step) {
-                self.cache.release_all(&mut table);
-                continue; // found in the cache a step later, at no cost
+            let table = self.cache.lookup(epoch, &sequence.tokens[..sequence.needed]);
+            sequence.begin(epoch, table, size);
+        }
+        let past = sequence.computed;
+        let wanted = sequence.pending().min(room.fits(&self.limits.cost, past));
+        let mut slots = sequence.table.len() * size - past;
+        while slots < wanted {
+            if let Some(block) = self.cache.allocate() {
+                self.scoring.get_mut(&id).expect("listed").table.push(block);
+                slots += size;
+            } else if slots > 0 || !self.take_from_scoring(Some(id)) {
+                break;
             }
-            let missing = sequence.tokens.len() / self.limits.block_size + 1 - table.len();
-            // A block of air for each running sequence: who starts now should not be preempted at once.
-            if !self.running.is_empty() && self.cache.available() < missing + self.running.len() {
-                self.cache.release_all(&mut table);
-                return;
-            }
-            let mut sequence = self.waiting.remove(&id).expect("looked up above");
-            if sequence.epoch.is_none() {
-                sequence.epoch = Some(epoch);
-                sequence.cached_tokens = cached;
-            }
-            sequence.computed = cached;
-            sequence.registered = table.len();
-            sequence.table = table;
-            self.running.insert(id, sequence);
-            self.extend(id, step);
+        }
+        room.take(&self.limits.cost, past, wanted.min(slots));
+        if wanted.min(slots) > 0 {
+            chunks.insert(id, wanted.min(slots));
         }
     }
 
-    /// Whether this step computes the block that a sequence with `cached` known tokens would compute first: votes
-    /// of a judge ask the same long prompt at the same time.
-    fn is_being_computed(&self, epoch: u64, tokens: &[u32], cached: usize, step: &Step) -> bool {
+    /// Whether a running sequence will compute the block that one with `cached` known tokens would compute first:
+    /// votes of a judge ask the same long prompt at the same time.
+    fn is_being_computed(&self, epoch: u64, tokens: &[u32], cached: usize) -> bool {
         let end = cached + self.limits.block_size;
         end < tokens.len()
-            && step.chunks.iter().any(|(id, new)| {
-                let other = &self.running[id];
+            && self.running.values().any(|other| {
                 other.epoch == Some(epoch)
-                    && (other.computed..other.computed + new).contains(&(end - 1))
+                    && (other.computed + 1..=other.tokens.len()).contains(&end)
                     && other.tokens[..end] == tokens[..end]
             })
     }
 }
 
 impl Scheduled {
+    fn new(tokens: Vec<u32>, needed: usize, came: u64) -> Self {
+        Self {
+            prompt_tokens: tokens.len(),
+            missing: tokens.len(),
+            tokens,
+            table: Vec::new(),
+            computed: 0,
+            registered: 0,
+            epoch: None,
+            cached_tokens: 0,
+            needed,
+            came,
+        }
+    }
+
+    /// Starts on the blocks that the prefix cache has found for it.
+    fn begin(&mut self, epoch: u64, table: Vec<BlockId>, block_size: usize) {
+        if self.epoch.is_none() {
+            self.epoch = Some(epoch);
+            self.cached_tokens = table.len() * block_size;
+        }
+        self.computed = table.len() * block_size;
+        self.registered = table.len();
+        self.table = table;
+    }
+
     fn pending(&self) -> usize {
         self.tokens.len() - self.computed
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use rand::{RngExt, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-
-    use super::*;
-
-    const SIZE: usize = 4;
-
-    fn schedule(max_batch_tokens: usize, max_sequences: usize, blocks: usize) -> Schedule {
-        Schedule::new(ScheduleLimits { max_batch_tokens, max_sequences, blocks, block_size: SIZE })
+impl Room {
+    fn is_empty(&self) -> bool {
+        self.tokens == 0 || self.least == 0 && self.work <= 0.0
     }
 
-    /// Runs one step in which every draw gives token 0; returns `(id, new)` per chunk.
-    fn step(schedule: &mut Schedule) -> Vec<(u64, usize)> {
-        let chunks = schedule.plan(0);
-        for chunk in &chunks {
-            schedule.computed(chunk);
-            if chunk.draws {
-                schedule.push(chunk.id, 0);
-            }
+    /// Parts with `share` of what there is.
+    fn split(&mut self, share: f64) -> Self {
+        let tokens = ((self.tokens as f64 * share) as usize).max(1).min(self.tokens);
+        let part = Self { tokens, work: self.work * share, least: self.least };
+        self.tokens -= part.tokens;
+        self.work -= part.work;
+        part
+    }
+
+    /// Takes back what is left of a part.
+    fn join(&mut self, part: Self) {
+        self.tokens += part.tokens;
+        self.work += part.work;
+    }
+
+    /// Tokens of a prompt, behind `past` others, that fit.
+    fn fits(&self, cost: &Cost, past: usize) -> usize {
+        cost.tokens(past, self.work).max(self.least).min(self.tokens)
+    }
+
+    fn take(&mut self, cost: &Cost, past: usize, new: usize) {
+        self.tokens -= new;
+        if new > 1 {
+            self.work -= cost.work(past, new);
+            self.least = 0;
         }
-        chunks.iter().map(|chunk| (chunk.id, chunk.new)).collect()
-    }
-
-    fn prompt(first: u32, len: usize) -> Vec<u32> {
-        (first..).take(len).collect()
-    }
-
-    #[test]
-    fn a_long_prompt_leaves_every_decoding_sequence_its_token() {
-        let mut schedule = schedule(8, 4, 64);
-        schedule.add(1, prompt(100, 3));
-        schedule.add(2, prompt(200, 3));
-        assert_eq!(step(&mut schedule), [(1, 3), (2, 3)]);
-        schedule.add(3, prompt(300, 20));
-        assert_eq!(step(&mut schedule), [(1, 1), (2, 1), (3, 6)]);
-        assert_eq!(step(&mut schedule), [(1, 1), (2, 1), (3, 6)]);
-    }
-
-    #[test]
-    fn prompts_are_served_in_order_of_arrival() {
-        let mut schedule = schedule(8, 4, 64);
-        schedule.add(1, prompt(100, 12));
-        schedule.add(2, prompt(200, 12));
-        assert_eq!(step(&mut schedule), [(1, 8)]);
-        assert_eq!(step(&mut schedule), [(1, 4), (2, 4)]);
-        assert_eq!(step(&mut schedule), [(1, 1), (2, 7)]);
-    }
-
-    #[test]
-    fn no_more_than_max_sequences_run() {
-        let mut schedule = schedule(64, 2, 64);
-        (1..=3).for_each(|id| schedule.add(id, prompt(100 * id as u32, 3)));
-        assert_eq!(step(&mut schedule), [(1, 3), (2, 3)]);
-        assert_eq!((schedule.running(), schedule.waiting()), (2, 1));
-        schedule.remove(1);
-        assert_eq!(step(&mut schedule), [(2, 1), (3, 3)]);
-    }
-
-    #[test]
-    fn the_next_turn_computes_only_what_is_new() {
-        let mut schedule = schedule(64, 2, 64);
-        schedule.add(1, prompt(0, 10));
-        (0..4).for_each(|_| drop(step(&mut schedule)));
-        let turn = schedule.remove(1).unwrap().tokens;
-        assert_eq!(turn.len(), 14, "ten of the prompt, four drawn, the last of them not computed");
-        schedule.add(2, [turn, prompt(50, 5)].concat());
-        assert_eq!(step(&mut schedule), [(2, 19 - 12)]);
-        assert_eq!(schedule.sequence(2).cached_tokens, 12);
-    }
-
-    #[test]
-    fn a_whole_prompt_in_the_cache_still_computes_its_last_token() {
-        let mut schedule = schedule(64, 2, 64);
-        schedule.add(1, prompt(0, 8));
-        step(&mut schedule);
-        schedule.add(2, prompt(0, 8));
-        assert_eq!(step(&mut schedule), [(1, 1), (2, 4)]);
-    }
-
-    #[test]
-    fn equal_prompts_that_arrive_together_are_computed_once() {
-        let mut schedule = schedule(64, 4, 64);
-        (1..=3).for_each(|id| schedule.add(id, prompt(0, 10)));
-        schedule.add(4, prompt(500, 3));
-        assert_eq!(step(&mut schedule), [(1, 10), (4, 3)]);
-        assert_eq!(step(&mut schedule), [(1, 1), (2, 2), (3, 2), (4, 1)]);
-    }
-
-    #[test]
-    fn the_oldest_takes_the_blocks_of_the_youngest() {
-        let mut schedule = schedule(64, 2, 3);
-        schedule.add(1, prompt(100, 3));
-        schedule.add(2, prompt(200, 3));
-        assert_eq!(step(&mut schedule), [(1, 3), (2, 3)]);
-        assert_eq!(step(&mut schedule), [(1, 1), (2, 1)]);
-        // The third block goes to the older; the younger keeps its own until that is needed too.
-        (0..4).for_each(|_| assert_eq!(step(&mut schedule), [(1, 1)]));
-        assert_eq!((schedule.running(), schedule.preemptions()), (2, 0));
-        assert_eq!(step(&mut schedule), [(1, 1)]);
-        assert_eq!((schedule.running(), schedule.waiting(), schedule.preemptions()), (1, 1, 1));
-        schedule.remove(1);
-        assert_eq!(step(&mut schedule), [(2, 5)], "the two drawn tokens are kept");
-    }
-
-    #[test]
-    fn a_prompt_waits_until_it_has_room_beside_the_running() {
-        let mut schedule = schedule(64, 2, 4);
-        schedule.add(1, prompt(100, 7));
-        schedule.add(2, prompt(200, 7));
-        assert_eq!(step(&mut schedule), [(1, 7)], "two blocks each, and no air");
-        schedule.remove(1);
-        assert_eq!(step(&mut schedule), [(2, 7)]);
-    }
-
-    /// What a slot of the simulated pool holds: the weights and the whole prefix that its keys and values stand for.
-    type Content = Option<(u64, Vec<u32>)>;
-
-    /// The model of the simulation: the next token is a function of all before it.
-    fn next_token(tokens: &[u32]) -> u32 {
-        tokens.iter().fold(7u32, |hash, token| hash.wrapping_mul(31).wrapping_add(*token)) % 3
-    }
-
-    #[test]
-    fn every_sequence_ends_and_reads_only_its_own_prefix_whatever_happens() {
-        let mut preemptions = 0;
-        for seed in 0..60 {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let blocks = rng.random_range(3..20);
-            let max_sequences = rng.random_range(1..6);
-            let mut schedule = schedule(max_sequences + rng.random_range(0..12), max_sequences, blocks);
-            let budget = schedule.limits.max_batch_tokens;
-            let mut pool: Vec<Content> = vec![None; blocks * SIZE];
-            let mut ends: BTreeMap<u64, usize> = BTreeMap::new();
-            let (mut epoch, mut next_id, mut ended) = (0, 1, 0);
-            while ended < 40 {
-                if next_id <= 40 && rng.random_bool(0.4) {
-                    let len = rng.random_range(1..blocks * SIZE);
-                    // Mostly zeros: prefixes are shared often.
-                    schedule.add(next_id, (0..len).map(|_| u32::from(rng.random_bool(0.03))).collect());
-                    ends.insert(next_id, rng.random_range(len + 1..=blocks * SIZE));
-                    next_id += 1;
-                }
-                if rng.random_bool(0.05) {
-                    let old = epoch;
-                    epoch += 1;
-                    schedule.forget(old);
-                }
-                if let Some(&id) = ends.keys().next().filter(|_| rng.random_bool(0.03)) {
-                    schedule.remove(id).expect("listed sequences are scheduled");
-                    ends.remove(&id);
-                    ended += 1;
-                }
-                let chunks = schedule.plan(epoch);
-                assert!(chunks.iter().map(|chunk| chunk.new).sum::<usize>() <= budget);
-                assert!(!chunks.is_empty() || ends.is_empty(), "seed {seed}: a step without progress");
-                for chunk in &chunks {
-                    let sequence = schedule.sequence(chunk.id);
-                    for at in chunk.start..chunk.start + chunk.new {
-                        let slot = sequence.table[at / SIZE] as usize * SIZE + at % SIZE;
-                        pool[slot] = Some((chunk.epoch, sequence.tokens[..=at].to_vec()));
-                    }
-                }
-                for chunk in &chunks {
-                    let sequence = schedule.sequence(chunk.id);
-                    for at in 0..chunk.start + chunk.new {
-                        let slot = sequence.table[at / SIZE] as usize * SIZE + at % SIZE;
-                        let (epoch, prefix) = pool[slot].as_ref().expect("a read slot was written");
-                        assert_eq!(
-                            (*epoch, &prefix[..]),
-                            (chunk.epoch, &sequence.tokens[..=at]),
-                            "seed {seed}"
-                        );
-                    }
-                }
-                for chunk in &chunks {
-                    schedule.computed(chunk);
-                    let token = next_token(&schedule.sequence(chunk.id).tokens);
-                    if chunk.draws && schedule.push(chunk.id, token) == ends[&chunk.id] {
-                        schedule.remove(chunk.id);
-                        ends.remove(&chunk.id);
-                        ended += 1;
-                    }
-                }
-            }
-            assert_eq!((schedule.cache().used(), schedule.running(), schedule.waiting()), (0, 0, 0));
-            (0..=epoch).for_each(|epoch| schedule.forget(epoch));
-            assert_eq!(schedule.cache().available(), blocks);
-            preemptions += schedule.preemptions();
-        }
-        assert!(
-            preemptions > 100,
-            "only {preemptions} preemptions: the pools are too large to show anything"
-        );
     }
 }
+
+#[cfg(test)]
+mod tests;

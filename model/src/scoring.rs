@@ -1,4 +1,6 @@
-//! Log-probabilities of given tokens, by the forward pass that training uses.
+//! Log-probabilities of given tokens, by the forward pass that training uses or by the one that serves.
+
+use std::ops::Range;
 
 use openclaw_kernels::{
     Backend, KernelError,
@@ -7,10 +9,19 @@ use openclaw_kernels::{
 
 use crate::{
     serving::{ScoreRequest, Scored},
-    transformer::{Transformer, Weights},
+    transformer::{KvPool, PagedStep, Transformer, Weights},
 };
 
 type Result<T> = std::result::Result<T, KernelError>;
+
+/// Rows of a serving step whose hidden states predict tokens that are to be scored.
+pub(crate) struct ScoredRows<'a> {
+    pub request: &'a ScoreRequest,
+    /// First row in the step.
+    pub row: usize,
+    /// Their positions in the sequence, each one before the token that it predicts.
+    pub positions: Range<usize>,
+}
 
 impl<B: Backend> Transformer<B> {
     /// Scores `request.ids[request.start..]`; `policy_version` of the answer is left at 0.
@@ -32,20 +43,67 @@ impl<B: Backend> Transformer<B> {
     }
 
     fn score_here(&self, weights: &B::Buffer<f32>, request: &ScoreRequest) -> Result<Scored> {
-        let b = &self.backend;
-        let rows = request.ids.len() - request.start;
         // The last token predicts nothing that is asked for.
         let batch = self.ragged(std::iter::once(&request.ids[..request.ids.len() - 1]))?;
         let hidden = self.hidden_states(weights, &batch)?;
-        let width = self.config.hidden_size;
-        let temperature = if request.temperature == 0.0 { 1.0 } else { request.temperature };
-        let shape = LinearShape { temperature, ..b.linear_shape(rows, width, self.config.vocab_size) };
+        let (width, row) = (self.config.hidden_size, request.start - 1);
+        let hidden = self.backend.view(&hidden, row * width..batch.tokens * width);
+        self.score_rows(weights, request, row..batch.tokens, hidden)
+    }
 
-        let targets: Vec<i32> = request.ids[request.start..].iter().map(|id| *id as i32).collect();
+    /// Runs new tokens over the pool as [`Transformer::forward_paged`] does; scores what their hidden states predict.
+    pub(crate) fn score_paged<'a>(
+        &self,
+        weights: &Weights<B>,
+        pool: &mut KvPool<B>,
+        step: &PagedStep,
+        wanted: impl Iterator<Item = &'a ScoredRows<'a>> + Send,
+    ) -> Result<Vec<Scored>> {
+        self.backend.scope(|| {
+            let (x, _) = self.residual_paged(&weights.flat, pool, step)?;
+            let mut wanted = wanted.peekable();
+            if wanted.peek().is_none() {
+                return Ok(Vec::new());
+            }
+            let hidden = self.norm(&weights.flat, &self.layout.norm, &x)?;
+            let width = self.config.hidden_size;
+            wanted
+                .map(|ScoredRows { request, row, positions }| {
+                    let rows = row * width..(row + positions.len()) * width;
+                    let hidden = self.backend.view(&hidden, rows);
+                    self.score_rows(&weights.flat, request, positions.clone(), hidden)
+                })
+                .collect()
+        })
+    }
+
+    /// Scores the tokens behind `positions` from the final hidden states at these.
+    fn score_rows<'a>(
+        &'a self,
+        weights: &'a B::Buffer<f32>,
+        request: &ScoreRequest,
+        positions: Range<usize>,
+        hidden: B::View<'a, f32>,
+    ) -> Result<Scored> {
+        let b = &self.backend;
+        let rows = positions.len();
+        let temperature = if request.temperature == 0.0 { 1.0 } else { request.temperature };
+        let shape = LinearShape {
+            temperature,
+            ..b.linear_shape(rows, self.config.hidden_size, self.config.vocab_size)
+        };
+        let first = positions.start + 1 - request.start;
+        let candidates = match &request.candidates[..] {
+            [] => &[],
+            all => &all[first..first + rows],
+        };
+
+        let targets: Vec<i32> =
+            request.ids[positions.start + 1..=positions.end].iter().map(|id| *id as i32).collect();
         let targets = b.upload(&targets)?;
-        let widest = request.candidates.iter().map(Vec::len).max().unwrap_or(0);
+        let widest = candidates.iter().map(Vec::len).max().unwrap_or(0);
         let mut candidate_ids = vec![-1i32; rows * widest];
-        for (ids, slots) in request.candidates.iter().zip(candidate_ids.chunks_mut(widest.max(1))) {
+        for (ids, slots) in candidates.iter().zip(candidate_ids.chunks_mut(widest.max(1))) {
             for (id, slot) in ids.iter().zip(slots) {
                 *slot = *id as i32;
             }
@@ -66,10 +124,7 @@ impl<B: Backend> Transformer<B> {
                 candidates: (widest > 0)
                     .then(|| Candidates { k: widest, ids: b.view(&candidate_ids, 0..rows * widest) }),
             },
-            Head {
-                hidden: b.view(&hidden, (request.start - 1) * width..batch.tokens * width),
-                weight: b.view(weights, self.layout.head.clone()),
-            },
+            Head { hidden, weight: b.view(weights, self.layout.head.clone()) },
             self.all_mut(&mut scratch),
             ScoreOut {
                 logprobs: self.all_mut(&mut logprobs),
@@ -97,8 +152,7 @@ impl<B: Backend> Transformer<B> {
                 })
                 .collect(),
         };
-        let candidates = request
-            .candidates
+        let candidates = candidates
             .iter()
             .zip(candidate_logprobs.chunks(widest.max(1)))
             .map(|(ids, logprobs)| logprobs[..ids.len()].to_vec())

@@ -125,3 +125,13 @@ pub struct Scored {
     /// Version of the weights that scored.
     pub policy_version: u64,
 }
+
+impl Scored {
+    /// Takes in the scores of the tokens that come next.
+    pub(crate) fn append(&mut self, mut next: Self) {
+        self.logprobs.append(&mut next.logprobs);
+        self.entropy.append(&mut next.entropy);
+        self.top.append(&mut next.top);
+        self.candidates.append(&mut next.candidates);
+    }
+}

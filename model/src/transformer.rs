@@ -434,6 +434,26 @@ impl<B: Backend> Transformer<B> {
         step: &PagedStep,
     ) -> Result<Vec<f32>> {
         let b = &self.backend;
+        let (x, words) = self.residual_paged(weights, pool, step)?;
+        if step.logit_rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let end = b.len(&words);
+        let logit_rows = b.view(&words, end - step.logit_rows.len()..end);
+        let wanted = self.rows(self.all(&x), logit_rows, step.logit_rows.len())?;
+        let normed = self.norm(weights, &self.layout.norm, &wanted)?;
+        self.head(weights, self.all(&normed), step.logit_rows.len())
+    }
+
+    /// The residual stream `[tokens, hidden]` behind the last layer, and what the device was told of the step, the
+    /// rows whose logits are wanted last.
+    pub(crate) fn residual_paged(
+        &self,
+        weights: &B::Buffer<f32>,
+        pool: &mut KvPool<B>,
+        step: &PagedStep,
+    ) -> Result<(B::Buffer<f32>, B::Buffer<u32>)> {
+        let b = &self.backend;
         let shape = PagedShape { qkv: self.shape(), block_size: pool.block_size };
         let layer_len = pool.blocks * shape.block_len();
         let tokens = step.ids.len();
@@ -441,7 +461,7 @@ impl<B: Backend> Transformer<B> {
         let parts = [&step.ids, &step.positions, &step.slots, &step.block_tables, &step.logit_rows];
         let words = b.upload(&parts.map(Vec::as_slice).concat())?;
         let mut end = 0;
-        let [ids, positions, slots, tables, logit_rows] = parts.map(|part| {
+        let [ids, positions, slots, tables, _] = parts.map(|part| {
             end += part.len();
             b.view(&words, end - part.len()..end)
         });
@@ -465,11 +485,6 @@ impl<B: Backend> Transformer<B> {
             let (_, _, activated) = self.gate(weights, layer, &x, tokens)?;
             self.add_linear(weights, &layer.down, &activated, &mut x, tokens)?;
         }
-        if step.logit_rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let wanted = self.rows(self.all(&x), logit_rows, step.logit_rows.len())?;
-        let normed = self.norm(weights, &self.layout.norm, &wanted)?;
-        self.head(weights, self.all(&normed), step.logit_rows.len())
+        Ok((x, words))
     }
 }

@@ -119,6 +119,7 @@ impl Work for Serving {
             kv_blocks: 40,
             block_size: 5,
             max_waiting: 8,
+            step_time: None,
         };
         let mut batcher =
             Batcher::new(transformer, tokenizer, vec![0], limits, 1, weights).expect("valid limits");

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use openclaw_kernels::Cpu;
 use openclaw_model::{
     Batcher, BatcherConfig, BatcherError, FinishReason, GenerateEvent, GenerateRequest, ModelConfig,
-    SamplingParams, ScoreRequest, SequenceId, SubmitError, TokenLogprob, Tokenizer, Transformer, Weights,
-    random_weights, train_bpe,
+    SamplingParams, ScoreRequest, Scored, SequenceId, SubmitError, TokenLogprob, Tokenizer, Transformer,
+    Weights, random_weights, train_bpe,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,6 +21,7 @@ const ROOMY: BatcherConfig = BatcherConfig {
     kv_blocks: 128,
     block_size: 16,
     max_waiting: 64,
+    step_time: None,
 };
 
 /// A model on one device; cheap to clone.
@@ -128,6 +129,16 @@ fn drain(batcher: &mut Batcher<Cpu>) -> BTreeMap<SequenceId, Reply> {
     panic!("not idle after 20000 steps: {} running, {} waiting", batcher.running(), batcher.waiting());
 }
 
+fn score(batcher: &mut Batcher<Cpu>, request: ScoreRequest) -> Scored {
+    let id = batcher.submit_score(request).unwrap();
+    loop {
+        if let Some((scored, score)) = batcher.step_scores().unwrap().pop() {
+            assert_eq!(scored, id);
+            return score;
+        }
+    }
+}
+
 fn request(prompt_ids: Vec<u32>, max_new_tokens: usize, temperature: f32) -> GenerateRequest {
     let sampling = SamplingParams { temperature, seed: Some(11), ..Default::default() };
     GenerateRequest {
@@ -227,7 +238,7 @@ fn log_probabilities_of_serving_and_scoring_agree() {
             {
                 let request =
                     ScoreRequest { ids: sequence.clone(), start, temperature, ..Default::default() };
-                let scored = batcher.score(&request).unwrap();
+                let scored = score(&mut batcher, request);
                 assert_eq!(scored.policy_version, 1);
                 assert_eq!(scored.logprobs.len(), reply.tokens.len());
                 for (token, scored) in reply.tokens.iter().zip(scored.logprobs) {
@@ -236,6 +247,67 @@ fn log_probabilities_of_serving_and_scoring_agree() {
             }
         }
     }
+}
+
+fn assert_near(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-4, "{found}, alone {expected}");
+    }
+}
+
+#[test]
+fn scores_in_pieces_from_the_cache_and_after_their_blocks_were_taken_are_those_of_one_pass() {
+    let model = Model::new();
+    let weights = model.weights(9);
+    let text = prompt(7, 100);
+    let candidates = |at: usize| (0..at as u32 % 4).map(|nth| (at as u32 * 7 + nth) % VOCAB as u32).collect();
+    let wanted = |start: usize, top_k| ScoreRequest {
+        ids: text.clone(),
+        start,
+        temperature: 0.7,
+        top_k,
+        candidates: if start == 41 { (start..text.len()).map(candidates).collect() } else { Vec::new() },
+    };
+    let config = BatcherConfig { max_batch_tokens: 9, max_sequences: 4, kv_blocks: 9, ..ROOMY };
+    let mut batcher = model.batcher(config, &weights);
+    for request in [wanted(41, 3), wanted(1, 0), wanted(99, 2), wanted(41, 0)] {
+        let alone = model.transformer.score(&weights, &request).unwrap();
+        let id = batcher.submit_score(request).unwrap();
+        let mut replies = BTreeMap::new();
+        let scored = loop {
+            // Somebody else needs the blocks after each piece.
+            if batcher.is_idle() && batcher.stats().preemptions < 4 {
+                batcher.submit(self::request(prompt(8, 60), 20, 0.0)).unwrap();
+            }
+            if let Some((scored, score)) = batcher.step_scores().unwrap().pop() {
+                assert_eq!(scored, id);
+                break score;
+            }
+            step(&mut batcher, &mut replies);
+        };
+        assert_near(&scored.logprobs, &alone.logprobs);
+        assert_near(&scored.entropy, &alone.entropy);
+        assert_near(&scored.candidates.concat(), &alone.candidates.concat());
+        let ids = |top: &[Vec<(u32, f32)>]| top.concat().iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        assert_eq!(ids(&scored.top), ids(&alone.top));
+    }
+    assert!(batcher.stats().preemptions > 0, "nobody took a block");
+    drain(&mut batcher);
+}
+
+#[test]
+fn a_prompt_that_was_served_is_not_computed_again_to_score_its_reply() {
+    let model = Model::new();
+    let weights = model.weights(9);
+    let mut batcher = model.batcher(ROOMY, &weights);
+    let served = request(prompt(1, 100), 10, 0.0);
+    let id = batcher.submit(served.clone()).unwrap();
+    let reply = drain(&mut batcher).remove(&id).unwrap();
+    let before = batcher.stats().computed_tokens;
+    let ids = [served.prompt_ids, reply.ids()].concat();
+    score(&mut batcher, ScoreRequest { ids, start: 100, ..ScoreRequest::default() });
+    assert_eq!(batcher.stats().computed_tokens - before, (100 + 10 - 1) - 96);
 }
 
 #[test]
@@ -328,20 +400,20 @@ fn cancelling_frees_the_blocks_and_leaves_the_others_alone() {
     let mut replies = BTreeMap::new();
     step(&mut batcher, &mut replies);
     let used = batcher.stats().kv_blocks_used;
-    batcher.cancel(ids[1]); // running
+    batcher.cancel(ids[4]); // running: its prompt is among the shortest
     assert!(batcher.stats().kv_blocks_used < used);
-    batcher.cancel(ids[5]); // waiting
-    batcher.cancel(ids[5]); // gone
+    batcher.cancel(ids[3]); // waiting
+    batcher.cancel(ids[3]); // gone
     for (id, reply) in drain(&mut batcher) {
         replies.entry(id).or_default().merge(reply);
     }
     for (at, id) in ids.iter().enumerate() {
         match at {
-            1 | 5 => assert_eq!(replies[id].reason, Some(FinishReason::Cancelled)),
+            3 | 4 => assert_eq!(replies[id].reason, Some(FinishReason::Cancelled)),
             _ => assert_same(&replies[id], &alone[at], &format!("request {at}")),
         }
     }
-    assert!(replies[&ids[5]].tokens.is_empty());
+    assert!(replies[&ids[3]].tokens.is_empty());
 }
 
 #[test]
@@ -449,6 +521,7 @@ fn a_model_without_finite_logits_fails_the_request_and_keeps_no_block() {
 #[test]
 fn no_request_is_lost_and_no_block_leaks_whatever_happens() {
     let model = Model::new();
+    // By its number, modulo three.
     let versions = [model.weights(20), model.weights(21), model.weights(22)];
     for seed in 0..6 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -459,10 +532,12 @@ fn no_request_is_lost_and_no_block_leaks_whatever_happens() {
             kv_blocks: rng.random_range(6..24),
             block_size: 8,
             max_waiting: 8,
+            step_time: None,
         };
-        let mut batcher = model.batcher(config, &versions[0]);
+        let mut batcher = model.batcher(config, &versions[1]);
         let mut submitted = Vec::new();
         let mut replies = BTreeMap::new();
+        let (mut scorings, mut scored) = (BTreeMap::new(), Vec::new());
         let mut version = 1;
         for _ in 0..150 {
             match rng.random_range(0..10) {
@@ -475,9 +550,23 @@ fn no_request_is_lost_and_no_block_leaks_whatever_happens() {
                     ));
                     match batcher.submit(request(ids, rng.random_range(1..40), 1.0)) {
                         Ok(id) => submitted.push(id),
-                        Err(error) => assert_eq!(error, SubmitError::QueueFull { waiting: 8 }),
+                        // Those that had to give their blocks back wait, too.
+                        Err(SubmitError::QueueFull { waiting }) => assert!(waiting >= 8),
+                        Err(error) => panic!("{error}"),
                     }
                 }
+                5 => {
+                    let ids = prompt(rng.random_range(0..3), rng.random_range(2..batcher.context_tokens()));
+                    let start = rng.random_range(1..ids.len());
+                    let wanted = ScoreRequest { ids, start, ..ScoreRequest::default() };
+                    scorings.insert(batcher.submit_score(wanted.clone()).unwrap(), wanted);
+                }
+                6 if !scorings.is_empty() && rng.random_bool(0.2) => {
+                    let id = *scorings.keys().nth(rng.random_range(0..scorings.len())).unwrap();
+                    scorings.remove(&id);
+                    batcher.cancel(id);
+                }
+                6 | 7 => scored.extend(batcher.step_scores().unwrap()),
                 3 if !submitted.is_empty() => batcher.cancel(submitted[rng.random_range(0..submitted.len())]),
                 4 if rng.random_bool(0.3) => {
                     version += 1;
@@ -486,10 +575,21 @@ fn no_request_is_lost_and_no_block_leaks_whatever_happens() {
                 _ => step(&mut batcher, &mut replies),
             }
         }
+        while batcher.is_scoring() {
+            scored.extend(batcher.step_scores().unwrap());
+            step(&mut batcher, &mut replies);
+        }
         for (id, reply) in drain(&mut batcher) {
             replies.entry(id).or_default().merge(reply);
         }
-        assert!(!submitted.is_empty());
+        assert!(!submitted.is_empty() && !scored.is_empty());
+        for (id, scored) in scored {
+            let Some(wanted) = scorings.remove(&id) else { continue }; // cancelled since
+            let weights = &versions[scored.policy_version as usize % 3];
+            let alone = model.transformer.score(weights, &wanted).unwrap();
+            assert_near(&scored.logprobs, &alone.logprobs);
+        }
+        assert!(scorings.is_empty(), "seed {seed}: {} were never scored", scorings.len());
         for id in submitted {
             assert!(replies[&id].reason.is_some(), "seed {seed}: {id:?} never ended");
         }

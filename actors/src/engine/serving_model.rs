@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use openclaw_kernels::KernelError;
 pub use openclaw_kernels::{Device, Place};
 use openclaw_model::{
     Batcher, BatcherStats, ChatTemplate, GenerateEvent, GenerateRequest, Prompt, ScoreRequest, Scored,
@@ -14,7 +13,7 @@ use serde_json::{Map, Value};
 pub trait ServingModel {
     /// Names a sequence; ids are not reused.
     fn submit(&mut self, request: GenerateRequest) -> Result<u64, String>;
-    /// Forgets a sequence.
+    /// Forgets a sequence or a scoring.
     fn cancel(&mut self, sequence: u64);
     /// Moves every running sequence on by a token or a chunk of its prompt.
     fn step(&mut self) -> Result<Vec<(u64, GenerateEvent)>, String>;
@@ -22,9 +21,12 @@ pub trait ServingModel {
     fn is_idle(&self) -> bool;
     /// New sequences use these weights; running ones end on theirs.
     fn load(&mut self, version: u64, weights: PolicyWeights) -> Result<(), String>;
-    /// Log-probabilities of given ids under the current weights. The inner error is the request's; the outer one
-    /// ends the engine, as that of a step does.
-    fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String>;
+    /// Names a scoring, as [`ServingModel::submit`] does a sequence.
+    fn submit_score(&mut self, request: ScoreRequest) -> Result<u64, String>;
+    /// Moves scorings on by a piece, and returns those that are complete.
+    fn step_scores(&mut self) -> Result<Vec<(u64, Scored)>, String>;
+    /// A scoring runs or waits.
+    fn is_scoring(&self) -> bool;
     /// The version that new sequences use.
     fn version(&self) -> u64;
     /// What it has done and holds; zeros where it does not count.
@@ -66,11 +68,15 @@ impl ServingModel for Batcher<Device> {
         Batcher::load(self, version, weights);
         Ok(())
     }
-    fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String> {
-        match Batcher::score(self, request) {
-            Err(lost @ KernelError::DeviceLost { .. }) => Err(lost.to_string()),
-            scored => Ok(scored.map_err(|error| error.to_string())),
-        }
+    fn submit_score(&mut self, request: ScoreRequest) -> Result<u64, String> {
+        Batcher::submit_score(self, request).map(|SequenceId(id)| id).map_err(|error| error.to_string())
+    }
+    fn step_scores(&mut self) -> Result<Vec<(u64, Scored)>, String> {
+        let scored = Batcher::step_scores(self).map_err(|error| error.to_string())?;
+        Ok(scored.into_iter().map(|(SequenceId(id), scored)| (id, scored)).collect())
+    }
+    fn is_scoring(&self) -> bool {
+        Batcher::is_scoring(self)
     }
     fn version(&self) -> u64 {
         Batcher::version(self)

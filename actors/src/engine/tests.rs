@@ -12,6 +12,7 @@ struct Counting {
     next: u64,
     running: Vec<(u64, u32, GenerateRequest, u64)>,
     cancelled: Arc<AtomicUsize>,
+    scoring: Vec<(u64, ScoreRequest)>,
 }
 
 impl ServingModel for Counting {
@@ -55,12 +56,21 @@ impl ServingModel for Counting {
         self.version = version;
         Ok(())
     }
-    fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String> {
+    fn submit_score(&mut self, request: ScoreRequest) -> Result<u64, String> {
+        self.next += 1;
+        self.scoring.push((self.next, request));
+        Ok(self.next)
+    }
+    fn step_scores(&mut self) -> Result<Vec<(u64, Scored)>, String> {
+        let (id, request) = self.scoring.remove(0);
         if request.ids.contains(&13) {
             return Err("the device is lost".to_owned());
         }
         let logprobs = request.ids[request.start..].iter().map(|&id| -(id as f32)).collect();
-        Ok(Ok(Scored { logprobs, policy_version: self.version, ..Scored::default() }))
+        Ok(vec![(id, Scored { logprobs, policy_version: self.version, ..Scored::default() })])
+    }
+    fn is_scoring(&self) -> bool {
+        !self.scoring.is_empty()
     }
     fn version(&self) -> u64 {
         self.version

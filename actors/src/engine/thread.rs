@@ -1,7 +1,7 @@
 //! The thread that owns a model, and what it says when it ends.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -37,7 +37,11 @@ pub(super) enum Command {
         accepted: oneshot::Sender<Result<(), String>>,
         place: OwnedSemaphorePermit,
     },
-    Score(Scoring),
+    Score {
+        request: ScoreRequest,
+        reply: oneshot::Sender<Result<Scored, String>>,
+        place: OwnedSemaphorePermit,
+    },
     Load {
         version: u64,
         weights: PolicyWeights,
@@ -45,12 +49,6 @@ pub(super) enum Command {
     },
     Ping(oneshot::Sender<Result<(), String>>),
     Stop,
-}
-
-pub(super) struct Scoring {
-    pub request: ScoreRequest,
-    pub reply: oneshot::Sender<Result<Scored, String>>,
-    pub _place: OwnedSemaphorePermit,
 }
 
 /// Resolves when the thread has ended and its model is gone: `Err` with the panic's or the model's message.
@@ -95,13 +93,21 @@ struct Active {
     _place: OwnedSemaphorePermit,
 }
 
+/// Who waits for a scoring.
+struct Scoring {
+    tokens: usize,
+    reply: oneshot::Sender<Result<Scored, String>>,
+    started: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
 /// The thread's own state. What waits for answers lives here and not with the model, so that a panic in the model
 /// still lets everyone who waits know.
 pub(super) struct Thread {
     name: String,
     inbox: mpsc::UnboundedReceiver<Command>,
     active: HashMap<u64, Active>,
-    scorings: VecDeque<Scoring>,
+    scorings: HashMap<u64, Scoring>,
     share: ScoreShare,
     gauges: Arc<Gauges>,
     meters: Meters,
@@ -151,7 +157,7 @@ impl Thread {
             name: shared.name.clone(),
             inbox,
             active: HashMap::new(),
-            scorings: VecDeque::new(),
+            scorings: HashMap::new(),
             share: ScoreShare::new(shared.limits.score_share),
             gauges: shared.gauges.clone(),
             meters: Meters::new(&shared.name),
@@ -161,7 +167,7 @@ impl Thread {
     /// Until told to stop, or until every handle is gone and the last response has ended.
     fn serve(&mut self, model: &mut dyn ServingModel) -> Result<(), String> {
         loop {
-            if model.is_idle() && self.scorings.is_empty() {
+            if model.is_idle() && !model.is_scoring() {
                 match self.inbox.blocking_recv() {
                     None | Some(Command::Stop) => return Ok(()),
                     Some(command) => self.take(model, command),
@@ -177,10 +183,8 @@ impl Thread {
             }
             self.cancel_abandoned(model);
             let busy = !model.is_idle();
-            if self.share.may_score(busy)
-                && let Some(scoring) = self.scorings.pop_front()
-            {
-                self.score(model, scoring)?;
+            if model.is_scoring() && self.share.may_score(busy) {
+                self.score(model)?;
             } else if busy {
                 self.step(model)?;
             }
@@ -201,7 +205,21 @@ impl Thread {
                     let _ = accepted.send(Err(reason));
                 }
             },
-            Command::Score(scoring) => self.scorings.push_back(scoring),
+            Command::Score { request, reply, place } => {
+                let tokens = request.ids.len();
+                match model.submit_score(request) {
+                    Ok(id) => {
+                        let scoring = Scoring { tokens, reply, started: Instant::now(), _place: place };
+                        self.scorings.insert(id, scoring);
+                    }
+                    Err(reason) => {
+                        debug!(engine = self.name, reason, "scoring refused");
+                        self.meters.refused.increment(1);
+                        // The asker may have given up.
+                        let _ = reply.send(Err(reason));
+                    }
+                }
+            }
             Command::Load { version, weights, done } => {
                 let started = Instant::now();
                 let loaded = model.load(version, weights);
@@ -227,7 +245,14 @@ impl Thread {
             }
             wanted
         });
-        self.scorings.retain(|scoring| !scoring.reply.is_closed());
+        self.scorings.retain(|&id, scoring| {
+            let wanted = !scoring.reply.is_closed();
+            if !wanted {
+                model.cancel(id);
+                cancelled.increment(1);
+            }
+            wanted
+        });
     }
 
     fn step(&mut self, model: &mut dyn ServingModel) -> Result<(), String> {
@@ -258,15 +283,16 @@ impl Thread {
         Ok(())
     }
 
-    fn score(&mut self, model: &mut dyn ServingModel, scoring: Scoring) -> Result<(), String> {
+    fn score(&mut self, model: &mut dyn ServingModel) -> Result<(), String> {
         let started = Instant::now();
-        let tokens = scoring.request.ids.len();
-        let scored = model.score(&scoring.request)?;
-        let took = started.elapsed();
-        self.share.scored(took);
-        // The asker may have given up.
-        let _ = scoring.reply.send(scored);
-        self.meters.scored(took, tokens);
+        let scored = model.step_scores()?;
+        self.share.scored(started.elapsed());
+        for (id, scored) in scored {
+            let Some(scoring) = self.scorings.remove(&id) else { continue };
+            self.meters.scored(scoring.started.elapsed(), scoring.tokens);
+            // The asker may have given up.
+            let _ = scoring.reply.send(Ok(scored));
+        }
         Ok(())
     }
 

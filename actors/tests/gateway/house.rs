@@ -167,10 +167,15 @@ impl ServingModel for Policy {
         Ok(())
     }
 
-    fn score(&mut self, _: &ScoreRequest) -> Result<Result<Scored, String>, String> {
-        Ok(Err("this policy only speaks".to_owned()))
+    fn submit_score(&mut self, _: ScoreRequest) -> Result<u64, String> {
+        Err("this policy only speaks".to_owned())
     }
-
+    fn step_scores(&mut self) -> Result<Vec<(u64, Scored)>, String> {
+        unreachable!("no score was taken")
+    }
+    fn is_scoring(&self) -> bool {
+        false
+    }
     fn version(&self) -> u64 {
         self.version
     }

@@ -71,8 +71,14 @@ impl ServingModel for Mortal {
     fn load(&mut self, version: u64, weights: PolicyWeights) -> Result<(), String> {
         ServingModel::load(&mut self.model, version, weights)
     }
-    fn score(&mut self, request: &ScoreRequest) -> Result<Result<Scored, String>, String> {
-        ServingModel::score(&mut self.model, request)
+    fn submit_score(&mut self, request: ScoreRequest) -> Result<u64, String> {
+        ServingModel::submit_score(&mut self.model, request)
+    }
+    fn step_scores(&mut self) -> Result<Vec<(u64, Scored)>, String> {
+        ServingModel::step_scores(&mut self.model)
+    }
+    fn is_scoring(&self) -> bool {
+        self.model.is_scoring()
     }
     fn version(&self) -> u64 {
         self.model.version()
@@ -129,6 +135,7 @@ fn mortal(tokenizer: Tokenizer, fate: Arc<Fate>) -> Mortal {
         kv_blocks: 256,
         block_size: 16,
         max_waiting: 16,
+        step_time: None,
     };
     let end_ids = vec![tokenizer.eos_id().expect("the tokenizer has an end token")];
     let version = fate.version.load(Ordering::SeqCst);

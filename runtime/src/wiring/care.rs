@@ -118,8 +118,14 @@ mod tests {
         fn load(&mut self, _: u64, _: PolicyWeights) -> Result<(), String> {
             Ok(())
         }
-        fn score(&mut self, _: &ScoreRequest) -> Result<Result<Scored, String>, String> {
-            Ok(Ok(Scored::default()))
+        fn submit_score(&mut self, _: ScoreRequest) -> Result<u64, String> {
+            Err("it only blocks".to_owned())
+        }
+        fn step_scores(&mut self) -> Result<Vec<(u64, Scored)>, String> {
+            unreachable!("no score was taken")
+        }
+        fn is_scoring(&self) -> bool {
+            false
         }
         fn version(&self) -> u64 {
             0
