@@ -42,12 +42,29 @@ impl Prompt {
         tools: &[Value],
         kwargs: &Map<String, Value>,
     ) -> Result<Self, TextError> {
+        Self::within(usize::MAX, tokenizer, template, messages, tools, kwargs)
+    }
+
+    /// The same, given up with [`TextError::TooLong`] as soon as it is clear that it has more than `most` tokens: what
+    /// cannot fit costs no more than what does. A prompt that is a little longer than `most` may still be answered.
+    pub fn within(
+        most: usize,
+        tokenizer: &Tokenizer,
+        template: &ChatTemplate,
+        messages: &[Value],
+        tools: &[Value],
+        kwargs: &Map<String, Value>,
+    ) -> Result<Self, TextError> {
         let script = PromptScript::new(tokenizer, template, messages, tools, kwargs)?;
         let text = script.render(messages.len(), true)?;
         let ends_in_thinking = text.trim_end().ends_with(THINK);
+        script.check_length(&text, most)?;
         Ok(Self { ids: script.encode(&text)?, ends_in_thinking })
     }
 }
+
+/// A beginning of a text is tokenized first where the text has more bytes than this for each token that may be.
+const PROBED_BYTES: usize = 8;
 
 /// A conversation that can be rendered up to any of its messages, cut, and encoded.
 #[derive(Debug)]
@@ -110,6 +127,25 @@ impl<'a> PromptScript<'a> {
             Some(seam) => self.tokenizer.encode_sewn(rendered, seam),
             None => self.tokenizer.encode(rendered),
         }
+    }
+
+    /// Refuses a rendered text that has more than `most` tokens for sure, by its bytes or by its beginning.
+    fn check_length(&self, rendered: &str, most: usize) -> Result<(), TextError> {
+        let seams = self.seam.map_or(0, |seam| rendered.matches(seam).count() * seam.len_utf8());
+        let tokens = self.tokenizer.least_tokens(rendered.len() - seams);
+        if tokens > most {
+            return Err(TextError::TooLong { tokens, most });
+        }
+        let probed = most.saturating_mul(PROBED_BYTES);
+        if rendered.len() > probed {
+            let beginning = &rendered[..rendered.floor_char_boundary(probed)];
+            // Where it is cut, a token or a few may be others than in the whole.
+            let tokens = self.encode(beginning)?.len() / 2;
+            if tokens > most {
+                return Err(TextError::TooLong { tokens, most });
+            }
+        }
+        Ok(())
     }
 
     fn unused_character(&self) -> Option<char> {

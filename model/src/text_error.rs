@@ -63,6 +63,14 @@ pub enum TextError {
     /// Contents with marks hold every character that could set these apart.
     #[error("the messages hold every private-use character from U+F0000 to U+FFFFD")]
     NoSeam,
+    /// A prompt is longer than it may be, seen before it was tokenized as a whole.
+    #[error("the prompt has {tokens} tokens or more, {most} are possible")]
+    TooLong {
+        /// Fewer than it has.
+        tokens: usize,
+        /// The most that it may have.
+        most: usize,
+    },
     /// No tokenizer came out of training.
     #[error("cannot train a tokenizer")]
     TrainTokenizer {

@@ -26,9 +26,13 @@ struct Inner {
     /// See [`Tokenizer::marks`].
     marks: Vec<String>,
     is_mark: Vec<bool>,
+    longest_bytes: usize,
     vocab_size: usize,
     named: NamedTokens,
 }
+
+/// The most that normalizing shortens a text: a letter and its accents, of three bytes or more, become one of two.
+const MOST_NORMALIZED: usize = 3;
 
 /// The tokens that tokenizer_config.json gives a role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,7 +124,8 @@ impl Tokenizer {
             }
             bytes[id as usize] = token.content.into_bytes().into();
         }
-        let inner = Inner { tokenizer, bytes, special, marks, is_mark, vocab_size, named };
+        let longest_bytes = bytes.iter().map(|bytes| bytes.len()).max().unwrap_or(1).max(1);
+        let inner = Inner { tokenizer, bytes, special, marks, is_mark, longest_bytes, vocab_size, named };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -229,6 +234,12 @@ impl Tokenizer {
 
     pub(crate) fn bytes_of(&self, id: u32) -> &[u8] {
         self.inner.bytes.get(id as usize).map_or(&[], |bytes| bytes)
+    }
+
+    /// A text of so many bytes has this many tokens at least.
+    pub fn least_tokens(&self, bytes: usize) -> usize {
+        let shortened = if self.inner.tokenizer.get_normalizer().is_some() { MOST_NORMALIZED } else { 1 };
+        bytes / (self.inner.longest_bytes * shortened)
     }
 
     /// How many tokens there are, added ones included. A model's own vocabulary may be padded beyond it.

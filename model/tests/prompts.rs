@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openclaw_model::{ChatTemplate, Prompt, PromptScript, Tokenizer, normalize_messages};
+use openclaw_model::{ChatTemplate, Prompt, PromptScript, TextError, Tokenizer, normalize_messages};
 use serde_json::{Map, Value, json};
 
 fn folder(name: &str) -> PathBuf {
@@ -167,4 +167,30 @@ fn the_pieces_of_a_script_are_those_of_the_whole() {
     let pieces = [script.encode(&start).unwrap(), script.encode(rest).unwrap()].concat();
     assert_eq!(tokenizer.decode(&pieces, false), template.render(&messages, &tools, &kwargs, true).unwrap());
     assert_eq!(marks(&tokenizer, &pieces), marks(&tokenizer, &script.encode(&whole).unwrap()));
+}
+
+#[test]
+fn a_prompt_that_cannot_fit_is_refused_and_no_other_is() {
+    let tokenizer = tokenizer();
+    let template = template("nano");
+    let within = |text: &str, most| {
+        let messages = [json!({"role": "user", "content": text})];
+        Prompt::within(most, &tokenizer, &template, &messages, &[], &Map::new())
+    };
+    // Words and accents; one long token; none that repeats; marks that are letters.
+    for part in ["e\u{301}x ", "Documentation ", "qzjx", "\n\n    ", "<|im_end|>", "\u{1D11E}", "aaaaaaaa"] {
+        let text = part.repeat(2000);
+        let ids = within(&text, usize::MAX).unwrap().ids;
+        for most in [ids.len(), ids.len() + 1, 2 * ids.len()] {
+            assert_eq!(within(&text, most).unwrap().ids, ids, "{part:?} in {most}");
+        }
+        for most in [1, ids.len() / 100] {
+            let refused = within(&text, most);
+            let Err(TextError::TooLong { tokens, most: named }) = refused else {
+                panic!("{part:?} in {most}: {refused:?}")
+            };
+            assert!(most < tokens && tokens <= ids.len(), "{part:?}: {tokens} of {}", ids.len());
+            assert_eq!(named, most);
+        }
+    }
 }

@@ -16,13 +16,13 @@ use axum::{
 };
 use futures::StreamExt;
 use openclaw_journal::{Turn, TurnId, TurnKind};
-use openclaw_model::{GenerateRequest, ParserConfig, SamplingParams, normalize_messages};
+use openclaw_model::{GenerateRequest, ParserConfig, SamplingParams, TextError, normalize_messages};
 use serde_json::{Map, Value, json};
 use tracing::{Span, debug_span, field::Empty, warn};
 
 use super::{
     Shared,
-    admission::Admitted,
+    admission::{Admitted, BodyRoom},
     completion,
     draft::Draft,
     errors::ApiError,
@@ -35,6 +35,11 @@ use crate::sessions::{Arrival, ArrivedRequest, TurnCompleted};
 
 /// A client that sends its body slower than this is not waited for.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The largest body of what is no conversation.
+pub const SMALL_BODY_BYTES: usize = 256 << 10;
+/// From here on, reading a body as JSON takes longer than a stream should wait.
+const LARGE_BODY_BYTES: usize = 64 << 10;
+
 /// The handler.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
     let received = Instant::now();
@@ -54,20 +59,23 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         traceparent = Empty,
     );
     let (parts, body) = request.into_parts();
+    let room = shared.admission.admit_body(announced_bytes(&parts.headers, &shared)).await?;
     let body = read_body(&parts.headers, body, shared.config.max_body_bytes).await?;
-    let (chat, fields) = ChatRequest::parse(&body)?;
+    let (mut chat, fields) = parse(body).await?;
+    check_length(&shared, &chat)?;
     let (model, side_model) = shared.models.resolve(chat.model.as_deref())?;
     let marks = request_marks(&parts.headers, &fields, side_model);
-    drop((body, fields));
+    drop(fields);
 
-    let arrived = ArrivedRequest::new(marks, Arc::new(chat.messages.clone()), !chat.tools.is_empty());
+    let messages = Arc::new(std::mem::take(&mut chat.messages));
+    let arrived = ArrivedRequest::new(marks, messages.clone(), !chat.tools.is_empty());
     let arrival = shared.sessions.arrive(arrived).await;
     let kind = if arrival.kind == TurnKind::Main { "main" } else { "side" };
     metrics::counter!("openclaw_gateway_turns_total", "kind" => kind).increment(1);
     span.record("kind", kind);
 
     let place = shared.admission.admit().await?;
-    let prompt = render(&shared, &chat).await?;
+    let (prompt, place) = render(&shared, messages, &chat, place, room).await?;
     let room = shared.context_length.saturating_sub(prompt.ids.len());
     if room == 0 {
         return Err(ApiError::context_length(prompt.ids.len(), shared.context_length));
@@ -336,23 +344,73 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> R
     }
 }
 
-async fn render(shared: &Arc<Shared>, chat: &ChatRequest) -> Result<Prompt, ApiError> {
-    let shared = shared.clone();
-    let (raw, tools, kwargs) = (chat.messages.clone(), chat.shown_tools(), chat.template_kwargs.clone());
+/// What a body may take: its announced length, or the most where none is announced.
+fn announced_bytes(headers: &HeaderMap, shared: &Shared) -> usize {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    announced.unwrap_or(usize::MAX).min(shared.config.max_body_bytes)
+}
+
+/// A body that takes its time is read on a thread of its own: the async ones have streams to serve.
+async fn parse(body: Bytes) -> Result<(ChatRequest, Map<String, Value>), ApiError> {
+    if body.len() < LARGE_BODY_BYTES {
+        return ChatRequest::parse(&body);
+    }
+    let parsed = tokio::task::spawn_blocking(move || ChatRequest::parse(&body)).await;
+    parsed.unwrap_or_else(|error| {
+        warn!(%error, "reading a body failed");
+        Err(ApiError::internal("The body could not be read."))
+    })
+}
+
+/// Refuses what people and tools say when it cannot fit, before anything is made of it. What an assistant said may be
+/// left out by the template.
+fn check_length(shared: &Shared, chat: &ChatRequest) -> Result<(), ApiError> {
+    let said = chat.messages.iter().filter(|message| message["role"] != "assistant");
+    let bytes = said.map(|message| match &message["content"] {
+        Value::String(text) => text.len(),
+        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).map(str::len).sum(),
+        _ => 0,
+    });
+    let tokens = shared.tokenizer.least_tokens(bytes.sum());
+    if tokens >= shared.context_length {
+        return Err(ApiError::context_length_at_least(tokens, shared.context_length));
+    }
+    Ok(())
+}
+
+/// The place is held until the work ends, even when the client hangs up meanwhile.
+async fn render(
+    shared: &Arc<Shared>,
+    raw: Arc<Vec<Value>>,
+    chat: &ChatRequest,
+    place: Admitted,
+    room: BodyRoom,
+) -> Result<(Prompt, Admitted), ApiError> {
+    let turn = shared.admission.turn().await;
+    let (tools, kwargs) = (chat.shown_tools(), chat.template_kwargs.clone());
+    let (most, shared) = (shared.context_length, shared.clone());
     // A long prompt takes its time, and the async threads have streams to serve.
     let rendered = tokio::task::spawn_blocking(move || {
-        let messages = normalize_messages(&raw)?;
-        let prompt =
-            openclaw_model::Prompt::new(&shared.tokenizer, &shared.template, &messages, &tools, &kwargs)?;
-        let parser = ParserConfig::new(&tools, prompt.ends_in_thinking);
-        Ok::<_, openclaw_model::TextError>(Prompt { ids: prompt.ids, messages, tools, parser })
+        let _held = (turn, room);
+        let prompt = normalize_messages(&raw).and_then(|messages| {
+            drop(raw);
+            let (tokenizer, template) = (&shared.tokenizer, &shared.template);
+            let prompt =
+                openclaw_model::Prompt::within(most, tokenizer, template, &messages, &tools, &kwargs)?;
+            let parser = ParserConfig::new(&tools, prompt.ends_in_thinking);
+            Ok(Prompt { ids: prompt.ids, messages, tools, parser })
+        });
+        (prompt, place)
     });
     match rendered.await {
-        Ok(Ok(prompt)) if prompt.ids.is_empty() => {
+        Ok((Ok(prompt), _)) if prompt.ids.is_empty() => {
             Err(ApiError::invalid("messages", "The messages make an empty prompt."))
         }
-        Ok(Ok(prompt)) => Ok(prompt),
-        Ok(Err(error)) => {
+        Ok((Ok(prompt), place)) => Ok((prompt, place)),
+        Ok((Err(TextError::TooLong { tokens, most }), _)) => {
+            Err(ApiError::context_length_at_least(tokens, most))
+        }
+        Ok((Err(error), _)) => {
             Err(ApiError::invalid("messages", format!("The messages cannot be rendered: {error}.")))
         }
         Err(error) => {

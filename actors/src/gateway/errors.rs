@@ -46,9 +46,18 @@ impl ApiError {
 
     /// 400 for a prompt that leaves no room for an answer.
     pub fn context_length(prompt_tokens: usize, context_length: usize) -> Self {
+        Self::too_long(format!("{prompt_tokens} tokens"), context_length)
+    }
+
+    /// The same, where it was not counted how long the prompt is.
+    pub fn context_length_at_least(prompt_tokens: usize, context_length: usize) -> Self {
+        Self::too_long(format!("at least {prompt_tokens} tokens"), context_length)
+    }
+
+    fn too_long(made: String, context_length: usize) -> Self {
         let message = format!(
             "This model's maximum context length is {context_length} tokens, and the messages and tools make \
-             {prompt_tokens} tokens, which leaves no room for an answer. Shorten the messages."
+             {made}, which leaves no room for an answer. Shorten the messages."
         );
         Self { code: Some("context_length_exceeded"), ..Self::invalid("messages", message) }
     }

@@ -35,6 +35,9 @@ pub use self::{
 };
 use crate::{engine::Engine, sessions::SessionsAddress};
 
+/// How many bodies of the largest size may be on their way to prompts at once.
+const BODIES_AT_ONCE: usize = 4;
+
 /// What a gateway is told. `[actors.gateway]` of a topology file sets the first part of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatewayConfig {
@@ -203,7 +206,12 @@ impl Gateway {
         let door = Door::new(&socket, open.subscribe()).map_err(failed)?;
         let queue_timeout = Duration::from_secs(config.queue_timeout_secs);
         let shared = Arc::new(Shared {
-            admission: Admission::new(config.max_in_flight, config.queue_depth, queue_timeout),
+            admission: Admission::new(
+                config.max_in_flight,
+                config.max_body_bytes.saturating_mul(BODIES_AT_ONCE),
+                config.queue_depth,
+                queue_timeout,
+            ),
             models: ServedModels::new(&config.served_model, &config.aliases, deps.context_length),
             engines: deps.engines,
             context_length: deps.context_length,

@@ -65,7 +65,7 @@ pub enum ToolChoice {
 impl ChatRequest {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<(Self, Map<String, Value>), ApiError> {
-        let fields = match body::read(body) {
+        let mut fields = match body::read(body) {
             Ok(Value::Object(fields)) => fields,
             Ok(other) => {
                 return Err(ApiError::not_json(format!(
@@ -79,7 +79,7 @@ impl ChatRequest {
         let logprobs = boolean(&fields, "logprobs")?.unwrap_or(false);
         let request = Self {
             model: string(&fields, "model")?,
-            messages: messages(&fields)?,
+            messages: messages(&mut fields)?,
             tool_choice: tool_choice(&fields, &tools)?,
             tools,
             stream: boolean(&fields, "stream")?.unwrap_or(false),
@@ -252,7 +252,8 @@ fn stop(fields: &Fields) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
-fn messages(fields: &Fields) -> Result<Vec<Value>, ApiError> {
+/// Taken out of the fields: a long history is held once.
+fn messages(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
     let Some(value) = given(fields, "messages") else {
         return Err(ApiError::invalid("messages", "Missing required parameter: 'messages'."));
     };
@@ -265,7 +266,8 @@ fn messages(fields: &Fields) -> Result<Vec<Value>, ApiError> {
         let fields = message.as_object().ok_or_else(|| wrong(&path, "an object", message))?;
         check_message(&path, fields)?;
     }
-    Ok(messages.clone())
+    let Some(Value::Array(messages)) = fields.remove("messages") else { unreachable!("looked at above") };
+    Ok(messages)
 }
 
 fn check_message(path: &str, fields: &Fields) -> Result<(), ApiError> {

@@ -6,7 +6,7 @@ use openclaw_model::FinishReason;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::house::{CONTEXT_LENGTH, House, Line, ask, exec_tool, user, with};
+use crate::house::{CONTEXT_LENGTH, House, Line, ask, assistant, exec_tool, user, with};
 
 #[tokio::test]
 async fn an_answer_carries_text_usage_session_and_version_and_is_recorded_to_the_token() {
@@ -108,6 +108,25 @@ async fn logprobs_name_every_token_and_its_alternatives() {
 }
 
 #[tokio::test]
+async fn what_cannot_fit_by_far_is_refused_by_its_length_before_anything_hears_of_it() {
+    let house = House::new().await;
+    for content in
+        [json!("e\u{301}x ".repeat(400_000)), json!([{"type": "text", "text": " ".repeat(3_000_000)}])]
+    {
+        let body = json!({"messages": [{"role": "user", "content": content}]});
+        let refused = house.post("/v1/chat/completions", &body).await;
+        assert_eq!(refused.status(), 400);
+        let error = refused.json::<Value>().await.expect("JSON")["error"].clone();
+        assert_eq!(error["code"], "context_length_exceeded");
+        assert!(error["message"].as_str().expect("words").contains("at least"), "{error}");
+    }
+    // Those of the assistant may be left out by a template, so it is asked.
+    let body = json!({"messages": [user("hi"), assistant(&"so ".repeat(1_000_000)), user("go on")]});
+    let refused = house.post("/v1/chat/completions", &body).await;
+    assert_eq!(refused.json::<Value>().await.expect("JSON")["error"]["code"], "context_length_exceeded");
+}
+
+#[tokio::test]
 async fn limits_are_clamped_to_the_context_and_an_overflow_says_both_numbers() {
     let house = House::new().await;
     house.chat(&with(ask("hi"), "max_completion_tokens", json!(178_220))).await;
@@ -116,12 +135,12 @@ async fn limits_are_clamped_to_the_context_and_an_overflow_says_both_numbers() {
     house.script.then(Line::Say("too long"));
     let choice = house.chat(&with(ask("hi"), "max_tokens", json!(3))).await["choices"][0].clone();
     assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("length"), &json!("too")));
-    let response = house.post("/v1/chat/completions", &ask(&"x".repeat(5000))).await;
+    let response = house.post("/v1/chat/completions", &ask(&"x".repeat(700))).await;
     assert_eq!(response.status(), 400);
     let error = response.json::<Value>().await.expect("JSON")["error"].clone();
     assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!("messages")));
     let message = error["message"].as_str().expect("a message");
-    assert!(message.contains("600 tokens") && message.contains("50"), "{message}");
+    assert!(message.contains("600 tokens") && message.contains(" 7"), "{message}");
 }
 
 #[tokio::test]
