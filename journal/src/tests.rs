@@ -1,6 +1,7 @@
 mod browse;
 mod codec;
 mod files;
+mod forms;
 mod limits;
 mod model;
 mod person;
