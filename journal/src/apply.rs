@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{
     bodies::{Kept, Part},
     codec::Body,
+    contents,
     record::{Record, Recorded, StepCommit, TurnState, WITHDRAWN},
     tally::Tally,
 };
@@ -404,7 +405,12 @@ impl Applying<'_> {
         let mut insert = self.connection.prepare_cached(
             "INSERT OR REPLACE INTO bodies (turn, part, body, file, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
-        for Kept { part, bytes, file } in bodies {
+        for kept in bodies {
+            let Kept { part, bytes, file, .. } = kept;
+            if *part == Part::Content {
+                contents::insert(self.connection, turn, kept)?;
+                continue;
+            }
             let body = file.is_none().then_some(bytes);
             insert.execute((turn, part.name(), body, file, bytes.len()))?;
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     bodies::{Bodies, Part},
-    codec::{Opinion, TurnGlance},
+    codec::Opinion,
     error::JournalError,
     record::{TurnRow, TurnState},
     store::time,
@@ -118,13 +118,13 @@ impl Bodies<'_> {
             .select(sql, (&session, VERDICTS), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
         // A turn that cannot be read must not hide the others.
         let opinions = judged.iter().filter_map(|(no, id)| self.get_opinion(*no, id).ok());
-        let glance = self.find_as(latest, id, Part::Turn, TurnGlance::decode).ok().flatten();
+        let glance = self.glance(latest, id).ok();
         let (no, id, first) = first.unwrap_or((latest, id.to_owned(), 0));
         Ok(SessionRow {
             session: SessionId(session.into()),
             place: latest as u64,
             states,
-            opening: self.get(no, &id, Part::Turn).ok(),
+            opening: self.whole_turn(no, &id).ok(),
             rewards: opinions.map(|opinion| opinion.verdict.reward).collect(),
             version: glance.map(|glance| glance.policy_version),
             first: time(first),
@@ -171,7 +171,7 @@ impl Bodies<'_> {
                        (SELECT 1 FROM turns WHERE session = first.session AND no < first.no)
                    ORDER BY no DESC LIMIT 1";
         let found = self.one(sql, (), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
-        found.map(|(no, id)| self.get(no, &id, Part::Turn)).transpose()
+        found.map(|(no, id)| self.whole_turn(no, &id)).transpose()
     }
 
     /// The latest `limit` judged replies by their place. What `known` holds is not read again, unless a person rated
@@ -197,10 +197,10 @@ impl Bodies<'_> {
                 replies.insert(place, reply);
                 continue;
             }
-            let glance = self.find_as(no, &id, Part::Turn, TurnGlance::decode);
+            let glance = self.glance(no, &id);
             let opinion: Result<Option<Opinion>, _> = self.find(no, &id, Part::Opinion);
             // A turn that cannot be read must not hide the others.
-            let (Ok(Some(glance)), Ok(Some(opinion))) = (glance, opinion) else { continue };
+            let (Ok(glance), Ok(Some(opinion))) = (glance, opinion) else { continue };
             let Verdict { reward, rule, .. } = opinion.verdict;
             // The rule for a rating that came as what followed asks no judge.
             let by_rating = rule.as_deref() == Some("rating");

@@ -15,6 +15,8 @@ use super::error::JournalError;
 
 /// The database's name in the folder.
 pub(crate) const DATABASE: &str = "journal.db";
+/// The name of the folder in it where large bodies lie.
+pub(crate) const BLOBS: &str = "blobs";
 /// The name of the file that the process which writes holds locked.
 pub(crate) const LOCK: &str = "lock";
 
@@ -36,7 +38,7 @@ impl Folder {
             let path = path.to_owned();
             move |source| JournalError::Folder { path, source }
         };
-        let blobs = dir.join("blobs");
+        let blobs = dir.join(BLOBS);
         fs::create_dir_all(&blobs).map_err(refused(&blobs))?;
         let path = dir.join(LOCK);
         let lock = File::options().create(true).append(true).open(&path).map_err(refused(&path))?;
@@ -52,7 +54,7 @@ impl Folder {
     }
 
     fn blob(&self, name: &str) -> PathBuf {
-        self.dir.join("blobs").join(&name[..2]).join(name)
+        self.dir.join(BLOBS).join(&name[..2]).join(name)
     }
 
     /// Keeps `bytes` under their name. It is there for good before this returns.
@@ -66,7 +68,7 @@ impl Folder {
             fs::create_dir_all(parent)?;
             durable::write(&path, bytes, Access::Umask)?;
             // The new folder's name, too.
-            durable::sync_folder(&self.dir.join("blobs"))
+            durable::sync_folder(&self.dir.join(BLOBS))
         };
         keep().map_err(|source| JournalError::Blob { path: path.clone(), source })
     }
@@ -95,7 +97,7 @@ impl Folder {
 
     /// Removes every file that `named` does not hold: a process that died left it behind.
     pub fn sweep(&self, named: &HashSet<String>) -> Result<(), JournalError> {
-        let blobs = self.dir.join("blobs");
+        let blobs = self.dir.join(BLOBS);
         let sweep = || -> io::Result<()> {
             for folder in fs::read_dir(&blobs)? {
                 for file in fs::read_dir(folder?.path())? {

@@ -21,7 +21,7 @@ pub struct Inspection {
     pub in_use: bool,
     /// The version of its schema; 0 for one that was only begun.
     pub schema: u32,
-    /// Bytes of its files, large bodies aside.
+    /// Bytes of its files, large bodies among them. One that goes while it is looked at does not count.
     pub bytes: u64,
 }
 
@@ -51,8 +51,15 @@ pub fn inspect(dir: &Path) -> Result<Option<Inspection>, JournalError> {
         return Err(JournalError::Newer { path, found, known });
     }
     let size = |name: String| fs::metadata(dir.join(name)).map_or(0, |file| file.len());
-    let bytes = ["", "-wal"].map(|end| size(format!("{}{end}", folder::DATABASE))).iter().sum();
+    let database: u64 = ["", "-wal"].map(|end| size(format!("{}{end}", folder::DATABASE))).iter().sum();
+    let bytes = database + blob_bytes(&dir.join(folder::BLOBS));
     Ok(Some(Inspection { in_use: in_use(dir), schema: found, bytes }))
+}
+
+fn blob_bytes(blobs: &Path) -> u64 {
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries(blobs).flat_map(|folder| entries(&folder.path()));
+    files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
 
 /// Whether a process holds the folder. What cannot be known is not in use.
@@ -85,6 +92,10 @@ mod tests {
         let look = inspect(dir.path()).unwrap().unwrap();
         assert!(!look.in_use && look.bytes > 0 && look.schema <= schema::known(), "{look:?}");
         assert_eq!(names(), before);
+        let folder = dir.path().join(folder::BLOBS).join("ab");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("ab00"), [0; 1000]).unwrap();
+        assert_eq!(inspect(dir.path()).unwrap().unwrap().bytes, look.bytes + 1000, "large bodies count");
     }
 
     #[test]

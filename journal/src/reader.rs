@@ -9,9 +9,8 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    bodies::{Bodies, Part},
+    bodies::Bodies,
     browse::{Story, Told},
-    codec::{CodecError, TurnGlance},
     error::JournalError,
     folder::{DATABASE, Folder},
     inspect::inspect,
@@ -67,7 +66,12 @@ impl JournalReader {
             .connection
             .unchecked_transaction()
             .map_err(|source| JournalError::database(&self.path, source))?;
-        read(&Bodies { connection: &transaction, folder: Some(&self.folder), path: &self.path })
+        read(&Bodies {
+            connection: &transaction,
+            folder: Some(&self.folder),
+            path: &self.path,
+            last: Default::default(),
+        })
     }
 
     /// How many conversations it has.
@@ -124,12 +128,7 @@ impl JournalReader {
                 Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?))
             })?;
             let lesson = |(no, id, step, state): (i64, String, u64, TurnState)| {
-                let missing = || JournalError::Form {
-                    what: Part::Turn.name(),
-                    of: format!("turn {id}"),
-                    source: CodecError::Empty,
-                };
-                let glance = bodies.find_as(no, &id, Part::Turn, TurnGlance::decode)?.ok_or_else(missing)?;
+                let glance = bodies.glance(no, &id)?;
                 let opinion = bodies.opinion(no, &id)?;
                 let reward = opinion.and_then(|opinion| opinion.verdict.reward);
                 Ok(Lesson { step, state, version: glance.policy_version, reward })

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Params, Row};
 
 use super::{
     bodies::{Bodies, Part},
-    codec::{Body, Opinion},
+    codec::{Body, Opinion, TurnBody},
     error::JournalError,
     reader::Read,
     record::*,
@@ -33,14 +33,14 @@ struct Pending {
 impl Bodies<'_> {
     pub fn evaluations(&self, after: u64, limit: usize) -> Result<Page<(u64, Evaluate)>, JournalError> {
         self.pending(TurnState::Followed, after, limit, |no, id| {
-            let turn = Arc::new(self.get(no, id, Part::Turn)?);
+            let turn = Arc::new(self.whole_turn(no, id)?);
             Ok(Evaluate { turn, next_state: self.get(no, id, Part::NextState)? })
         })
     }
 
     pub fn judged(&self, after: u64, limit: usize) -> Result<Page<(u64, Judged)>, JournalError> {
         self.pending(TurnState::Judged, after, limit, |no, id| {
-            let turn = Arc::new(self.get(no, id, Part::Turn)?);
+            let turn = Arc::new(self.whole_turn(no, id)?);
             let Opinion { verdict, hints, .. } = self.get_opinion(no, id)?;
             Ok(Judged { turn, verdict, hints })
         })
@@ -51,7 +51,7 @@ impl Bodies<'_> {
     }
 
     fn sample(&self, no: i64, id: &str) -> Result<Sample, JournalError> {
-        let turn = Arc::new(self.get(no, id, Part::Turn)?);
+        let turn = Arc::new(self.whole_turn(no, id)?);
         let Opinion { verdict, .. } = self.get_opinion(no, id)?;
         Ok(Sample { turn, verdict, teacher: self.find(no, id, Part::Signal)? })
     }
@@ -112,31 +112,37 @@ impl Bodies<'_> {
         })?;
         let mut page = Page { rows: Vec::with_capacity(found.len()), unreadable: Vec::new() };
         for (no, id, state, completed) in found {
-            let turn = self.get(no, &id, Part::Turn);
-            match turn.and_then(|turn: Turn| Ok((turn, self.get::<TurnMark>(no, &id, Part::Mark)?))) {
-                Ok((turn, mut mark)) => {
-                    let waiting = state == TurnState::Waiting;
-                    if !waiting {
-                        // There are many of them, and long conversations have long chains.
-                        mark.chain = mark.chain.last().copied().into_iter().collect();
-                    }
-                    let completed = time(completed);
-                    let Turn { id: turn, session, index, kind, trainable, .. } = turn;
-                    page.rows.push(RecordedTurn {
-                        turn,
-                        session,
-                        index,
-                        kind,
-                        trainable,
-                        mark,
-                        waiting,
-                        completed,
-                    });
-                }
+            let waiting = state == TurnState::Waiting;
+            match self.recorded(no, &id, waiting, time(completed)) {
+                Ok(recorded) => page.rows.push(recorded),
                 Err(error) => page.unreadable.push((TurnId(id.into()), error)),
             }
         }
         Ok(page)
+    }
+
+    fn recorded(
+        &self,
+        no: i64,
+        id: &str,
+        waiting: bool,
+        completed: SystemTime,
+    ) -> Result<RecordedTurn, JournalError> {
+        let body = self.turn_body(no, id)?;
+        let mark = if waiting { self.whole_mark(no, id, &body)? } else { self.get(no, id, Part::Mark)? };
+        let (turn, session, index, kind, trainable) = match body {
+            TurnBody::Whole(turn) => {
+                let Turn { id, session, index, kind, trainable, .. } = *turn;
+                (id, session, index, kind, trainable)
+            }
+            TurnBody::Head(head) => (head.id(), head.session(), head.index(), head.kind(), head.trainable()),
+        };
+        let mut mark: TurnMark = mark;
+        if !waiting {
+            // There are many of them, and long conversations have long chains.
+            mark.chain = mark.chain.last().copied().into_iter().collect();
+        }
+        Ok(RecordedTurn { turn, session, index, kind, trainable, mark, waiting, completed })
     }
 
     pub fn turn(&self, id: &TurnId) -> Result<Option<TurnRow>, JournalError> {
@@ -157,7 +163,7 @@ impl Bodies<'_> {
         // Also where no judge has read the turn yet.
         let hints = corrected.as_ref().map_or(hints, |hint| vec![hint.clone()]);
         Ok(Some(TurnRow {
-            turn: Arc::new(self.get(no, &id.0, Part::Turn)?),
+            turn: Arc::new(self.whole_turn(no, &id.0)?),
             state,
             dead,
             reason,

@@ -1,5 +1,5 @@
 //! Keeps the journal within its limits: settled turns leave when they are old or too many, and the oldest that
-//! nobody has judged are given up when too much is open.
+//! nobody has judged are given up when too much is open. What was judged and is owed to training stays.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
     apply::Applying,
+    contents,
     error::JournalError,
     record::Record,
     schema::SETTLED,
@@ -14,6 +15,10 @@ use super::{
     tally::Tally,
 };
 use crate::turn::TurnId;
+
+/// What a turn holds: its parts, and its words where they are not left to others.
+const BYTES: &str = "(SELECT coalesce(sum(bytes), 0) FROM bodies WHERE turn = turns.no)
+    + (SELECT coalesce(sum(bytes), 0) FROM contents WHERE contents.no = turns.no)";
 
 const DAY_MILLIS: i64 = 24 * 3600 * 1000;
 /// Turns of one transaction.
@@ -29,7 +34,8 @@ pub struct Retention {
     /// Settled turns leave once the journal was written on this many days since they changed, in whole days. Days that
     /// nobody saw do not count: what cannot be undone is not done because a clock was set forward.
     pub keep: Duration,
-    /// The database and its files; beyond it the oldest settled turns leave.
+    /// The database and its files; beyond it the oldest settled turns leave, and where none is left, the oldest that wait
+    /// for their next state or a judge are dropped.
     pub max_bytes: u64,
     /// Turns that are not settled; beyond it the oldest that wait for their next state or a judge are dropped.
     pub max_backlog_turns: u64,
@@ -49,23 +55,19 @@ impl Default for Retention {
 }
 
 /// What one look did.
+#[derive(Debug)]
 pub(crate) struct Pruned {
     /// Turns that left.
     pub turns: usize,
     /// What the journal holds now.
     pub bytes: u64,
-}
-
-impl Pruned {
     /// There may be more to prune.
-    pub fn is_full(&self) -> bool {
-        self.turns == TURNS_AT_ONCE
-    }
+    pub more: bool,
 }
 
 /// One small transaction of pruning.
 pub(crate) fn prune(store: &Store, retention: &Retention, now: SystemTime) -> Result<Pruned, JournalError> {
-    let (turns, files, bytes) =
+    let (pruned, files) =
         prune_rows(&mut store.writing(), retention, millis(now)).map_err(|source| store.refused(source))?;
     // After the commit: a file that is left behind is swept at the next start, one that is missed is a loss.
     for file in files {
@@ -73,21 +75,20 @@ pub(crate) fn prune(store: &Store, retention: &Retention, now: SystemTime) -> Re
             folder.remove(&file)?;
         }
     }
-    Ok(Pruned { turns, bytes })
+    Ok(pruned)
 }
 
 fn prune_rows(
     connection: &mut Connection,
     retention: &Retention,
     now: i64,
-) -> rusqlite::Result<(usize, Vec<String>, u64)> {
+) -> rusqlite::Result<(Pruned, Vec<String>)> {
     let mut excess = size_bytes(connection)?.saturating_sub(retention.max_bytes);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let cutoff = cutoff(&transaction, retention.keep, now)?;
     let settled: Vec<(i64, i64, u64)> = transaction
         .prepare_cached(&format!(
-            "SELECT no, changed_at, (SELECT coalesce(sum(bytes), 0) FROM bodies WHERE turn = no)
-             FROM turns WHERE {SETTLED} AND (?1 OR changed_at < ?2) ORDER BY seq LIMIT ?3"
+            "SELECT no, changed_at, {BYTES} FROM turns WHERE {SETTLED} AND (?1 OR changed_at < ?2) ORDER BY seq LIMIT ?3"
         ))?
         .query_map((excess > 0, cutoff, TURNS_AT_ONCE), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
@@ -103,7 +104,7 @@ fn prune_rows(
         turns += 1;
     }
     let mut unnamed =
-        transaction.prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM bodies WHERE file = ?1)")?;
+        transaction.prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM files WHERE file = ?1)")?;
     let mut gone = Vec::new();
     for file in files {
         if unnamed.query_row([&file], |row| row.get(0))? {
@@ -122,7 +123,12 @@ fn prune_rows(
     while pages.next()?.is_some() {}
     drop(pages);
     drop(vacuum);
-    Ok((turns, gone, size_bytes(connection)?))
+    let bytes = size_bytes(connection)?;
+    let free_pages: usize = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    // What left beyond the limit may have left its words to the turns that go on from it.
+    let more =
+        turns == TURNS_AT_ONCE || turns > 0 && bytes > retention.max_bytes || free_pages >= PAGES_AT_ONCE;
+    Ok((Pruned { turns, bytes, more }, gone))
 }
 
 /// What changed before is old: the beginning of the earliest day that is kept. Notes that today was seen.
@@ -142,11 +148,12 @@ fn cutoff(transaction: &Transaction<'_>, keep: Duration, now: i64) -> rusqlite::
 }
 
 fn delete_turn(transaction: &Transaction<'_>, no: i64) -> rusqlite::Result<Vec<String>> {
-    let files = transaction
+    let mut files: Vec<String> = transaction
         .prepare_cached("SELECT DISTINCT file FROM bodies WHERE turn = ?1 AND file IS NOT NULL")?
         .query_map([no], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     transaction.prepare_cached("DELETE FROM turns WHERE no = ?1")?.execute([no])?;
+    files.extend(contents::release(transaction, no)?);
     Ok(files)
 }
 
@@ -155,43 +162,68 @@ pub(crate) fn size_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     connection
         .prepare_cached(
             "SELECT (page_count - freelist_count) * page_size
-                 + (SELECT coalesce(sum(bytes), 0) FROM (SELECT DISTINCT file, bytes FROM bodies
-                        WHERE file IS NOT NULL))
+                 + (SELECT coalesce(sum(bytes), 0) FROM files)
              FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
         )?
         .query_row([], |row| row.get(0))
 }
 
-/// Gives up the oldest open turns that nobody has judged, as many as there are too many. How many that were.
+/// Gives up the oldest open turns that nobody has judged: as many as there are too many, and as many as it takes to
+/// come within the limit of bytes, if that is looked at, where nothing settled is left to leave. How many that were, and
+/// why.
 pub(crate) fn shed(
     store: &Store,
     retention: &Retention,
     tally: &mut Tally,
     now: i64,
-) -> Result<usize, JournalError> {
-    let too_many = tally.open_turns().saturating_sub(retention.max_backlog_turns);
-    if too_many == 0 {
-        return Ok(0);
-    }
+    by_size: bool,
+) -> Result<Option<(usize, &'static str)>, JournalError> {
     let mut connection = store.writing();
-    let mut shed = || -> rusqlite::Result<usize> {
+    let mut shed = || -> rusqlite::Result<Option<(usize, &'static str)>> {
+        let too_many = tally.open_turns().saturating_sub(retention.max_backlog_turns);
+        let excess = match too_many {
+            0 if by_size => unsettled_excess(&connection, retention)?,
+            _ => 0,
+        };
+        let (reason, most) = match (too_many, excess) {
+            (0, 0) => return Ok(None),
+            (0, _) => ("size", TURNS_AT_ONCE),
+            _ => ("backlog", too_many.min(TURNS_AT_ONCE as u64) as usize),
+        };
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let ids: Vec<String> = transaction
-            .prepare_cached(
-                "SELECT id FROM turns WHERE state IN ('waiting', 'followed') ORDER BY no LIMIT ?1",
-            )?
-            .query_map([too_many.min(TURNS_AT_ONCE as u64)], |row| row.get(0))?
+        let oldest: Vec<(String, u64)> = transaction
+            .prepare_cached(&format!(
+                "SELECT id, {BYTES} FROM turns WHERE state IN ('waiting', 'followed') ORDER BY no LIMIT ?1"
+            ))?
+            .query_map([most], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
         let mut after = *tally;
-        for id in &ids {
-            let record = Record::TurnDropped { turn: TurnId(id.as_str().into()), reason: "backlog" };
+        let (mut turns, mut freed) = (0, 0);
+        for (id, bytes) in &oldest {
+            if reason == "size" && freed >= excess {
+                break;
+            }
+            let record = Record::TurnDropped { turn: TurnId(id.as_str().into()), reason };
             // Found open in this very transaction, so never stale.
             let _done = Applying { connection: &transaction, tally: &mut after, now }.apply(&record, &[])?;
+            turns += 1;
+            freed += bytes;
         }
         after.save(*tally, &transaction)?;
         transaction.commit()?;
         *tally = after;
-        Ok(ids.len())
+        Ok((turns > 0).then_some((turns, reason)))
     };
     shed().map_err(|source| store.refused(source))
+}
+
+/// Bytes beyond the limit that no settled turn could give back.
+fn unsettled_excess(connection: &Connection, retention: &Retention) -> rusqlite::Result<u64> {
+    let excess = size_bytes(connection)?.saturating_sub(retention.max_bytes);
+    if excess == 0 {
+        return Ok(0);
+    }
+    let settled = format!("SELECT EXISTS (SELECT 1 FROM turns WHERE {SETTLED})");
+    let is_any: bool = connection.prepare_cached(&settled)?.query_row([], |row| row.get(0))?;
+    Ok(if is_any { 0 } else { excess })
 }

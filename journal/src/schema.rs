@@ -91,6 +91,22 @@ const MIGRATIONS: &[&str] = &[
     INSERT OR IGNORE INTO days SELECT completed_at / 86400000 FROM turns;
     INSERT OR IGNORE INTO days SELECT changed_at / 86400000 FROM turns;
     ",
+    "
+    CREATE TABLE contents (
+        no    INTEGER PRIMARY KEY,         -- its turn's, which may be gone
+        base  INTEGER REFERENCES contents (no), -- the one that it is packed beside; none for one that is whole
+        depth INTEGER NOT NULL,            -- contents beneath it
+        reach INTEGER NOT NULL,            -- bytes that are unpacked for it, its own included
+        body  BLOB,                        -- or, where it is large:
+        file  TEXT,                        -- the SHA-256 that names it under blobs/
+        bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX contents_by_base ON contents (base) WHERE base IS NOT NULL;
+    CREATE INDEX contents_by_file ON contents (file, bytes) WHERE file IS NOT NULL;
+    CREATE VIEW files AS
+        SELECT file, bytes FROM bodies WHERE file IS NOT NULL
+        UNION SELECT file, bytes FROM contents WHERE file IS NOT NULL;
+    ",
 ];
 
 /// The latest version of the schema.
@@ -109,7 +125,7 @@ pub(crate) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Jo
         connection.pragma_update(None, pragma, value).map_err(damaged)?;
     }
     // A WAL that grew over a burst shrinks again.
-    connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(())).map_err(damaged)?;
+    connection.query_row("PRAGMA journal_size_limit = 4194304", [], |_| Ok(())).map_err(damaged)?;
     migrate(connection, path, MIGRATIONS.len())
 }
 

@@ -107,7 +107,12 @@ impl Store {
         read: impl FnOnce(&Bodies<'_>) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
         let transaction = connection.unchecked_transaction().map_err(|source| self.refused(source))?;
-        let bodies = Bodies { connection: &transaction, folder: self.folder.as_ref(), path: &self.path };
+        let bodies = Bodies {
+            connection: &transaction,
+            folder: self.folder.as_ref(),
+            path: &self.path,
+            last: Default::default(),
+        };
         read(&bodies)
     }
 
@@ -138,7 +143,7 @@ impl Store {
         let Some(folder) = &self.folder else { return Ok(()) };
         let named = || -> rusqlite::Result<_> {
             let connection = self.writing();
-            let mut select = connection.prepare("SELECT DISTINCT file FROM bodies WHERE file IS NOT NULL")?;
+            let mut select = connection.prepare("SELECT file FROM files")?;
             select.query_map([], |row| row.get(0))?.collect()
         };
         folder.sweep(&named().map_err(|source| self.refused(source))?)

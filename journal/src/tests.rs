@@ -1,5 +1,6 @@
 mod browse;
 mod codec;
+mod contents;
 mod files;
 mod forms;
 mod limits;
@@ -11,7 +12,7 @@ mod writing;
 
 use std::{path::Path, time::Duration};
 
-use openclaw_model::{FinishReason, StepReport};
+use openclaw_model::{FinishReason, ReplySplit, StepReport};
 use serde_json::json;
 
 use super::*;
@@ -39,10 +40,12 @@ fn turn(name: &str) -> Turn {
             prompt_ids: vec![1, 70_000],
             response_ids: vec![7, 2],
             rollout_logprobs: vec![-0.5, f32::NEG_INFINITY],
+            policy_logprobs: Some(vec![-0.75, f32::NEG_INFINITY]),
             policy_version: 3,
             temperature: 0.75,
             finish_reason: FinishReason::Stop,
-            text: "four".to_owned(),
+            text: "<think>2 + 2</think>four".to_owned(),
+            split: ReplySplit { answer_at: 20, ..ReplySplit::default() },
         },
     }
 }

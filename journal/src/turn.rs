@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use openclaw_model::FinishReason;
+use openclaw_model::{FinishReason, ReplySplit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,6 +47,9 @@ pub struct Completion {
     pub response_ids: Vec<u32>,
     /// Log-probability of each drawn token under the distribution it was drawn from.
     pub rollout_logprobs: Vec<f32>,
+    /// Log-probability of each drawn token under the policy: the whole distribution at the temperature that is trained
+    /// at, whatever top-p, top-k, min-p or a greedy draw left of it. None where only the one drawn from is known.
+    pub policy_logprobs: Option<Vec<f32>>,
     /// The version of the weights that drew every token.
     pub policy_version: u64,
     /// Sampling temperature.
@@ -55,6 +58,38 @@ pub struct Completion {
     pub finish_reason: FinishReason,
     /// The response's text as drawn: markers of thinking and tool calls included, end token excluded.
     pub text: String,
+    /// Where its thinking, words and calls lie.
+    pub split: ReplySplit,
+}
+
+/// By so much may a token be likelier where it was drawn than under the policy without that being truncation: the two
+/// are rounded apart.
+const TRUNCATED_NATS: f32 = 1e-4;
+
+impl Completion {
+    /// What ratios, drift and importance weights compare a trainer's log-probs with.
+    pub fn compared_logprobs(&self) -> &[f32] {
+        self.policy_logprobs.as_deref().unwrap_or(&self.rollout_logprobs)
+    }
+
+    /// The temperature that it is scored and trained at: the one it was drawn at, and 1 for a greedy draw.
+    pub fn trained_temperature(&self) -> f32 {
+        if self.temperature < f32::MIN_POSITIVE { 1.0 } else { self.temperature }
+    }
+
+    /// Tokens that were drawn from less than the whole distribution: greedily, or from what top-p, top-k or min-p left.
+    pub fn truncated_tokens(&self) -> usize {
+        if self.temperature < f32::MIN_POSITIVE {
+            return self.response_ids.len();
+        }
+        let pairs = self.rollout_logprobs.iter().zip(self.compared_logprobs());
+        pairs.filter(|(drawn, policy)| **drawn > **policy + TRUNCATED_NATS).count()
+    }
+
+    /// What a reader sees of it: what stands behind its thinking, tool calls included.
+    pub fn answer(&self) -> &str {
+        self.split.answer(&self.text)
+    }
 }
 
 /// One assistant response and the request it answered.

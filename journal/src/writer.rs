@@ -39,6 +39,8 @@ pub(crate) const LIMITS: InboxLimits = InboxLimits { capacity: 1024, max_attempt
 const RECORDS_AT_ONCE: usize = 512;
 /// A transaction takes no further record beyond this.
 const BYTES_AT_ONCE: usize = 1 << 20;
+/// Its size is looked at each time that this part of its limit was written.
+const LOOKS_PER_LIMIT: u64 = 16;
 /// Between the tries to write, doubling.
 const RETRY_PERIODS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -177,6 +179,8 @@ impl WriterThread {
                 stopped,
                 stopping: false,
                 look: Instant::now(),
+                unseen_bytes: 0,
+                is_beyond: false,
                 clock: Clock::default(),
             };
             let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(writer.run())));
@@ -201,6 +205,10 @@ struct Writer {
     stopping: bool,
     /// When age and size are looked at next.
     look: Instant,
+    /// Bytes written since they were.
+    unseen_bytes: u64,
+    /// All that is beyond the limit of bytes is owed to training.
+    is_beyond: bool,
     clock: Clock,
 }
 
@@ -307,7 +315,8 @@ impl Writer {
         metrics::histogram!("openclaw_journal_commit_seconds").record(started.elapsed().as_secs_f64());
         metrics::counter!("openclaw_journal_commits_total").increment(1);
         metrics::counter!("openclaw_journal_records_total").increment(batch.items.len() as u64);
-        for Item { lease, .. } in batch.items.drain(..) {
+        for Item { lease, bodies } in batch.items.drain(..) {
+            self.unseen_bytes += bodies.iter().map(|kept| kept.bytes.len() as u64).sum::<u64>();
             lease.answer();
             lease.ack();
         }
@@ -324,7 +333,7 @@ impl Writer {
             batch.items.push(Item { lease, bodies: Vec::new() });
             let item = batch.items.last_mut().expect("it was just pushed");
             if !item.lease.is_settled() {
-                match encode(&item.lease.record, self.parts.store.folder().is_some()) {
+                match encode(&item.lease.record, &self.parts.store) {
                     Ok(bodies) => item.bodies = bodies,
                     Err(error) => item.lease.settle(Err(error)),
                 }
@@ -398,11 +407,12 @@ impl Writer {
 
     /// Keeps within the limits, one small transaction at a time.
     fn tend(&mut self) -> Result<(), JournalError> {
-        let is_due = self.look <= Instant::now();
+        let Retention { period, max_bytes, .. } = self.parts.retention;
+        let is_due = self.look <= Instant::now() || self.unseen_bytes > max_bytes / LOOKS_PER_LIMIT;
         if is_due {
-            self.look = Instant::now() + self.parts.retention.period;
+            (self.look, self.unseen_bytes) = (Instant::now() + period, 0);
         }
-        match self.shed().and_then(|()| if is_due { self.prune() } else { Ok(()) }) {
+        match self.shed(is_due).and_then(|()| if is_due { self.prune() } else { Ok(()) }) {
             Err(error) => match error.trouble() {
                 Trouble::Passing(reason) => {
                     self.report_failure(&error, reason, 0);
@@ -414,14 +424,18 @@ impl Writer {
         }
     }
 
-    fn shed(&mut self) -> Result<(), JournalError> {
+    fn shed(&mut self, by_size: bool) -> Result<(), JournalError> {
         let WriterParts { store, retention, board, .. } = &self.parts;
-        let turns = retention::shed(store, retention, &mut self.tally, millis(SystemTime::now()))?;
-        if turns > 0 {
+        let now = millis(SystemTime::now());
+        let shed = retention::shed(store, retention, &mut self.tally, now, by_size)?;
+        if let Some((turns, reason)) = shed {
             board.show(&self.tally);
-            warn!(turns, limit = retention.max_backlog_turns, "too many open turns: the oldest are dropped");
-            metrics::counter!("openclaw_samples_dropped_total", "reason" => "backlog")
-                .increment(turns as u64);
+            let Retention { max_backlog_turns, max_bytes, .. } = retention;
+            warn!(
+                turns,
+                reason, max_backlog_turns, max_bytes, "too much is open: the oldest turns are dropped"
+            );
+            metrics::counter!("openclaw_samples_dropped_total", "reason" => reason).increment(turns as u64);
             self.look = Instant::now();
         }
         Ok(())
@@ -440,8 +454,16 @@ impl Writer {
         board.size_bytes.send_replace(pruned.bytes);
         metrics::gauge!("openclaw_journal_size_bytes").set(pruned.bytes as f64);
         metrics::counter!("openclaw_journal_pruned_turns_total").increment(pruned.turns as u64);
-        if pruned.is_full() {
+        if pruned.more {
             self.look = Instant::now();
+        }
+        let is_beyond = pruned.bytes > retention.max_bytes && pruned.turns == 0;
+        if mem::replace(&mut self.is_beyond, is_beyond) != is_beyond && is_beyond {
+            let limit = retention.max_bytes;
+            warn!(
+                bytes = pruned.bytes,
+                limit, "the journal is beyond its limit: what is left is owed to training"
+            );
         }
         self.report_success();
         Ok(())

@@ -17,6 +17,7 @@ pub mod params;
 mod prefix_cache;
 pub mod prompt;
 pub mod python_json;
+mod reply_split;
 mod response;
 mod sampler;
 mod schedule;
@@ -43,6 +44,7 @@ pub use output_parser::{OutputDelta, OutputParser, ParserConfig, answer_in};
 pub use params::{Parameter, ParameterLayout};
 pub use prompt::{Prompt, PromptScript};
 pub use python_json::PythonJson;
+pub use reply_split::ReplySplit;
 pub use sampler::{NotFinite, Sampler, SamplingError};
 pub use serving::{
     FinishReason, GenerateEvent, GenerateRequest, SamplingParams, ScoreRequest, Scored, TokenLogprob,

@@ -9,10 +9,11 @@ use rand::RngExt as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::reply_split::ReplySplit;
 use crate::stop_strings::partial_match_len;
 
 pub(crate) const THINK: &str = "<think>";
-const THINK_END: &str = "</think>";
+pub(crate) const THINK_END: &str = "</think>";
 const TOOL_CALL: &str = "<tool_call>";
 const TOOL_CALL_END: &str = "</tool_call>";
 
@@ -120,6 +121,11 @@ pub struct OutputParser {
     /// Right after a marker: newlines belong to it.
     after_marker: bool,
     tool_calls: usize,
+    /// Bytes of the response so far.
+    taken: usize,
+    /// Where the `<tool_call>` begins that is being read.
+    call_at: usize,
+    split: ReplySplit,
 }
 
 impl OutputParser {
@@ -135,6 +141,9 @@ impl OutputParser {
             newlines: 0,
             after_marker: config.starts_in_thinking,
             tool_calls: 0,
+            taken: 0,
+            call_at: 0,
+            split: ReplySplit { starts_in_thinking: config.starts_in_thinking, ..ReplySplit::default() },
             config,
         }
     }
@@ -142,9 +151,20 @@ impl OutputParser {
     /// Takes more text; gives what has become certain.
     pub fn push(&mut self, text: &str) -> Vec<OutputDelta> {
         self.buffer.push_str(text);
+        self.taken += text.len();
         let mut out = Vec::new();
         while self.step(&mut out) {}
         out
+    }
+
+    /// Where the parts of the response lie; whole once it is complete.
+    pub fn split(&self) -> &ReplySplit {
+        &self.split
+    }
+
+    /// Where the buffer begins.
+    fn position(&self) -> usize {
+        self.taken - self.buffer.len()
     }
 
     /// The response is complete: gives what was held back. A tool call whose JSON is complete counts without its
@@ -158,6 +178,9 @@ impl OutputParser {
             }
             let rest = std::mem::take(&mut self.buffer);
             if !matches!(self.state, State::ToolCall(_)) {
+                if matches!(self.state, State::Thinking) {
+                    self.split.answer_at = self.taken;
+                }
                 self.emit(&rest, &mut out);
                 break;
             }
@@ -192,6 +215,7 @@ impl OutputParser {
                 let markers: &[_] = if self.config.tools.is_empty() { &[] } else { &[TOOL_CALL] };
                 let is_call = self.emit_until(markers, out).is_some();
                 if is_call {
+                    self.call_at = self.position() - TOOL_CALL.len();
                     // Whether these newlines are the marker's is known when the call is.
                     self.state = State::ToolCall(JsonScan::default());
                 }
@@ -200,6 +224,7 @@ impl OutputParser {
             State::Thinking => {
                 let ended = self.emit_until(&[THINK_END], out).is_some();
                 if ended {
+                    self.split.answer_at = self.position();
                     self.begin(State::Content);
                 }
                 ended
@@ -256,6 +281,7 @@ impl OutputParser {
         self.tool_calls += 1;
         out.push(OutputDelta::ToolCallStart { index, id: new_call_id(), name: call.name });
         out.push(OutputDelta::ToolCallArguments { index, arguments: call.arguments });
+        self.split.calls.push(self.call_at..self.position());
         self.begin(State::Content);
     }
 

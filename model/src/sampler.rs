@@ -58,11 +58,11 @@ impl Sampler {
         let untempered = softmax_weights(logits, 1.0, &mut self.weights).ok_or(NotFinite)?;
         let SoftmaxMass { max, mass } = untempered;
         let raw = |id: u32| (f64::from(logits[id as usize] - max) - mass.ln()) as f32;
-        let (id, logprob) = match self.params.temperature {
+        let (id, logprob, policy_logprob) = match self.params.temperature {
             // A temperature so small that it is zero to a divisor is greedy too.
             temperature if temperature < f32::MIN_POSITIVE => {
                 let first = logits.iter().position(|&x| x == max).expect("the largest logit is one of them");
-                (first as u32, 0.0)
+                (first as u32, 0.0, raw(first as u32))
             }
             1.0 => self.draw_from_weights(logits, untempered),
             temperature => {
@@ -71,25 +71,26 @@ impl Sampler {
             }
         };
         let top = ranked(logits, self.top_logprobs).into_iter().map(|id| (id, raw(id))).collect();
-        Ok(TokenLogprob { id, logprob, raw_logprob: raw(id), top })
+        Ok(TokenLogprob { id, logprob, policy_logprob, raw_logprob: raw(id), top })
     }
 
-    /// Filters the last softmax and draws from what is left; the log-probability is of exactly that.
+    /// Filters the last softmax and draws from what is left; the log-probabilities are of exactly that, and of the
+    /// whole softmax.
     fn draw_from_weights(
         &mut self,
         logits: &[f32],
-        SoftmaxMass { max, mut mass }: SoftmaxMass,
-    ) -> (u32, f32) {
+        SoftmaxMass { max, mass: whole }: SoftmaxMass,
+    ) -> (u32, f32, f32) {
         let unit: f64 = self.rng.random();
-        let drawn = if self.keeps_all(logits.len()) {
-            self.pick(0..logits.len() as u32, unit * mass)
+        let (drawn, left) = if self.keeps_all(logits.len()) {
+            (self.pick(0..logits.len() as u32, unit * whole), whole)
         } else {
-            let kept = self.support(logits, max, mass);
-            mass = kept.iter().map(|&id| self.weight(id)).sum();
-            self.pick(kept, unit * mass)
+            let kept = self.support(logits, max, whole);
+            let left: f64 = kept.iter().map(|&id| self.weight(id)).sum();
+            (self.pick(kept, unit * left), left)
         };
         let logit = f64::from(logits[drawn as usize] - max) / f64::from(self.params.temperature);
-        (drawn, (logit - mass.ln()) as f32)
+        (drawn, (logit - left.ln()) as f32, (logit - whole.ln()) as f32)
     }
 
     /// Leaves the stream where a draw leaves it: each takes one number, a greedy one none.
@@ -309,6 +310,27 @@ mod tests {
         assert_eq!((token.id, token.logprob), (1, 0.0));
         let raw = 3.0 - (1f64.exp() + 2.0 * 3f64.exp() + (-1f64).exp()).ln();
         assert!((f64::from(token.raw_logprob) - raw).abs() < 1e-6);
+        assert_eq!(token.policy_logprob, token.raw_logprob, "a greedy draw is trained at temperature 1");
+    }
+
+    #[test]
+    fn the_policys_log_probability_ignores_filters_and_keeps_the_temperature() {
+        let logits = [0.3, 2.0, 1.1, -0.4];
+        for (temperature, top_p, top_k, min_p) in [
+            (1.0, 1.0, 0, 0.0),
+            (0.7, 0.5, 0, 0.0),
+            (1.8, 1.0, 2, 0.0),
+            (2.0, 1.0, 0, 0.9),
+            (1.0, 0.6, 3, 0.1),
+        ] {
+            let token = sampler(params(temperature, top_p, top_k, min_p)).draw(&logits).unwrap();
+            let exponent = |logit: f32| f64::from(logit) / f64::from(temperature);
+            let whole: f64 = logits.iter().map(|&logit| exponent(logit).exp()).sum();
+            let expected = exponent(logits[token.id as usize]) - whole.ln();
+            assert!((f64::from(token.policy_logprob) - expected).abs() < 1e-6, "{token:?}");
+            let is_filtered = (top_p, top_k, min_p) != (1.0, 0, 0.0);
+            assert_eq!(token.logprob > token.policy_logprob, is_filtered, "{token:?}");
+        }
     }
 
     #[test]

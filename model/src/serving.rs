@@ -59,6 +59,9 @@ pub struct TokenLogprob {
     pub id: u32,
     /// Log-probability under exactly the distribution it was drawn from (temperature, top-p, top-k, min-p).
     pub logprob: f32,
+    /// Log-probability under the whole distribution at the temperature that the response is trained at, which is 1 for
+    /// a greedy draw: what a trainer compares itself with.
+    pub policy_logprob: f32,
     /// Log-probability under the untempered softmax.
     pub raw_logprob: f32,
     /// The most likely tokens under the untempered softmax, best first.

@@ -173,6 +173,9 @@ pub struct StepReport {
     pub policy_kl: f64,
     /// Share of rows whose policy gradient was clipped.
     pub clip_fraction: f64,
+    /// Share of the trained tokens that were drawn greedily or from a part of the distribution. The trainer does not
+    /// know: whoever has the samples fills it in.
+    pub truncated_fraction: f64,
     /// Trained rows.
     pub rows: usize,
     /// Tokens run through the model.

@@ -1,5 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rusqlite::Connection;
 
 use super::{super::schema, *};
@@ -58,16 +59,13 @@ async fn a_file_of_version_1_becomes_one_of_today() {
     let path = dir.path().join("journal.db");
     let mut old = Connection::open(&path).expect("a database");
     schema::migrate(&mut old, &path, 1).expect("version 1");
-    let body = turn("old");
     old.execute(
-        "INSERT INTO turns (id, session, state, seq, completed_at, changed_at) VALUES ('old', 's', 'waiting', 1, 5, 5)",
+        "INSERT INTO turns (id, session, state, seq, completed_at, changed_at) VALUES ('t', 's', 'waiting', 1, 5, 5)",
         [],
     )
     .expect("a turn");
-    for (part, bytes) in [
-        ("turn", super::super::codec::Body::encode(&body).expect("encoded")),
-        ("mark", super::super::codec::Body::encode(&mark(9)).expect("encoded")),
-    ] {
+    for (part, body) in [("turn", codec::TURN_1), ("mark", codec::MARK_1)] {
+        let bytes = codec::bytes(body);
         old.execute(
             "INSERT INTO bodies (turn, part, body, bytes) VALUES (1, ?1, ?2, ?3)",
             (part, &bytes, bytes.len()),
@@ -79,7 +77,7 @@ async fn a_file_of_version_1_becomes_one_of_today() {
     drop(old);
     let run = Run::start(config(dir.path())).await;
     assert_eq!((run.journal.totals().borrow().turns, run.journal.backlog().borrow().waiting), (1, 1));
-    run.journal.done(followed("old")).await;
+    run.journal.done(followed("t")).await;
     assert_eq!(run.journal.evaluations(1, 10).await.expect("read").len(), 1);
     assert_eq!(run.journal.audit(10).await.expect("read"), []);
 }
@@ -92,11 +90,11 @@ fn a_file_from_a_later_program_is_refused_with_both_versions() {
     Connection::open(&path).expect("a database").pragma_update(None, "user_version", 99).expect("written");
     let refused = error(dir.path());
     assert!(
-        matches!(&refused, JournalError::Newer { path: named, found: 99, known: 3 } if *named == path),
+        matches!(&refused, JournalError::Newer { path: named, found: 99, known: 4 } if *named == path),
         "{refused:?}"
     );
     let line = refused.line();
-    assert!(line.contains("journal.db") && line.contains("99") && line.contains('3'), "{line}");
+    assert!(line.contains("journal.db") && line.contains("99") && line.contains('4'), "{line}");
 }
 
 #[test]
@@ -139,7 +137,7 @@ fn a_folder_that_cannot_be_written_is_refused_by_name() {
     }
 }
 
-fn blobs(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn blobs(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir.join("blobs")).expect("a folder");
     folders
         .flat_map(|folder| fs::read_dir(folder.expect("an entry").path()).expect("a folder"))
@@ -147,17 +145,24 @@ fn blobs(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A turn whose body does not fit into a row.
+/// Ids that nothing compresses, others for each seed.
+pub(super) fn scattered(seed: u64, count: usize) -> Vec<u32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..count).map(|_| rng.random()).collect()
+}
+
+/// A turn whose words do not fit into a row.
 fn large(name: &str) -> Record {
     let mut turn = turn(name);
-    turn.completion.prompt_ids = (0..100_000).collect();
+    turn.completion.prompt_ids = scattered(0, 100_000);
     Record::TurnCompleted { turn: Arc::new(turn), mark: mark(1) }
 }
 
 #[tokio::test]
 async fn a_large_body_lies_in_a_file_and_leaves_with_its_turn() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let retention = Retention { max_bytes: 0, period: Duration::from_millis(1), ..Retention::default() };
+    let retention =
+        Retention { keep: Duration::ZERO, period: Duration::from_millis(1), ..Retention::default() };
     let run = Run::start(JournalConfig { retention, ..config(dir.path()) }).await;
     run.journal.done(large("a")).await;
     let files = blobs(dir.path());
@@ -169,7 +174,7 @@ async fn a_large_body_lies_in_a_file_and_leaves_with_its_turn() {
     );
     run.journal.done(followed("a")).await;
     let work = run.journal.evaluations(0, 10).await.expect("read");
-    assert!(work[0].1.turn.completion.prompt_ids.iter().copied().eq(0..100_000));
+    assert!(work[0].1.turn.completion.prompt_ids == scattered(0, 100_000));
     run.journal.done(dropped("a")).await;
     while run.journal.state("a").await.is_some() || !blobs(dir.path()).is_empty() {
         tokio::time::sleep(Duration::from_millis(2)).await;

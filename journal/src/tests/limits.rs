@@ -50,7 +50,7 @@ async fn beyond_its_size_the_oldest_settled_turns_leave_and_the_file_shrinks() {
     for n in 0..200 {
         let name = format!("turn-{n}");
         let mut turn = turn(&name);
-        turn.completion.text = "x".repeat(50_000);
+        turn.completion.prompt_ids = files::scattered(n, 12_500);
         turn.trainable = n % 100 != 0;
         run.journal
             .submit(Record::TurnCompleted { turn: Arc::new(turn), mark: mark(n) })
@@ -99,6 +99,70 @@ async fn beyond_its_backlog_the_oldest_turns_that_nobody_judged_are_dropped() {
     }
     let row = run.journal.turn(&id("a")).await.expect("read").expect("it is kept");
     assert_eq!(row.reason.as_deref(), Some("backlog"));
+}
+
+/// A turn of its own session that holds so many bytes, in a file where that is much.
+fn holding(name: &str, seed: u64, bytes: usize) -> Record {
+    let mut turn = turn(name);
+    turn.session = SessionId(name.into());
+    turn.completion.prompt_ids = files::scattered(seed, bytes / 4);
+    Record::TurnCompleted { turn: Arc::new(turn), mark: mark(1) }
+}
+
+#[tokio::test]
+async fn its_size_bounds_open_turns_and_files_and_what_goes_is_dropped_for_a_reason() {
+    for bytes in [40_000, 400_000] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let max_bytes = 2 << 20;
+        // No look is due in the time of this test: what is written calls for it.
+        let retention = Retention { max_bytes, period: Duration::from_secs(3600), ..Retention::default() };
+        let run = Run::start(JournalConfig { retention, ..config(dir.path()) }).await;
+        let journal = &run.journal;
+        journal.done(holding("judged", 0, bytes)).await;
+        journal.done(followed("judged")).await;
+        journal.done(judged("judged", false)).await;
+        let mut most = 0;
+        for n in 1..=200 {
+            journal.done(holding(&format!("turn-{n}"), n, bytes)).await;
+            most = most.max(crate::inspect(dir.path()).expect("a look").expect("a journal").bytes);
+        }
+        assert_eq!(journal.state("judged").await, Some(TurnState::Ready), "it is owed to training");
+        assert_eq!(journal.state("turn-200").await, Some(TurnState::Waiting), "the newest");
+        let Totals { turns, dropped, .. } = *journal.totals().borrow();
+        let waiting = journal.backlog().borrow().waiting;
+        assert_eq!((turns, dropped + waiting), (201, 200), "each is counted");
+        assert!(dropped > 100, "{dropped} of {bytes}");
+        // The log beside the database, and what is written between two looks.
+        assert!(most < max_bytes + (7 << 20), "{most}");
+        let kept = crate::retention::size_bytes(&journal.shared.parts.store.writing()).expect("read");
+        assert!(kept < max_bytes + max_bytes / 4, "{kept}");
+        let held: Vec<_> = journal.dead(10).await.expect("read");
+        assert!(held.is_empty(), "dropped is not dead");
+        run.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn beyond_its_size_a_turn_is_dropped_for_that_and_what_is_settled_leaves_first() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let retention = Retention { max_bytes: 1 << 20, ..Retention::default() };
+    let run = Run::start(JournalConfig { retention: Retention::default(), ..config(dir.path()) }).await;
+    let journal = &run.journal;
+    for n in 0..10 {
+        journal.done(holding(&format!("turn-{n}"), n, 200_000)).await;
+    }
+    journal.done(dropped("turn-9")).await;
+    let store = &journal.shared.parts.store;
+    let mut tally = { crate::tally::Tally::load(&store.writing()).expect("read") };
+    let mut shed = || crate::retention::shed(store, &retention, &mut tally, 0, true).expect("it sheds");
+    assert_eq!(shed(), None, "what is settled leaves first");
+    let pruned = crate::retention::prune(store, &retention, SystemTime::now()).expect("it prunes");
+    assert_eq!((pruned.turns, pruned.more), (1, true));
+    let (turns, reason) = shed().expect("the rest is open");
+    assert!(reason == "size" && (4..=6).contains(&turns), "{turns} for {reason}");
+    let row = journal.turn(&id("turn-0")).await.expect("read").expect("it is kept");
+    assert_eq!((row.state, row.reason.as_deref()), (TurnState::Dropped, Some("size")));
+    assert_eq!(journal.state("turn-8").await, Some(TurnState::Waiting));
 }
 
 #[tokio::test]
@@ -154,7 +218,7 @@ async fn what_is_too_large_loses_no_more_than_it_takes() {
     for n in 0..60 {
         let name = format!("turn-{n}");
         let mut turn = turn(&name);
-        turn.completion.text = "x".repeat(100_000);
+        turn.completion.prompt_ids = files::scattered(n, 25_000);
         journal.done(Record::TurnCompleted { turn: Arc::new(turn), mark: mark(n) }).await;
         journal.done(dropped(&name)).await;
     }
