@@ -11,21 +11,15 @@ use crate::{
 
 /// The reply as the assistant message that its client was given; ids of tool calls are new ones.
 pub fn reply(turn: &Turn) -> Value {
-    let mut draft = Draft::new(ParserConfig::new(&turn.tools, starts_in_thinking(turn)), false);
+    let starts_in_thinking = turn.completion.split.starts_in_thinking;
+    let mut draft = Draft::new(ParserConfig::new(&turn.tools, starts_in_thinking), false);
     draft.close(&turn.completion.text);
     draft.message()
 }
 
 /// The text of a response that a reader sees: what stands after its thinking, tool calls included.
 pub fn answer(turn: &Turn) -> &str {
-    answer_in(&turn.completion.text, starts_in_thinking(turn)).trim()
-}
-
-/// Whether the prompt left a thought open. The journal does not say, so that it is read off the reply: thinking that
-/// ends without having begun there does so in a line of its own; within a line the mark is one of the reply's words.
-fn starts_in_thinking(turn: &Turn) -> bool {
-    let mut lines = turn.completion.text.lines().take_while(|line| !line.contains("<think>"));
-    lines.any(|line| line.trim() == "</think>")
+    turn.completion.answer().trim()
 }
 
 /// Where the message stands that the policy was answering: the last that a person wrote; where none did, the last
@@ -75,6 +69,8 @@ fn content(message: &Value) -> &str {
 mod tests {
     use serde_json::json;
 
+    use openclaw_model::ReplySplit;
+
     use super::*;
     use crate::tiny;
 
@@ -111,10 +107,11 @@ mod tests {
         assert_eq!(previous_answer(&messages[..1]), None);
     }
 
-    fn replied(text: &str) -> Turn {
+    fn replied(text: &str, starts_in_thinking: bool) -> Turn {
         let tools = json!([{"type": "function", "function": {"name": "write"}}]);
         let mut turn = tiny::turn(vec![message("user", "which tag?")], text);
         turn.tools = std::sync::Arc::new(tools.as_array().expect("a list").clone());
+        turn.completion.split = ReplySplit::of(text, ParserConfig::new(&turn.tools, starts_in_thinking));
         turn
     }
 
@@ -124,14 +121,20 @@ mod tests {
             (" hi ", "hi"),
             ("<think>a</think>\n\nhi", "hi"),
             ("<think>a", ""),
-            ("hm\n</think>\n\nhi", "hi"),
             ("the tag <think> is text here", "the tag <think> is text here"),
             ("The tag that ends it is </think>", "The tag that ends it is </think>"),
-            ("Wrap it in <think> and\n</think>\n, please", "Wrap it in <think> and\n</think>\n, please"),
+            ("Wrap it in\n</think>\n, please", "Wrap it in\n</think>\n, please"),
             ("<think>\nhm\n</think>\n\nIt is </think>", "It is </think>"),
         ] {
-            let turn = replied(text);
+            let turn = replied(text, false);
             assert_eq!(answer(&turn), expected, "{text}");
+            assert_eq!(reply(&turn)["content"].as_str().map(str::trim), Some(expected), "{text}");
+        }
+        for (text, expected) in
+            [("hm, a</think>hi", "hi"), ("hm\n</think>\n\nIt is </think>", "It is </think>"), ("hm", "")]
+        {
+            let turn = replied(text, true);
+            assert_eq!(answer(&turn), expected, "{text}, behind a prompt that left a thought open");
             assert_eq!(reply(&turn)["content"].as_str().map(str::trim), Some(expected), "{text}");
         }
     }
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn a_call_that_writes_a_mark_of_thinking_stays_whole() {
         let call = "<tool_call>\n{\"name\": \"write\", \"arguments\": {\"text\": \"</think>\\n from it\"}}\n</tool_call>";
-        let turn = replied(call);
+        let turn = replied(call, false);
         assert_eq!(answer(&turn), call);
         let arguments = r#"{"text": "</think>\n from it"}"#;
         assert_eq!(reply(&turn)["tool_calls"][0]["function"]["arguments"], arguments);

@@ -271,7 +271,7 @@ impl Loop {
             let request = ScoreRequest {
                 ids: [completion.prompt_ids.as_slice(), &completion.response_ids].concat(),
                 start: completion.prompt_ids.len(),
-                temperature: completion.temperature,
+                temperature: completion.trained_temperature(),
                 ..ScoreRequest::default()
             };
             async { Ok(reference.score(request).await?.logprobs) }

@@ -135,7 +135,7 @@ impl Teacher {
         let overlap_k = if hints.len() > 1 { OVERLAP_TOP_K } else { 0 };
         let plain = |top_k, candidates| {
             let (ids, start) = with_response(turn, &completion.prompt_ids);
-            ScoreRequest { ids, start, temperature: completion.temperature, top_k, candidates }
+            ScoreRequest { ids, start, temperature: completion.trained_temperature(), top_k, candidates }
         };
         let student = self.student.score(plain(self.config.student_top_k.max(overlap_k), Vec::new())).await?;
         let student_ids = ids_of(&student.top, self.config.student_top_k);
@@ -150,7 +150,7 @@ impl Teacher {
             let request = ScoreRequest {
                 ids,
                 start,
-                temperature: completion.temperature,
+                temperature: completion.trained_temperature(),
                 top_k: self.config.teacher_top_k.max(overlap_k),
                 candidates: student_ids.clone(),
             };

@@ -10,8 +10,9 @@ use std::{
 
 use openclaw_journal::{Journal, Judged, Record, Recorded, TurnMark, *};
 use openclaw_model::{
-    AdamWConfig, Batcher, BatcherConfig, ChatTemplate, FinishReason, ModelConfig, NANO_TEMPLATE, Trainer,
-    Transformer, VersionFolders, WeightDtype, Weights, random_weights, train_bpe,
+    AdamWConfig, Batcher, BatcherConfig, ChatTemplate, FinishReason, ModelConfig, NANO_TEMPLATE,
+    ParserConfig, ReplySplit, Trainer, Transformer, VersionFolders, WeightDtype, Weights, random_weights,
+    train_bpe,
 };
 use serde_json::{Value, json};
 
@@ -154,11 +155,13 @@ pub(crate) fn turn(messages: Vec<Value>, answer: &str) -> Turn {
         completion: Completion {
             prompt_ids,
             rollout_logprobs: vec![-1.0; response_ids.len()],
+            policy_logprobs: None,
             response_ids,
             policy_version: 0,
             temperature: 0.8,
             finish_reason: FinishReason::Stop,
             text: answer.to_owned(),
+            split: ReplySplit::of(answer, ParserConfig::new(&[], false)),
         },
     }
 }

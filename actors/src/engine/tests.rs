@@ -32,7 +32,13 @@ impl ServingModel for Counting {
         let mut events = Vec::new();
         self.running.retain_mut(|(id, drawn, request, version)| {
             assert!(!request.prompt_ids.contains(&13), "token 13");
-            let token = TokenLogprob { id: *drawn, logprob: -0.5, raw_logprob: -0.5, top: Vec::new() };
+            let token = TokenLogprob {
+                id: *drawn,
+                logprob: -0.5,
+                policy_logprob: -0.5,
+                raw_logprob: -0.5,
+                top: Vec::new(),
+            };
             events.push((*id, GenerateEvent::Token { token, text: String::new(), policy_version: *version }));
             *drawn += 1;
             let ends = *drawn as usize == request.max_new_tokens;

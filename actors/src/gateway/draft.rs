@@ -13,6 +13,7 @@ pub struct Draft {
     parser: OutputParser,
     response_ids: Vec<u32>,
     rollout_logprobs: Vec<f32>,
+    policy_logprobs: Vec<f32>,
     text: String,
     content: String,
     reasoning: String,
@@ -35,6 +36,7 @@ impl Draft {
             parser: OutputParser::new(parser),
             response_ids: Vec::new(),
             rollout_logprobs: Vec::new(),
+            policy_logprobs: Vec::new(),
             text: String::new(),
             content: String::new(),
             reasoning: String::new(),
@@ -47,6 +49,7 @@ impl Draft {
     pub fn push(&mut self, token: &TokenLogprob, text: &str, tokenizer: &Tokenizer) -> Vec<OutputDelta> {
         self.response_ids.push(token.id);
         self.rollout_logprobs.push(token.logprob);
+        self.policy_logprobs.push(token.policy_logprob);
         if let Some(entries) = &mut self.logprobs {
             entries.push(logprob_entry(token, tokenizer));
         }
@@ -137,10 +140,12 @@ impl Draft {
             prompt_ids,
             response_ids: self.response_ids,
             rollout_logprobs: self.rollout_logprobs,
+            policy_logprobs: Some(self.policy_logprobs),
             policy_version,
             temperature,
             finish_reason,
             text: self.text,
+            split: self.parser.split().clone(),
         }
     }
 }
@@ -161,7 +166,7 @@ pub fn delta_json(delta: OutputDelta) -> Value {
 }
 
 /// The model's own log-probabilities, before temperature and truncation: what OpenAI reports, and what the
-/// alternatives are measured in. Training uses the distribution that was drawn from.
+/// alternatives are measured in. Training compares with the whole distribution at the temperature of the request.
 fn logprob_entry(token: &TokenLogprob, tokenizer: &Tokenizer) -> Value {
     let named = |id: u32, logprob: f32| {
         let bytes = tokenizer.token_bytes(id);

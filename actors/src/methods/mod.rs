@@ -263,7 +263,7 @@ pub struct TakenTarget {
     pub advantage: f32,
     /// log p_old: the denominator of the ratio.
     pub old_logprob: f32,
-    /// Truncated `p_old / p_rollout`; 1 where `old` is the rollout itself.
+    /// Truncated `p_old / p_rollout`, of whole distributions; 1 where `old` is the policy that drew.
     pub importance_weight: f32,
 }
 
@@ -309,6 +309,7 @@ pub fn check_alignment(sample: &Sample) -> Result<(), Misaligned> {
         if got == expected { Ok(()) } else { Err(Misaligned { stream, got, expected }) }
     };
     aligned("rollout_logprobs", completion.rollout_logprobs.len())?;
+    aligned("policy_logprobs", completion.compared_logprobs().len())?;
     let Some(teacher) = &sample.teacher else { return Ok(()) };
     aligned("teacher logprobs", teacher.logprobs.len())?;
     aligned("old_logprobs", teacher.old_logprobs.len())?;
@@ -330,24 +331,25 @@ pub fn check_alignment(sample: &Sample) -> Result<(), Misaligned> {
 
 /// One target per token whose drawn token has the advantage that `advantage` gives for its index.
 ///
-/// Where the teacher stage scored the plain prompt, that is `old`, and the step from the rollout to it is bridged
-/// by a truncated importance weight; else `old` is the rollout itself and the clipped ratio covers the whole way.
+/// Where the teacher stage scored the plain prompt, that is `old`, and the step from the policy that drew to it is
+/// bridged by a truncated importance weight; else `old` is that policy itself and the clipped ratio covers the whole
+/// way. All of them are whole distributions at one temperature, whatever part of it a token was drawn from.
 fn taken_targets(
     config: &MethodConfig,
     sample: &Sample,
     advantage: impl Fn(usize) -> f32,
 ) -> Vec<TokenTarget> {
-    let rollout = &sample.turn.completion.rollout_logprobs;
-    rollout
+    let drawn = sample.turn.completion.compared_logprobs();
+    drawn
         .iter()
         .enumerate()
-        .map(|(t, &rollout)| {
+        .map(|(t, &drawn)| {
             let (old_logprob, importance_weight) = match &sample.teacher {
                 Some(teacher) => {
                     let old = teacher.old_logprobs[t];
-                    (old, (old - rollout).exp().min(config.importance_cap))
+                    (old, (old - drawn).exp().min(config.importance_cap))
                 }
-                None => (rollout, 1.0),
+                None => (drawn, 1.0),
             };
             let taken = TakenTarget { advantage: advantage(t), old_logprob, importance_weight };
             TokenTarget { taken: Some(taken), ..TokenTarget::default() }
@@ -393,10 +395,12 @@ pub(crate) mod tests {
                 prompt_ids: vec![1, 2, 3],
                 response_ids,
                 rollout_logprobs: rollout.to_vec(),
+                policy_logprobs: None,
                 policy_version: 3,
                 temperature: 1.0,
                 finish_reason: FinishReason::Stop,
                 text: "an answer".to_owned(),
+                split: Default::default(),
             },
         };
         Sample { turn: Arc::new(turn), verdict: Verdict { reward, votes: vec![reward], rule: None }, teacher }
@@ -456,6 +460,28 @@ pub(crate) mod tests {
         // exp(0.2), exp(2) capped at 2, exp(-1)
         for (weight, expected) in weights.iter().zip([1.221_402_8, 2.0, 0.367_879_44]) {
             assert!((weight - expected).abs() < 1e-6, "{weights:?}");
+        }
+    }
+
+    /// Greedy draws are certain and truncated ones likelier than the policy finds them: neither is its log-prob.
+    #[test]
+    fn an_unsure_token_weighs_the_same_however_it_was_drawn() {
+        let policy = [-0.1, -1.5, -4.0];
+        let signal = || Some(teacher(&policy, &[-0.1, -0.5, -1.0]));
+        for drawn in [policy, [0.0; 3], [-0.05, -0.7, -2.0]] {
+            let mut sample = sample(&drawn, Some(1), signal());
+            Arc::get_mut(&mut sample.turn).expect("the only owner").completion.policy_logprobs =
+                Some(policy.to_vec());
+            for kind in [MethodKind::Opd, MethodKind::Combine, MethodKind::Hybrid] {
+                for target in MethodConfig::new(kind).targets(&sample).expect("aligned") {
+                    assert_eq!(target.taken.expect("a taken term").importance_weight, 1.0, "{drawn:?}");
+                }
+            }
+            let unhinted = Sample { teacher: None, ..sample };
+            let targets = MethodConfig::new(MethodKind::BinaryRl).targets(&unhinted).expect("aligned");
+            let old: Vec<f32> =
+                targets.iter().map(|target| target.taken.expect("a taken term").old_logprob).collect();
+            assert_eq!(old, policy);
         }
     }
 

@@ -35,6 +35,10 @@ pub(super) fn refusal(
     if check_alignment(sample).is_err() {
         return Some("misaligned");
     }
+    // Of an older journal: how likely the policy found a greedy draw was not written down.
+    if completion.policy_logprobs.is_none() && completion.temperature < f32::MIN_POSITIVE {
+        return Some("greedy");
+    }
     if !method.is_effective(sample) {
         return Some("no_signal");
     }
@@ -60,6 +64,13 @@ mod tests {
         assert_eq!(refused(|turn| turn.completion.policy_version = 2, Some(1)), Some("stale"));
         assert_eq!(refused(|turn| turn.completion.response_ids.clear(), Some(-1)), Some("empty"));
         assert_eq!(refused(|turn| turn.completion.rollout_logprobs.truncate(1), Some(1)), Some("misaligned"));
+        let short = |turn: &mut openclaw_journal::Turn| turn.completion.policy_logprobs = Some(vec![-0.5]);
+        assert_eq!(refused(short, Some(1)), Some("misaligned"));
+        assert_eq!(refused(|turn| turn.completion.temperature = 0.0, Some(1)), Some("greedy"));
+        let known = |turn: &mut openclaw_journal::Turn| {
+            (turn.completion.temperature, turn.completion.policy_logprobs) = (0.0, Some(vec![-0.5, -0.5]));
+        };
+        assert_eq!(refused(known, Some(1)), None);
         let cut = |turn: &mut openclaw_journal::Turn| turn.completion.finish_reason = FinishReason::Length;
         assert_eq!(refused(cut, Some(1)), Some("truncated"));
         assert_eq!(refused(cut, Some(-1)), None);

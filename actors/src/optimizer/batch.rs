@@ -24,23 +24,22 @@ pub(super) fn sequences<'a>(
             let weight = 1.0 / (count * targets.len() as f32);
             let rows = targets.into_iter().enumerate().map(|(t, target)| {
                 let position = completion.prompt_ids.len() + t;
-                let rollout = completion.rollout_logprobs[t];
-                row(position, weight, target, rollout, reference.get(t).copied())
+                let policy = completion.compared_logprobs()[t];
+                row(position, weight, target, policy, reference.get(t).copied())
             });
             TrainSequence {
                 ids: [completion.prompt_ids.as_slice(), &completion.response_ids].concat(),
                 rows: rows.collect(),
-                // A greedy draw has no temperature; it is trained at 1, as it is scored.
-                temperature: if completion.temperature > 0.0 { completion.temperature } else { 1.0 },
+                temperature: completion.trained_temperature(),
             }
         })
         .collect()
 }
 
-fn row(position: usize, weight: f32, target: TokenTarget, rollout: f32, reference: Option<f32>) -> TrainRow {
+fn row(position: usize, weight: f32, target: TokenTarget, policy: f32, reference: Option<f32>) -> TrainRow {
     let (advantage, old_logprob, importance) = match target.taken {
         Some(taken) => (taken.advantage, taken.old_logprob, taken.importance_weight),
-        None => (0.0, rollout, 1.0),
+        None => (0.0, policy, 1.0),
     };
     let mut candidates: Vec<TrainCandidate> = target
         .vocabulary
@@ -60,6 +59,16 @@ fn row(position: usize, weight: f32, target: TokenTarget, rollout: f32, referenc
     }
     let reference_logprob = reference.unwrap_or_default();
     TrainRow { position, weight, advantage, old_logprob, importance, reference_logprob, candidates }
+}
+
+/// Share of the samples' tokens that were drawn greedily or from a part of the distribution.
+pub(super) fn truncated_fraction<'a>(samples: impl Iterator<Item = &'a Sample>) -> f64 {
+    let (mut truncated, mut tokens) = (0, 0);
+    for sample in samples {
+        truncated += sample.turn.completion.truncated_tokens();
+        tokens += sample.turn.completion.response_ids.len();
+    }
+    truncated as f64 / tokens.max(1) as f64
 }
 
 /// The loss of `method`.

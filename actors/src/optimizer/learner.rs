@@ -257,7 +257,9 @@ impl Learner {
         let sequences = batch::sequences(method, samples, &batch.references);
         let report = trainer.step(&sequences, &batch::objective(method))?;
         // Numbered by the run: an earlier version that was returned to brings its own count along.
-        let report = StepReport { step: u32::try_from(step).unwrap_or(u32::MAX), ..report };
+        let step_number = u32::try_from(step).unwrap_or(u32::MAX);
+        let truncated_fraction = batch::truncated_fraction(batch.leases.iter().map(|lease| &**lease));
+        let report = StepReport { step: step_number, truncated_fraction, ..report };
         metrics::histogram!("openclaw_optimizer_step_seconds").record(started.elapsed().as_secs_f64());
         observe(&report);
         if !sings || report.skipped {
@@ -440,6 +442,7 @@ fn observe(report: &StepReport) {
     metrics::gauge!("openclaw_optimizer_kl_nats").set(report.kl);
     metrics::gauge!("openclaw_optimizer_drift_nats").set(report.policy_kl.abs());
     metrics::gauge!("openclaw_optimizer_clip_ratio").set(report.clip_fraction);
+    metrics::gauge!("openclaw_optimizer_truncated_ratio").set(report.truncated_fraction);
 }
 
 fn count_step(outcome: &'static str) {

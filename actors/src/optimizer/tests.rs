@@ -8,6 +8,7 @@ use crate::{
     tiny::{Tiny, message, open_breaker, record_ready, turn},
 };
 use openclaw_journal::{Recorded, TeacherSignal, Verdict, inbox::InboxLimits};
+use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams};
 
 struct Bench {
     tiny: Tiny,
@@ -102,6 +103,65 @@ async fn a_step_makes_the_praised_answer_likelier_and_the_blamed_one_less() {
     assert_eq!((totals.steps, totals.trained), (1, 2));
     let report = (*bench.arguments.reports.borrow()).expect("a report");
     assert!(report.grad_norm > 0.0 && report.policy_kl.abs() < 1e-4, "on policy: {report:?}");
+}
+
+/// A sample that the model itself draws.
+async fn drawn(bench: &Bench, sampling: SamplingParams) -> Sample {
+    let mut turn = turn(vec![message("user", "2 + 2?")], "");
+    let completion = &mut turn.completion;
+    completion.temperature = sampling.temperature;
+    let request = GenerateRequest {
+        prompt_ids: completion.prompt_ids.clone(),
+        drawn_ids: Vec::new(),
+        sampling,
+        max_new_tokens: 12,
+        stop: Vec::new(),
+        top_logprobs: 0,
+    };
+    let mut events = bench.engine.generate(request).await.expect("it draws");
+    let mut tokens = Vec::new();
+    while let Some(event) = events.recv().await {
+        if let GenerateEvent::Token { token, .. } = event {
+            tokens.push(token);
+        }
+    }
+    completion.response_ids = tokens.iter().map(|token| token.id).collect();
+    completion.rollout_logprobs = tokens.iter().map(|token| token.logprob).collect();
+    completion.policy_logprobs = Some(tokens.iter().map(|token| token.policy_logprob).collect());
+    let verdict = Verdict { reward: Some(-1), votes: Vec::new(), rule: None };
+    Sample { turn: Arc::new(turn), verdict, teacher: None }
+}
+
+#[tokio::test]
+async fn what_is_drawn_greedily_or_from_a_part_is_on_policy_and_told_and_not_punished() {
+    let whole = SamplingParams { seed: Some(1), ..SamplingParams::default() };
+    for (sampling, is_truncated) in [
+        (whole.clone(), false),
+        (SamplingParams { temperature: 1.8, ..whole.clone() }, false),
+        (SamplingParams { temperature: 0.0, ..whole.clone() }, true),
+        (SamplingParams { temperature: 1.8, top_p: 0.5, ..whole.clone() }, true),
+        (SamplingParams { top_k: 3, ..whole.clone() }, true),
+        (SamplingParams { temperature: 2.0, min_p: 0.9, ..whole.clone() }, true),
+    ] {
+        let bench = bench(2, LONG).await;
+        let shown = format!("{sampling:?}");
+        for _ in 0..2 {
+            let sample = drawn(&bench, sampling.clone()).await;
+            bench.send(sample).await;
+        }
+        let (_actor, _task) = bench.start().await;
+        let mut reports = bench.arguments.reports.subscribe();
+        let report = reports.wait_for(Option::is_some).await.expect("it learns").expect("just waited for");
+        assert!(
+            (report.ratio - 1.0).abs() < 1e-4 && (report.max_ratio - 1.0).abs() < 1e-3,
+            "{shown}: {report:?}"
+        );
+        assert_eq!(report.clip_fraction, 0.0, "{shown}");
+        assert!(report.policy_kl.abs() < 1e-4, "{shown}: drift {}", report.policy_kl);
+        assert_eq!(report.truncated_fraction > 0.5, is_truncated, "{shown}: {}", report.truncated_fraction);
+        let steps = bench.arguments.journal.steps(1).await.expect("read");
+        assert!(steps.iter().all(|step| step.withheld.is_none()), "{shown}: {steps:?}");
+    }
 }
 
 #[tokio::test]

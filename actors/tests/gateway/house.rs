@@ -128,7 +128,8 @@ impl ServingModel for Policy {
                     running.drawn += 1;
                     let top = (0..running.top_logprobs as u32).map(|i| (i, -1.0 - i as f32)).collect();
                     let logprob = -0.25 * running.drawn as f32;
-                    let token = TokenLogprob { id, logprob, raw_logprob: logprob - 1.0, top };
+                    let policy_logprob = logprob - 0.5;
+                    let token = TokenLogprob { id, logprob, policy_logprob, raw_logprob: logprob - 1.0, top };
                     let is_end = Some(id) == self.tokenizer.eos_id();
                     let text = if is_end { String::new() } else { self.tokenizer.token_text(id) };
                     GenerateEvent::Token { token, text, policy_version: running.version }

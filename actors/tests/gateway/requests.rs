@@ -33,6 +33,7 @@ async fn an_answer_carries_text_usage_session_and_version_and_is_recorded_to_the
     assert_eq!(completion.response_ids, expected);
     assert_eq!(completion.rollout_logprobs.len(), expected.len());
     assert_eq!(completion.rollout_logprobs[..2], [-0.25, -0.5]);
+    assert_eq!(completion.compared_logprobs()[..2], [-0.75, -1.0], "of the whole distribution");
     assert_eq!(completion.prompt_ids, house.script.last_asked().prompt_ids);
     assert_eq!(
         house.tokenizer.decode(&completion.prompt_ids, false),

@@ -48,10 +48,12 @@ pub fn completed(name: &str) -> Record {
             prompt_ids: (0..300).collect(),
             response_ids: (0..100).collect(),
             rollout_logprobs: vec![-0.5; 100],
+            policy_logprobs: None,
             policy_version: 0,
             temperature: 1.0,
             finish_reason: FinishReason::Stop,
             text: "yes. ".repeat(50),
+            split: Default::default(),
         },
     };
     Record::TurnCompleted { turn: Arc::new(turn), mark: TurnMark::default() }

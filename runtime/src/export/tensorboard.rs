@@ -19,8 +19,8 @@ use super::{
 
 /// For `--help`.
 pub const HELP: &str = "\
-Curves by step: train/ (loss, kl, entropy, clip_fraction, grad_norm, drift), batch/ (turns, tokens, rows, version, \
-withheld, skipped), reward/ and staleness/ over the turns of the step's batch, as far as they are kept, dropped/ by reason \
+Curves by step: train/ (loss, kl, entropy, clip_fraction, truncated_fraction, grad_norm, drift), batch/ (turns, tokens, \
+rows, version, withheld, skipped), reward/ and staleness/ over the turns of the step's batch, as far as they are kept, dropped/ by reason \
 since the step before, and time/. The file's name stays the same from export to export: with --force, TensorBoard shows the \
 latest one.
 
@@ -118,6 +118,7 @@ fn step_values(step: &StepRow, base: u64) -> Vec<(String, f64)> {
         ("train/kl", report.kl),
         ("train/entropy", report.entropy),
         ("train/clip_fraction", report.clip_fraction),
+        ("train/truncated_fraction", report.truncated_fraction),
         ("train/grad_norm", report.grad_norm),
         ("train/drift", report.policy_kl.abs()),
         ("batch/turns", step.turns as f64),

@@ -37,10 +37,12 @@ fn turn(id: &str, before: &[Value], asked: &[Value], text: &str) -> Turn {
             prompt_ids: vec![1, 70_000],
             response_ids: vec![7, 2],
             rollout_logprobs: vec![-0.5, f32::NEG_INFINITY],
+            policy_logprobs: None,
             policy_version: 3,
             temperature: 0.75,
             finish_reason: FinishReason::Stop,
             text: text.to_owned(),
+            split: Default::default(),
         },
     }
 }

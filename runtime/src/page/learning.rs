@@ -51,6 +51,8 @@ struct Step {
     entropy: f64,
     kl: f64,
     clip_fraction: f64,
+    /// Share of the tokens that were drawn greedily or from a part of the distribution.
+    truncated_fraction: f64,
 }
 
 impl From<StepRow> for Step {
@@ -66,6 +68,7 @@ impl From<StepRow> for Step {
             entropy: report.entropy,
             kl: report.kl,
             clip_fraction: report.clip_fraction,
+            truncated_fraction: report.truncated_fraction,
         }
     }
 }

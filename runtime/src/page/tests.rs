@@ -100,11 +100,13 @@ impl House {
             completion: Completion {
                 prompt_ids: self.ids("2 + 2?"),
                 rollout_logprobs: vec![-0.5; response_ids.len()],
+                policy_logprobs: None,
                 response_ids,
                 policy_version: 0,
                 temperature: 0.8,
                 finish_reason: FinishReason::Stop,
                 text: REPLY.to_owned(),
+                split: Default::default(),
             },
         }
     }

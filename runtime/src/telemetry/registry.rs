@@ -184,6 +184,10 @@ pub const METRICS: &[Metric] = &[
     histogram("openclaw_optimizer_step_seconds", SECONDS, "Time of one optimizer step."),
     counter("openclaw_optimizer_steps_total", "Optimizer steps, by outcome: committed or withheld."),
     counter("openclaw_optimizer_trained_tokens_total", "Response tokens trained on."),
+    gauge(
+        "openclaw_optimizer_truncated_ratio",
+        "Share of the last batch's tokens that were drawn greedily or from what top-p, top-k or min-p left.",
+    ),
     counter(
         "openclaw_optimizer_versions_withheld_total",
         "Versions that the breaker withheld, by what left its band.",

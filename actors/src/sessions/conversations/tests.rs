@@ -97,10 +97,12 @@ impl Client {
                 prompt_ids: vec![1],
                 response_ids: vec![2],
                 rollout_logprobs: vec![-0.5],
+                policy_logprobs: None,
                 policy_version: 1,
                 temperature: 1.0,
                 finish_reason: FinishReason::Stop,
                 text: "x".to_owned(),
+                split: Default::default(),
             },
         };
         let mark = arrival.fingerprint.mark(&reply);

@@ -74,10 +74,12 @@ impl Run {
                 prompt_ids: vec![1],
                 response_ids: vec![2],
                 rollout_logprobs: vec![-0.5],
+                policy_logprobs: None,
                 policy_version: 0,
                 temperature: 1.0,
                 finish_reason: FinishReason::Stop,
                 text: "**4**".to_owned(),
+                split: Default::default(),
             },
         });
         let mark = TurnMark { chain: [0, 1].into(), says_anything: true, ..TurnMark::default() };
