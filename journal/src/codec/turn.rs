@@ -22,14 +22,14 @@ pub(crate) enum TurnBody {
     /// All of it.
     Whole(Box<Turn>),
     /// Its content is kept elsewhere.
-    Head(TurnHead),
+    Head(Box<TurnHead>),
 }
 
 impl TurnBody {
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         match version(bytes)? {
             1 => Ok(Self::Whole(Box::new(read::<WholeBody>(1, bytes)?.into_turn()?))),
-            _ => Ok(Self::Head(TurnHead(read(2, bytes)?))),
+            _ => Ok(Self::Head(Box::new(TurnHead(read(2, bytes)?)))),
         }
     }
 }

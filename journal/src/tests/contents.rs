@@ -136,8 +136,11 @@ async fn a_session_of_40_turns_takes_what_is_new_in_it_and_is_read_back_bit_for_
         assert_kept(&journal, record).await;
     }
     let kept = journal.kept_bytes() as usize;
-    println!("40 turns: {whole_bytes} bytes whole, {} new, {kept} kept", talk.new_bytes);
-    assert!(kept <= talk.new_bytes, "{kept} bytes for {} new ones, {whole_bytes} whole", talk.new_bytes);
+    assert!(
+        kept < whole_bytes / 20 && kept < talk.new_bytes,
+        "{kept} bytes for {} new ones, {whole_bytes} whole",
+        talk.new_bytes
+    );
     // The names of a request's prefixes, too.
     let open = journal.open_turns(SystemTime::now()).await.expect("read");
     assert_eq!((open.len(), open[39].mark.chain.len()), (40, talk.chain.len()));
