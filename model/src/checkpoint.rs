@@ -1,6 +1,7 @@
 //! Hugging Face checkpoint folders: one or several safetensors files to and from one flat buffer.
 
 mod inspect;
+mod stored;
 mod version;
 
 use std::{
@@ -10,10 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
+use half::bf16;
+use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 use serde::Deserialize;
 
+use self::stored::{Place, Stored, read_places};
 pub use self::{
     inspect::{Inspection, inspect},
     version::{StagedVersion, StoredVersion, VersionFolders, VersionManifest, fingerprint},
@@ -21,7 +23,7 @@ pub use self::{
 use crate::{
     config::{ConfigError, ModelConfig},
     durable,
-    params::{Parameter, ParameterLayout},
+    params::ParameterLayout,
     text_error::TextError,
 };
 
@@ -77,6 +79,31 @@ pub enum CheckpointError {
         /// Why.
         #[source]
         source: SafeTensorError,
+    },
+    /// There is an adapter beside the weights, or in place of them.
+    #[error("{path} describes an adapter, which is not applied: merge it, or remove the file")]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tensor is stored in two places, or under two names.
+    #[error("tensor `{tensor}` is stored twice: as {first} and as {second}")]
+    Twice {
+        /// The tensor.
+        tensor: String,
+        /// A name and its file.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A tied model has a head of its own.
+    #[error(
+        "{path}: `lm_head.weight` is not `model.embed_tokens.weight`, and tie_word_embeddings in config.json is true: set \
+         it to false, or remove the tensor"
+    )]
+    Heads {
+        /// The file of the head.
+        path: PathBuf,
     },
     /// A tensor is missing.
     #[error("{path} has no tensor `{tensor}`")]
@@ -145,7 +172,7 @@ pub enum CheckpointError {
         rows: usize,
     },
     /// A tensor's element type is not supported.
-    #[error("{path}: tensor `{tensor}` has dtype {dtype:?}, expected F32, BF16 or F16")]
+    #[error("{path}: tensor `{tensor}` has dtype {dtype:?}, expected F64, F32, BF16 or F16")]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -177,138 +204,31 @@ impl WeightDtype {
     }
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// Reads a checkpoint folder's configuration and weights; every supported element type is widened to `f32`.
+/// Reads a checkpoint folder's configuration and weights; every supported element type becomes `f32`.
 pub fn load(dir: &Path) -> Result<(ModelConfig, Vec<f32>), CheckpointError> {
-    let config = ModelConfig::from_dir(dir)?;
+    let (mut config, says_tied) = ModelConfig::stated_in(dir)?;
+    let stored = Stored::open(dir).map_err(first)?;
+    config.tied = stored.is_tied(says_tied.then_some(config.tied));
     let layout = ParameterLayout::new(&config);
+    let places = stored.places(&config, &layout).map_err(first)?;
+    let mut by_file: BTreeMap<&Path, Vec<&Place<'_>>> = BTreeMap::new();
+    for place in &places {
+        by_file.entry(&place.file).or_default().push(place);
+    }
     let mut weights = vec![0f32; layout.len()];
-    for (file, parameters) in files(dir, &layout)? {
-        let bytes = fs::read(&file).map_err(io(&file))?;
-        read_parameters(&file, &bytes, &parameters, &mut weights)?;
+    for (file, places) in by_file {
+        read_places(file, &places, &mut weights)?;
     }
     Ok((config, weights))
+}
+
+fn first(wrong: Vec<CheckpointError>) -> CheckpointError {
+    wrong.into_iter().next().expect("it failed with at least one")
 }
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + use<> {
     let path = path.to_owned();
     move |source| CheckpointError::Io { path: path.clone(), source }
-}
-
-fn tensors<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, CheckpointError> {
-    SafeTensors::deserialize(bytes).map_err(|source| CheckpointError::Format { path: path.into(), source })
-}
-
-fn read_parameters(
-    path: &Path,
-    bytes: &[u8],
-    parameters: &[&Parameter],
-    weights: &mut [f32],
-) -> Result<(), CheckpointError> {
-    let tensors = tensors(path, bytes)?;
-    for parameter in parameters {
-        read(path, parameter, &tensors, &mut weights[parameter.range.clone()])?;
-    }
-    Ok(())
-}
-
-/// The files of weights that a folder names.
-enum WeightFiles {
-    /// `model.safetensors` holds everything.
-    One(PathBuf),
-    /// `model.safetensors.index.json` says which file holds what.
-    Several { index: PathBuf, map: BTreeMap<String, String> },
-}
-
-impl WeightFiles {
-    fn find(dir: &Path) -> Result<Self, CheckpointError> {
-        let index = dir.join("model.safetensors.index.json");
-        if !index.exists() {
-            let single = dir.join("model.safetensors");
-            if !single.exists() {
-                return Err(CheckpointError::NoWeights { dir: dir.into() });
-            }
-            return Ok(Self::One(single));
-        }
-        let text = fs::read(&index).map_err(io(&index))?;
-        let Index { weight_map: map } = serde_json::from_slice(&text)
-            .map_err(|source| CheckpointError::Index { path: index.clone(), source })?;
-        Ok(Self::Several { index, map })
-    }
-}
-
-/// Which file holds which parameters.
-fn files<'a>(
-    dir: &Path,
-    layout: &'a ParameterLayout,
-) -> Result<Vec<(PathBuf, Vec<&'a Parameter>)>, CheckpointError> {
-    let (index, map) = match WeightFiles::find(dir)? {
-        WeightFiles::One(file) => return Ok(vec![(file, layout.parameters.iter().collect())]),
-        WeightFiles::Several { index, map } => (index, map),
-    };
-    let mut by_file: BTreeMap<PathBuf, Vec<&Parameter>> = BTreeMap::new();
-    for parameter in &layout.parameters {
-        let file = map.get(&parameter.name).ok_or_else(|| CheckpointError::Missing {
-            path: index.clone(),
-            tensor: parameter.name.clone(),
-        })?;
-        by_file.entry(dir.join(file)).or_default().push(parameter);
-    }
-    Ok(by_file.into_iter().collect())
-}
-
-fn read(
-    path: &Path,
-    parameter: &Parameter,
-    tensors: &SafeTensors<'_>,
-    out: &mut [f32],
-) -> Result<(), CheckpointError> {
-    let tensor = tensors
-        .tensor(&parameter.name)
-        .map_err(|_| CheckpointError::Missing { path: path.into(), tensor: parameter.name.clone() })?;
-    check_form(path, parameter, tensor.dtype(), tensor.shape())?;
-    let data = tensor.data();
-    match tensor.dtype() {
-        Dtype::F32 => {
-            for (o, b) in out.iter_mut().zip(data.chunks_exact(4)) {
-                *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            }
-        }
-        Dtype::BF16 => {
-            for (o, b) in out.iter_mut().zip(data.chunks_exact(2)) {
-                *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
-            }
-        }
-        Dtype::F16 => {
-            for (o, b) in out.iter_mut().zip(data.chunks_exact(2)) {
-                *o = f16::from_le_bytes([b[0], b[1]]).to_f32();
-            }
-        }
-        _ => unreachable!("check_form refuses every other"),
-    }
-    Ok(())
-}
-
-/// Whether a tensor of this type and shape can be read as `parameter`.
-fn check_form(
-    path: &Path,
-    parameter: &Parameter,
-    dtype: Dtype,
-    shape: &[usize],
-) -> Result<(), CheckpointError> {
-    let (path, tensor) = (path.to_owned(), parameter.name.clone());
-    if shape != parameter.shape {
-        let (found, expected) = (shape.to_vec(), parameter.shape.clone());
-        return Err(CheckpointError::Shape { path, tensor, found, expected });
-    }
-    match dtype {
-        Dtype::F32 | Dtype::BF16 | Dtype::F16 => Ok(()),
-        dtype => Err(CheckpointError::Dtype { path, tensor, dtype }),
-    }
 }
 
 /// The files of a folder that are not weights: a published version takes them along.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// No model of this family is larger, in any direction.
 const MOST_TOKENS: u64 = 1 << 24;
@@ -11,6 +11,11 @@ const MOST_WIDTH: u64 = 1 << 20;
 const MOST_LAYERS: u64 = 1 << 10;
 const MOST_HEADS: u64 = 1 << 12;
 const MOST_POSITIONS: u64 = 1 << 30;
+
+/// Whether the output head is the embedding table.
+const TIED: &str = "tie_word_embeddings";
+/// What `transformers` takes where no file names a base.
+const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 
 /// Shape and constants of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,21 +78,24 @@ pub enum ConfigError {
 }
 
 impl ModelConfig {
-    /// Reads `dir/config.json`.
+    /// Reads `dir/config.json`. Where that does not say whether the head is tied, it is not.
     pub fn from_dir(dir: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::stated_in(dir)?.0)
+    }
+
+    /// Reads `dir/config.json`, and whether that says if the head is tied.
+    pub(crate) fn stated_in(dir: &Path) -> Result<(Self, bool), ConfigError> {
         let path = dir.join("config.json");
         let text = std::fs::read_to_string(&path)
             .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
         let json: Value =
             serde_json::from_str(&text).map_err(|source| ConfigError::Json { path: path.clone(), source })?;
-        Self::from_json(&json).map_err(|(key, what)| ConfigError::Key { path, key, what })
+        let config = Self::from_json(&json).map_err(|(key, what)| ConfigError::Key { path, key, what })?;
+        Ok((config, json.get(TIED).is_some()))
     }
 
     /// Reads the keys of a Hugging Face Qwen3 configuration; an error is a key and what is wrong with it.
-    fn from_json(json: &Value) -> Result<Self, (String, String)> {
-        fn bad<T>(key: &str, what: String) -> Result<T, (String, String)> {
-            Err((key.to_owned(), what))
-        }
+    fn from_json(json: &Value) -> Result<Self, KeyProblem> {
         // Bounded, so that no product of them overflows: a file that somebody wrote must not end the process.
         let count = |key: &str, most: u64| match json.get(key) {
             None | Some(Value::Null) => bad(key, "is missing".into()),
@@ -96,21 +104,29 @@ impl ModelConfig {
                 _ => bad(key, format!("is {value}, expected an integer from 1 to {most}")),
             },
         };
-        let number = |key: &str| json.get(key).and_then(Value::as_f64);
-        let flag = |key: &str| json.get(key).and_then(Value::as_bool).unwrap_or(false);
+        // `transformers` takes no null, text or number for a flag either.
+        let flag = |key: &str| match json.get(key) {
+            None => Ok(false),
+            Some(Value::Bool(set)) => Ok(*set),
+            Some(other) => bad(key, format!("is {other}, expected true or false")),
+        };
         match json.get("model_type") {
             Some(family) if family == "qwen3" => {}
             None | Some(Value::Null) => return bad("model_type", "is missing, expected \"qwen3\"".into()),
             Some(other) => return bad("model_type", format!("is {other}, expected \"qwen3\"")),
         }
         for key in ["attention_bias", "use_sliding_window"] {
-            if flag(key) {
+            if flag(key)? {
                 return bad(key, "is true, which this engine does not run".into());
             }
         }
-        match json.get("hidden_act").and_then(Value::as_str) {
-            None | Some("silu") => {}
-            Some(other) => return bad("hidden_act", format!("is \"{other}\", expected \"silu\"")),
+        match json.get("hidden_act") {
+            None => {}
+            Some(kind) if kind == "silu" || kind == "swish" => {}
+            Some(other) => return bad("hidden_act", format!("is {other}, expected \"silu\"")),
+        }
+        if json.get("quantization_config").is_some_and(|value| !value.is_null()) {
+            return bad("quantization_config", "is set, which this engine does not run".into());
         }
         let hidden_size = count("hidden_size", MOST_WIDTH)?;
         let heads = count("num_attention_heads", MOST_HEADS)?;
@@ -133,30 +149,22 @@ impl ModelConfig {
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return bad("head_dim", format!("is {head_dim}, expected an even number from 2"));
         }
-        // transformers 5 writes `rope_parameters.rope_theta`, earlier versions a top-level `rope_theta`.
-        let parameters = json.get("rope_parameters").or_else(|| json.get("rope_scaling"));
-        let kind =
-            parameters.and_then(|p| p.get("rope_type").or_else(|| p.get("type"))).and_then(Value::as_str);
-        if let Some(kind) = kind.filter(|k| *k != "default") {
-            return bad("rope_parameters", format!("asks for rope type \"{kind}\", expected \"default\""));
-        }
-        let rope_theta = parameters
-            .and_then(|p| p.get("rope_theta"))
-            .and_then(Value::as_f64)
-            .or_else(|| number("rope_theta"))
-            .unwrap_or(10_000.0);
+        let layers = count("num_hidden_layers", MOST_LAYERS)?;
+        check_layer_types(json, layers)?;
+        let rms_norm_eps =
+            json.get("rms_norm_eps").map_or(Ok(1e-6), |value| positive("rms_norm_eps", value))?;
         Ok(Self {
             vocab_size: count("vocab_size", MOST_TOKENS)?,
             hidden_size,
             intermediate_size: count("intermediate_size", MOST_WIDTH)?,
-            layers: count("num_hidden_layers", MOST_LAYERS)?,
+            layers,
             heads,
             kv_heads,
             head_dim,
-            rms_norm_eps: number("rms_norm_eps").unwrap_or(1e-6) as f32,
-            rope_theta,
+            rms_norm_eps: rms_norm_eps as f32,
+            rope_theta: rope_theta(json)?,
             max_positions: count("max_position_embeddings", MOST_POSITIONS)?,
-            tied: flag("tie_word_embeddings"),
+            tied: flag(TIED)?,
         })
     }
 
@@ -190,8 +198,94 @@ impl ModelConfig {
     }
 }
 
+/// A key, and what is wrong with it.
+type KeyProblem = (String, String);
+
+fn bad<T>(key: &str, what: String) -> Result<T, KeyProblem> {
+    Err((key.to_owned(), what))
+}
+
+fn positive(key: &str, value: &Value) -> Result<f64, KeyProblem> {
+    match value.as_f64().filter(|number| number.is_finite() && *number > 0.0) {
+        Some(number) => Ok(number),
+        None => bad(key, format!("is {value}, expected a number above 0")),
+    }
+}
+
+/// Every layer attends to all that came before it, and is named once.
+fn check_layer_types(json: &Value, layers: usize) -> Result<(), KeyProblem> {
+    let key = "layer_types";
+    let types = match json.get(key) {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Array(types)) => types,
+        Some(other) => return bad(key, format!("is {other}, expected a list")),
+    };
+    if let Some(other) = types.iter().find(|kind| *kind != "full_attention") {
+        return bad(key, format!("names {other}, expected \"full_attention\" alone"));
+    }
+    if types.len() != layers {
+        return bad(key, format!("names {} layers, num_hidden_layers is {layers}", types.len()));
+    }
+    Ok(())
+}
+
+/// The base of the rotary embedding. It may stand in three places: `transformers` 5 writes `rope_parameters`, earlier
+/// versions wrote `rope_theta` and kept a scaling in `rope_scaling`. What counts is what `transformers` 5 reads, and
+/// whatever is stated beside it must agree, as other versions read that.
+fn rope_theta(json: &Value) -> Result<f64, KeyProblem> {
+    let mut stated = Vec::new();
+    let mut read_by_transformers = None;
+    for place in ["rope_parameters", "rope_scaling"] {
+        let fields = match json.get(place) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Object(fields)) => fields,
+            Some(other) => return bad(place, format!("is {other}, expected an object")),
+        };
+        let theta = rope_fields(place, fields)?;
+        stated.extend(theta.clone());
+        if !fields.is_empty() {
+            read_by_transformers = theta;
+        }
+    }
+    let whole_head = |value: &Value| value.is_null() || value.as_f64() == Some(1.0);
+    if let Some(part) = json.get("partial_rotary_factor").filter(|value| !whole_head(value)) {
+        return bad("partial_rotary_factor", format!("is {part}, which this engine does not run"));
+    }
+    let top = match json.get("rope_theta") {
+        None => None,
+        // Nothing is stated, and what is needed stands elsewhere.
+        Some(Value::Null) if read_by_transformers.is_some() => None,
+        Some(value) => Some(("rope_theta".to_owned(), positive("rope_theta", value)?)),
+    };
+    stated.extend(top.clone());
+    let default = ("the default".to_owned(), DEFAULT_ROPE_THETA);
+    let (place, theta) = read_by_transformers.or(top).unwrap_or(default);
+    match stated.into_iter().find(|(_, other)| *other != theta) {
+        Some((key, other)) => bad(&key, format!("is {other}, but {place}, which counts, is {theta}")),
+        None => Ok(theta),
+    }
+}
+
+/// The base that an object of rotary parameters states. Anything but a plain rotary embedding is refused.
+fn rope_fields(place: &str, fields: &Map<String, Value>) -> Result<Option<(String, f64)>, KeyProblem> {
+    let mut theta = None;
+    for (field, value) in fields {
+        let key = format!("{place}.{field}");
+        match field.as_str() {
+            "rope_type" | "type" if value == "default" => {}
+            "rope_type" | "type" => return bad(&key, format!("is {value}, expected \"default\"")),
+            "rope_theta" => theta = Some((key.clone(), positive(&key, value)?)),
+            "partial_rotary_factor" if value.as_f64() == Some(1.0) => {}
+            _ => return bad(&key, format!("is {value}, which this engine does not run")),
+        }
+    }
+    Ok(theta)
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn tiny() -> ModelConfig {
@@ -232,5 +326,82 @@ mod tests {
         let expected = |what: &str| ("model_type".to_owned(), what.to_owned());
         assert_eq!(told(&json), expected("is \"llama\", expected \"qwen3\""));
         assert_eq!(told(&serde_json::json!({})), expected("is missing, expected \"qwen3\""));
+    }
+
+    /// What `transformers` 5.24 makes of each: a base where it loads, or the key that is refused, as it fails there,
+    /// runs another model, or versions of it differ.
+    #[test]
+    fn two_sources_of_one_fact_are_compared() {
+        let theta = |expected: f64, changes: Value| (Ok(expected), changes);
+        let refused = |key: &'static str, changes: Value| (Err(key), changes);
+        let yarn = || json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192});
+        let plain = |theta: f64| json!({"rope_theta": theta, "rope_type": "default"});
+        let cases = [
+            theta(1e4, json!({})),
+            theta(5e5, json!({"rope_parameters": plain(5e5), "rope_theta": null})),
+            theta(5e5, json!({"rope_parameters": null, "rope_theta": 5e5})),
+            theta(5e5, json!({"rope_parameters": {"rope_type": "default"}, "rope_theta": 5e5})),
+            theta(5e5, json!({"rope_parameters": null, "rope_scaling": {}, "rope_theta": 5e5})),
+            theta(
+                5e5,
+                json!({"rope_parameters": {}, "rope_scaling": {"type": "default"}, "rope_theta": 5e5}),
+            ),
+            theta(5e5, json!({"rope_parameters": plain(5e5), "rope_scaling": plain(5e5), "rope_theta": 5e5})),
+            refused("rope_scaling.rope_type", json!({"rope_parameters": null, "rope_scaling": yarn()})),
+            refused(
+                "rope_scaling.rope_type",
+                json!({"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": yarn()}),
+            ),
+            refused("rope_scaling.rope_type", json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}})),
+            refused("rope_scaling.type", json!({"rope_scaling": {"rope_type": "default", "type": "yarn"}})),
+            refused("rope_scaling.factor", json!({"rope_scaling": {"factor": 4.0}})),
+            refused("rope_scaling", json!({"rope_scaling": [4.0]})),
+            // `transformers` reads rope_scaling alone, and takes 1e4.
+            refused(
+                "rope_parameters.rope_theta",
+                json!({"rope_parameters": plain(5e5), "rope_scaling": {"type": "default"}, "rope_theta": 1e4}),
+            ),
+            refused("rope_theta", json!({"rope_parameters": plain(5e5), "rope_theta": 1e4})),
+            refused("rope_theta", json!({"rope_parameters": null, "rope_theta": null})),
+            refused("rope_theta", json!({"rope_parameters": null, "rope_theta": "1e4"})),
+            refused("rope_theta", json!({"rope_parameters": null, "rope_theta": 0})),
+            refused("rope_parameters.rope_theta", json!({"rope_parameters": {"rope_theta": null}})),
+            refused(
+                "rope_parameters.rope_type",
+                json!({"rope_parameters": {"rope_type": null, "rope_theta": 1e4}}),
+            ),
+            refused(
+                "rope_parameters.full_attention",
+                json!({"rope_parameters": {"full_attention": plain(5e5)}}),
+            ),
+            refused("partial_rotary_factor", json!({"partial_rotary_factor": 0.5})),
+            theta(1e4, json!({"layer_types": ["full_attention", "full_attention"]})),
+            theta(1e4, json!({"layer_types": null})),
+            refused("layer_types", json!({"layer_types": ["sliding_attention", "sliding_attention"]})),
+            refused("layer_types", json!({"layer_types": ["full_attention"]})),
+            refused("layer_types", json!({"layer_types": "full_attention"})),
+            refused("use_sliding_window", json!({"use_sliding_window": "false"})),
+            refused("attention_bias", json!({"attention_bias": null})),
+            refused("tie_word_embeddings", json!({"tie_word_embeddings": 1})),
+            refused("tie_word_embeddings", json!({"tie_word_embeddings": null})),
+            refused("hidden_act", json!({"hidden_act": null})),
+            theta(1e4, json!({"hidden_act": "swish"})),
+            refused("rms_norm_eps", json!({"rms_norm_eps": null})),
+            refused("rms_norm_eps", json!({"rms_norm_eps": "1e-6"})),
+            refused("quantization_config", json!({"quantization_config": {"quant_method": "fp8"}})),
+        ];
+        for (expected, changes) in cases {
+            let mut json = tiny().to_json(&[1], "float32");
+            for (key, value) in changes.as_object().unwrap() {
+                json[key] = value.clone();
+            }
+            let found = ModelConfig::from_json(&json).map(|config| config.rope_theta).map_err(|(key, _)| key);
+            assert_eq!(found, expected.map_err(str::to_owned), "{changes}");
+        }
+        let mut json = tiny().to_json(&[1], "float32");
+        for key in ["rope_parameters", "rope_theta", "rms_norm_eps", "hidden_act", "use_sliding_window"] {
+            json.as_object_mut().unwrap().remove(key);
+        }
+        assert_eq!(ModelConfig::from_json(&json).unwrap().rope_theta, 1e4, "the default");
     }
 }

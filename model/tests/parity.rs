@@ -113,6 +113,7 @@ fn a_broken_checkpoint_is_an_error_that_names_file_and_tensor() {
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let layers = config["num_hidden_layers"].as_u64().unwrap();
     config["num_hidden_layers"] = (layers + 1).into();
+    config["layer_types"] = serde_json::Value::Null;
     std::fs::write(&path, config.to_string()).unwrap();
     let error = checkpoint::load(&dir).unwrap_err().to_string();
     assert!(error.contains(&format!("model.layers.{layers}.input_layernorm.weight")), "{error}");

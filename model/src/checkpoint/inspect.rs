@@ -2,25 +2,16 @@
 //! once. It reads the configuration, the headers of the weights, the tokenizer and the template, and renders a short
 //! conversation with them.
 
-use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
-use safetensors::{SafeTensorError, tensor::Metadata};
 use serde_json::{Map, Value, json};
 
-use super::{CheckpointError, WeightFiles, check_form, files, io};
+use super::{CheckpointError, stored::Stored};
 use crate::{
-    chat_template::ChatTemplate,
-    config::ModelConfig,
-    generation_config::GenerationConfig,
-    params::{Parameter, ParameterLayout},
-    text_error::TextError,
-    tokenizer::Tokenizer,
+    chat_template::ChatTemplate, config::ModelConfig, generation_config::GenerationConfig,
+    params::ParameterLayout, text_error::TextError, tokenizer::Tokenizer,
 };
 
-/// Bytes before the header, which hold its length.
-const LENGTH_BYTES: u64 = 8;
-/// No header is longer.
-const MOST_HEADER_BYTES: u64 = 100_000_000;
 /// A tokenizer with a smaller share of the embedding's rows is probably of another model: a vocabulary is padded by
 /// a few hundred rows at most.
 const FEW_TOKENS: f64 = 0.9;
@@ -51,7 +42,7 @@ impl Inspection {
 pub fn inspect(dir: &Path) -> Result<Inspection, Vec<CheckpointError>> {
     let mut wrong = Vec::new();
     let mut keep = |error: CheckpointError| wrong.push(error);
-    let config = ModelConfig::from_dir(dir).map_err(|error| keep(error.into())).ok();
+    let stated = ModelConfig::stated_in(dir).map_err(|error| keep(error.into())).ok();
     let tokenizer = Tokenizer::from_dir(dir).map_err(|error| keep(error.into())).ok();
     let tools = template(dir).map_err(&mut keep).ok();
     // Where the tokenizer is at fault, it was told of already.
@@ -59,7 +50,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, Vec<CheckpointError>> {
         Ok(generation) => generation.eos_token_ids,
         Err(TextError::LoadTokenizer { .. }) => Vec::new(),
         // config.json was told of already.
-        Err(TextError::ParseJson { path, .. }) if path.ends_with("config.json") && config.is_none() => {
+        Err(TextError::ParseJson { path, .. }) if path.ends_with("config.json") && stated.is_none() => {
             Vec::new()
         }
         Err(error) => {
@@ -67,24 +58,55 @@ pub fn inspect(dir: &Path) -> Result<Inspection, Vec<CheckpointError>> {
             Vec::new()
         }
     };
-    let layout = config.as_ref().map(ParameterLayout::new);
-    let dtypes = weights(dir, layout.as_ref(), &mut keep);
-    if let (Some(config), Some(tokenizer)) = (&config, &tokenizer) {
+    let weights = weights(dir, stated.as_ref()).map_err(|wrong| wrong.into_iter().for_each(&mut keep)).ok();
+    if let (Some((config, _)), Some(tokenizer)) = (&stated, &tokenizer) {
         fits(dir, config, tokenizer, &ends).into_iter().for_each(&mut keep);
     }
-    let (Some(config), Some(layout), Some(tokenizer), Some(tools), true) =
-        (config, layout, tokenizer, tools, wrong.is_empty())
+    let (Some(Some(weights)), Some(tokenizer), Some(tools), true) =
+        (weights, tokenizer, tools, wrong.is_empty())
     else {
         return Err(wrong);
     };
+    let mut warnings = warnings(&weights.config, &tokenizer, &ends);
+    warnings.extend(weights.warnings);
     Ok(Inspection {
-        parameters: layout.len(),
-        dtypes: dtypes.into_iter().collect(),
+        parameters: ParameterLayout::new(&weights.config).len(),
+        dtypes: weights.dtypes.into_iter().collect(),
         tokens: tokenizer.vocab_size(),
         tools,
-        warnings: warnings(&config, &tokenizer, &ends),
-        config,
+        warnings,
+        config: weights.config,
     })
+}
+
+/// What the headers of the weights tell.
+struct StoredModel {
+    config: ModelConfig,
+    dtypes: BTreeSet<String>,
+    warnings: Vec<String>,
+}
+
+/// Checks the headers of the weights, against the shapes where those are known.
+fn weights(
+    dir: &Path,
+    stated: Option<&(ModelConfig, bool)>,
+) -> Result<Option<StoredModel>, Vec<CheckpointError>> {
+    let stored = Stored::open(dir)?;
+    let Some((config, says_tied)) = stated else { return Ok(None) };
+    let config = ModelConfig { tied: stored.is_tied(says_tied.then_some(config.tied)), ..config.clone() };
+    let layout = ParameterLayout::new(&config);
+    let places = stored.places(&config, &layout)?;
+    let mut warnings = Vec::new();
+    if let Some(index) = &stored.unread_index {
+        warnings.push(format!("{} is not read, as model.safetensors is there", index.display()));
+    }
+    if let [first, rest @ ..] = &stored.unread(&places)[..] {
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        warnings
+            .push(format!("the weights hold `{first}`{more}, for which this model has no place: not read"));
+    }
+    let dtypes = places.iter().map(|place| format!("{:?}", place.dtype)).collect();
+    Ok(Some(StoredModel { config, dtypes, warnings }))
 }
 
 fn warnings(config: &ModelConfig, tokenizer: &Tokenizer, ends: &[u32]) -> Vec<String> {
@@ -147,71 +169,4 @@ fn template(dir: &Path) -> Result<bool, CheckpointError> {
     // A template without tools is a template.
     let rendered = template.render(&called, &[tool], &Map::new(), true);
     Ok(rendered.is_ok_and(|text| text.contains("look_up")))
-}
-
-/// Checks the headers of the weights, against the shapes where those are known; what the parameters are stored in.
-fn weights(
-    dir: &Path,
-    layout: Option<&ParameterLayout>,
-    keep: &mut impl FnMut(CheckpointError),
-) -> BTreeSet<String> {
-    let files = match layout {
-        Some(layout) => files(dir, layout),
-        None => WeightFiles::find(dir).map(|files| match files {
-            WeightFiles::One(file) => vec![(file, Vec::new())],
-            WeightFiles::Several { map, .. } => {
-                let names: BTreeSet<String> = map.into_values().collect();
-                names.into_iter().map(|name| (dir.join(name), Vec::new())).collect()
-            }
-        }),
-    };
-    let mut dtypes = BTreeSet::new();
-    match files {
-        Ok(files) => files.iter().for_each(|(file, parameters)| match parameters_in(file, parameters) {
-            Ok(found) => dtypes.extend(found),
-            Err(error) => keep(error),
-        }),
-        Err(error) => keep(error),
-    }
-    dtypes
-}
-
-/// Names the first parameter of a file that is not as it should be.
-fn parameters_in(path: &Path, parameters: &[&Parameter]) -> Result<BTreeSet<String>, CheckpointError> {
-    let header = header(path)?;
-    let mut dtypes = BTreeSet::new();
-    for parameter in parameters {
-        let missing = || CheckpointError::Missing { path: path.into(), tensor: parameter.name.clone() };
-        let tensor = header.info(&parameter.name).ok_or_else(missing)?;
-        check_form(path, parameter, tensor.dtype, &tensor.shape)?;
-        dtypes.insert(format!("{:?}", tensor.dtype));
-    }
-    Ok(dtypes)
-}
-
-/// Reads the header of a safetensors file, and whether the file is as long as it says.
-pub(super) fn header(path: &Path) -> Result<Metadata, CheckpointError> {
-    let format = |source| CheckpointError::Format { path: path.into(), source };
-    let mut file = File::open(path).map_err(io(path))?;
-    let bytes = file.metadata().map_err(io(path))?.len();
-    if bytes < LENGTH_BYTES {
-        return Err(format(SafeTensorError::HeaderTooSmall));
-    }
-    let mut length = [0; LENGTH_BYTES as usize];
-    file.read_exact(&mut length).map_err(io(path))?;
-    let length = u64::from_le_bytes(length);
-    if length > MOST_HEADER_BYTES {
-        return Err(format(SafeTensorError::HeaderTooLarge));
-    }
-    if length > bytes - LENGTH_BYTES {
-        return Err(format(SafeTensorError::InvalidHeaderLength));
-    }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).map_err(io(path))?;
-    let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|error| format(SafeTensorError::InvalidHeaderDeserialization(error)))?;
-    if metadata.data_len() as u64 != bytes - LENGTH_BYTES - length {
-        return Err(format(SafeTensorError::MetadataIncompleteBuffer));
-    }
-    Ok(metadata)
 }

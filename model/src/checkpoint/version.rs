@@ -18,14 +18,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    CheckpointError, WeightDtype, files_of, inspect::header, io, le_bytes, read, read_parameters, tensors,
+    CheckpointError, WeightDtype, files_of, io, le_bytes,
+    stored::{header, read, tensors},
 };
-use crate::{
-    config::ModelConfig,
-    durable,
-    params::{Parameter, ParameterLayout},
-    training::TrainerState,
-};
+use crate::{config::ModelConfig, durable, params::ParameterLayout, training::TrainerState};
 
 const WEIGHTS: &str = "model.safetensors";
 /// The moments.
@@ -235,9 +231,11 @@ impl VersionFolders {
         let path = contents.dir.join(WEIGHTS);
         let (_, bytes) = contents.find(WEIGHTS).ok_or_else(|| torn(&path, format!("not in {MANIFEST}")))?;
         let layout = ParameterLayout::new(&self.config);
-        let parameters: Vec<&Parameter> = layout.parameters.iter().collect();
+        let tensors = tensors(&path, bytes)?;
         let mut weights = vec![0.0; layout.len()];
-        read_parameters(&path, bytes, &parameters, &mut weights)?;
+        for one in &layout.parameters {
+            read(&path, &one.name, &one.shape, &tensors, &mut weights[one.range.clone()])?;
+        }
         Ok(weights)
     }
 
@@ -245,13 +243,13 @@ impl VersionFolders {
     fn whole(&self, path: &Path, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let len = ParameterLayout::new(&self.config).len();
         let mut values = vec![0.0; len];
-        let parameter = Parameter { name: name.into(), shape: vec![len], range: 0..len };
-        read(path, &parameter, tensors, &mut values)?;
+        read(path, name, &[len], tensors, &mut values)?;
         Ok(values)
     }
 
     fn has_exact_weights_of_old(&self, number: u64) -> bool {
-        header(&self.folder(number).join(OPTIMIZER)).is_ok_and(|header| header.info(EXACT_WEIGHTS).is_some())
+        header(&self.folder(number).join(OPTIMIZER))
+            .is_ok_and(|header| header.metadata.info(EXACT_WEIGHTS).is_some())
     }
 
     /// Numbers of the folders that are there, ascending; complete or not.
