@@ -19,9 +19,32 @@ use crate::tokenizer::NamedTokens;
 /// Thinking of turns before the last user message is left out unless `preserve_thinking` is set.
 pub const NANO_TEMPLATE: &str = include_str!("nano_template.jinja");
 
-const NAME: &str = "chat_template";
+const DEFAULT: &str = "default";
+/// The template that a conversation with tools is rendered with, where there is one.
+const TOOL_USE: &str = "tool_use";
+/// Where a checkpoint folder keeps the templates that are not the default.
+pub(crate) const FURTHER_TEMPLATES: &str = "additional_chat_templates";
+/// Variables and functions of a template that no request may replace: the conversation, what the server asks of it, and
+/// the tokens that the tokenizer names.
+const OWNED: [&str; 14] = [
+    "messages",
+    "tools",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template",
+    "conversation",
+    "tokenize",
+    "return_dict",
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "unk_token",
+    "raise_exception",
+    "strftime_now",
+];
 
-/// A compiled chat template. Cheap to clone.
+/// The chat templates of a model: the default one, and one for conversations with tools where it has one by the name
+/// `tool_use`. Cheap to clone.
 #[derive(Clone)]
 pub struct ChatTemplate {
     inner: Arc<Inner>,
@@ -29,39 +52,104 @@ pub struct ChatTemplate {
 
 struct Inner {
     environment: Environment<'static>,
-    source: String,
+    sources: Sources,
     named: NamedTokens,
 }
 
-impl ChatTemplate {
-    /// Reads chat_template.jinja, else `chat_template` of tokenizer_config.json: a string, or a list of which the one
-    /// named `default` is taken.
-    pub fn from_dir(dir: &Path) -> Result<Self, TextError> {
-        let config_path = dir.join("tokenizer_config.json");
-        let config = read_json_if_present(&config_path)?.unwrap_or(Json::Null);
-        let source = match read_text(&dir.join("chat_template.jinja")) {
-            Ok(source) => source,
+/// The text of each template, and the file that it is from.
+struct Sources {
+    default: (String, PathBuf),
+    tool_use: Option<(String, PathBuf)>,
+}
+
+impl Sources {
+    /// As `transformers`: files count over tokenizer_config.json, all of them over all of it.
+    fn in_dir(dir: &Path, config: &Json) -> Result<Self, TextError> {
+        let file = |name: PathBuf| match read_text(&name) {
+            Ok(source) => Ok(Some((source, name))),
             Err(TextError::ReadFile { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                template_in_config(&config_path, &config)?
-                    .ok_or_else(|| TextError::NoTemplate { path: dir.to_owned() })?
+                Ok(None)
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         };
-        Self::new(source, NamedTokens::from_config(&config))
+        let default = file(dir.join("chat_template.jinja"))?;
+        let tool_use = file(dir.join(FURTHER_TEMPLATES).join("tool_use.jinja"))?;
+        let path = dir.join("tokenizer_config.json");
+        match (default, tool_use) {
+            (Some(default), tool_use) => Ok(Self { default, tool_use }),
+            (None, Some((_, path))) => Err(TextError::Config {
+                path,
+                key: format!("`{TOOL_USE}`"),
+                problem: "is there without chat_template.jinja".into(),
+            }),
+            (None, None) => {
+                Self::in_config(&path, config)?.ok_or_else(|| TextError::NoTemplate { path: dir.to_owned() })
+            }
+        }
     }
 
-    /// The file of `dir` that [`Self::from_dir`] reads the template from.
-    pub fn file_in(dir: &Path) -> PathBuf {
-        let own = dir.join("chat_template.jinja");
-        if own.exists() { own } else { dir.join("tokenizer_config.json") }
+    /// `chat_template` of tokenizer_config.json: a string, or templates with names, as a list or an object.
+    fn in_config(path: &Path, config: &Json) -> Result<Option<Self>, TextError> {
+        let invalid = |key: &str, problem: &str| TextError::Config {
+            path: path.to_owned(),
+            key: key.into(),
+            problem: problem.into(),
+        };
+        let listed = match &config["chat_template"] {
+            Json::Null => return Ok(None),
+            Json::String(source) => {
+                return Ok(Some(Self { default: (source.clone(), path.to_owned()), tool_use: None }));
+            }
+            listed @ (Json::Array(_) | Json::Object(_)) => listed,
+            _ => return Err(invalid("chat_template", "is neither a string nor a list")),
+        };
+        let find = |name: &str| match listed.as_array() {
+            // As `transformers`: of two with one name the last.
+            Some(list) => list.iter().rfind(|entry| entry["name"] == name).map(|entry| &entry["template"]),
+            None => listed.get(name),
+        };
+        let named = |name: &str| match find(name).map(Json::as_str) {
+            None => Ok(None),
+            Some(Some(source)) => Ok(Some((source.to_owned(), path.to_owned()))),
+            Some(None) => Err(invalid("chat_template.template", "is not a string")),
+        };
+        let default =
+            named(DEFAULT)?.ok_or_else(|| invalid("chat_template", "lists no template named default"))?;
+        Ok(Some(Self { default, tool_use: named(TOOL_USE)? }))
+    }
+}
+
+impl ChatTemplate {
+    /// Reads chat_template.jinja and additional_chat_templates/tool_use.jinja, else `chat_template` of
+    /// tokenizer_config.json: a string, or a list with the names `default` and `tool_use`.
+    pub fn from_dir(dir: &Path) -> Result<Self, TextError> {
+        let config = read_json_if_present(&dir.join("tokenizer_config.json"))?.unwrap_or(Json::Null);
+        Self::new(Sources::in_dir(dir, &config)?, NamedTokens::from_config(&config))
+    }
+
+    /// Whether a request may not set the variable `name` of a template.
+    pub fn owns(name: &str) -> bool {
+        OWNED.contains(&name)
+    }
+
+    /// The file that holds the template of a conversation with or without tools.
+    pub fn file(&self, has_tools: bool) -> &Path {
+        let Sources { default, tool_use } = &self.inner.sources;
+        &tool_use.as_ref().filter(|_| has_tools).unwrap_or(default).1
+    }
+
+    /// Whether a conversation with tools has a template of its own.
+    pub fn has_tool_use(&self) -> bool {
+        self.inner.sources.tool_use.is_some()
     }
 
     /// Compiles a template that uses no special tokens by name.
     pub fn from_source(source: &str) -> Result<Self, TextError> {
-        Self::new(source.to_owned(), NamedTokens::default())
+        let default = (source.to_owned(), PathBuf::from("chat_template.jinja"));
+        Self::new(Sources { default, tool_use: None }, NamedTokens::default())
     }
 
-    fn new(source: String, named: NamedTokens) -> Result<Self, TextError> {
+    fn new(sources: Sources, named: NamedTokens) -> Result<Self, TextError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|source| TextError::Template { source })?);
@@ -70,24 +158,36 @@ impl ChatTemplate {
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| strftime_now(format));
-        environment
-            .add_template_owned(NAME, without_generation_tags(&source))
-            .map_err(|source| TextError::Template { source })?;
-        Ok(Self { inner: Arc::new(Inner { environment, source, named }) })
+        let named_sources = [(DEFAULT, Some(&sources.default)), (TOOL_USE, sources.tool_use.as_ref())];
+        for (name, source) in named_sources {
+            let Some((source, path)) = source else { continue };
+            environment
+                .add_template_owned(name, without_generation_tags(source))
+                .map_err(|source| TextError::CompileTemplate { path: path.clone(), source })?;
+        }
+        Ok(Self { inner: Arc::new(Inner { environment, sources, named }) })
     }
 
-    /// Writes chat_template.jinja.
+    /// Writes chat_template.jinja, and additional_chat_templates/tool_use.jinja where there is one.
     pub fn save(&self, dir: &Path) -> Result<(), TextError> {
-        write_text(&dir.join("chat_template.jinja"), &self.inner.source)
+        let Sources { default, tool_use } = &self.inner.sources;
+        write_text(&dir.join("chat_template.jinja"), &default.0)?;
+        let Some((source, _)) = tool_use else { return Ok(()) };
+        let further = dir.join(FURTHER_TEMPLATES);
+        std::fs::create_dir_all(&further)
+            .map_err(|source| TextError::WriteFile { path: further.clone(), source })?;
+        write_text(&further.join("tool_use.jinja"), source)
     }
 
-    /// What it was compiled from.
-    pub(crate) fn source(&self) -> &str {
-        &self.inner.source
+    /// What they were compiled from.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
+        let Sources { default, tool_use } = &self.inner.sources;
+        std::iter::once(default).chain(tool_use).map(|(source, _)| source.as_str())
     }
 
-    /// Renders a prompt as text; its ids are made by [`crate::Prompt`]. `messages` are in the form that [`crate::normalize_messages`] gives; `kwargs` are further
-    /// variables of the template, such as `enable_thinking`.
+    /// Renders a prompt as text; its ids are made by [`crate::Prompt`]. `messages` are in the form that
+    /// [`crate::normalize_messages`] gives; `kwargs` are further variables of the template, such as `enable_thinking`.
+    /// What the server owns ([`Self::owns`]) they do not replace.
     pub fn render(
         &self,
         messages: &[Json],
@@ -96,19 +196,19 @@ impl ChatTemplate {
         add_generation_prompt: bool,
     ) -> Result<String, TextError> {
         let mut variables = Map::new();
+        variables.insert("documents".into(), Json::Null);
+        let free = kwargs.iter().filter(|(name, _)| !Self::owns(name));
+        variables.extend(free.map(|(name, value)| (name.clone(), value.clone())));
         for (name, token) in self.inner.named.template_variables() {
             variables.insert(name.into(), token.into());
         }
         variables.insert("messages".into(), messages.into());
         variables.insert("tools".into(), if tools.is_empty() { Json::Null } else { tools.into() });
-        variables.insert("documents".into(), Json::Null);
         variables.insert("add_generation_prompt".into(), add_generation_prompt.into());
-        for (name, value) in kwargs {
-            variables.insert(name.clone(), value.clone());
-        }
+        let name = if self.has_tool_use() && !tools.is_empty() { TOOL_USE } else { DEFAULT };
         self.inner
             .environment
-            .get_template(NAME)
+            .get_template(name)
             .and_then(|template| template.render(Value::from(Serde(&variables))))
             .map_err(|source| match refusal(&source) {
                 Some(message) => TextError::TemplateRefused { message },
@@ -119,27 +219,8 @@ impl ChatTemplate {
 
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChatTemplate").field("source_bytes", &self.inner.source.len()).finish_non_exhaustive()
-    }
-}
-
-fn template_in_config(path: &Path, config: &Json) -> Result<Option<String>, TextError> {
-    let invalid = |key: &str, problem: &str| TextError::Config {
-        path: path.to_owned(),
-        key: key.into(),
-        problem: problem.into(),
-    };
-    match &config["chat_template"] {
-        Json::Null => Ok(None),
-        Json::String(source) => Ok(Some(source.clone())),
-        Json::Array(named) => {
-            let default = named.iter().find(|entry| entry["name"] == "default");
-            let default =
-                default.ok_or_else(|| invalid("chat_template", "lists no template named default"))?;
-            let source = default["template"].as_str();
-            Ok(Some(source.ok_or_else(|| invalid("chat_template.template", "is not a string"))?.to_owned()))
-        }
-        _ => Err(invalid("chat_template", "is neither a string nor a list")),
+        let bytes: usize = self.sources().map(str::len).sum();
+        f.debug_struct("ChatTemplate").field("source_bytes", &bytes).finish_non_exhaustive()
     }
 }
 

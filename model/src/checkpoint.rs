@@ -1,5 +1,6 @@
 //! Hugging Face checkpoint folders: one or several safetensors files to and from one flat buffer.
 
+mod companions;
 mod inspect;
 mod stored;
 mod version;
@@ -14,11 +15,16 @@ use std::{
 use half::bf16;
 use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
-use self::stored::{Place, Stored, read_places};
 pub use self::{
+    companions::text_files,
     inspect::{Inspection, inspect},
     version::{StagedVersion, StoredVersion, VersionFolders, VersionManifest, fingerprint},
+};
+use self::{
+    companions::{companions, is_companion},
+    stored::{Place, Stored, read_places},
 };
 use crate::{
     config::{ConfigError, ModelConfig},
@@ -231,15 +237,6 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + use<> {
     move |source| CheckpointError::Io { path: path.clone(), source }
 }
 
-/// The files of a folder that are not weights: a published version takes them along.
-const COMPANIONS: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "special_tokens_map.json",
-];
-
 /// Whether a checkpoint may be written to `dir`: into nothing or an empty folder, over another checkpoint only with
 /// `replace`, and never over a folder of something else. To be asked before work is done that would be lost.
 pub fn may_write(dir: &Path, replace: bool) -> Result<(), CheckpointError> {
@@ -247,7 +244,7 @@ pub fn may_write(dir: &Path, replace: bool) -> Result<(), CheckpointError> {
     let names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     let of_a_checkpoint = |name: &str| {
-        COMPANIONS.contains(&name)
+        is_companion(name)
             || name == "config.json"
             || name.starts_with("model") && name.contains(".safetensors")
     };
@@ -283,6 +280,7 @@ pub fn save(
     fs::create_dir_all(&partial).map_err(io(&partial))?;
     for (name, bytes) in files_of(config, weights, dtype, end_ids, template)? {
         let path = partial.join(name);
+        make_parent(&path)?;
         durable::write(&path, &bytes, durable::Access::Umask).map_err(io(&path))?;
     }
     // Renamed last: whoever opens the folder finds all of it or none, and what it replaces goes only then.
@@ -305,20 +303,27 @@ fn files_of(
     dtype: WeightDtype,
     end_ids: &[u32],
     template: Option<&Path>,
-) -> Result<Vec<(&'static str, Vec<u8>)>, CheckpointError> {
+) -> Result<Vec<(String, Vec<u8>)>, CheckpointError> {
     let json = config.to_json(end_ids, dtype.hf_name());
     let text = serde_json::to_string_pretty(&json).expect("a JSON value always serialises");
     let mut files = vec![
-        ("model.safetensors", weights_file(&ParameterLayout::new(config), weights, dtype)),
-        ("config.json", (text + "\n").into_bytes()),
+        ("model.safetensors".to_owned(), weights_file(&ParameterLayout::new(config), weights, dtype)),
+        ("config.json".to_owned(), (text + "\n").into_bytes()),
     ];
-    for name in COMPANIONS {
-        let Some(from) = template.map(|template| template.join(name)).filter(|from| from.exists()) else {
-            continue;
-        };
-        files.push((name, fs::read(&from).map_err(io(&from))?));
+    if let Some(template) = template {
+        files.extend(companions(template)?);
     }
     Ok(files)
+}
+
+/// A file of a checkpoint may lie in a folder of it.
+fn make_parent(path: &Path) -> Result<(), CheckpointError> {
+    let parent = path.parent().expect("a file of a checkpoint lies in it");
+    fs::create_dir_all(parent).map_err(io(parent))
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn weights_file(layout: &ParameterLayout, weights: &[f32], dtype: WeightDtype) -> Vec<u8> {

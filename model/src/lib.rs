@@ -34,7 +34,7 @@ pub use batcher::{Batcher, BatcherConfig, BatcherError, BatcherStats, SequenceId
 pub use bpe::train_bpe;
 pub use chat_template::{ChatTemplate, NANO_TEMPLATE};
 pub use checkpoint::{
-    CheckpointError, Inspection, StoredVersion, VersionFolders, WeightDtype, fingerprint, inspect,
+    CheckpointError, Inspection, StoredVersion, VersionFolders, WeightDtype, fingerprint, inspect, text_files,
 };
 pub use config::{ConfigError, ModelConfig};
 pub use detokenizer::IncrementalDetokenizer;

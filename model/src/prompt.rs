@@ -151,7 +151,7 @@ impl<'a> PromptScript<'a> {
     fn unused_character(&self) -> Option<char> {
         let mut used = HashSet::new();
         let mut look = |text: &str| used.extend(private(text).chain(escaped(text)));
-        look(self.template.source());
+        self.template.sources().for_each(&mut look);
         let values = self.messages.iter().chain(&*self.tools).chain(self.kwargs.values());
         values.for_each(|value| each_text(value, &mut look));
         let mut seams = SEAMS;

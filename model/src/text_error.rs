@@ -88,7 +88,16 @@ pub enum TextError {
         /// The least that works.
         needed: usize,
     },
-    /// The chat template does not compile, or failed on these messages.
+    /// The chat template of a file does not compile.
+    #[error("the chat template in {path} is unusable")]
+    CompileTemplate {
+        /// The file.
+        path: PathBuf,
+        /// Line and reason.
+        #[source]
+        source: minijinja::Error,
+    },
+    /// The chat template failed on these messages.
     #[error("the chat template fails")]
     Template {
         /// Line and reason.

@@ -160,6 +160,23 @@ fn each_broken_checkpoint_is_refused_and_the_file_named() {
             &["chat_template.jinja leaves out the user's message"],
         ),
         (
+            "a template for tools that does not compile",
+            &|dir| {
+                fs::create_dir(dir.join("additional_chat_templates")).unwrap();
+                fs::write(dir.join("additional_chat_templates/tool_use.jinja"), "{% for m in messages %}")
+                    .unwrap()
+            },
+            &["additional_chat_templates/tool_use.jinja is unusable: ", "end of input"],
+        ),
+        (
+            "a template for tools that says nothing",
+            &|dir| {
+                fs::create_dir(dir.join("additional_chat_templates")).unwrap();
+                fs::write(dir.join("additional_chat_templates/tool_use.jinja"), "{{ tools }}").unwrap()
+            },
+            &["additional_chat_templates/tool_use.jinja leaves out the user's message"],
+        ),
+        (
             "no template",
             &|dir| fs::remove_file(dir.join("chat_template.jinja")).unwrap(),
             &["has neither chat_template.jinja nor a chat_template in tokenizer_config.json"],

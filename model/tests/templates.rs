@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openclaw_model::{ChatTemplate, NANO_TEMPLATE, TextError, normalize_messages};
+use openclaw_model::{ChatTemplate, NANO_TEMPLATE, Prompt, TextError, Tokenizer, normalize_messages};
 use serde_json::{Map, Value, json};
 
 fn fixtures() -> PathBuf {
@@ -105,7 +105,7 @@ fn a_failing_template_names_its_line() {
     let error = template.render(&[], &[], &Map::new(), true).unwrap_err();
     let TextError::Template { source } = &error else { panic!("{error:?}") };
     assert_eq!(source.line(), Some(2));
-    assert!(matches!(ChatTemplate::from_source("{% if %}"), Err(TextError::Template { .. })));
+    assert!(matches!(ChatTemplate::from_source("{% if %}"), Err(TextError::CompileTemplate { .. })));
 }
 
 #[test]
@@ -127,6 +127,62 @@ fn the_template_is_found_wherever_checkpoints_keep_it() {
     assert!(error.contains("tokenizer_config.json: chat_template is neither"), "{error}");
     std::fs::write(dir.path().join("chat_template.jinja"), "as a file").unwrap();
     assert_eq!(render().unwrap(), "as a file");
+}
+
+/// Shows no tools.
+const PLAIN: &str = "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' + (m.content or '') + \
+    '<|im_end|>\\n' -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}";
+
+/// The counts are those of `apply_chat_template` of `transformers` 5.24.
+#[test]
+fn a_conversation_with_tools_has_the_template_of_that_name() {
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
+    let tokenizer = Tokenizer::from_dir(&nano).unwrap();
+    let messages = [json!({"role": "user", "content": "hi"})];
+    let parameters = json!({"type": "object", "properties": {"to": {"type": "string"}}});
+    let send = json!({"name": "send", "description": "sends", "parameters": parameters});
+    let tool = json!({"type": "function", "function": send});
+    let tokens = |dir: &Path, tools: &[Value]| {
+        let template = ChatTemplate::from_dir(dir).unwrap();
+        Prompt::new(&tokenizer, &template, &messages, tools, &Map::new()).unwrap().ids.len()
+    };
+    let [list, object, folder, saved] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let config = |dir: &Path, templates: Value| {
+        std::fs::write(dir.join("tokenizer_config.json"), json!({"chat_template": templates}).to_string())
+            .unwrap();
+    };
+    let named = |name: &str, template: &str| json!({"name": name, "template": template});
+    // Of two with one name the last counts.
+    let listed =
+        [("tool_use", PLAIN), ("default", PLAIN), ("tool_use", NANO_TEMPLATE), ("rag", "{{ other }}")];
+    config(list.path(), listed.map(|(name, template)| named(name, template)).into_iter().collect());
+    config(object.path(), json!({"default": PLAIN, "tool_use": NANO_TEMPLATE}));
+    std::fs::write(folder.path().join("chat_template.jinja"), PLAIN).unwrap();
+    std::fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
+    std::fs::write(folder.path().join("additional_chat_templates/tool_use.jinja"), NANO_TEMPLATE).unwrap();
+    ChatTemplate::from_dir(list.path()).unwrap().save(saved.path()).unwrap();
+    for dir in [&list, &object, &folder, &saved] {
+        let found = (tokens(dir.path(), &[]), tokens(dir.path(), std::slice::from_ref(&tool)));
+        assert_eq!(found, (9, 72), "{:?}", dir.path().read_dir().unwrap().collect::<Vec<_>>());
+    }
+    // All files count over all of the configuration.
+    std::fs::write(list.path().join("chat_template.jinja"), PLAIN).unwrap();
+    assert_eq!(tokens(list.path(), std::slice::from_ref(&tool)), 9);
+    std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+    let told = ChatTemplate::from_dir(folder.path()).unwrap_err().to_string();
+    assert!(told.contains("tool_use.jinja: `tool_use` is there without chat_template.jinja"), "{told}");
+}
+
+#[test]
+fn what_the_server_sets_no_request_replaces() {
+    let source =
+        "{{ messages[0].content }}|{{ tools }}|{{ add_generation_prompt }}|{{ bos_token }}|{{ mine }}";
+    let template = ChatTemplate::from_source(source).unwrap();
+    let kwargs = json!({"messages": [{"content": "theirs"}], "tools": 1, "add_generation_prompt": false,
+        "bos_token": "<|im_end|>", "mine": "free"});
+    let messages = [json!({"role": "user", "content": "hi"})];
+    let text = template.render(&messages, &[], kwargs.as_object().unwrap(), true).unwrap();
+    assert_eq!(text, "hi|None|True||free");
 }
 
 #[test]

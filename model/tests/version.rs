@@ -50,8 +50,9 @@ fn state() -> TrainerState {
 
 fn folders(dir: &Path, dtype: WeightDtype) -> VersionFolders {
     let template = dir.join("base");
-    fs::create_dir_all(&template).unwrap();
+    fs::create_dir_all(template.join("additional_chat_templates")).unwrap();
     fs::write(template.join("tokenizer.json"), "{}").unwrap();
+    fs::write(template.join("additional_chat_templates/tool_use.jinja"), "{{ tools }}").unwrap();
     VersionFolders { dir: dir.join("versions"), config: config(), dtype, template, end_ids: vec![1] }
 }
 
@@ -75,7 +76,19 @@ fn a_trainer_restored_from_a_version_folder_goes_on_bit_for_bit() {
         }
         let (_, published) = checkpoint::load(&folder).unwrap();
         assert_eq!(published == state.weights, dtype == WeightDtype::F32, "others read it as a checkpoint");
-        assert!(folder.join("tokenizer.json").exists());
+        let files = openclaw_model::text_files(&folder).unwrap();
+        assert_eq!(files, openclaw_model::text_files(&folders.template).unwrap(), "text is what it was");
+        assert_eq!(
+            Vec::from_iter(files.keys()),
+            ["additional_chat_templates/tool_use.jinja", "tokenizer.json"]
+        );
+        let (copy, state) = (scratch.path().join("copy"), &stored.state.weights);
+        for _ in 0..2 {
+            checkpoint::save(&copy, &config(), state, dtype, &[1], Some(&folder)).unwrap();
+            assert_eq!(openclaw_model::text_files(&copy).unwrap(), files, "and replaced as such");
+        }
+        fs::write(folder.join("additional_chat_templates/tool_use.jinja"), "{{ other }}").unwrap();
+        assert!(folders.load(7).unwrap_err().to_string().contains("tool_use.jinja is torn"));
     }
 }
 

@@ -1,13 +1,14 @@
 //! The folder of a run: which base model it belongs to, and how it makes room for another run.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use openclaw_model::durable::{self, Access};
 use rustix::{fs::Mode, process::umask};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ struct Base {
     model: PathBuf,
     /// `openclaw_model::fingerprint` of its weights.
     fingerprint: String,
+    /// `openclaw_model::text_files` of the folder; empty where a launch of old wrote this.
+    #[serde(default)]
+    text: BTreeMap<String, String>,
 }
 
 /// Makes the folder, all that lies in it, and all that this process will write, its owner's alone: a run holds what
@@ -47,12 +51,17 @@ fn close(dir: &Path) -> io::Result<()> {
 }
 
 /// Notes the base model of a new run; refuses to go on with another one.
-pub fn claim(dir: &Path, model: &Path, fingerprint: &str) -> anyhow::Result<()> {
+pub fn claim(
+    dir: &Path,
+    model: &Path,
+    fingerprint: &str,
+    text: BTreeMap<String, String>,
+) -> anyhow::Result<()> {
     let path = dir.join("base.json");
-    let base = Base { model: model.to_owned(), fingerprint: fingerprint.to_owned() };
+    let base = Base { model: model.to_owned(), fingerprint: fingerprint.to_owned(), text };
     match fs::read(&path) {
-        Ok(text) => {
-            let found: Base = serde_json::from_slice(&text)
+        Ok(json) => {
+            let found: Base = serde_json::from_slice(&json)
                 .with_context(|| format!("{} is not what a launch wrote", path.display()))?;
             ensure!(
                 found.fingerprint == base.fingerprint,
@@ -64,11 +73,27 @@ pub fn claim(dir: &Path, model: &Path, fingerprint: &str) -> anyhow::Result<()> 
                 model.display(),
                 base.fingerprint,
             );
+            if found.text.is_empty() {
+                return write(dir, &path, &base);
+            }
+            let mut names = found.text.keys().chain(base.text.keys());
+            if let Some(name) = names.find(|name| found.text.get(*name) != base.text.get(*name)) {
+                let print = |text: &BTreeMap<String, String>| match text.get(name) {
+                    Some(print) => format!("{print:.16}"),
+                    None => "none".to_owned(),
+                };
+                bail!(
+                    "{} is not the one that run.dir {} was begun with ({}, now {}): what it has learnt is of other \
+                     prompts. Put the file back, use another run.dir, or `--fresh`",
+                    model.join(name).display(),
+                    dir.display(),
+                    print(&found.text),
+                    print(&base.text),
+                );
+            }
             Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write(dir, &path, &base).with_context(|| format!("cannot write {}", path.display()))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write(dir, &path, &base),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
@@ -79,9 +104,12 @@ pub fn base_model(dir: &Path) -> Option<String> {
     Some(base.model.file_name()?.to_str()?.to_owned())
 }
 
-fn write(dir: &Path, path: &Path, base: &Base) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    durable::write(path, &serde_json::to_vec_pretty(base)?, Access::Umask)
+fn write(dir: &Path, path: &Path, base: &Base) -> anyhow::Result<()> {
+    let write = || {
+        fs::create_dir_all(dir)?;
+        durable::write(path, &serde_json::to_vec_pretty(base)?, Access::Umask)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Renames the folder to `<dir>.<n>`, the first that is free; returns it, if there was a folder.
@@ -107,12 +135,40 @@ mod tests {
     fn a_run_goes_on_with_its_own_base_model_alone() {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let dir = scratch.path().join("run");
-        claim(&dir, Path::new("models/a"), "aaaa").expect("a new run");
-        claim(&dir, Path::new("moved/a"), "aaaa").expect("the same model from elsewhere");
-        let error = claim(&dir, Path::new("models/b"), "bbbb").expect_err("another model").to_string();
+        let text = BTreeMap::new;
+        claim(&dir, Path::new("models/a"), "aaaa", text()).expect("a new run");
+        claim(&dir, Path::new("moved/a"), "aaaa", text()).expect("the same model from elsewhere");
+        let error =
+            claim(&dir, Path::new("models/b"), "bbbb", text()).expect_err("another model").to_string();
         for part in ["models/a", "models/b", "aaaa", "bbbb"] {
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_run_goes_on_with_its_own_tokenizer_and_templates_alone() {
+        let scratch = tempfile::tempdir().expect("a temporary folder");
+        let dir = scratch.path().join("run");
+        let with = |files: &[(&str, &str)]| {
+            let own = |(name, print): &(&str, &str)| ((*name).to_owned(), (*print).to_owned());
+            claim(&dir, Path::new("models/a"), "aaaa", files.iter().map(own).collect())
+        };
+        with(&[]).expect("a run of old, which did not note them");
+        let begun = [("chat_template.jinja", "1111"), ("tokenizer.json", "2222")];
+        with(&begun).expect("they are noted");
+        with(&begun).expect("and are the same");
+        for (changed, file) in [
+            (&[("chat_template.jinja", "1111"), ("tokenizer.json", "3333")][..], "models/a/tokenizer.json"),
+            (&begun[1..], "models/a/chat_template.jinja"),
+            (
+                &[begun[0], begun[1], ("additional_chat_templates/tool_use.jinja", "4444")],
+                "models/a/additional_chat_templates/tool_use.jinja",
+            ),
+        ] {
+            let error = with(changed).expect_err(file).to_string();
+            assert!(error.starts_with(file), "{error}");
+        }
+        with(&begun).expect("a refusal changed nothing");
     }
 
     #[test]
@@ -121,7 +177,7 @@ mod tests {
         let dir = scratch.path().join("run");
         assert_eq!(set_aside(&dir).expect("nothing is there"), None);
         for name in ["run.1", "run.2"] {
-            claim(&dir, Path::new("model"), name).expect("a new run");
+            claim(&dir, Path::new("model"), name, BTreeMap::new()).expect("a new run");
             assert_eq!(set_aside(&dir).expect("renamed"), Some(scratch.path().join(name)));
             let kept = fs::read_to_string(scratch.path().join(name).join("base.json")).expect("kept");
             assert!(kept.contains(name) && !dir.exists());

@@ -167,7 +167,8 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     let sample_limits = InboxLimits { capacity: limits.capacity.max(2 * held), ..limits };
     let policy = &models[&topology.actors.policy.model];
     run_dir::make_private(&topology.run.dir)?;
-    run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?)?;
+    let text = openclaw_model::text_files(&policy.path)?;
+    run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?, text)?;
     let dtype = match topology.models[&topology.actors.policy.model].dtype {
         topology::Dtype::F32 => WeightDtype::F32,
         topology::Dtype::Bf16 => WeightDtype::Bf16,

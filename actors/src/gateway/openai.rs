@@ -1,6 +1,7 @@
 //! A chat completion request: read from JSON, every wrong value named. Unknown fields are accepted and ignored.
 
 use axum::http::HeaderMap;
+use openclaw_model::ChatTemplate;
 use serde_json::{Map, Value};
 
 use super::{body, errors::ApiError};
@@ -93,7 +94,7 @@ impl ChatRequest {
             stop: stop(&fields)?,
             logprobs,
             top_logprobs: top_logprobs(&fields, logprobs)?,
-            template_kwargs: object(&fields, "chat_template_kwargs")?.cloned().unwrap_or_default(),
+            template_kwargs: template_kwargs(&fields)?,
         };
         if integer(&fields, "n", 1, i64::MAX)?.is_some_and(|n| n != 1) {
             return Err(ApiError::invalid("n", "Only n = 1 is supported: send several requests instead."));
@@ -179,6 +180,21 @@ fn boolean(fields: &Fields, name: &str) -> Result<Option<bool>, ApiError> {
 fn object<'a>(fields: &'a Fields, name: &str) -> Result<Option<&'a Fields>, ApiError> {
     let Some(value) = given(fields, name) else { return Ok(None) };
     value.as_object().map(Some).ok_or_else(|| wrong(name, "an object", value))
+}
+
+/// Variables of the template. What the server sets itself a request may not: it is said elsewhere in the request, or
+/// nowhere.
+fn template_kwargs(fields: &Fields) -> Result<Map<String, Value>, ApiError> {
+    let field = "chat_template_kwargs";
+    let kwargs = object(fields, field)?.cloned().unwrap_or_default();
+    match kwargs.keys().find(|name| ChatTemplate::owns(name)) {
+        Some(name) => {
+            let param = format!("{field}.{name}");
+            let message = format!("'{param}' cannot be set: the server sets '{name}' of the chat template.");
+            Err(ApiError::invalid(&param, message))
+        }
+        None => Ok(kwargs),
+    }
 }
 
 fn number(fields: &Fields, name: &str, least: f64, most: f64) -> Result<Option<f32>, ApiError> {
@@ -417,6 +433,15 @@ mod tests {
             ("tool_choice", json!("required"), "tool_choice"),
             ("tool_choice", tool.clone(), "tool_choice"),
             ("chat_template_kwargs", json!([]), "chat_template_kwargs"),
+            ("chat_template_kwargs", json!({"messages": []}), "chat_template_kwargs.messages"),
+            ("chat_template_kwargs", json!({"a": 1, "tools": null}), "chat_template_kwargs.tools"),
+            (
+                "chat_template_kwargs",
+                json!({"add_generation_prompt": false}),
+                "chat_template_kwargs.add_generation_prompt",
+            ),
+            ("chat_template_kwargs", json!({"eos_token": ""}), "chat_template_kwargs.eos_token"),
+            ("chat_template_kwargs", json!({"chat_template": "x"}), "chat_template_kwargs.chat_template"),
         ] {
             let error = with(name, value.clone()).expect_err(name);
             assert_eq!(

@@ -139,22 +139,30 @@ fn fits(dir: &Path, config: &ModelConfig, tokenizer: &Tokenizer, ends: &[u32]) -
 
 /// Renders a short conversation; whether one with tools comes out with the tools in it.
 fn template(dir: &Path) -> Result<bool, CheckpointError> {
-    let path = ChatTemplate::file_in(dir);
-    let unusable = |source: TextError| match source {
-        // These name their file.
-        source
-        @ (TextError::NoTemplate { .. } | TextError::ReadFile { .. } | TextError::ParseJson { .. }) => {
-            CheckpointError::Text(source)
-        }
-        source => CheckpointError::Template { path: path.clone(), source },
+    // An error of reading names its file.
+    let template = ChatTemplate::from_dir(dir)?;
+    let unusable = |has_tools: bool| {
+        let path = template.file(has_tools).to_owned();
+        move |source: TextError| CheckpointError::Template { path, source }
     };
-    let template = ChatTemplate::from_dir(dir).map_err(unusable)?;
     let said = "Does this come through?";
     let user = json!({"role": "user", "content": said});
     let answered = [user.clone(), json!({"role": "assistant", "content": "It does."}), user.clone()];
-    let rendered = template.render(&answered, &[], &Map::new(), true).map_err(unusable)?;
+    let rendered = template.render(&answered, &[], &Map::new(), true).map_err(unusable(false))?;
     if !rendered.contains(said) {
-        return Err(CheckpointError::Mute { path });
+        return Err(CheckpointError::Mute { path: template.file(false).to_owned() });
+    }
+    let tool: Value = json!({"type": "function", "function": {
+        "name": "look_up", "description": "Looks.",
+        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
+    }});
+    if template.has_tool_use() {
+        let rendered = template
+            .render(&answered, std::slice::from_ref(&tool), &Map::new(), true)
+            .map_err(unusable(true))?;
+        if !rendered.contains(said) {
+            return Err(CheckpointError::Mute { path: template.file(true).to_owned() });
+        }
     }
     let call = json!({"type": "function", "function": {"name": "look_up", "arguments": {"at": "noon"}}});
     let called = [
@@ -162,10 +170,6 @@ fn template(dir: &Path) -> Result<bool, CheckpointError> {
         json!({"role": "assistant", "content": "", "tool_calls": [call]}),
         json!({"role": "tool", "name": "look_up", "content": "It rains."}),
     ];
-    let tool: Value = json!({"type": "function", "function": {
-        "name": "look_up", "description": "Looks.",
-        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
-    }});
     // A template without tools is a template.
     let rendered = template.render(&called, &[tool], &Map::new(), true);
     Ok(rendered.is_ok_and(|text| text.contains("look_up")))

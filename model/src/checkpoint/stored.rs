@@ -112,58 +112,58 @@ impl Stored {
         layout: &'a ParameterLayout,
     ) -> Result<Vec<Place<'a>>, Vec<CheckpointError>> {
         let mut places = Vec::new();
-        let mut wrong = BTreeMap::new();
+        let mut wrong = Vec::new();
+        let mut told = BTreeSet::new();
         for parameter in &layout.parameters {
-            match self.place(config, parameter) {
+            let found = self.find(config, parameter);
+            let file = found.as_ref().map_or(&self.named_by, |(_, tensor)| &tensor.file).clone();
+            match self.place(parameter, found) {
                 Ok(place) => places.push(place),
-                Err((file, error)) => drop(wrong.entry(file).or_insert(error)),
+                Err(error) if told.insert(file) => wrong.push(error),
+                Err(_) => {}
             }
         }
-        if wrong.is_empty()
-            && config.tied
-            && let Err(error) = self.check_heads()
-        {
-            return Err(vec![error]);
+        if wrong.is_empty() && config.tied {
+            wrong.extend(self.check_heads().err());
         }
-        if wrong.is_empty() { Ok(places) } else { Err(wrong.into_values().collect()) }
+        if wrong.is_empty() { Ok(places) } else { Err(wrong) }
     }
 
     fn place<'a>(
         &self,
-        config: &ModelConfig,
         parameter: &'a Parameter,
-    ) -> Result<Place<'a>, (PathBuf, CheckpointError)> {
+        found: Option<(&String, &Tensor)>,
+    ) -> Result<Place<'a>, CheckpointError> {
         let missing = || {
             let (path, tensor) = (self.named_by.clone(), parameter.name.clone());
-            (path.clone(), CheckpointError::Missing { path, tensor })
+            CheckpointError::Missing { path, tensor }
         };
-        let found = self.find(&parameter.name).map_err(|error| (self.named_by.clone(), error))?;
-        // As `transformers`: of a tied pair the head may be the one that is stored.
-        let head = || (config.tied && parameter.name == EMBEDDING).then(|| self.tensors.get_key_value(HEAD));
-        let (name, tensor) = found.or_else(|| head().flatten()).ok_or_else(missing)?;
-        let file = tensor.file.clone();
-        check_form(&file, name, &parameter.shape, tensor.info.dtype, &tensor.info.shape)
-            .map_err(|error| (file.clone(), error))?;
-        Ok(Place { parameter, name: name.clone(), file, dtype: tensor.info.dtype })
+        let (name, Tensor { file, info, .. }) = found.ok_or_else(missing)?;
+        let other = self.inner_name(&parameter.name).filter(|(inner, _)| *inner != name);
+        if let Some((inner, tensor)) = other {
+            return Err(twice(&parameter.name, (name, file), (inner, &tensor.file)));
+        }
+        check_form(file, name, &parameter.shape, info.dtype, &info.shape)?;
+        Ok(Place { parameter, name: name.clone(), file: file.clone(), dtype: info.dtype })
     }
 
-    /// The tensor of this name, or of the name that it has in the inner part alone.
-    fn find(&self, name: &str) -> Result<Option<(&String, &Tensor)>, CheckpointError> {
-        let inner = name.strip_prefix(PREFIX).and_then(|inner| self.tensors.get_key_value(inner));
-        match (self.tensors.get_key_value(name), inner) {
-            (Some((long, first)), Some((short, second))) => {
-                Err(twice(name, (long, &first.file), (short, &second.file)))
-            }
-            (found, inner) => Ok(found.or(inner)),
-        }
+    /// The tensor of a parameter, under its name or the one that it has in the inner part alone. Of a tied pair the
+    /// head may be the one that is stored, as in `transformers`.
+    fn find(&self, config: &ModelConfig, parameter: &Parameter) -> Option<(&String, &Tensor)> {
+        let named = self.tensors.get_key_value(&parameter.name).or_else(|| self.inner_name(&parameter.name));
+        let is_shared = config.tied && parameter.name == EMBEDDING;
+        named.or_else(|| is_shared.then(|| self.tensors.get_key_value(HEAD)).flatten())
+    }
+
+    fn inner_name(&self, name: &str) -> Option<(&String, &Tensor)> {
+        self.tensors.get_key_value(name.strip_prefix(PREFIX)?)
     }
 
     /// A tied model has one head. `transformers` 5 takes a second one that differs for the head, and versions before it
     /// took the embedding.
     fn check_heads(&self) -> Result<(), CheckpointError> {
-        let (Some((_, embedding)), Some(head)) = (self.find(EMBEDDING)?, self.tensors.get(HEAD)) else {
-            return Ok(());
-        };
+        let embedding = self.tensors.get(EMBEDDING).or_else(|| Some(self.inner_name(EMBEDDING)?.1));
+        let (Some(embedding), Some(head)) = (embedding, self.tensors.get(HEAD)) else { return Ok(()) };
         if embedding.info.shape == head.info.shape && same_values(embedding, head)? {
             return Ok(());
         }

@@ -6,7 +6,7 @@
 //! them: any other version lets go of its own, and is trained on with empty ones.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    CheckpointError, WeightDtype, files_of, io, le_bytes,
+    CheckpointError, WeightDtype, files_of, hex, io, le_bytes, make_parent,
     stored::{header, read, tensors},
 };
 use crate::{config::ModelConfig, durable, params::ParameterLayout, training::TrainerState};
@@ -78,10 +78,6 @@ pub fn fingerprint(config: &ModelConfig, weights: &[f32]) -> String {
     hex(hash)
 }
 
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The folder of version folders, and what they have in common.
 #[derive(Clone, Debug)]
 pub struct VersionFolders {
@@ -123,9 +119,12 @@ impl VersionFolders {
         fs::create_dir_all(&staged).map_err(io(&staged))?;
         let template = Some(self.template.as_path());
         let mut files = files_of(&self.config, &state.weights, self.dtype, &self.end_ids, template)?;
-        files.push((OPTIMIZER, file_of(&[("first", &state.first[..]), ("second", &state.second[..])])));
+        files.push((
+            OPTIMIZER.to_owned(),
+            file_of(&[("first", &state.first[..]), ("second", &state.second[..])]),
+        ));
         if self.dtype != WeightDtype::F32 {
-            files.push((EXACT, file_of(&[(EXACT_WEIGHTS, &state.weights[..])])));
+            files.push((EXACT.to_owned(), file_of(&[(EXACT_WEIGHTS, &state.weights[..])])));
         }
         let files = write_all(&staged, &files)?;
         let manifest = VersionManifest {
@@ -339,26 +338,26 @@ impl StagedVersion {
 }
 
 /// Writes all files at once: hashing one goes on while the disk takes another.
-fn write_all(
-    dir: &Path,
-    files: &[(&'static str, Vec<u8>)],
-) -> Result<BTreeMap<String, FileSum>, CheckpointError> {
+fn write_all(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<BTreeMap<String, FileSum>, CheckpointError> {
     thread::scope(|scope| {
         let writers: Vec<_> =
             files.iter().map(|(name, bytes)| scope.spawn(move || write(&dir.join(name), bytes))).collect();
         let sums = files.iter().map(|(name, bytes)| {
             let sum = FileSum { bytes: bytes.len() as u64, sha256: hex(Sha256::new_with_prefix(bytes)) };
-            ((*name).to_owned(), sum)
+            (name.clone(), sum)
         });
         let sums = sums.collect();
         for writer in writers {
             writer.join().expect("a writer does not panic")?;
         }
+        let folders: BTreeSet<_> = files.iter().filter_map(|(name, _)| Path::new(name).parent()).collect();
+        folders.iter().try_for_each(|folder| sync(&dir.join(folder)))?;
         Ok(sums)
     })
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    make_parent(path)?;
     let write = || {
         let mut file = File::create(path)?;
         file.write_all(bytes)?;
