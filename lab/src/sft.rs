@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use openclaw_actors::{engine::Place, loaded_model::LoadedModel};
-use openclaw_model::{AdamWConfig, TrainSequence, Trainer, WeightDtype, checkpoint, normalize_messages};
+use openclaw_model::{
+    AdamWConfig, TrainSequence, Trainer, WeightDtype, checkpoint, exact_json, normalize_messages,
+};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use tracing::{info, warn};
@@ -129,7 +131,8 @@ fn read(args: &SftArgs, model: &LoadedModel) -> anyhow::Result<Vec<TrainSequence
 }
 
 fn encode(line: &str, model: &LoadedModel) -> anyhow::Result<TrainSequence> {
-    let line: Line = serde_json::from_str(line).context("not a conversation")?;
+    let line = exact_json::read_request(line).and_then(serde_json::from_value::<Line>);
+    let line = line.context("not a conversation")?;
     let messages = normalize_messages(&line.messages)?;
     let mut trained = Vec::new();
     for (index, message) in messages.iter().enumerate().filter(|(_, message)| message["role"] == "assistant")

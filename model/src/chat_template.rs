@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value, ValueKind};
+use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, State};
 use serde_json::{Map, Value as Json};
 
 use crate::python_json::{PythonJson, python_float};
 use crate::strftime::strftime_now;
+use crate::template_value::{json_of, template_object};
 use crate::text_error::{TextError, read_json_if_present, read_text, write_text};
 use crate::tokenizer::NamedTokens;
 
@@ -209,7 +210,7 @@ impl ChatTemplate {
         self.inner
             .environment
             .get_template(name)
-            .and_then(|template| template.render(Value::from(Serde(&variables))))
+            .and_then(|template| template.render(template_object(&variables)))
             .map_err(|source| match refusal(&source) {
                 Some(message) => TextError::TemplateRefused { message },
                 None => TextError::Template { source },
@@ -250,7 +251,8 @@ fn write_as_python(
 ) -> Result<(), minijinja::Error> {
     if value.kind() == ValueKind::Number && !value.is_integer() {
         let float = f64::try_from(value.clone())?;
-        return Ok(out.write_str(&python_float(float))?);
+        // `str`, and not `json.dumps`.
+        return Ok(out.write_str(&python_float(float).replace("Infinity", "inf"))?);
     }
     minijinja::escape_formatter(out, state, value)
 }
@@ -274,9 +276,7 @@ fn tojson(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     options.assert_all_used()?;
-    let json = serde_json::to_value(value)
-        .map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))?;
-    Ok(Value::from(python.write(&json)))
+    Ok(Value::from(python.write(&json_of(value)?)))
 }
 
 /// The template's own refusal, as against a failure of the template.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::text_error::TextError;
+use crate::{exact_json, text_error::TextError};
 
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 
@@ -118,7 +118,7 @@ fn normalize_tool_call(call: &Value, path: &str) -> Result<Value, TextError> {
     let arguments = match function.get("arguments") {
         None | Some(Value::Null) => Value::Object(Map::new()),
         Some(Value::Object(arguments)) => Value::Object(arguments.clone()),
-        Some(Value::String(text)) => match serde_json::from_str(text) {
+        Some(Value::String(text)) => match exact_json::read(text) {
             Ok(arguments @ Value::Object(_)) => arguments,
             _ if text.trim().is_empty() => Value::Object(Map::new()),
             _ => Value::String(text.clone()),

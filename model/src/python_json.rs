@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
+use crate::exact_json::{PythonNumber, python_number};
+
 /// The options of `json.dumps` that chat templates use. The default is that of `tojson` in `transformers`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PythonJson {
@@ -48,7 +50,11 @@ impl PythonJson {
                 Some(float) if number.is_f64() => out.push_str(&python_float(float)),
                 _ => out.push_str(&number.to_string()),
             },
-            Value::String(text) => self.write_string(text, out),
+            Value::String(text) => match python_number(value) {
+                Some(PythonNumber::Integer(digits)) => out.push_str(digits),
+                Some(PythonNumber::Float(float)) => out.push_str(&python_float(float)),
+                None => self.write_string(text, out),
+            },
             Value::Array(items) if items.is_empty() => out.push_str("[]"),
             Value::Array(items) => {
                 out.push('[');

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use openclaw_model::{ChatTemplate, NANO_TEMPLATE, Prompt, TextError, Tokenizer, normalize_messages};
+use openclaw_model::{
+    ChatTemplate, NANO_TEMPLATE, Prompt, TextError, Tokenizer, exact_json, normalize_messages,
+};
 use serde_json::{Map, Value, json};
 
 fn fixtures() -> PathBuf {
@@ -171,6 +173,60 @@ fn a_conversation_with_tools_has_the_template_of_that_name() {
     std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
     let told = ChatTemplate::from_dir(folder.path()).unwrap_err().to_string();
     assert!(told.contains("tool_use.jinja: `tool_use` is there without chat_template.jinja"), "{told}");
+}
+
+/// As Python's `json` reads and writes them, and `apply_chat_template` of `transformers` with it.
+#[test]
+fn numbers_of_history_and_schemas_are_shown_as_transformers_shows_them() {
+    let template = ChatTemplate::from_source(NANO_TEMPLATE).unwrap();
+    let plain = ChatTemplate::from_source("{{ messages[0].tool_calls[0].function.arguments.x }}").unwrap();
+    for (written, python) in [
+        ("100000000000000000000", "100000000000000000000"),
+        ("100000000000000000001", "100000000000000000001"),
+        ("12345678901234567890", "12345678901234567890"),
+        ("-9223372036854775809", "-9223372036854775809"),
+        ("18446744073709551616", "18446744073709551616"),
+        ("340282366920938463463374607431768211455", "340282366920938463463374607431768211455"),
+        ("340282366920938463463374607431768211456", "340282366920938463463374607431768211456"),
+        ("-170141183460469231731687303715884105729", "-170141183460469231731687303715884105729"),
+        ("1234567890123456789012345678901234567890", "1234567890123456789012345678901234567890"),
+        ("1.10", "1.1"),
+        ("-0", "0"),
+        ("-0.0", "-0.0"),
+        ("1e3", "1000.0"),
+        ("1E+3", "1000.0"),
+        ("1e400", "Infinity"),
+        ("-1e400", "-Infinity"),
+        ("1e-400", "0.0"),
+        ("0.1000000000000000055511151231257827", "0.1"),
+        ("12345678901234567890.5", "1.2345678901234567e+19"),
+        ("1e16", "1e+16"),
+        ("1e22", "1e+22"),
+        ("9007199254740993", "9007199254740993"),
+        ("9007199254740993.0", "9007199254740992.0"),
+        ("3.14159265358979323846", "3.141592653589793"),
+        ("0.00001", "1e-05"),
+        ("0.1e1", "1.0"),
+    ] {
+        let body = format!(
+            r#"{{"tools": [{{"type": "function", "function": {{"name": "f", "parameters": {{"maximum": {written}}}}}}}],
+            "messages": [{{"role": "assistant", "tool_calls": [
+                {{"type": "function", "function": {{"name": "f", "arguments": "{{\"x\": {written}}}"}}}},
+                {{"type": "function", "function": {{"name": "f", "arguments": {{"y": [{written}]}}}}}}]}}]}}"#
+        );
+        let request = exact_json::read_request(&body).unwrap();
+        let messages = normalize_messages(&list(&request["messages"])).unwrap();
+        let text = template.render(&messages, &list(&request["tools"]), &Map::new(), true).unwrap();
+        for shown in [
+            format!(r#""parameters": {{"maximum": {python}}}"#),
+            format!(r#""arguments": {{"x": {python}}}"#),
+            format!(r#""arguments": {{"y": [{python}]}}"#),
+        ] {
+            assert!(text.contains(&shown), "{shown} is not in {text}");
+        }
+        let shown = plain.render(&messages, &[], &Map::new(), true).unwrap();
+        assert_eq!(shown, python.replace("Infinity", "inf"), "by `str`");
+    }
 }
 
 #[test]

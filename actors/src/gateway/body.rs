@@ -3,13 +3,30 @@
 
 use std::borrow::Cow;
 
+use openclaw_model::exact_json;
 use serde_json::Value;
 
 /// Reads a body.
 pub(super) fn read(body: &[u8]) -> Result<Value, serde_json::Error> {
-    serde_json::from_slice(body).or_else(|error| match whole_characters(body) {
+    read_as(body, |json| serde_json::from_slice(json))
+}
+
+/// Reads the body of a request to a model: the numbers in what that is shown stay as they are written.
+pub(super) fn read_request(body: &[u8]) -> Result<Value, serde_json::Error> {
+    read_as(body, |json| match std::str::from_utf8(json) {
+        Ok(json) => exact_json::read_request(json),
+        // It tells where.
+        Err(_) => serde_json::from_slice(json),
+    })
+}
+
+fn read_as(
+    body: &[u8],
+    read: impl Fn(&[u8]) -> Result<Value, serde_json::Error>,
+) -> Result<Value, serde_json::Error> {
+    read(body).or_else(|error| match whole_characters(body) {
         Cow::Borrowed(_) => Err(error),
-        Cow::Owned(mended) => serde_json::from_slice(&mended),
+        Cow::Owned(mended) => read(&mended),
     })
 }
 

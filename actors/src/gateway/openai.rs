@@ -1,7 +1,7 @@
 //! A chat completion request: read from JSON, every wrong value named. Unknown fields are accepted and ignored.
 
 use axum::http::HeaderMap;
-use openclaw_model::ChatTemplate;
+use openclaw_model::{ChatTemplate, exact_json};
 use serde_json::{Map, Value};
 
 use super::{body, errors::ApiError};
@@ -66,7 +66,7 @@ pub enum ToolChoice {
 impl ChatRequest {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<(Self, Map<String, Value>), ApiError> {
-        let mut fields = match body::read(body) {
+        let mut fields = match body::read_request(body) {
             Ok(Value::Object(fields)) => fields,
             Ok(other) => {
                 return Err(ApiError::not_json(format!(
@@ -157,6 +157,7 @@ fn wrong(path: &str, expected: &str, value: &Value) -> ApiError {
 
 fn a_kind(value: &Value) -> &'static str {
     match value {
+        _ if exact_json::literal(value).is_some() => "a number out of range",
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(number) if number.is_f64() => "a number",
@@ -341,7 +342,8 @@ fn tools(fields: &Fields) -> Result<Vec<Value>, ApiError> {
 }
 
 fn tool_name(tool: &Value) -> Option<&str> {
-    tool.get("function")?.get("name")?.as_str()
+    let name = tool.get("function")?.get("name")?;
+    name.as_str().filter(|_| exact_json::literal(name).is_none())
 }
 
 fn tool_choice(fields: &Fields, tools: &[Value]) -> Result<ToolChoice, ApiError> {

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use openclaw_model::answer_in;
+use openclaw_model::{answer_in, exact_json};
 use serde_json::Value;
 
 use super::name::Name;
@@ -237,7 +237,7 @@ fn message_hash(message: &Value, author: Author) -> u64 {
     name.finish()
 }
 
-/// Name and arguments of each call. Ids are left out: clients rewrite them.
+/// Name and arguments of each call. Ids are left out: clients rewrite them, as they do numbers.
 fn tool_calls(message: &Value) -> Vec<(String, String)> {
     let calls = message.get("tool_calls").and_then(Value::as_array);
     calls
@@ -249,7 +249,7 @@ fn tool_calls(message: &Value) -> Vec<(String, String)> {
             let arguments = match function.get("arguments") {
                 Some(Value::String(text)) => serde_json::from_str::<Value>(text)
                     .map_or_else(|_| text.clone(), |value| value.to_string()),
-                Some(value) => value.to_string(),
+                Some(value) => exact_json::plain(value.clone()).to_string(),
                 None => String::new(),
             };
             Some((name, arguments))

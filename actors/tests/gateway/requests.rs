@@ -2,7 +2,7 @@
 
 use futures::FutureExt;
 use openclaw_actors::gateway::{ApiKey, Gateway, GatewayConfig, GatewayError, Recorder};
-use openclaw_model::FinishReason;
+use openclaw_model::{FinishReason, exact_json};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -48,6 +48,40 @@ async fn an_answer_carries_text_usage_session_and_version_and_is_recorded_to_the
     assert_eq!(usage["completion_tokens"], expected.len());
     assert_eq!(usage["total_tokens"], completion.prompt_ids.len() + expected.len());
     assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 3);
+}
+
+/// As text and as an object, in history and schema: what the model is shown is what `transformers` shows it.
+#[tokio::test]
+async fn numbers_that_64_bits_do_not_hold_reach_the_model_whole() {
+    let house = House::new().await;
+    house.script.then(Line::Say("done"));
+    let numbers =
+        r#"{"wei": 100000000000000000000, "id": 12345678901234567890, "rate": 1.10, "n": [-0, 1e400]}"#;
+    let call = |arguments: &str| {
+        format!(
+            r#"{{"id": "c", "type": "function", "function": {{"name": "send", "arguments": {arguments}}}}}"#
+        )
+    };
+    let calls = [call(numbers), call(&Value::from(numbers).to_string())].join(", ");
+    let body = format!(
+        r#"{{"temperature": 0.50, "tools": [{{"type": "function", "function": {{"name": "send", "parameters": {numbers}}}}}],
+        "messages": [{{"role": "user", "content": "pay"}}, {{"role": "assistant", "tool_calls": [{calls}]}},
+            {{"role": "tool", "tool_call_id": "c", "content": "paid"}}]}}"#
+    );
+    let request =
+        house.client.post(house.url("/v1/chat/completions")).header("content-type", "application/json");
+    let response = request.body(body).send().await.expect("the gateway answers");
+    assert_eq!(response.status(), 200, "{}", response.text().await.expect("a body"));
+    let asked = house.script.last_asked();
+    let prompt = house.tokenizer.decode(&asked.prompt_ids, false);
+    let shown =
+        r#"{"wei": 100000000000000000000, "id": 12345678901234567890, "rate": 1.1, "n": [0, Infinity]}"#;
+    assert_eq!(prompt.matches(shown).count(), 3, "{prompt}");
+    assert_eq!(asked.sampling.temperature, 0.5, "any other is a number");
+    let turns = house.turns();
+    let kept = &turns[0].messages[1]["tool_calls"][0]["function"]["arguments"];
+    assert_eq!(exact_json::to_json(kept), numbers.replace(", ", ",").replace(": ", ":"));
+    assert_eq!(kept, &turns[0].messages[1]["tool_calls"][1]["function"]["arguments"]);
 }
 
 #[tokio::test]

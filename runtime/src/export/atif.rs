@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use openclaw_journal::{JournalReader, SessionId, Story};
+use openclaw_model::exact_json;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -97,7 +98,7 @@ struct Agent<'a> {
     version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     model_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "exact_json::all_as_written")]
     tool_definitions: Vec<Value>,
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use openclaw_actors::conversation;
 use openclaw_journal::{JournalReader, SessionId, Story, TurnId, TurnState};
+use openclaw_model::exact_json;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -61,7 +62,7 @@ pub enum Each {
 #[derive(Serialize)]
 struct Line<'a> {
     messages: &'a [Value],
-    #[serde(skip_serializing_if = "<[Value]>::is_empty")]
+    #[serde(skip_serializing_if = "<[Value]>::is_empty", serialize_with = "exact_json::all_as_written")]
     tools: &'a [Value],
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Metadata<'a>>,
@@ -233,7 +234,7 @@ impl Talk {
             let arguments = match &call["function"]["arguments"] {
                 Value::String(text) => text.clone(),
                 Value::Null => "{}".to_owned(),
-                other => other.to_string(),
+                other => exact_json::to_json(other),
             };
             let function = serde_json::json!({"name": call["function"]["name"], "arguments": arguments});
             serde_json::json!({"id": id, "type": "function", "function": function})

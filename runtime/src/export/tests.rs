@@ -6,7 +6,7 @@ use std::{
 
 use openclaw_actors::{conversation, journal::JournalActor};
 use openclaw_journal::{Journal, JournalConfig, Record, Recorded, Retention, StepCommit, TurnMark, *};
-use openclaw_model::{FinishReason, StepReport};
+use openclaw_model::{FinishReason, StepReport, exact_json};
 use ractor::Actor;
 use serde_json::{Map, Value, json};
 
@@ -183,6 +183,36 @@ fn tool_chat() -> [Turn; 3] {
     let second = Turn { tools: tools.clone(), ..turn("t2", &history, &[result], "**a.txt**") };
     let third = turn("t3", &answered(&second), &[said("user", "no bold, please")], "a.txt");
     [first, second, Turn { tools, index: 2, ..third }]
+}
+
+/// A number that 64 bits do not hold, or that would be written otherwise, is exported as it came.
+#[tokio::test]
+async fn numbers_of_calls_and_schemas_are_exported_as_they_were_written() {
+    let run = Run::start().await;
+    let numbers = r#"{"wei":100000000000000000000,"id":12345678901234567890,"rate":1.10,"n":[-0,1e400]}"#;
+    let tool = format!(r#"{{"type":"function","function":{{"name":"send","parameters":{numbers}}}}}"#);
+    let call = format!(r#"{{"type":"function","function":{{"name":"send","arguments":{numbers}}}}}"#);
+    let messages = format!(r#"[{{"role":"assistant","content":"","tool_calls":[{call}]}}]"#);
+    let request =
+        exact_json::read_request(&format!(r#"{{"tools":[{tool}],"messages":{messages}}}"#)).unwrap();
+    let list = |key: &str| request[key].as_array().unwrap().clone();
+    let text = format!("<tool_call>\n{{\"name\": \"send\", \"arguments\": {numbers}}}\n</tool_call>");
+    let drawn = turn("t", &list("messages"), &[said("user", "again")], &text);
+    run.complete([Turn { tools: Arc::new(list("tools")), ..drawn }]).await;
+
+    run.atif("atif", &all());
+    let file = fs::read_dir(run.out("atif")).unwrap().next().unwrap().unwrap().path();
+    let trajectory = fs::read_to_string(file).unwrap();
+    assert_eq!(trajectory.matches(&format!(r#""arguments":{numbers}"#)).count(), 2, "{trajectory}");
+    assert!(trajectory.contains(&format!(r#""parameters":{numbers}"#)), "{trajectory}");
+
+    let mut progress = Progress::new();
+    let args = MessagesArgs { out: run.out("chats.jsonl"), each: Each::Turn, metadata: false };
+    messages::export(&run.reader(), &args, &all(), false, &mut progress).unwrap();
+    let line = fs::read_to_string(&args.out).unwrap();
+    let arguments = format!(r#""arguments":{}"#, Value::from(numbers));
+    assert_eq!(line.matches(&arguments).count(), 2, "{line}");
+    assert!(line.contains(&format!(r#""parameters":{numbers}"#)), "{line}");
 }
 
 #[tokio::test]

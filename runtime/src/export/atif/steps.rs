@@ -2,7 +2,7 @@
 
 use openclaw_actors::conversation;
 use openclaw_journal::{NextState, Story, TurnKind, Verdict, Vote};
-use openclaw_model::FinishReason;
+use openclaw_model::{FinishReason, exact_json};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -51,7 +51,9 @@ enum Source {
 struct ToolCall {
     tool_call_id: String,
     function_name: String,
-    arguments: Map<String, Value>,
+    /// An object.
+    #[serde(serialize_with = "exact_json::as_written")]
+    arguments: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     extra: Option<Unparsed>,
 }
@@ -222,13 +224,14 @@ fn said(message: &Value, turn: &str) -> Step {
     let call = |(place, call): (usize, &Value)| {
         let function = &call["function"];
         let arguments = match &function["arguments"] {
-            Value::String(text) => serde_json::from_str(text).ok(),
+            Value::String(text) => exact_json::read(text).ok(),
             other => Some(other.clone()),
         };
+        let none = || Value::Object(Map::new());
         let (arguments, extra) = match (arguments, &function["arguments"]) {
-            (Some(Value::Object(arguments)), _) => (arguments, None),
-            (_, Value::String(text)) => (Map::new(), Some(Unparsed { arguments: text.clone() })),
-            _ => (Map::new(), None),
+            (Some(arguments @ Value::Object(_)), _) => (arguments, None),
+            (_, Value::String(text)) => (none(), Some(Unparsed { arguments: text.clone() })),
+            _ => (none(), None),
         };
         let tool_call_id = calls::id(call, place, turn);
         ToolCall { tool_call_id, function_name: text(&function["name"]), arguments, extra }
