@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{
     Shared,
-    matmul::strided,
+    matmul::{strided, strided_into},
     simd::{dot_body, exp, multiversion, softmax},
 };
 use crate::error::{KernelError, Result, expect_len};
@@ -135,9 +135,11 @@ fn head_forward(
             accumulate: false,
         };
         let start = (first + from) * out_row + head * head_dim;
-        // SAFETY: the product writes only this head's columns of these rows, which are this task's alone.
-        let target = unsafe { out.range(start, (rows - 1) * out_row + head_dim) };
-        strided(product, &scores, values, target, Parallelism::None);
+        // SAFETY: this head's columns of these rows are this task's alone.
+        unsafe {
+            let target = out.columns(start, rows, out_row, head_dim);
+            strided_into(product, &scores, values, target, Parallelism::None);
+        }
     }
 }
 
@@ -183,14 +185,13 @@ fn group_backward(
     let value_at = (heads + kv_heads + kv) * head_dim;
     let keys = &saved.qk[first * qk_row + key_at..];
     let values = &saved.qkv[first * qkv_row + value_at..];
-    // SAFETY (all `range` calls below): the columns of this key-value head, and of the query heads of its
-    // group, in this sequence's rows belong to this task alone; of one row's columns each product writes its own.
-    let whole = |shared: Shared, row: usize, at: usize| unsafe {
-        shared.range(first * row + at, (len - 1) * row + head_dim)
-    };
-    for token in 0..len {
-        whole(d_qk, qk_row, key_at)[token * qk_row..][..head_dim].fill(0.0);
-        whole(d_qkv, qkv_row, value_at)[token * qkv_row..][..head_dim].fill(0.0);
+    // SAFETY (of all that is unsafe below): the columns of this key-value head, and of the query heads of its group, in
+    // this sequence's rows belong to this task alone, and no range of them lives while a product writes.
+    for token in first..first + len {
+        unsafe {
+            d_qk.range(token * qk_row + key_at, head_dim).fill(0.0);
+            d_qkv.range(token * qkv_row + value_at, head_dim).fill(0.0);
+        }
     }
     let mut probabilities = vec![0f32; BLOCK.min(len) * len];
     let mut d_scores = vec![0f32; BLOCK.min(len) * len];
@@ -235,9 +236,15 @@ fn group_backward(
                 c_row: qkv_row,
                 accumulate: true,
             };
-            strided(to_keys, &probabilities, d_out, whole(d_qkv, qkv_row, value_at), Parallelism::None);
+            unsafe {
+                let target = d_qkv.columns(first * qkv_row + value_at, to, qkv_row, head_dim);
+                strided_into(to_keys, &probabilities, d_out, target, Parallelism::None);
+            }
             let to_keys = Matmul { b: MatrixLayout::rows(qk_row), c_row: qk_row, ..to_keys };
-            strided(to_keys, &d_scores, queries, whole(d_qk, qk_row, key_at), Parallelism::None);
+            unsafe {
+                let target = d_qk.columns(first * qk_row + key_at, to, qk_row, head_dim);
+                strided_into(to_keys, &d_scores, queries, target, Parallelism::None);
+            }
             let to_queries = Matmul {
                 m: rows,
                 n: head_dim,
@@ -248,8 +255,10 @@ fn group_backward(
                 accumulate: false,
             };
             let start = (first + from) * qk_row + head * head_dim;
-            let target = unsafe { d_qk.range(start, (rows - 1) * qk_row + head_dim) };
-            strided(to_queries, &d_scores, keys, target, Parallelism::None);
+            unsafe {
+                let target = d_qk.columns(start, rows, qk_row, head_dim);
+                strided_into(to_queries, &d_scores, keys, target, Parallelism::None);
+            }
         }
     }
 }

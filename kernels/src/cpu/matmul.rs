@@ -62,16 +62,31 @@ pub(crate) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Resu
 
 /// Any layout, on this thread or on the pool. Lengths are the caller's promise, as `matmul` checks them.
 pub(super) fn strided(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32], parallelism: Parallelism) {
-    let Matmul { m, n, k, .. } = shape;
-    debug_assert!(c.len() > (m - 1) * shape.c_row + n - 1);
+    debug_assert!(c.len() > (shape.m - 1) * shape.c_row + shape.n - 1);
     // SAFETY: `matmul` (or the caller) checked that every index the strides can reach is in bounds; `c` is
     // exclusive, so it aliases neither `a` nor `b`.
+    unsafe { strided_into(shape, a, b, c.as_mut_ptr(), parallelism) }
+}
+
+/// As [`strided`], into columns of a buffer whose others belong to other tasks.
+///
+/// # Safety
+/// The `shape.n` elements of each of the `shape.m` rows that start every `shape.c_row` at `c` must be in bounds and this
+/// task's alone. No other element is touched.
+pub(super) unsafe fn strided_into(
+    shape: Matmul,
+    a: &[f32],
+    b: &[f32],
+    c: *mut f32,
+    parallelism: Parallelism,
+) {
+    // SAFETY: the caller's promise.
     unsafe {
         gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
+            shape.m,
+            shape.n,
+            shape.k,
+            c,
             1,
             shape.c_row as isize,
             shape.accumulate,

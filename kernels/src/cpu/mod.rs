@@ -5,6 +5,8 @@ pub(crate) mod attention;
 pub(crate) mod embedding;
 mod loss;
 pub(crate) mod matmul;
+#[cfg(test)]
+mod miri;
 mod norm;
 pub(crate) mod paged;
 pub(crate) mod rope;
@@ -49,7 +51,12 @@ impl Cpu {
     }
 }
 
-/// A pointer that tasks share while each writes its own part.
+/// A pointer that tasks share while each writes its own part. A part whose elements are neighbours is a [`range`]; one
+/// that is columns of several rows is written through [`columns`], as slices of it would overlap those of other tasks.
+/// Miri watches over it, where a toolchain has it: `cargo +nightly miri test -p openclaw-kernels --lib cpu::miri`.
+///
+/// [`range`]: Self::range
+/// [`columns`]: Self::columns
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(*mut f32, usize);
 
@@ -74,6 +81,20 @@ impl Shared {
         assert!(start + len <= self.1, "range {start}+{len} of {}", self.1);
         // SAFETY: in bounds as just checked; disjointness is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+
+    /// Where the columns begin that a strided product writes: `width` of them, in `rows` rows that start every `row`
+    /// elements.
+    ///
+    /// # Safety
+    /// No live range of the buffer, and no columns that another task writes, may hold any of these elements, and the
+    /// buffer must outlive what is done with the pointer. What lies between the columns is others'.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn columns(self, start: usize, rows: usize, row: usize, width: usize) -> *mut f32 {
+        let end = start + (rows - 1) * row + width;
+        assert!(end <= self.1, "columns {start}..{end} of {}", self.1);
+        // SAFETY: in bounds as just checked.
+        unsafe { self.0.add(start) }
     }
 }
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Shared,
-    matmul::strided,
+    matmul::{strided, strided_into},
     simd::{dot, dot4, madd, multiversion, softmax},
 };
 use crate::error::{KernelError, Result, expect_len, expect_rows};
@@ -259,8 +259,10 @@ fn prefill(
             };
             let start = (segment.row + from) * out_row + head * dim;
             // SAFETY: these rows' columns of this head belong to this task alone.
-            let target = unsafe { out.range(start, (rows - 1) * out_row + dim) };
-            strided(product, &scores, &values, target, Parallelism::None);
+            unsafe {
+                let target = out.columns(start, rows, out_row, dim);
+                strided_into(product, &scores, &values, target, Parallelism::None);
+            }
         }
     }
 }
