@@ -41,7 +41,7 @@ pub use checkpoint::{
 pub use config::{ConfigError, ModelConfig};
 pub use detokenizer::IncrementalDetokenizer;
 pub use generation_config::GenerationConfig;
-pub use messages::normalize_messages;
+pub use messages::{normalize_messages, unseen_parts};
 pub use output_parser::{OutputDelta, OutputParser, ParserConfig, answer_in};
 pub use params::{Parameter, ParameterLayout};
 pub use prompt::{Prompt, PromptScript};

@@ -1,5 +1,7 @@
 //! Chat messages as clients send them, brought to the one form that chat templates expect.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use serde_json::{Map, Value};
 
 use crate::{exact_json, text_error::TextError};
@@ -7,10 +9,32 @@ use crate::{exact_json, text_error::TextError};
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 
 /// Checks messages and brings them to the form that templates expect: role `developer` becomes `system`, content
-/// becomes a string (text parts joined by a newline, null empty), tool call arguments become an object where their text
+/// becomes a string (parts joined by a newline, null empty; see [`unseen_parts`] for what is no text), tool call arguments become an object where their text
 /// is one, and null fields go. Fields it does not know stay.
 pub fn normalize_messages(messages: &[Value]) -> Result<Vec<Value>, TextError> {
     messages.iter().enumerate().map(|(i, message)| normalize(message, &format!("messages[{i}]"))).collect()
+}
+
+/// How many parts of messages are no text, by what they are: an image, audio, a video or a file. The model is shown a
+/// placeholder for each.
+pub fn unseen_parts(messages: &[Value]) -> BTreeMap<&'static str, u64> {
+    let parts = messages.iter().filter_map(|message| message.get("content")?.as_array()).flatten();
+    let mut unseen = BTreeMap::new();
+    for kind in parts.filter_map(|part| unseen_kind(part.get("type")?.as_str()?)) {
+        *unseen.entry(kind).or_default() += 1;
+    }
+    unseen
+}
+
+/// What a part of this type is, where it is known and no text.
+fn unseen_kind(part: &str) -> Option<&'static str> {
+    Some(match part {
+        "image_url" | "input_image" | "image" => "image",
+        "input_audio" | "audio_url" | "audio" => "audio",
+        "video_url" | "input_video" | "video" => "video",
+        "file" | "input_file" => "file",
+        _ => return None,
+    })
 }
 
 fn normalize(message: &Value, path: &str) -> Result<Value, TextError> {
@@ -85,7 +109,7 @@ fn text_of(content: &Value, path: &str) -> Result<String, TextError> {
     }
 }
 
-fn text_of_part<'a>(part: &'a Value, path: &str) -> Result<&'a str, TextError> {
+fn text_of_part<'a>(part: &'a Value, path: &str) -> Result<Cow<'a, str>, TextError> {
     let Value::Object(fields) = part else {
         return Err(invalid(path, format!("is {}, not an object", kind(part))));
     };
@@ -93,12 +117,16 @@ fn text_of_part<'a>(part: &'a Value, path: &str) -> Result<&'a str, TextError> {
         Some("text" | "input_text" | "output_text") => "text",
         Some("refusal") => "refusal",
         Some(other) => {
-            return Err(invalid(&format!("{path}.type"), format!("is {other:?}; only text is read")));
+            return match unseen_kind(other) {
+                // A 400 would come again with every later request, whose history holds the part.
+                Some(unseen) => Ok(format!("[{unseen} not shown]").into()),
+                None => Err(invalid(&format!("{path}.type"), format!("is {other:?}, which is not known"))),
+            };
         }
         None => return Err(invalid(&format!("{path}.type"), "is missing".into())),
     };
     match fields.get(key) {
-        Some(Value::String(text)) => Ok(text),
+        Some(Value::String(text)) => Ok(text.into()),
         Some(other) => Err(invalid(&format!("{path}.{key}"), format!("is {}, not a string", kind(other)))),
         None => Err(invalid(&format!("{path}.{key}"), "is missing".into())),
     }
@@ -179,6 +207,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_text_has_a_placeholder_and_is_counted() {
+        let part = |kind: &str| json!({"type": kind, kind: {"url": "data:;base64,AA=="}});
+        let text = json!({"type": "text", "text": "what is this?"});
+        let messages = [
+            json!({"role": "user", "content": [part("image_url"), text, part("input_image")]}),
+            json!({"role": "tool", "content": [part("file")]}),
+            json!({"role": "user", "content": [part("input_audio"), part("video_url")]}),
+        ];
+        let normal = normalize_messages(&messages).unwrap();
+        let contents = normal.iter().map(|message| message["content"].as_str().unwrap());
+        assert_eq!(
+            Vec::from_iter(contents),
+            [
+                "[image not shown]\nwhat is this?\n[image not shown]",
+                "[file not shown]",
+                "[audio not shown]\n[video not shown]"
+            ]
+        );
+        let counted = [("audio", 1), ("file", 1), ("image", 2), ("video", 1)];
+        assert_eq!(Vec::from_iter(unseen_parts(&messages)), counted);
+        assert!(unseen_parts(&normal).is_empty());
+    }
+
+    #[test]
     fn an_error_names_the_field() {
         let user = json!({"role": "user", "content": "x"});
         let cases = [
@@ -195,8 +247,8 @@ mod tests {
                 "messages[1].content is an object, not a string, a list or null",
             ),
             (
-                json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
-                "messages[1].content[0].type is \"image_url\"; only text is read",
+                json!({"role": "user", "content": [{"type": "hologram", "hologram": {"url": "x"}}]}),
+                "messages[1].content[0].type is \"hologram\", which is not known",
             ),
             (
                 json!({"role": "user", "content": [{"type": "text", "text": 1}]}),

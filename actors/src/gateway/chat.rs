@@ -3,6 +3,7 @@
 //! overtake it.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +17,9 @@ use axum::{
 };
 use futures::StreamExt;
 use openclaw_journal::{Turn, TurnId, TurnKind};
-use openclaw_model::{GenerateRequest, ParserConfig, SamplingParams, TextError, normalize_messages};
+use openclaw_model::{
+    GenerateRequest, ParserConfig, SamplingParams, TextError, normalize_messages, unseen_parts,
+};
 use serde_json::{Map, Value, json};
 use tracing::{Span, debug_span, field::Empty, warn};
 
@@ -81,6 +84,9 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         return Err(ApiError::context_length(prompt.ids.len(), shared.context_length));
     }
     metrics::counter!("openclaw_gateway_prompt_tokens_total").increment(prompt.ids.len() as u64);
+    for (kind, parts) in &prompt.unseen {
+        metrics::counter!("openclaw_gateway_parts_not_shown_total", "kind" => *kind).increment(*parts);
+    }
     let generate = GenerateRequest {
         prompt_ids: prompt.ids.clone(),
         drawn_ids: Vec::new(),
@@ -132,6 +138,8 @@ struct Prompt {
     messages: Vec<Value>,
     tools: Vec<Value>,
     parser: ParserConfig,
+    /// Parts of the messages that the model is shown a placeholder for, by kind.
+    unseen: BTreeMap<&'static str, u64>,
 }
 
 /// A complete turn, recorded.
@@ -220,7 +228,7 @@ impl Answer {
         Ok(completed)
     }
 
-    /// `X-Session-Id`, `X-Policy-Version`, `X-Request-Id`.
+    /// `X-Session-Id`, `X-Policy-Version`, `X-Request-Id`; `X-Parts-Not-Shown` where the model was not shown all.
     pub fn headers(&self, policy_version: u64) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert("x-policy-version", HeaderValue::from(policy_version));
@@ -229,6 +237,12 @@ impl Answer {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
+        }
+        let unseen = self.prompt.unseen.iter().map(|(kind, parts)| format!("{kind}={parts}"));
+        let unseen = Vec::from_iter(unseen).join(", ");
+        if !unseen.is_empty() {
+            let value = HeaderValue::from_str(&unseen).expect("kinds and numbers are letters and digits");
+            headers.insert("x-parts-not-shown", value);
         }
         headers
     }
@@ -392,13 +406,14 @@ async fn render(
     // A long prompt takes its time, and the async threads have streams to serve.
     let rendered = tokio::task::spawn_blocking(move || {
         let _held = (turn, room);
+        let unseen = unseen_parts(&raw);
         let prompt = normalize_messages(&raw).and_then(|messages| {
             drop(raw);
             let (tokenizer, template) = (&shared.tokenizer, &shared.template);
             let prompt =
                 openclaw_model::Prompt::within(most, tokenizer, template, &messages, &tools, &kwargs)?;
             let parser = ParserConfig::new(&tools, prompt.ends_in_thinking);
-            Ok(Prompt { ids: prompt.ids, messages, tools, parser })
+            Ok(Prompt { ids: prompt.ids, messages, tools, parser, unseen })
         });
         (prompt, place)
     });

@@ -85,6 +85,32 @@ async fn numbers_that_64_bits_do_not_hold_reach_the_model_whole() {
 }
 
 #[tokio::test]
+async fn a_part_that_is_no_text_has_a_placeholder_and_is_named_in_a_header() {
+    let house = House::new().await;
+    let picture = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}});
+    let heard = json!({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}});
+    let text = json!({"type": "text", "text": "What is this?"});
+    let messages = json!([{"role": "user", "content": [picture, text, picture, heard]}]);
+    for stream in [false, true] {
+        house.script.then(Line::Say("no idea"));
+        let body = json!({"messages": messages, "stream": stream});
+        let response = house.client.post(house.url("/v1/chat/completions")).json(&body);
+        let response = response.send().await.expect("the gateway answers");
+        assert_eq!(response.headers()["x-parts-not-shown"], "audio=1, image=2");
+        assert!(response.text().await.expect("a body").contains("no idea"));
+        assert_eq!(
+            house.tokenizer.decode(&house.script.last_asked().prompt_ids, false),
+            "<|im_start|>user\n[image not shown]\nWhat is this?\n[image not shown]\n[audio not shown]<|im_end|>\n\
+             <|im_start|>assistant\n"
+        );
+    }
+    house.script.then(Line::Say("hi"));
+    let response = house.client.post(house.url("/v1/chat/completions")).json(&ask("hi"));
+    let response = response.send().await.expect("the gateway answers");
+    assert!(!response.headers().contains_key("x-parts-not-shown"));
+}
+
+#[tokio::test]
 async fn thinking_and_tool_calls_are_told_apart_from_words() {
     let house = House::new().await;
     let reply = "<think>\nlist\n</think>\n\nI look.\n<tool_call>\n{\"name\": \"exec\", \"arguments\": {\"command\": \"ls\"}}\n</tool_call>";

@@ -41,7 +41,7 @@ fn heads_of_attention_write_beside_one_another() {
 #[test]
 fn heads_of_a_prompts_pages_write_beside_one_another() {
     // A past so long that the tasks are spread over threads.
-    let (past, block_size) = (2046, 4);
+    let (past, block_size) = (2046_usize, 4);
     let shape = PagedShape { qkv: SHAPE, block_size };
     let table = Vec::from_iter(0..(past + 2).div_ceil(block_size) as u32);
     let segments = [

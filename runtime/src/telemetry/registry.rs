@@ -79,6 +79,10 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("openclaw_gateway_in_flight_requests", "Requests being answered."),
     histogram("openclaw_gateway_inter_token_seconds", SECONDS, "Time between two tokens of a reply."),
+    counter(
+        "openclaw_gateway_parts_not_shown_total",
+        "Parts of messages that are no text, and that the model was shown a placeholder for, by kind.",
+    ),
     counter("openclaw_gateway_prompt_tokens_total", "Tokens of prompts received."),
     histogram("openclaw_gateway_queue_wait_seconds", SECONDS, "Time a request waited for a place."),
     gauge("openclaw_gateway_queued_requests", "Requests waiting for a place."),
