@@ -74,7 +74,7 @@ pub fn claim(
                 base.fingerprint,
             );
             if found.text.is_empty() {
-                return write(dir, &path, &base);
+                return write(dir, &path, &Base { text: base.text, ..found });
             }
             let mut names = found.text.keys().chain(base.text.keys());
             if let Some(name) = names.find(|name| found.text.get(*name) != base.text.get(*name)) {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 const SHAPE: QkvShape = QkvShape { heads: 4, kv_heads: 2, head_dim: 2, eps: 1e-6 };
-const SEQUENCES: [Range<usize>; 2] = [0..3, 3..5];
+const SEQUENCES: [Range<usize>; 2] = [0..2, 2..5];
 const TOKENS: usize = 5;
 
 fn values(len: usize, seed: f32) -> Vec<f32> {
@@ -21,7 +21,11 @@ fn values(len: usize, seed: f32) -> Vec<f32> {
 #[track_caller]
 fn is_the_same_on_one_thread<T: PartialEq + std::fmt::Debug + Send>(work: impl Fn() -> T + Send + Sync) {
     let on = |threads| Cpu::new("miri", threads).unwrap().scope(&work);
-    assert_eq!(on(3), on(1));
+    let on_several = on(3);
+    // Miri takes minutes, and has seen what it can.
+    if !cfg!(miri) {
+        assert_eq!(on_several, on(1));
+    }
 }
 
 #[test]
@@ -40,8 +44,8 @@ fn heads_of_attention_write_beside_one_another() {
 
 #[test]
 fn heads_of_a_prompts_pages_write_beside_one_another() {
-    // A past so long that the tasks are spread over threads.
-    let (past, block_size) = (2046_usize, 4);
+    // Without Miri, a past so long that the tasks are spread over threads.
+    let (past, block_size) = (if cfg!(miri) { 6_usize } else { 2046 }, 4);
     let shape = PagedShape { qkv: SHAPE, block_size };
     let table = Vec::from_iter(0..(past + 2).div_ceil(block_size) as u32);
     let segments = [

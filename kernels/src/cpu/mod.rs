@@ -53,7 +53,8 @@ impl Cpu {
 
 /// A pointer that tasks share while each writes its own part. A part whose elements are neighbours is a [`range`]; one
 /// that is columns of several rows is written through [`columns`], as slices of it would overlap those of other tasks.
-/// Miri watches over it, where a toolchain has it: `cargo +nightly miri test -p openclaw-kernels --lib cpu::miri`.
+/// Miri watches over it, where a toolchain has it: `MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-permissive-provenance
+/// -Zmiri-ignore-leaks" cargo +nightly miri test -p openclaw-kernels --lib cpu::miri` (rayon's own queues need the flags).
 ///
 /// [`range`]: Self::range
 /// [`columns`]: Self::columns

@@ -200,7 +200,8 @@ async fn numbers_of_calls_and_schemas_are_exported_as_they_were_written() {
     let drawn = turn("t", &list("messages"), &[said("user", "again")], &text);
     run.complete([Turn { tools: Arc::new(list("tools")), ..drawn }]).await;
 
-    run.atif("atif", &all());
+    let (dir, mut progress) = (run.dir.path().join("run"), Progress::new());
+    atif::export(&run.reader(), &dir, &all(), &run.out("atif"), false, &mut progress).unwrap();
     let file = fs::read_dir(run.out("atif")).unwrap().next().unwrap().unwrap().path();
     let trajectory = fs::read_to_string(file).unwrap();
     assert_eq!(trajectory.matches(&format!(r#""arguments":{numbers}"#)).count(), 2, "{trajectory}");
