@@ -79,7 +79,9 @@ impl Applying<'_> {
             Record::TurnDropped { turn, reason } => self.give_up(turn, reason)?,
             Record::TurnWithdrawn { turn } => self.withdraw(turn)?,
             Record::Rated { turn, .. } => self.rate(turn, bodies)?,
-            Record::HintCorrected { turn, .. } => self.correct_hint(turn, bodies)?,
+            Record::HintCorrected { turn, hint } => {
+                self.corrected_hint(turn)?.as_ref() != Some(hint) && self.correct_hint(turn, bodies)?
+            }
             Record::TurnDied { turn, inbox, attempts, reason } => {
                 self.bury(turn, inbox, *attempts, reason.as_deref())?
             }
@@ -111,6 +113,10 @@ impl Applying<'_> {
                     (self.tally.totals.version, self.tally.resumable) = (*to, *to);
                 }
                 known
+            }
+            Record::SessionEnded { session } => {
+                let sql = "UPDATE turns SET ended_at = ?2 WHERE session = ?1 AND ended_at IS NULL";
+                self.connection.prepare_cached(sql)?.execute((&*session.0, self.now))? > 0
             }
             Record::Operated { verb, target, outcome } => {
                 self.connection

@@ -82,6 +82,19 @@ struct Shared {
     _own_writer: Option<WriterThread>,
 }
 
+/// Of a record that has a place in the queue.
+#[derive(Debug)]
+pub struct Receipt {
+    outcome: oneshot::Receiver<Result<Recorded, JournalError>>,
+}
+
+impl Receipt {
+    /// Returns after the commit, and what became of the record.
+    pub async fn committed(self) -> Result<Recorded, JournalError> {
+        self.outcome.await.unwrap_or(Err(JournalError::Closed))
+    }
+}
+
 impl Journal {
     /// Opens the journal in `config.dir`, makes it of today's form, and gives what an earlier process had leased
     /// back. Records wait until [`Journal::start_writing`]. Blocks.
@@ -104,15 +117,15 @@ impl Journal {
 
     /// Returns after the commit. While the journal cannot be written it waits.
     pub async fn record(&self, record: Record) -> Result<Recorded, JournalError> {
-        let (answer, outcome) = oneshot::channel();
-        self.shared.parts.queue.send(Write::new(record, Some(answer))).await;
-        outcome.await.unwrap_or(Err(JournalError::Closed))
+        self.submit(record).await.committed().await
     }
 
-    /// Returns when the record has a place in the queue; its order with others is kept.
-    pub async fn submit(&self, record: Record) -> Result<(), JournalError> {
-        self.shared.parts.queue.send(Write::new(record, None)).await;
-        Ok(())
+    /// Returns when the record has a place in the queue; its order with others is kept. Whoever tells somebody that it
+    /// is kept waits for the receipt first.
+    pub async fn submit(&self, record: Record) -> Receipt {
+        let (answer, outcome) = oneshot::channel();
+        self.shared.parts.queue.send(Write::new(record, answer)).await;
+        Receipt { outcome }
     }
 
     /// Counts since the run began; the receiver is told of each change, after its commit.
@@ -289,7 +302,7 @@ impl Journal {
             error!(%turn, error = problem.line(), "a turn cannot be read");
             metrics::counter!("openclaw_journal_errors_total", "reason" => "unreadable").increment(1);
             let reason = Some(problem.line());
-            self.submit(Record::TurnDied { turn, inbox: "journal".to_owned(), attempts: 1, reason }).await?;
+            self.submit(Record::TurnDied { turn, inbox: "journal".to_owned(), attempts: 1, reason }).await;
         }
         Ok(rows)
     }

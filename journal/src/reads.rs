@@ -103,18 +103,21 @@ impl Bodies<'_> {
     }
 
     pub fn open_turns(&self, since: SystemTime) -> Result<Page<RecordedTurn>, JournalError> {
-        let sql = "SELECT no, id, state, completed_at FROM turns
+        let sql = "SELECT no, id, state, completed_at, ended_at IS NOT NULL FROM turns
                    WHERE state = 'waiting' OR session IN (SELECT session FROM turns WHERE completed_at >= ?1)
                    ORDER BY no";
         let found = self.select(sql, [millis(since)], |row| {
             let (no, id): (i64, String) = (row.get(0)?, row.get(1)?);
-            Ok((no, id, row.get::<_, TurnState>(2)?, row.get::<_, i64>(3)?))
+            Ok((no, id, row.get::<_, TurnState>(2)?, row.get::<_, i64>(3)?, row.get::<_, bool>(4)?))
         })?;
         let mut page = Page { rows: Vec::with_capacity(found.len()), unreadable: Vec::new() };
-        for (no, id, state, completed) in found {
+        for (no, id, state, completed, ended) in found {
             let waiting = state == TurnState::Waiting;
             match self.recorded(no, &id, waiting, time(completed)) {
-                Ok(recorded) => page.rows.push(recorded),
+                Ok(mut recorded) => {
+                    recorded.mark.last |= ended;
+                    page.rows.push(recorded);
+                }
                 Err(error) => page.unreadable.push((TurnId(id.into()), error)),
             }
         }

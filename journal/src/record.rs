@@ -158,6 +158,12 @@ pub enum Record {
         /// The version served and trained from now on.
         to: u64,
     },
+    /// A client ended a conversation: no later request answers a turn that it has by now. Stale when it has none that
+    /// is not ended already.
+    SessionEnded {
+        /// The conversation.
+        session: SessionId,
+    },
     /// An operator asked for something.
     Operated {
         /// What was asked: `restart`, `rollback`, ..
@@ -196,6 +202,7 @@ impl fmt::Display for Record {
             Self::StepWithheld { step, .. } => write!(f, "step {step} withheld"),
             Self::VersionPublished { version } => write!(f, "version {version} published"),
             Self::RolledBack { from, to } => write!(f, "rolled back from version {from} to {to}"),
+            Self::SessionEnded { session } => write!(f, "session {session} ended"),
             Self::Operated { verb, target, .. } => write!(f, "operated: {verb} {target}"),
         }
     }
@@ -229,7 +236,7 @@ pub struct TurnMark {
     pub chain: Arc<[u64]>,
     /// The session gave its name.
     pub named: bool,
-    /// The request ended its session.
+    /// The request ended its session, or its client did later.
     pub last: bool,
     /// Name of the reply.
     pub reply: u64,

@@ -107,6 +107,9 @@ const MIGRATIONS: &[&str] = &[
         SELECT file, bytes FROM bodies WHERE file IS NOT NULL
         UNION SELECT file, bytes FROM contents WHERE file IS NOT NULL;
     ",
+    "
+    ALTER TABLE turns ADD COLUMN ended_at INTEGER;  -- when a client ended its session, behind its reply
+    ",
 ];
 
 /// The latest version of the schema.

@@ -60,8 +60,8 @@ struct Progress {
 }
 
 impl Write {
-    pub fn new(record: Record, answer: Option<oneshot::Sender<Outcome>>) -> Self {
-        Self { record, progress: Mutex::new(Progress { outcome: None, answer }) }
+    pub fn new(record: Record, answer: oneshot::Sender<Outcome>) -> Self {
+        Self { record, progress: Mutex::new(Progress { outcome: None, answer: Some(answer) }) }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

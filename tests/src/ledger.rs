@@ -44,6 +44,21 @@ impl Ledger {
         ids.into_iter().filter(|id| !known.contains(*id)).cloned().collect()
     }
 
+    /// Those of `ids` that wait as if nobody had rated them.
+    pub fn not_rated<'a>(&self, ids: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+        let rated =
+            "SELECT id, no FROM turns WHERE no IN (SELECT turn FROM bodies WHERE part = 'next_state')";
+        let rated: HashSet<String> = self.rows::<String, i64>(rated).into_iter().map(|(id, _)| id).collect();
+        ids.into_iter().filter(|id| !rated.contains(*id)).cloned().collect()
+    }
+
+    /// Those of `sessions` that are as if nobody had ended them.
+    pub fn not_ended<'a>(&self, sessions: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+        let open = self.rows::<String, i64>("SELECT session, no FROM turns WHERE ended_at IS NULL");
+        let open: HashSet<String> = open.into_iter().map(|(session, _)| session).collect();
+        sessions.into_iter().filter(|session| open.contains(*session)).cloned().collect()
+    }
+
     /// The numbers of the steps that were applied.
     pub fn steps(&self) -> Vec<u64> {
         let steps =

@@ -1,4 +1,5 @@
-//! `kill -9` at random moments under load, again and again: no answered turn is lost, and no sample is trained twice.
+//! `kill -9` at random moments under load, again and again: no answered turn, acknowledged rating or acknowledged end of
+//! a session is lost, and no sample is trained twice.
 //!
 //! `OPENCLAW_KILLS` says how often; 50, unless given. The seed of a failed run is in its message.
 
@@ -31,26 +32,47 @@ struct Seen {
     version: AtomicU64,
     /// Chunks received, ever.
     chunks: watch::Sender<u64>,
+    /// Ids of turns whose feedback was acknowledged.
+    rated: Mutex<HashSet<String>>,
+    /// Names of sessions whose end was acknowledged.
+    ended: Mutex<HashSet<String>>,
+    /// Acknowledgements of feedback and of session ends, ever.
+    acknowledged: watch::Sender<u64>,
     /// Sessions begun, ever.
     sessions: AtomicU64,
 }
 
-/// Talks until the node is gone: each session is a question, a complaint and thanks.
+/// Talks until the node is gone: each session is a question, a complaint and thanks, then a rating and the end.
 async fn talk(url: String, seen: Arc<Seen>) {
     let client = reqwest::Client::new();
     'sessions: loop {
         let number = seen.sessions.fetch_add(1, Ordering::SeqCst);
-        let mut messages = Vec::new();
+        let (mut messages, mut last) = (Vec::new(), String::new());
         let question = format!("Please solve my homework: {number} + 7 = ?");
         for say in
             [question.as_str(), "No bold words and no list please, that looks machine-written.", "Thanks!"]
         {
             messages.push(json!({"role": "user", "content": say}));
             match stream(&client, &url, number, &messages, &seen).await {
-                Ok(reply) => messages.push(json!({"role": "assistant", "content": reply})),
+                Ok((id, reply)) => {
+                    messages.push(json!({"role": "assistant", "content": reply}));
+                    last = id;
+                }
                 Err(Broken::Gone) => break 'sessions,
                 Err(Broken::Told(error)) => panic!("a client was told of an error: {error}"),
             }
+        }
+        let (session, rating) = (format!("talk-{number}"), json!({"id": last, "rating": "up"}));
+        let end = json!({"session_id": session});
+        for (path, body, name, seen_by) in
+            [("feedback", rating, last, &seen.rated), ("sessions/end", end, session, &seen.ended)]
+        {
+            let Ok(response) = client.post(format!("{url}/{path}")).json(&body).send().await else {
+                break 'sessions;
+            };
+            assert_eq!(response.status(), 200, "{path}");
+            seen_by.lock().expect("nobody panics with it").insert(name);
+            seen.acknowledged.send_modify(|acknowledged| *acknowledged += 1);
         }
     }
 }
@@ -68,7 +90,7 @@ async fn stream(
     session: u64,
     messages: &[Value],
     seen: &Seen,
-) -> Result<String, Broken> {
+) -> Result<(String, String), Broken> {
     let newest = seen.version.load(Ordering::SeqCst);
     let body = json!({"model": "policy", "messages": messages, "max_tokens": 48, "stream": true});
     let request = client.post(format!("{url}/chat/completions")).json(&body);
@@ -93,9 +115,9 @@ async fn stream(
     assert!(version >= newest, "version {version} answered after version {newest}");
     seen.version.fetch_max(version, Ordering::SeqCst);
     let id = first["id"].as_str().expect("an id").to_owned();
-    seen.completed.lock().expect("nobody panics with it").insert(id);
+    seen.completed.lock().expect("nobody panics with it").insert(id.clone());
     let said = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
-    Ok(said.collect())
+    Ok((id, said.collect()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -126,10 +148,14 @@ async fn kills_at_random_moments_lose_no_answered_turn_and_train_no_sample_twice
         for _ in 0..2 {
             users.spawn(talk(node.url.clone(), seen.clone()));
         }
-        let until = *seen.chunks.borrow() + dice.index(MOST_CHUNKS) as u64;
-        let mut chunks = seen.chunks.subscribe();
+        // Somewhere in a reply, or with the word that a rating or an end is kept.
+        let (counted, more) = match dice.index(2) {
+            0 => (&seen.chunks, dice.index(MOST_CHUNKS)),
+            _ => (&seen.acknowledged, 1 + dice.index(3)),
+        };
+        let (until, mut counts) = (*counted.borrow() + more as u64, counted.subscribe());
         // What `wait_for` returns keeps the users from counting on.
-        let counted = timeout(PATIENCE, chunks.wait_for(|chunks| *chunks >= until)).await.is_ok();
+        let counted = timeout(PATIENCE, counts.wait_for(|count| *count >= until)).await.is_ok();
         assert!(counted, "seed {seed}: nobody is answered\n{}", node.log());
         node.kill();
         while let Some(ended) = users.join_next().await {
@@ -149,6 +175,10 @@ async fn kills_at_random_moments_lose_no_answered_turn_and_train_no_sample_twice
     let ledger = Ledger::open(&run);
     let completed = seen.completed.lock().expect("nobody panics with it");
     assert_eq!(ledger.missing(&*completed), Vec::<String>::new(), "seed {seed}");
+    let rated = seen.rated.lock().expect("nobody panics with it");
+    assert_eq!(ledger.not_rated(&*rated), Vec::<String>::new(), "seed {seed}");
+    let ended = seen.ended.lock().expect("nobody panics with it");
+    assert_eq!(ledger.not_ended(&*ended), Vec::<String>::new(), "seed {seed}");
     ledger.assert_trained_once();
     let states = ledger.states();
     eprintln!("{} answers seen, {states:?}, {} steps", completed.len(), ledger.steps().len());

@@ -9,7 +9,7 @@ async fn followed(journal: &Journal, number: usize) -> TurnId {
     turn.id = TurnId(format!("turn-{number}").into());
     let id = turn.id.clone();
     let completed = Record::TurnCompleted { turn: Arc::new(turn), mark: TurnMark::default() };
-    journal.submit(completed).await.expect("a place");
+    journal.submit(completed).await;
     let next_state = user_says(&format!("{number}"));
     journal.record(Record::NextStateSeen { turn: id.clone(), next_state }).await.expect("recorded");
     id

@@ -162,6 +162,12 @@ impl ApiError {
         }
     }
 
+    /// 503: the journal has not taken what a client said. Said again, it counts once.
+    pub fn not_kept(what: &str) -> Self {
+        let message = format!("{what} is not recorded yet: the journal does not answer. Send it again.");
+        Self { code: Some("journal_unavailable"), ..Self::unavailable(message) }
+    }
+
     /// 500.
     pub fn internal(message: impl Into<String>) -> Self {
         Self {

@@ -21,7 +21,7 @@ use crate::sessions::{Feedback, FeedbackOutcome};
 /// Longer remarks are refused: they become part of a judge's prompt.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
-/// The handler.
+/// The handler; it answers after the commit.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
     let body = read_body(&parts.headers, body, shared.config.max_body_bytes.min(SMALL_BODY_BYTES)).await?;
@@ -32,7 +32,7 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         feedback => shared.sessions.feedback(feedback).await,
     };
     let status = match outcome {
-        None => return Err(ApiError::unavailable("Sessions are restarting; send the feedback again.")),
+        None => return Err(ApiError::not_kept("The feedback")),
         Some(FeedbackOutcome::Unknown) => {
             let message = format!("There is no response with the id `{id}`, or it is too old.");
             return Err(ApiError {
@@ -40,7 +40,7 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
                 ..ApiError::not_found("unknown_response", message)
             });
         }
-        Some(FeedbackOutcome::Applied) => "applied",
+        Some(FeedbackOutcome::Applied | FeedbackOutcome::Repeated) => "applied",
         Some(FeedbackOutcome::TooLate) => "too_late",
         Some(FeedbackOutcome::NotTrained) => "not_trained",
     };

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::sessions::{ArrivedRequest, RequestMarks};
 
-/// The handler. A session that nobody knows has ended already.
+/// The handler; it answers after the commit. A session that nobody knows has ended already.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
     let body = read_body(&parts.headers, body, shared.config.max_body_bytes.min(SMALL_BODY_BYTES)).await?;
@@ -43,6 +43,7 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         session_body: stated.session_body,
         ..RequestMarks::default()
     };
-    let arrival = shared.sessions.arrive(ArrivedRequest::new(marks, Arc::default(), false)).await;
-    Ok(Json(json!({"object": "session", "session_id": arrival.session.0, "status": "ended"})))
+    let ended = shared.sessions.end(ArrivedRequest::new(marks, Arc::default(), false)).await;
+    let session = ended.ok_or_else(|| ApiError::not_kept("The end of the session"))?;
+    Ok(Json(json!({"object": "session", "session_id": session.0, "status": "ended"})))
 }

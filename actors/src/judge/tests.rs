@@ -44,9 +44,9 @@ impl Bench {
     async fn judge(&self, turn: Turn, next_state: NextState) {
         let turn = Arc::new(turn);
         let completed = Record::TurnCompleted { turn: turn.clone(), mark: Default::default() };
-        self.judge.journal.submit(completed).await.expect("recorded");
+        self.judge.journal.submit(completed).await;
         let seen = Record::NextStateSeen { turn: turn.id.clone(), next_state: next_state.clone() };
-        self.judge.journal.submit(seen).await.expect("recorded");
+        self.judge.journal.submit(seen).await;
         self.work.send(Evaluate { turn, next_state }).await;
         self.judge.handle(self.work.lease().await).await;
     }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use futures::FutureExt;
-use openclaw_journal::{Journal, JournalError, Record, TurnId, fault};
+use openclaw_journal::{Journal, JournalError, Receipt, Record, Recorded, SessionId, TurnId, fault};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, rpc::CallResult};
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
@@ -37,10 +37,12 @@ const RESTORE_PATIENCE: Duration = Duration::from_secs(3);
 pub enum SessionsMessage {
     /// A request has arrived and is about to be answered.
     RequestArrived(Arc<ArrivedRequest>, RpcReplyPort<Arrival>),
+    /// A client ended a session, with no request to be answered. Its answer is none where the journal did not take it.
+    SessionEnded(Arc<ArrivedRequest>, RpcReplyPort<Option<SessionId>>),
     /// A response is complete.
     TurnCompleted(TurnCompleted, RpcReplyPort<()>),
-    /// A person rated or commented a response.
-    Feedback(Feedback, RpcReplyPort<FeedbackOutcome>),
+    /// A person rated or commented a response. Its answer is none where the journal did not take it.
+    Feedback(Feedback, RpcReplyPort<Option<FeedbackOutcome>>),
     /// A person took a turn out: nothing that follows counts.
     Withdrawn(TurnId),
     /// Answers.
@@ -69,7 +71,13 @@ pub struct SessionsState {
     conversations: Conversations,
     journal: Journal,
     /// What the journal had no place for.
-    unsent: VecDeque<Record>,
+    unsent: VecDeque<Fact>,
+}
+
+/// What the journal is to be told, and who waits for its commit.
+struct Fact {
+    record: Record,
+    told: Option<oneshot::Sender<Receipt>>,
 }
 
 impl Actor for Sessions {
@@ -111,10 +119,27 @@ impl Actor for Sessions {
                 state.conversations.complete(completed, now);
                 let _ = reply.send(());
             }
+            SessionsMessage::SessionEnded(request, reply) => {
+                let session = state.conversations.arrive(&request, now).session;
+                let receipt = state.watch_news();
+                // In a task: a journal that does not write holds up who waits for it, and no conversation.
+                tokio::spawn(async move {
+                    let is_kept = kept(receipt).await.is_some();
+                    reply.send(is_kept.then_some(session))
+                });
+            }
             SessionsMessage::Feedback(feedback, reply) => {
                 let outcome = state.conversations.feedback(feedback);
-                state.tell_journal().await;
-                let _ = reply.send(outcome);
+                let receipt = state.watch_news();
+                tokio::spawn(async move {
+                    reply.send(match (outcome, kept(receipt).await) {
+                        (_, None) => None,
+                        // A person took the turn out meanwhile.
+                        (FeedbackOutcome::Applied, Some(Recorded::Stale)) => Some(FeedbackOutcome::TooLate),
+                        (FeedbackOutcome::Repeated, _) => Some(FeedbackOutcome::Applied),
+                        (outcome, _) => Some(outcome),
+                    })
+                });
             }
             SessionsMessage::Withdrawn(turn) => drop(state.conversations.forget_turn(&turn)),
             SessionsMessage::Ping(reply) => drop(reply.send(())),
@@ -128,20 +153,35 @@ impl Actor for Sessions {
 }
 
 impl SessionsState {
-    /// Waits for the journal only for the first fact that it has no place for: conversations do not stop with it.
+    fn take_news(&mut self) {
+        self.unsent.extend(self.conversations.news().into_iter().map(|record| Fact { record, told: None }));
+    }
+
+    /// Will have the receipt of the last thing that a message brought; none where it brought nothing.
+    fn watch_news(&mut self) -> Option<oneshot::Receiver<Receipt>> {
+        let before = self.unsent.len();
+        self.take_news();
+        let last = self.unsent.range_mut(before..).next_back()?;
+        let (told, receipt) = oneshot::channel();
+        last.told = Some(told);
+        Some(receipt)
+    }
+
+    /// Waits for a place in the journal only for the first fact that it has no place for: conversations do not stop with it.
     async fn tell_journal(&mut self) {
         let patience = if self.unsent.is_empty() { JOURNAL_PATIENCE } else { Duration::ZERO };
-        self.unsent.extend(self.conversations.news());
-        while let Some(record) = self.unsent.front() {
+        self.take_news();
+        while let Some(Fact { record, .. }) = self.unsent.front() {
             let mut submitted = Box::pin(self.journal.submit(record.clone()));
-            let told = match submitted.as_mut().now_or_never() {
-                Some(told) => told.is_ok(),
-                None => timeout(patience, submitted).await.is_ok_and(|told| told.is_ok()),
+            let receipt = match submitted.as_mut().now_or_never() {
+                Some(receipt) => Some(receipt),
+                None => timeout(patience, submitted).await.ok(),
             };
-            if !told {
-                break;
+            let Some(receipt) = receipt else { break };
+            if let Some(told) = self.unsent.pop_front().and_then(|fact| fact.told) {
+                // Whoever asked may have gone away.
+                let _ = told.send(receipt);
             }
-            self.unsent.pop_front();
         }
         while self.unsent.len() > MOST_UNSENT {
             self.unsent.pop_front();
@@ -149,6 +189,20 @@ impl SessionsState {
             metrics::counter!("openclaw_sessions_records_dropped_total").increment(1);
         }
     }
+}
+
+/// What the journal made of a message's news, once it is committed: `None` when it is not kept. Without news there is
+/// nothing to lose.
+async fn kept(receipt: Option<oneshot::Receiver<Receipt>>) -> Option<Recorded> {
+    let Some(receipt) = receipt else { return Some(Recorded::Stale) };
+    let kept = match receipt.await {
+        Ok(receipt) => receipt.committed().await,
+        Err(_) => Err(JournalError::Closed),
+    };
+    if let Err(error) = &kept {
+        warn!(error = error.line(), "what a client said is not kept");
+    }
+    kept.ok()
 }
 
 /// Sessions as an earlier incarnation, or an earlier process, left them.
@@ -209,9 +263,16 @@ impl SessionsAddress {
         }
     }
 
-    /// Gives feedback on a response; `None` when the actor does not answer.
+    /// Gives feedback on a response, and returns after its commit; `None` when it is not kept yet, and is to be given
+    /// again.
     pub async fn feedback(&self, feedback: Feedback) -> Option<FeedbackOutcome> {
-        self.ask(|reply| SessionsMessage::Feedback(feedback.clone(), reply)).await
+        self.ask(|reply| SessionsMessage::Feedback(feedback.clone(), reply)).await.flatten()
+    }
+
+    /// Ends a session, and returns its name after the commit; `None` when that is not kept yet, and is to be said again.
+    pub async fn end(&self, request: ArrivedRequest) -> Option<SessionId> {
+        let request = Arc::new(request);
+        self.ask(|reply| SessionsMessage::SessionEnded(request.clone(), reply)).await.flatten()
     }
 
     /// Tells that a person took a turn out, once the journal has it. An actor that is away finds it there.
@@ -246,12 +307,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::sessions::RequestMarks;
-    use openclaw_journal::TurnKind;
+    use crate::{sessions::RequestMarks, tiny};
+    use openclaw_journal::{JournalConfig, Retention, Turn, TurnKind};
 
     fn request() -> ArrivedRequest {
         let marks = RequestMarks { session_header: Some("s".to_owned()), ..RequestMarks::default() };
         ArrivedRequest::new(marks, Arc::new(vec![json!({"role": "user", "content": "hi"})]), false)
+    }
+
+    fn done() -> ArrivedRequest {
+        let session_header = Some("s".to_owned());
+        let turn_type = Some("side".to_owned());
+        let marks = RequestMarks { session_header, turn_type, session_done: true, ..RequestMarks::default() };
+        ArrivedRequest::new(marks, Arc::default(), false)
     }
 
     fn arguments(address: &SessionsAddress) -> SessionsArguments {
@@ -273,6 +341,66 @@ mod tests {
         tokio::task::yield_now().await;
         let _second = Actor::spawn(None, Sessions, arguments(&address)).await.expect("it starts again");
         assert_eq!(waiting.await.expect("no panic").kind, TurnKind::Main);
+    }
+
+    #[tokio::test]
+    async fn feedback_and_the_end_of_a_session_are_answered_after_their_commit() {
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let config = JournalConfig { dir: dir.path().to_owned(), retention: Retention::default() };
+        let journal = Journal::open(config).expect("a journal");
+        let mut writing = journal.start_writing().await.expect("it starts");
+        let address = SessionsAddress::default();
+        let sessions = SessionsConfig { teaches: true, ..SessionsConfig::default() };
+        let arguments =
+            SessionsArguments { config: sessions, journal: journal.clone(), address: address.clone() };
+        Actor::spawn(None, Sessions, arguments).await.expect("it starts");
+        let arrival = address.arrive(request()).await;
+        let turn = Turn {
+            session: arrival.session.clone(),
+            ..tiny::turn(vec![json!({"role": "user", "content": "hi"})], "hello")
+        };
+        let mark = arrival.fingerprint.mark(&json!({"role": "assistant", "content": "hello"}));
+        let turn = Arc::new(turn);
+        let record = Record::TurnCompleted { turn: turn.clone(), mark: mark.clone() };
+        journal.record(record).await.expect("written");
+        address.complete(TurnCompleted { turn: turn.clone(), mark }).await;
+        let is_told = async |waiting: usize, told: &tokio::task::JoinHandle<bool>| {
+            let submitted = async {
+                while journal.queue().waiting < waiting {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(60), submitted).await.expect("it is on its way");
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            told.is_finished()
+        };
+
+        // Nobody writes for a while: what is acknowledged now would be lost with the process.
+        writing.stop().await;
+        let feedback = Feedback { turn: turn.id.clone(), rating: Some(-1), text: Some("too stiff".into()) };
+        let give = || {
+            let (address, feedback) = (address.clone(), feedback.clone());
+            tokio::spawn(async move { address.feedback(feedback).await == Some(FeedbackOutcome::Applied) })
+        };
+        let told = give();
+        assert!(!is_told(2, &told).await, "before its commit");
+        let repeated = give();
+        assert!(!is_told(4, &repeated).await, "before its commit");
+        let ended = tokio::spawn({
+            let (address, request) = (address.clone(), done());
+            async move { address.end(request).await.is_some() }
+        });
+        assert!(!is_told(5, &ended).await, "before its commit");
+        let _writing = journal.start_writing().await.expect("it starts again");
+        assert!(told.await.expect("no panic") && repeated.await.expect("no panic"));
+        assert!(ended.await.expect("no panic"));
+        let row = journal.turn(&turn.id).await.expect("read").expect("it is there");
+        assert_eq!(row.next_state.and_then(|next| next.rating), Some(-1));
+        let (totals, open) = (*journal.totals().borrow(), journal.open_turns(SystemTime::UNIX_EPOCH).await);
+        assert_eq!((totals.next_states, totals.corrected), (1, 1), "said twice, it counts once");
+        assert!(open.expect("read")[0].mark.last, "no later request answers it");
     }
 
     #[tokio::test(start_paused = true)]

@@ -129,11 +129,20 @@ pub struct Feedback {
     pub text: Option<String>,
 }
 
+impl Feedback {
+    fn name(&self) -> u64 {
+        let rating = self.rating.map_or(0, |rating| 2 + i64::from(rating)).unsigned_abs();
+        Name::new().number(rating).text(self.text.as_deref().unwrap_or_default()).finish()
+    }
+}
+
 /// What became of feedback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedbackOutcome {
     /// It is the turn's next state.
     Applied,
+    /// It was said before: whoever says so in the journal again changes nothing.
+    Repeated,
     /// The turn was evaluated or dropped before.
     TooLate,
     /// The turn is never trained on.
@@ -159,13 +168,24 @@ struct Waiting {
     completed: Instant,
 }
 
+/// Why a turn waits for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// It is never trained on.
+    NotTrained,
+    /// Something followed it, or nothing ever will.
+    Over,
+    /// Feedback of this name followed it.
+    Rated(u64),
+}
+
 /// All conversations, their turns in wait, and the names of turns that are settled.
 #[derive(Debug)]
 pub struct Conversations {
     config: SessionsConfig,
     sessions: RecencyMap<SessionId, Session>,
     waiting: RecencyMap<TurnId, Waiting>,
-    settled: RecencyMap<TurnId, FeedbackOutcome>,
+    settled: RecencyMap<TurnId, Settled>,
     by_history: HashMap<u64, SessionId>,
     /// What the journal is still to be told.
     untold: Vec<Record>,
@@ -239,6 +259,7 @@ impl Conversations {
         if marks.session_done {
             // Its turns stay a while for explicit feedback, but no later request can answer them.
             self.forget(&session);
+            self.untold.push(Record::SessionEnded { session });
         }
         arrival
     }
@@ -255,7 +276,7 @@ impl Conversations {
         if turn.kind == TurnKind::Main && turn.trainable {
             self.wait(&turn.id, &turn.session, mark, now);
         } else {
-            self.settle(turn.id.clone(), FeedbackOutcome::NotTrained);
+            self.settle(turn.id.clone(), Settled::NotTrained);
         }
     }
 
@@ -284,9 +305,9 @@ impl Conversations {
         if waiting {
             self.wait(&turn, &session, mark, completed);
         } else if kind == TurnKind::Main && trainable {
-            self.settle(turn, FeedbackOutcome::TooLate);
+            self.settle(turn, Settled::Over);
         } else {
-            self.settle(turn, FeedbackOutcome::NotTrained);
+            self.settle(turn, Settled::NotTrained);
         }
     }
 
@@ -313,11 +334,20 @@ impl Conversations {
     }
 
     /// Takes explicit feedback as a turn's next state. Words of it are also the turn's hint, as a person who writes one
-    /// on the page leaves it: no hint writer replaces them.
+    /// on the page leaves it: no hint writer replaces them. A client that did not hear what became of it says it again.
     pub fn feedback(&mut self, feedback: Feedback) -> FeedbackOutcome {
-        if !self.take(&feedback.turn) {
-            return self.settled.get(&feedback.turn).copied().unwrap_or(FeedbackOutcome::Unknown);
-        }
+        let name = feedback.name();
+        let outcome = if self.take(&feedback.turn) {
+            self.settle(feedback.turn.clone(), Settled::Rated(name));
+            FeedbackOutcome::Applied
+        } else {
+            match self.settled.get(&feedback.turn) {
+                Some(Settled::Rated(before)) if *before == name => FeedbackOutcome::Repeated,
+                Some(Settled::Rated(_) | Settled::Over) => return FeedbackOutcome::TooLate,
+                Some(Settled::NotTrained) => return FeedbackOutcome::NotTrained,
+                None => return FeedbackOutcome::Unknown,
+            }
+        };
         let text = feedback.text.unwrap_or_default();
         // First the hint: a judge that finds the next state finds it, too.
         if let Some(hint) = explicit_hint(NextStateKind::Feedback, &text).filter(|_| self.config.teaches) {
@@ -326,7 +356,7 @@ impl Conversations {
         let next_state =
             NextState { kind: NextStateKind::Feedback, text, rating: feedback.rating, is_error: false };
         self.untold.push(Record::NextStateSeen { turn: feedback.turn, next_state });
-        FeedbackOutcome::Applied
+        outcome
     }
 
     /// Waits no longer for what follows a turn; whether it did. Whoever asks has told the journal.
@@ -460,18 +490,18 @@ impl Conversations {
         if let Some(session) = self.sessions.touch(&waiting.session) {
             session.waiting.retain(|other| other != id);
         }
-        self.settle(id.clone(), FeedbackOutcome::TooLate);
+        self.settle(id.clone(), Settled::Over);
         true
     }
 
     fn drop_turn(&mut self, turn: TurnId, reason: &'static str) {
         self.waiting.remove(&turn);
-        self.settle(turn.clone(), FeedbackOutcome::TooLate);
+        self.settle(turn.clone(), Settled::Over);
         self.untold.push(Record::TurnDropped { turn, reason });
     }
 
-    fn settle(&mut self, id: TurnId, outcome: FeedbackOutcome) {
-        self.settled.insert(id, outcome);
+    fn settle(&mut self, id: TurnId, why: Settled) {
+        self.settled.insert(id, why);
         while self.settled.len() > self.config.max_pending_turns.saturating_mul(8) {
             self.settled.pop_oldest();
         }

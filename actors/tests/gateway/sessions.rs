@@ -97,8 +97,14 @@ async fn feedback_is_a_next_state_of_its_own() {
         (state.kind, state.rating, state.text.as_str()),
         (NextStateKind::Feedback, Some(-1), "too stiff")
     );
-    let again: Value = house.post("/v1/feedback", &body).await.json().await.expect("JSON");
-    assert_eq!(again["status"], "too_late");
+    let status = async |body: Value| {
+        let answer: Value = house.post("/v1/feedback", &body).await.json().await.expect("JSON");
+        answer["status"].clone()
+    };
+    assert_eq!(status(body.clone()).await, "applied", "a client that did not hear of it says it again");
+    assert_eq!(status(with(body, "text", json!("too long"))).await, "too_late");
+    let totals = *house.journal.totals().borrow();
+    assert_eq!((totals.next_states, totals.corrected), (1, 0));
 }
 
 #[tokio::test]

@@ -110,7 +110,10 @@ impl Memory {
             },
             Record::HintCorrected { turn, hint } => match self.turns.get_mut(turn) {
                 Some(entry)
-                    if entry.dead.is_none() && entry.state.is_open() && entry.state != TurnState::Leased =>
+                    if entry.dead.is_none()
+                        && entry.state.is_open()
+                        && entry.state != TurnState::Leased
+                        && entry.hint.as_ref() != Some(hint) =>
                 {
                     self.last_seq += 1;
                     if matches!(entry.state, TurnState::Judged | TurnState::Ready) {
@@ -228,6 +231,11 @@ impl Memory {
                     self.resumable = *to;
                 }
                 known
+            }
+            Record::SessionEnded { session } => {
+                let of = |entry: &&mut Entry| entry.turn.session == *session && !entry.mark.last;
+                let ended = self.turns.values_mut().filter(of).map(|entry| entry.mark.last = true);
+                ended.count() > 0
             }
             Record::Operated { verb, target, outcome } => {
                 self.audit.push(AuditRow {

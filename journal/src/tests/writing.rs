@@ -34,7 +34,7 @@ async fn a_writer_killed_again_and_again_loses_nothing_and_writes_nothing_twice(
     let Run { journal, mut writing } = Run::start(config(dir.path())).await;
     for life in 0..10 {
         for n in 0..20 {
-            journal.submit(completed(&format!("turn-{life}-{n}"))).await.expect("a place");
+            journal.submit(completed(&format!("turn-{life}-{n}"))).await;
         }
         drop(writing);
         writing = journal.start_writing().await.expect("it starts again");
@@ -48,7 +48,7 @@ async fn what_was_accepted_is_written_before_the_journal_stops() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let run = Run::start(config(dir.path())).await;
     for n in 0..50 {
-        run.journal.submit(completed(&format!("turn-{n}"))).await.expect("a place");
+        run.journal.submit(completed(&format!("turn-{n}"))).await;
     }
     run.stop().await;
     let run = Run::start(config(dir.path())).await;
@@ -120,7 +120,7 @@ fn a_record_that_nobody_waits_for_can_be_settled_all_the_same() {
         let journal = Journal::in_memory();
         let (answer, gone) = oneshot::channel();
         drop(gone);
-        journal.shared.parts.queue.send(Write::new(completed("a"), Some(answer))).await;
+        journal.shared.parts.queue.send(Write::new(completed("a"), answer)).await;
         journal.done(followed("a")).await;
     });
 }

@@ -91,7 +91,7 @@ impl Corrections {
     async fn feedback(&self, feedback: Feedback) -> Result<bool, Refusal> {
         match self.sessions.feedback(feedback).await {
             Some(outcome) => Ok(outcome == FeedbackOutcome::Applied),
-            None => Err(Refusal::new(RefusalKind::NotNow, "sessions is restarting: say it again")),
+            None => Err(Refusal::new(RefusalKind::NotNow, "the journal has not taken it yet: say it again")),
         }
     }
 

@@ -70,6 +70,11 @@ impl Client {
     fn news(&mut self) -> Vec<Record> {
         let news = self.conversations.news();
         for record in &news {
+            if let Record::SessionEnded { session } = record {
+                let of = self.recorded.iter_mut().filter(|(recorded, _)| recorded.session == *session);
+                of.for_each(|(recorded, _)| recorded.mark.last = true);
+                continue;
+            }
             let (Record::NextStateSeen { turn, .. } | Record::TurnDropped { turn, .. }) = record else {
                 panic!("sessions have nothing to say of {record:?}");
             };
@@ -476,7 +481,11 @@ fn feedback_is_an_explicit_next_state_once() {
         (outcome, state.kind, state.rating),
         (FeedbackOutcome::Applied, NextStateKind::Feedback, Some(1))
     );
-    assert_eq!(client.feedback(&id), FeedbackOutcome::TooLate);
+    assert_eq!(client.feedback(&id), FeedbackOutcome::Repeated);
+    let repeated = client.conversations.news();
+    assert!(matches!(&repeated[..], [Record::NextStateSeen { next_state, .. }] if *next_state == state));
+    let other = Feedback { turn: TurnId(id.as_str().into()), rating: Some(-1), text: None };
+    assert_eq!(client.conversations.feedback(other), FeedbackOutcome::TooLate);
     assert_eq!(client.ask(&named("s"), &[user("hi"), assistant("hello"), user("thanks")]).1, []);
     assert_eq!(client.feedback("turn-unknown"), FeedbackOutcome::Unknown);
 }
