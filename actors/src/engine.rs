@@ -8,7 +8,10 @@ mod meters;
 mod serving_model;
 mod thread;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use openclaw_model::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use serde_json::{Map, Value};
@@ -89,6 +92,8 @@ pub struct EngineStatus {
     pub sequences: usize,
     /// Tokens drawn, ever.
     pub generated_tokens: u64,
+    /// How long it has owed an answer to [`Engine::ping`].
+    pub silent: Option<Duration>,
 }
 
 /// The handle. Clones address the same engine; when the last is dropped, the thread ends.
@@ -105,6 +110,8 @@ struct Shared {
     scorings: Arc<Semaphore>,
     link: watch::Sender<Option<mpsc::UnboundedSender<Command>>>,
     gauges: Arc<Gauges>,
+    /// Since when it owes an answer.
+    pinged: std::sync::Mutex<Option<Instant>>,
     /// Held by the thread for as long as it may hold a model, even one that nobody waits for any more.
     thread_slot: Arc<Mutex<()>>,
 }
@@ -121,6 +128,7 @@ impl Engine {
                 scorings: Arc::new(Semaphore::new(limits.scorings.max(1))),
                 link: watch::Sender::new(None),
                 gauges: Arc::default(),
+                pinged: std::sync::Mutex::default(),
                 thread_slot: Arc::default(),
             }),
         }
@@ -198,6 +206,7 @@ impl Engine {
             version: self.version(),
             sequences: self.shared.gauges.sequences.load(Ordering::Relaxed),
             generated_tokens: self.shared.gauges.generated_tokens.load(Ordering::Relaxed),
+            silent: self.pinged().map(|since| since.elapsed()),
         }
     }
 
@@ -205,10 +214,18 @@ impl Engine {
     pub async fn ping(&self) -> Result<(), EngineError> {
         let (reply, answer) = oneshot::channel();
         let commands = self.shared.link.borrow().clone().ok_or_else(|| self.ended())?;
+        // Whoever gives up waiting leaves it owed.
+        self.pinged().get_or_insert_with(Instant::now);
         // One that was not taken drops its reply.
         let _ = commands.send(Command::Ping(reply));
         drop(commands);
-        self.answer(answer).await
+        let answered = self.answer(answer).await;
+        *self.pinged() = None;
+        answered
+    }
+
+    fn pinged(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.shared.pinged.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Draws a response. Waits for a place and, while the thread is down, for its return. Dropping the receiver

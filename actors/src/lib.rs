@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod chat_client;
+pub mod connections;
 pub mod conversation;
 pub mod dispatch;
 pub mod engine;

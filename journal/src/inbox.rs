@@ -89,7 +89,7 @@ struct Item<M> {
     rests: u32,
     /// Why it failed last.
     reason: Option<Arc<str>>,
-    /// Free once the message is acked or dead.
+    /// Free once the message is acked or dead; none for one that was left.
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -190,6 +190,12 @@ impl<M: Send + 'static> Inbox<M> {
     /// to each other wait for ever.
     pub async fn send(&self, message: M) {
         let place = self.shared.places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        self.push(message, Some(place));
+    }
+
+    /// Puts `message` at the end, over the limit where there is no place: for what has no time to wait for one.
+    pub fn leave(&self, message: M) {
+        let place = self.shared.places.clone().try_acquire_owned().ok();
         self.push(message, place);
     }
 
@@ -197,7 +203,7 @@ impl<M: Send + 'static> Inbox<M> {
     pub fn try_send(&self, message: M) -> Result<(), Full<M>> {
         match self.shared.places.clone().try_acquire_owned() {
             Ok(place) => {
-                self.push(message, place);
+                self.push(message, Some(place));
                 Ok(())
             }
             Err(_) => {
@@ -207,8 +213,8 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    fn push(&self, message: M, place: OwnedSemaphorePermit) {
-        let (sent, place) = (Instant::now(), Some(place));
+    fn push(&self, message: M, place: Option<OwnedSemaphorePermit>) {
+        let sent = Instant::now();
         let item = Item { message, sent, attempts: 0, interruptions: 0, rests: 0, reason: None, place };
         let mut queue = self.shared.lock();
         queue.waiting.push_back(item);

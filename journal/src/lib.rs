@@ -10,6 +10,7 @@
 mod apply;
 mod bodies;
 mod browse;
+mod closing;
 mod codec;
 mod contents;
 mod error;
@@ -25,6 +26,7 @@ mod record;
 mod retention;
 mod schema;
 mod signals;
+mod spill;
 mod store;
 mod tally;
 #[cfg(test)]
@@ -33,7 +35,15 @@ mod turn;
 mod writer;
 mod writing;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
 
 use tokio::sync::{Mutex, oneshot, watch};
 use tracing::error;
@@ -47,6 +57,7 @@ use self::{
 };
 pub use self::{
     browse::{ReplyRow, SessionRow, Story, Told},
+    closing::{Closed, NotKept, NotTakenUp},
     codec::CodecError,
     error::JournalError,
     inspect::{Inspection, inspect},
@@ -54,6 +65,7 @@ pub use self::{
     record::*,
     retention::Retention,
     signals::*,
+    spill::SpillError,
     turn::*,
     writer::Health,
     writing::Writing,
@@ -76,10 +88,30 @@ pub struct Journal {
 
 struct Shared {
     parts: WriterParts,
+    /// The run's name for itself.
+    run: u64,
+    /// Records that wait for a place in the queue.
+    submitting: AtomicUsize,
     /// Held by the thread that writes.
     slot: Arc<Mutex<()>>,
     /// Of a journal that no actor writes.
     _own_writer: Option<WriterThread>,
+}
+
+/// One that waits for a place, for as long as it does.
+struct Submitting<'a>(&'a AtomicUsize);
+
+impl<'a> Submitting<'a> {
+    fn count(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Submitting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Of a record that has a place in the queue.
@@ -100,9 +132,11 @@ impl Journal {
     /// back. Records wait until [`Journal::start_writing`]. Blocks.
     pub fn open(config: JournalConfig) -> Result<Self, JournalError> {
         let (store, tally) = Store::open(&config.dir)?;
+        let run = store.run()?;
         let parts = parts(store, config.retention);
         parts.board.show(&tally);
-        Ok(Self { shared: Arc::new(Shared { parts, slot: Arc::default(), _own_writer: None }) })
+        let (slot, submitting) = (Arc::default(), AtomicUsize::new(0));
+        Ok(Self { shared: Arc::new(Shared { parts, run, submitting, slot, _own_writer: None }) })
     }
 
     /// A journal that ends with its last address. It has its own writer.
@@ -112,7 +146,8 @@ impl Journal {
         let slot: Arc<Mutex<()>> = Arc::default();
         let held = slot.clone().try_lock_owned().expect("nobody else has the slot yet");
         let writer = WriterThread::start(parts.clone(), held).expect("a thread can be started");
-        Self { shared: Arc::new(Shared { parts, slot, _own_writer: Some(writer) }) }
+        let submitting = AtomicUsize::new(0);
+        Self { shared: Arc::new(Shared { parts, run: 0, submitting, slot, _own_writer: Some(writer) }) }
     }
 
     /// Returns after the commit. While the journal cannot be written it waits.
@@ -124,8 +159,15 @@ impl Journal {
     /// is kept waits for the receipt first.
     pub async fn submit(&self, record: Record) -> Receipt {
         let (answer, outcome) = oneshot::channel();
+        let submitting = Submitting::count(&self.shared.submitting);
         self.shared.parts.queue.send(Write::new(record, answer)).await;
+        drop(submitting);
         Receipt { outcome }
+    }
+
+    /// Leaves a record behind, whether the queue has a place or not: for an actor that ends and cannot wait.
+    pub fn leave(&self, record: Record) {
+        self.shared.parts.queue.leave(Write::new(record, oneshot::channel().0));
     }
 
     /// Counts since the run began; the receiver is told of each change, after its commit.

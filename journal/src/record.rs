@@ -16,7 +16,7 @@ use crate::{
 
 /// One fact. A transition that finds its turn in another state than it expects changes nothing and is
 /// [`Recorded::Stale`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Record {
     /// The policy answered: `waiting` for its next state, or `answered` where it may not be trained on.
     TurnCompleted {
@@ -59,7 +59,8 @@ pub enum Record {
         /// The turn.
         turn: TurnId,
         /// Why; also the label of the counter.
-        reason: &'static str,
+        #[serde(deserialize_with = "reason")]
+        reason: Reason,
     },
     /// A person took a turn out before a batch had it: `waiting`, `followed`, `judged` or `ready` to `dropped`, for
     /// the reason `operator`.
@@ -175,6 +176,33 @@ pub enum Record {
     },
 }
 
+/// Why a turn is dropped. By this name, because serde would borrow a reference from what it reads.
+pub type Reason = &'static str;
+
+/// Read back from a spill, once in a process: there are few reasons.
+fn reason<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Reason, D::Error> {
+    Ok(String::deserialize(from)?.leak())
+}
+
+impl Record {
+    /// The turn that it is about, where it is one.
+    pub(crate) fn turn(&self) -> Option<&TurnId> {
+        match self {
+            Self::TurnCompleted { turn, .. } => Some(&turn.id),
+            Self::NextStateSeen { turn, .. }
+            | Self::Judged { turn, .. }
+            | Self::Taught { turn, .. }
+            | Self::TurnDropped { turn, .. }
+            | Self::TurnWithdrawn { turn }
+            | Self::Rated { turn, .. }
+            | Self::HintCorrected { turn, .. }
+            | Self::TurnDied { turn, .. }
+            | Self::TurnRetried { turn } => Some(turn),
+            _ => None,
+        }
+    }
+}
+
 /// Why a turn that a person took out is dropped.
 pub(super) const WITHDRAWN: &str = "operator";
 
@@ -209,7 +237,7 @@ impl fmt::Display for Record {
 }
 
 /// A step that was applied.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepCommit {
     /// Number of the step, from 1.
     pub step: u64,
@@ -230,7 +258,7 @@ pub struct StepCommit {
 }
 
 /// How a later request recognises a turn as part of its history.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnMark {
     /// Names of the request's prefixes, the empty one first, the whole request last.
     pub chain: Arc<[u64]>,

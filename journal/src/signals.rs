@@ -41,7 +41,7 @@ pub struct Judged {
 }
 
 /// Distillation targets of one response token: the student's top-k ids and what both say of them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidates {
     /// Ids, best first.
     pub ids: Vec<u32>,
@@ -52,7 +52,7 @@ pub struct Candidates {
 }
 
 /// The teacher's view of one turn.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TeacherSignal {
     /// The hint it was shown.
     pub hint: String,

@@ -75,6 +75,25 @@ impl Store {
         Ok(())
     }
 
+    /// The run's name for itself, drawn when its journal was made.
+    pub fn run(&self) -> Result<u64, JournalError> {
+        let sql = "SELECT value FROM totals WHERE name = 'run'";
+        let run = self.writing().query_row(sql, [], |row| row.get::<_, u64>(0));
+        run.map_err(|source| self.refused(source))
+    }
+
+    /// Brings what lies in the log into the database, and empties the log.
+    pub fn checkpoint(&self) -> Result<(), JournalError> {
+        lock(&self.readers).clear();
+        let is_blocked: bool = self
+            .writing()
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+            .map_err(|source| self.refused(source))?;
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        let busy = || rusqlite::Error::SqliteFailure(busy, Some("somebody reads it".to_owned()));
+        if is_blocked { Err(self.refused(busy())) } else { Ok(()) }
+    }
+
     /// The connection that writes. A transaction that a panic left open was rolled back while it unwound.
     pub fn writing(&self) -> MutexGuard<'_, Connection> {
         lock(&self.writing)

@@ -1,4 +1,5 @@
 mod browse;
+mod closing;
 mod codec;
 mod contents;
 mod files;

@@ -6,6 +6,8 @@ use openclaw_model::{FinishReason, ReplySplit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::spill::json_text;
+
 /// Names a turn for good; made by the gateway, shown to clients as the completion's id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -39,7 +41,7 @@ pub enum TurnKind {
 }
 
 /// What the policy drew, exactly: token in, token out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// The rendered prompt.
     pub prompt_ids: Vec<u32>,
@@ -93,7 +95,7 @@ impl Completion {
 }
 
 /// One assistant response and the request it answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Turn {
     /// Its name.
     pub id: TurnId,
@@ -106,10 +108,13 @@ pub struct Turn {
     /// `X-No-Train: 1` keeps a turn out of the samples.
     pub trainable: bool,
     /// The request's messages as rendered: normalised roles, text contents, transient carriers included.
+    #[serde(with = "json_text")]
     pub messages: Arc<Vec<Value>>,
     /// The request's tools, as rendered.
+    #[serde(with = "json_text")]
     pub tools: Arc<Vec<Value>>,
     /// `chat_template_kwargs` of the request, as rendered.
+    #[serde(with = "json_text")]
     pub template_kwargs: Arc<serde_json::Map<String, Value>>,
     /// What was drawn.
     pub completion: Completion,

@@ -68,15 +68,19 @@ impl Write {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, outcome: Outcome) {
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub fn settle(&self, outcome: Outcome) {
         self.progress().outcome = Some(outcome);
     }
 
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         self.progress().outcome.is_some()
     }
 
-    fn answer(&self) {
+    pub fn answer(&self) {
         let mut progress = self.progress();
         if let (Some(answer), Some(outcome)) = (progress.answer.take(), progress.outcome.take()) {
             // Whoever asked may have gone away.

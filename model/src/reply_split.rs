@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::output_parser::{OutputParser, ParserConfig, THINK, THINK_END};
 
 /// Where the parts of a reply lie. Places are bytes of its text; the parts hold their marks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReplySplit {
     /// The prompt left a thought open, so that the reply begins within it.
     pub starts_in_thinking: bool,

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use self::screen::{Outcome, Pair};
 use crate::{
     admin::{self, NodeArguments, NodeOperator, PortAddress, ServeError},
-    doctor,
+    descriptors, doctor,
     page::Page,
     progress::{self, PersonaProgress, ProgressSnapshot, RecentLoad, RewardCounts},
     run_dir,
@@ -58,6 +58,7 @@ pub async fn run(
     options: LaunchOptions,
     mut stop: StopSignal,
 ) -> anyhow::Result<ExitCode> {
+    descriptors::raise();
     let (name, node) = topology.node(options.node.as_deref())?;
     let dir = &topology.run.dir;
     // Before anything is written over a node's head.
@@ -170,9 +171,12 @@ pub async fn run(
     if timeout(LAST_STEP, watcher.view.training.ended()).await.is_err() {
         warn!("the last step is not over: it is taken again");
     }
+    let (patience, spill) = (wiring::journal::patience(&topology), wiring::journal::spill(&topology));
+    let closed = watcher.view.journal.close(patience, &spill).await;
     snapshots.send_replace(watcher.snapshot());
     shutdown_over.stop();
     shown.await.context("the progress view panicked")?;
+    closed?;
     anyhow::ensure!(stuck.is_empty(), "still running at the end: {}", stuck.join(", "));
     info!("stopped");
     if screen && !options.exit_when_satisfied {

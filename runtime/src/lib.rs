@@ -4,6 +4,7 @@ pub mod admin;
 mod cells;
 pub mod chat;
 pub mod cli;
+mod descriptors;
 mod doctor;
 mod exit;
 mod experiments;

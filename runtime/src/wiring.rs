@@ -175,6 +175,7 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     };
     let folders = policy.folders(topology.run.dir.join("versions"), dtype);
     let journal = journal::open(topology)?;
+    journal.take_up(&journal::spill(topology), journal::patience(topology)).await?;
     let resume = Resume::find(&folders, &journal).await?;
     let weights = match &resume.stored {
         Some(stored) => Arc::new(Weights::from_host(&policy.transformer, &stored.state.weights)?),

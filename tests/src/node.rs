@@ -18,6 +18,7 @@ pub struct Launch {
     sets: Vec<String>,
     options: Vec<String>,
     variables: Vec<(String, String)>,
+    limits: String,
 }
 
 /// A process that serves. Killed when dropped.
@@ -39,6 +40,7 @@ impl Launch {
             sets: Vec::new(),
             options: Vec::new(),
             variables: Vec::new(),
+            limits: String::new(),
         };
         launch
             .set(&format!("run.dir={}", run_dir.display()))
@@ -65,6 +67,18 @@ impl Launch {
         self
     }
 
+    /// No file that it writes grows beyond this: to the process that is a full disk.
+    pub fn with_files_up_to(self, kib: u32) -> Self {
+        // A shell counts blocks of 512 bytes, and the signal would end the process.
+        self.limited(&format!("trap '' XFSZ; ulimit -f {};", 2 * kib))
+    }
+
+    /// Sets limits of the process, in the words of a shell.
+    pub fn limited(mut self, words: &str) -> Self {
+        self.limits.push_str(words);
+        self
+    }
+
     /// Where the run writes.
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
@@ -78,7 +92,9 @@ impl Launch {
     /// Starts the process; its log when it ends before it serves.
     pub fn try_start(&self) -> Result<Node, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut command = Command::new(binary());
+        // The shell becomes the node: its id is the node's.
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{} exec \"$0\" \"$@\"", self.limits)]).arg(binary());
         command.current_dir(root).env_remove("RUST_LOG").args(["launch", &self.file]).args(&self.options);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         for set in &self.sets {
@@ -149,10 +165,15 @@ impl Node {
     }
 
     /// Waits for its end; all that it wrote to standard error.
-    pub fn log_to_the_end(mut self) -> String {
-        self.child.wait().expect("it ends");
+    pub fn log_to_the_end(self) -> String {
+        self.end().1
+    }
+
+    /// Waits for its end: how it ended, and all that it wrote to standard error.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().expect("it ends");
         self.reader.take().expect("nobody else takes it").join().expect("the reader does not panic");
-        self.log()
+        (status, self.log())
     }
 
     /// Waits for its end.

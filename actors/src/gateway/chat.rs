@@ -43,6 +43,10 @@ pub const SMALL_BODY_BYTES: usize = 256 << 10;
 /// From here on, reading a body as JSON takes longer than a stream should wait.
 const LARGE_BODY_BYTES: usize = 64 << 10;
 
+/// Told with a reply that may be lost with the process.
+const JOURNAL: &str = "x-journal";
+const FAILING: HeaderValue = HeaderValue::from_static("failing");
+
 /// The handler.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
     let received = Instant::now();
@@ -61,6 +65,9 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         finish_reason = Empty,
         traceparent = Empty,
     );
+    if shared.config.refuse_unrecorded && shared.journal_fails() {
+        return Err(ApiError::not_kept("A reply"));
+    }
     let (parts, body) = request.into_parts();
     let room = shared.admission.admit_body(announced_bytes(&parts.headers, &shared)).await?;
     let body = read_body(&parts.headers, body, shared.config.max_body_bytes).await?;
@@ -150,6 +157,8 @@ pub struct Completed {
     pub finish_reason: &'static str,
     /// Token counts.
     pub usage: Value,
+    /// The turn is in the journal.
+    pub recorded: bool,
 }
 
 impl Answer {
@@ -187,7 +196,7 @@ impl Answer {
         let completion_tokens = draft.tokens();
         self.span.record("version", ending.policy_version).record("completion_tokens", completion_tokens);
         self.span.record("cached_tokens", ending.cached_tokens);
-        let completed = Completed {
+        let mut completed = Completed {
             message: draft.message(),
             finish_reason: draft.finish_reason(ending.reason),
             usage: json!({
@@ -196,6 +205,7 @@ impl Answer {
                 "total_tokens": prompt_tokens + completion_tokens,
                 "prompt_tokens_details": {"cached_tokens": ending.cached_tokens},
             }),
+            recorded: false,
         };
         self.span.record("finish_reason", completed.finish_reason);
         let completion = draft.into_completion(
@@ -220,7 +230,7 @@ impl Answer {
             metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => reason).increment(1);
         }
         let mark = self.arrival.fingerprint.mark(&completed.message);
-        completion::complete(self.shared, TurnCompleted { turn, mark }).await?;
+        completed.recorded = completion::complete(self.shared, TurnCompleted { turn, mark }).await?;
         metrics::counter!("openclaw_gateway_completion_tokens_total").increment(completion_tokens as u64);
         let reason = completed.finish_reason;
         metrics::counter!("openclaw_gateway_replies_total", "finish_reason" => reason).increment(1);
@@ -228,10 +238,14 @@ impl Answer {
         Ok(completed)
     }
 
-    /// `X-Session-Id`, `X-Policy-Version`, `X-Request-Id`; `X-Parts-Not-Shown` where the model was not shown all.
+    /// `X-Session-Id`, `X-Policy-Version`, `X-Request-Id`; `X-Parts-Not-Shown` where the model was not shown all, and
+    /// `X-Journal: failing` while it is.
     pub fn headers(&self, policy_version: u64) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert("x-policy-version", HeaderValue::from(policy_version));
+        if self.shared.journal_fails() {
+            headers.insert(JOURNAL, FAILING);
+        }
         // A name that no header can carry is still in the body.
         for (name, value) in [("x-session-id", &self.arrival.session.0), ("x-request-id", &self.id.0)] {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -294,12 +308,15 @@ async fn whole(answer: Answer) -> Result<Response, ApiError> {
             return Err(error);
         }
     };
-    let headers = answer.headers(ending.policy_version);
+    let mut headers = answer.headers(ending.policy_version);
     let mut body = answer.envelope("chat.completion", ending.policy_version);
     let logprobs = draft.take_logprobs();
     let completed = answer.complete(draft, ending).await;
     uncut.ended();
     let completed = completed?;
+    if !completed.recorded {
+        headers.insert(JOURNAL, FAILING);
+    }
     let choice = json!({"index": 0, "message": completed.message, "logprobs": logprobs,
         "finish_reason": completed.finish_reason});
     body.insert("choices".into(), json!([choice]));

@@ -162,9 +162,9 @@ impl ApiError {
         }
     }
 
-    /// 503: the journal has not taken what a client said. Said again, it counts once.
+    /// 503: the journal does not take what a client said, or is to be told. Said again, it counts once.
     pub fn not_kept(what: &str) -> Self {
-        let message = format!("{what} is not recorded yet: the journal does not answer. Send it again.");
+        let message = format!("{what} cannot be recorded now: the journal does not write. Send it again.");
         Self { code: Some("journal_unavailable"), ..Self::unavailable(message) }
     }
 

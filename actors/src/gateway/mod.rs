@@ -19,7 +19,7 @@ mod stream;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use openclaw_journal::{Turn, TurnMark};
+use openclaw_journal::{Health, Turn, TurnMark};
 use openclaw_model::{ChatTemplate, Tokenizer};
 use tokio::{
     net::TcpListener,
@@ -33,7 +33,11 @@ pub use self::{
     auth::{ApiKey, to_foreign_name},
     errors::ApiError,
 };
-use crate::{engine::Engine, sessions::SessionsAddress};
+use crate::{
+    connections::{ConnectionLimits, serve},
+    engine::Engine,
+    sessions::SessionsAddress,
+};
 
 /// How many bodies of the largest size may be on their way to prompts at once.
 const BODIES_AT_ONCE: usize = 4;
@@ -61,8 +65,13 @@ pub struct GatewayConfig {
     pub max_body_bytes: usize,
     /// Longest wait for a model that restarts. Default 120.
     pub engine_wait_secs: u64,
+    /// An engine that has owed an answer this long is stuck. Default 30.
+    pub engine_silence_secs: u64,
     /// Longest wait for the journal at the end of a reply; the turn is then written down later. Default 5.
     pub journal_wait_secs: u64,
+    /// Refuses requests while the journal cannot be written, and ends no reply that is not recorded. Default false:
+    /// they are answered, and written down later.
+    pub refuse_unrecorded: bool,
     /// Sampling temperature of requests that name none. Default 1.
     pub default_temperature: f32,
     /// Nucleus of requests that name none. Default 1: all tokens.
@@ -86,7 +95,9 @@ impl Default for GatewayConfig {
             queue_timeout_secs: 30,
             max_body_bytes: 8 << 20,
             engine_wait_secs: 120,
+            engine_silence_secs: 30,
             journal_wait_secs: 5,
+            refuse_unrecorded: false,
             default_temperature: 1.0,
             default_top_p: 1.0,
             default_top_k: 0,
@@ -117,6 +128,10 @@ pub struct GatewayDeps {
     pub sessions: SessionsAddress,
     /// Where turns are written down, if anywhere.
     pub recorder: Option<Recorder>,
+    /// Whether what is to be written down can be.
+    pub journal: watch::Receiver<Health>,
+    /// What its connections may take; the same for every incarnation, whose connections go on.
+    pub connections: ConnectionLimits,
     /// A socket that listens already, see [`GatewayHandle::socket`]; else `listen` is bound.
     pub socket: Option<std::net::TcpListener>,
 }
@@ -166,12 +181,20 @@ pub struct Shared {
     template: ChatTemplate,
     sessions: SessionsAddress,
     recorder: Option<Recorder>,
+    journal: watch::Receiver<Health>,
     /// Turns that may wait for the journal after their reply has ended.
     late_turns: Arc<Semaphore>,
     /// Set when answers that have not ended must end now.
     cut: watch::Sender<bool>,
     /// Until the gateway leaves: then each connection is closed after its next answer.
     open: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// What is answered now may be lost with the process.
+    fn journal_fails(&self) -> bool {
+        *self.journal.borrow() != Health::Ok
+    }
 }
 
 /// The API.
@@ -219,6 +242,7 @@ impl Gateway {
             template: deps.template,
             sessions: deps.sessions,
             recorder: deps.recorder,
+            journal: deps.journal,
             late_turns: Arc::new(Semaphore::new(MOST_LATE_TURNS)),
             cut: watch::Sender::new(false),
             open: open.subscribe(),
@@ -227,8 +251,7 @@ impl Gateway {
         let router = routes::router(shared.clone());
         let hang_up = watch::Sender::new(false);
         let closing = door::time_to_hang_up(open.subscribe(), hang_up.subscribe());
-        let server = axum::serve(door, router).with_graceful_shutdown(closing);
-        let server = tokio::spawn(server.into_future());
+        let server = tokio::spawn(serve(door, router, deps.connections, closing));
         info!(%addr, "gateway listens");
         Ok(GatewayHandle { addr, socket, shared, open, hang_up, server })
     }
@@ -242,7 +265,7 @@ pub struct GatewayHandle {
     shared: Arc<Shared>,
     open: watch::Sender<bool>,
     hang_up: watch::Sender<bool>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
 }
 
 impl GatewayHandle {

@@ -1,6 +1,6 @@
 //! Which path leads where, and what every request passes on its way: the panic net, the key, the counters.
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -46,8 +46,19 @@ pub fn router(shared: Arc<Shared>) -> Router {
 /// balancer, because requests wait for it.
 async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let engines: Vec<_> = shared.engines.iter().map(|engine| engine.status()).collect();
+    let mut reasons: Vec<String> = Vec::new();
+    if shared.journal_fails() {
+        reasons.push("the journal cannot be written: replies may be lost with the process".to_owned());
+    }
+    for (engine, status) in shared.engines.iter().zip(&engines) {
+        let stuck = |silent: &Duration| silent.as_secs() >= shared.config.engine_silence_secs;
+        if let Some(silent) = status.silent.filter(stuck) {
+            reasons.push(format!("{} does not answer for {} s", engine.name(), silent.as_secs()));
+        }
+    }
     Json(json!({
-        "status": "ok",
+        "status": if reasons.is_empty() { "ok" } else { "degraded" },
+        "reasons": reasons,
         "model": shared.config.served_model,
         "policy_version": engines.iter().map(|engine| engine.version).max(),
         "engines_up": engines.iter().filter(|engine| engine.up).count(),

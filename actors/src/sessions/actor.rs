@@ -150,9 +150,24 @@ impl Actor for Sessions {
         metrics::gauge!("openclaw_sessions_waiting_turns").set(state.conversations.waiting_turns() as f64);
         Ok(())
     }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<SessionsMessage>,
+        state: &mut SessionsState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.leave_news();
+        Ok(())
+    }
 }
 
 impl SessionsState {
+    /// Time to go: the journal has them, whether it can write now or not.
+    fn leave_news(&mut self) {
+        self.take_news();
+        self.unsent.drain(..).for_each(|Fact { record, .. }| self.journal.leave(record));
+    }
+
     fn take_news(&mut self) {
         self.unsent.extend(self.conversations.news().into_iter().map(|record| Fact { record, told: None }));
     }

@@ -11,11 +11,12 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use openclaw_actors::{
+    connections::ConnectionLimits,
     engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
     gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
     sessions::{Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
 };
-use openclaw_journal::{Evaluate, Journal, Record, Turn, TurnMark};
+use openclaw_journal::{Evaluate, Health, Journal, Record, Turn, TurnMark};
 use openclaw_model::{
     ChatTemplate, FinishReason, GenerateEvent, GenerateRequest, ModelConfig, NANO_TEMPLATE, ScoreRequest,
     Scored, TokenLogprob, Tokenizer, Transformer, Weights, random_weights, train_bpe,
@@ -23,6 +24,7 @@ use openclaw_model::{
 use ractor::Actor;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 pub const CONTEXT_LENGTH: usize = 600;
 const SPECIAL: [&str; 8] = [
@@ -54,6 +56,7 @@ pub struct Script {
     pub asked: Mutex<Vec<GenerateRequest>>,
     pub cancelled: AtomicUsize,
     released: std::sync::atomic::AtomicBool,
+    stuck: std::sync::atomic::AtomicBool,
 }
 
 impl Script {
@@ -63,6 +66,11 @@ impl Script {
 
     pub fn last_asked(&self) -> GenerateRequest {
         self.asked.lock().expect("no test panics with it").last().expect("the policy was asked").clone()
+    }
+
+    /// The policy's thread does not come back from its next step, or goes on.
+    pub fn stick(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::SeqCst);
     }
 
     /// Lets held replies end.
@@ -113,6 +121,9 @@ impl ServingModel for Policy {
     }
 
     fn step(&mut self) -> Result<Vec<(u64, GenerateEvent)>, String> {
+        while self.script.stuck.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut events = Vec::new();
         let mut ended = Vec::new();
         for (&sequence, running) in &mut self.running {
@@ -195,6 +206,7 @@ pub struct House {
     template: ChatTemplate,
     sessions: SessionsAddress,
     record: Recorder,
+    pub health: watch::Sender<Health>,
     exited: Exited,
 }
 
@@ -241,7 +253,8 @@ impl House {
             .boxed()
         });
         let template = ChatTemplate::from_source(NANO_TEMPLATE).expect("the template compiles");
-        let deps = deps_of(&engine, &tokenizer, &template, &sessions, &record);
+        let health = watch::Sender::default();
+        let deps = deps_of(&engine, &tokenizer, &template, &sessions, &record, &health);
         let gateway = Gateway::start(config, deps).await.expect("the gateway starts");
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         Self {
@@ -256,13 +269,14 @@ impl House {
             template,
             sessions,
             record,
+            health,
             exited,
         }
     }
 
     /// For one more gateway in the same house.
     pub fn deps(&self) -> GatewayDeps {
-        deps_of(&self.engine, &self.tokenizer, &self.template, &self.sessions, &self.record)
+        deps_of(&self.engine, &self.tokenizer, &self.template, &self.sessions, &self.record, &self.health)
     }
 
     /// Replaces the policy's thread, as a supervisor would.
@@ -321,6 +335,7 @@ fn deps_of(
     template: &ChatTemplate,
     sessions: &SessionsAddress,
     record: &Recorder,
+    health: &watch::Sender<Health>,
 ) -> GatewayDeps {
     GatewayDeps {
         engines: vec![engine.clone()],
@@ -329,6 +344,8 @@ fn deps_of(
         template: template.clone(),
         sessions: sessions.clone(),
         recorder: Some(record.clone()),
+        journal: health.subscribe(),
+        connections: ConnectionLimits::new(1024),
         socket: None,
     }
 }

@@ -2,6 +2,7 @@
 
 use futures::FutureExt;
 use openclaw_actors::gateway::{ApiKey, Gateway, GatewayConfig, GatewayError, Recorder};
+use openclaw_journal::Health;
 use openclaw_model::{FinishReason, exact_json};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -401,4 +402,72 @@ async fn messages_of_every_form_reach_the_template() {
         prompt.contains("{\"name\": \"exec\", \"arguments\": {\"a\": 1}}") && prompt.contains("done"),
         "{prompt}"
     );
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_is_told_and_refused_where_that_was_chosen() {
+    let failing = || Health::Failing("the disk is full".to_owned());
+    let house = House::new().await;
+    let health = async |house: &House| -> Value {
+        let answer = house.client.get(house.url("/health")).send().await.expect("an answer");
+        answer.json().await.expect("JSON")
+    };
+    let told = |response: &reqwest::Response| response.headers().get("x-journal").cloned();
+    let whole = house.post("/v1/chat/completions", &ask("hi")).await;
+    assert_eq!((whole.status().as_u16(), told(&whole)), (200, None));
+    assert_eq!(health(&house).await["status"], "ok");
+    house.health.send_replace(failing());
+    let streamed = with(ask("hi"), "stream", json!(true));
+    for body in [ask("hi"), streamed] {
+        let answer = house.post("/v1/chat/completions", &body).await;
+        assert_eq!(
+            (answer.status().as_u16(), told(&answer)),
+            (200, Some("failing".parse().expect("a value")))
+        );
+    }
+    let degraded = health(&house).await;
+    assert_eq!(degraded["status"], "degraded");
+    assert!(degraded["reasons"][0].as_str().is_some_and(|reason| reason.contains("journal")), "{degraded}");
+
+    let config = GatewayConfig { refuse_unrecorded: true, ..GatewayConfig::default() };
+    let house = House::with(config, None).await;
+    house.health.send_replace(failing());
+    let refused = house.post("/v1/chat/completions", &ask("hi")).await;
+    assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (503, true));
+    let error: Value = refused.json().await.expect("JSON");
+    assert_eq!(
+        (&error["error"]["code"], &error["error"]["type"]),
+        (&json!("journal_unavailable"), &json!("server_error"))
+    );
+    assert!(house.script.asked.lock().expect("nobody panics with it").is_empty(), "nothing is drawn for it");
+    house.health.send_replace(Health::Ok);
+    house.chat(&ask("hi")).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_stuck_makes_the_health_degraded_and_is_named() {
+    let config = GatewayConfig { engine_silence_secs: 0, ..GatewayConfig::default() };
+    let house = House::with(config, None).await;
+    let health = async || -> Value {
+        let answer = house.client.get(house.url("/health")).send().await.expect("an answer");
+        answer.json().await.expect("JSON")
+    };
+    assert_eq!(health().await["status"], "ok");
+    house.script.stick(true);
+    house.script.then(Line::Hold("never"));
+    let _held = tokio::spawn(house.client.post(house.url("/v1/chat/completions")).json(&ask("hi")).send());
+    while house.gateway.in_flight() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // A probe that is given up, as a supervisor does.
+    assert!(house.engine.ping().now_or_never().is_none());
+    let degraded = health().await;
+    assert_eq!(degraded["status"], "degraded");
+    assert!(
+        degraded["reasons"][0].as_str().is_some_and(|why| why.starts_with("policy.0 does not answer")),
+        "{degraded}"
+    );
+    house.script.stick(false);
+    house.engine.ping().await.expect("it is back");
+    assert_eq!(health().await["status"], "ok");
 }

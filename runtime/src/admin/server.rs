@@ -10,6 +10,7 @@ use std::{
 
 use axum::Router;
 use openclaw_actors::{
+    connections::{self, ConnectionLimits},
     gateway::ApiKey,
     stop::{StopHandle, StopSignal, stop_flag},
 };
@@ -24,7 +25,7 @@ use super::{
     routes,
     socket::{self, SOCKET_FILE},
 };
-use crate::page::Page;
+use crate::{descriptors, page::Page};
 
 /// Holds the port's token.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -115,6 +116,7 @@ impl AdminServer {
             return Err(ServeError::Running { dir: run_dir.to_owned() });
         }
         let (stop, stopped) = stop_flag();
+        let shares = descriptors::shares();
         let mut server = Self { address: None, files: Vec::new(), stop, serving: Vec::new() };
         let router = routes::router(operator, page);
         if let Some(Port { address, token }) = port {
@@ -123,24 +125,26 @@ impl AdminServer {
             server.address = Some(listener.local_addr().map_err(failed)?);
             server.files.push(token.write(run_dir)?);
             let router = routes::on_port(router.clone(), token.key.clone());
-            server.serve(listener, router, stopped.clone());
+            server.serve(listener, router, shares.admin, stopped.clone());
         }
         let listener = socket::bind(run_dir).and_then(UnixListener::from_std).map_err(failed)?;
         server.files.push(socket_file);
-        server.serve(listener, router, stopped);
+        server.serve(listener, router, shares.socket, stopped);
         Ok(server)
     }
 
-    fn serve<L: axum::serve::Listener>(&mut self, listener: L, router: Router, mut stop: StopSignal)
-    where
+    fn serve<L: axum::serve::Listener>(
+        &mut self,
+        listener: L,
+        router: Router,
+        most: usize,
+        mut stop: StopSignal,
+    ) where
         L::Addr: std::fmt::Debug,
     {
-        let serving = axum::serve(listener, router);
-        self.serving.push(tokio::spawn(async move {
-            let graceful = serving.with_graceful_shutdown(async move { stop.wait().await });
-            // It ends with the stop; accepting goes on over errors.
-            let _ = graceful.await;
-        }));
+        let limits = ConnectionLimits::new(most);
+        let stopped = async move { stop.wait().await };
+        self.serving.push(tokio::spawn(connections::serve(listener, router, limits, stopped)));
     }
 
     /// Removes its files, and lets answers under way end.

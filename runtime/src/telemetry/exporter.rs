@@ -9,10 +9,15 @@ use axum::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
-use openclaw_actors::{gateway::to_foreign_name, stop::StopSignal};
+use openclaw_actors::{
+    connections::{self, ConnectionLimits},
+    gateway::to_foreign_name,
+    stop::StopSignal,
+};
 use tokio::net::TcpListener;
 
 use super::registry::{self, Kind};
+use crate::descriptors;
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -76,20 +81,18 @@ pub async fn serve_metrics(address: SocketAddr, mut stop: StopSignal) -> Result<
         let status = if is_refused { StatusCode::FORBIDDEN } else { StatusCode::OK };
         async move { (status, [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
     };
-    let server = axum::serve(listener, Router::new().route("/metrics", get(render)));
+    let router = Router::new().route("/metrics", get(render));
+    let limits = ConnectionLimits::new(descriptors::shares().metrics);
+    let server = tokio::spawn(connections::serve(listener, router, limits, std::future::pending()));
     tokio::spawn(async move {
         let mut upkeep = tokio::time::interval(UPKEEP);
-        let mut server = std::pin::pin!(server.into_future());
         loop {
             tokio::select! {
-                () = stop.wait() => return,
+                () = stop.wait() => break,
                 _ = upkeep.tick() => handle.run_upkeep(),
-                outcome = &mut server => {
-                    tracing::error!(?outcome, "metrics are no longer served");
-                    return;
-                }
             }
         }
+        server.abort();
     });
     Ok(bound)
 }

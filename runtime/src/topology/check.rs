@@ -134,6 +134,7 @@ impl Checks<'_> {
         self.count("journal.keep_days", journal.keep_days, 0..=36_500);
         self.count("journal.max_mib", journal.max_mib, 16..=MANY);
         self.count("journal.max_backlog_turns", journal.max_backlog_turns, 1..=MANY);
+        self.count("journal.stop_wait_secs", journal.stop_wait_secs as usize, 0..=3600);
     }
 
     fn breaker(&mut self) {

@@ -23,7 +23,7 @@ pub(crate) use problems::did_you_mean;
 pub use problems::{Origin, Problem, TopologyError};
 pub use sections::{
     Actors, AdamW, Device, Dtype, Engine, EngineKind, Environment, Gateway, Judge, Model, Node, Persona,
-    Policy, Rollout, Run, Sessions, Teacher, Topology, Trainer, TurnType,
+    Policy, Rollout, Run, Sessions, Teacher, Topology, Trainer, TurnType, WhenFailing,
 };
 
 use problems::Problems;

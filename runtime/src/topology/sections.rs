@@ -55,6 +55,13 @@ section! {
         max_mib: usize = 4096,
         /// Turns that are not settled; beyond it the oldest that nobody judged yet are dropped.
         max_backlog_turns: usize = 20_000,
+        /// What clients get while it cannot be written: answers that are written down later, or a 503.
+        when_failing: WhenFailing = WhenFailing::Serve,
+        /// How long a stop waits for it; what is not written by then goes to `spill`.
+        stop_wait_secs: u64 = 10,
+        /// The folder below which a stop puts what the journal could not take, for the next launch of the run; the
+        /// system's folder for temporary files, unless given.
+        spill: Option<PathBuf> = None,
     }
 }
 
@@ -290,6 +297,16 @@ words! {
         F32 = "f32",
         /// bfloat16.
         Bf16 = "bf16",
+    }
+}
+
+words! {
+    /// What clients get while the journal cannot be written.
+    pub enum WhenFailing {
+        /// Answers; they are lost if the process is killed before it can be written again.
+        Serve = "serve",
+        /// 503, with when to come back.
+        Refuse = "refuse",
     }
 }
 

@@ -169,11 +169,12 @@ mod tests {
         let stuck = state(ChildState::Stuck).await.expect("the supervisor is up");
         let error = stuck[0].last_error.as_ref().expect("a reason");
         assert_eq!(error.reason, "does not answer for 0.05 s");
+        assert!(engine.status().silent.is_some(), "which /health tells");
 
         drop(response);
         let_go.send(()).expect("the model is there");
         let back = state(ChildState::Running).await.expect("the supervisor is up");
-        assert_eq!(back[0].restarts, 0);
+        assert_eq!((back[0].restarts, engine.status().silent), (0, None));
         assert_eq!(supervisor.stop().await, Vec::<String>::new());
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use openclaw_actors::{
+    connections::ConnectionLimits,
     engine::Engine,
     gateway::{ApiKey, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
     sessions::SessionsAddress,
@@ -17,7 +18,10 @@ use openclaw_journal::{Journal, Record};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 
-use crate::topology::Topology;
+use crate::{
+    descriptors,
+    topology::{Topology, WhenFailing},
+};
 
 /// Answers under way get this long to end when the gateway stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
@@ -35,6 +39,7 @@ pub struct GatewayArguments {
     in_flight: Arc<watch::Sender<usize>>,
     socket: Arc<OnceLock<TcpListener>>,
     closing: StopSignal,
+    connections: ConnectionLimits,
 }
 
 impl GatewayArguments {
@@ -58,6 +63,7 @@ impl GatewayArguments {
             queue_depth: table.queue_depth,
             queue_timeout_secs: table.queue_timeout_secs,
             max_body_bytes: table.max_body_bytes,
+            refuse_unrecorded: topology.journal.when_failing == WhenFailing::Refuse,
             default_temperature: policy.temperature as f32,
             default_max_tokens: policy.max_new_tokens,
             ..GatewayConfig::default()
@@ -71,6 +77,7 @@ impl GatewayArguments {
             in_flight: Arc::new(in_flight),
             socket: Arc::default(),
             closing,
+            connections: ConnectionLimits::new(descriptors::shares().gateway),
         })
     }
 }
@@ -127,6 +134,8 @@ impl Actor for GatewayActor {
             template: text.template.clone(),
             sessions: arguments.sessions.clone(),
             recorder: Some(recorder),
+            journal: arguments.journal.health(),
+            connections: arguments.connections.clone(),
             socket: arguments.socket.get().map(TcpListener::try_clone).transpose()?,
         };
         let handle = Gateway::start(arguments.config.clone(), deps).await?;

@@ -1,12 +1,22 @@
 //! The journal of a node: where it lies, how much it keeps, and the actor that writes it.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use openclaw_actors::journal::JournalActor;
 use openclaw_journal::{Journal, JournalConfig, JournalError, Retention};
 
 use super::{Builder, care};
 use crate::topology::Topology;
+
+/// Where what the journal cannot take is put.
+pub fn spill(topology: &Topology) -> PathBuf {
+    topology.journal.spill.clone().unwrap_or_else(std::env::temp_dir)
+}
+
+/// How long a start and a stop wait for a journal that cannot be written.
+pub fn patience(topology: &Topology) -> Duration {
+    Duration::from_secs(topology.journal.stop_wait_secs)
+}
 
 /// Opens the journal of the run.
 pub fn open(topology: &Topology) -> Result<Journal, JournalError> {
