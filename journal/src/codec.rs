@@ -147,22 +147,29 @@ struct MarkBody {
     last: bool,
     reply: u64,
     says_anything: bool,
+    person: u64,
+    before: u64,
+    words: u32,
+    opening: String,
 }
 
 /// Read back from form 2, its chain names the whole request alone.
 impl Body for TurnMark {
     fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        let Self { named, last, reply, says_anything, .. } = *self;
-        write(2, MarkBody { request: self.chain.last().copied(), named, last, reply, says_anything })
+        let Self { named, last, reply, says_anything, person, before, words, .. } = *self;
+        let (request, opening) = (self.chain.last().copied(), self.opening.to_string());
+        write(2, MarkBody { request, named, last, reply, says_anything, person, before, words, opening })
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         if version(bytes)? == 1 {
             let WholeMarkBody { chain, named, last, reply, says_anything } = read(1, bytes)?;
-            return Ok(Self { chain: chain.into(), named, last, reply, says_anything });
+            return Ok(Self { chain: chain.into(), named, last, reply, says_anything, ..Self::default() });
         }
-        let MarkBody { request, named, last, reply, says_anything } = read(2, bytes)?;
-        Ok(Self { chain: request.into_iter().collect(), named, last, reply, says_anything })
+        let MarkBody { request, named, last, reply, says_anything, person, before, words, opening } =
+            read(2, bytes)?;
+        let (chain, opening) = (request.into_iter().collect(), opening.into());
+        Ok(Self { chain, named, last, reply, says_anything, person, before, words, opening })
     }
 }
 

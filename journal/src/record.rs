@@ -270,7 +270,18 @@ pub struct TurnMark {
     pub reply: u64,
     /// The reply holds words or a tool call.
     pub says_anything: bool,
+    /// Whose conversation it is; 0 where the client does not say.
+    pub person: u64,
+    /// Name of the last message before the reply that is not the system's.
+    pub before: u64,
+    /// Letters and digits of the reply.
+    pub words: u32,
+    /// The first [`MARK_OPENING`] of them.
+    pub opening: Arc<str>,
 }
+
+/// So much of a reply is kept in its mark as it was written.
+pub const MARK_OPENING: usize = 64;
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

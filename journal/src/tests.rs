@@ -52,7 +52,17 @@ fn turn(name: &str) -> Turn {
 }
 
 fn mark(reply: u64) -> TurnMark {
-    TurnMark { chain: [0, u64::MAX, 5].into(), named: true, last: false, reply, says_anything: true }
+    TurnMark {
+        chain: [0, u64::MAX, 5].into(),
+        named: true,
+        last: false,
+        reply,
+        says_anything: true,
+        person: 3,
+        before: u64::MAX - 1,
+        words: 12,
+        opening: "fourwordsofit".into(),
+    }
 }
 
 fn completed(name: &str) -> Record {

@@ -114,11 +114,33 @@ impl ChatRequest {
     }
 }
 
+/// Headers in which clients and proxies name a conversation.
+const CONVERSATION_HEADERS: [&str; 8] = [
+    "x-conversation-id",
+    "conversation_id",
+    "x-thread-id",
+    "x-litellm-session-id",
+    "x-openwebui-chat-id",
+    "helicone-session-id",
+    "x-claude-code-session-id",
+    "x-chat-id",
+];
+/// Fields of a body, and of its `metadata`, in which they do.
+const CONVERSATION_FIELDS: [&str; 6] =
+    ["session_id", "conversation", "conversation_id", "chat_id", "thread_id", "litellm_session_id"];
+
 /// What headers and body say of the request's place among others.
 pub fn request_marks(headers: &HeaderMap, fields: &Map<String, Value>, side_model: bool) -> RequestMarks {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
-    let metadata = |name: &str| fields.get("metadata")?.get(name)?.as_str().map(str::to_owned);
+    let name_in = |fields: &Map<String, Value>, names: &[&str]| {
+        names.iter().find_map(|name| {
+            let value = fields.get(*name)?;
+            // The responses API names it by an object, too.
+            value.as_str().or_else(|| value.get("id")?.as_str()).map(str::to_owned)
+        })
+    };
+    let metadata = || name_in(fields.get("metadata")?.as_object()?, &CONVERSATION_FIELDS);
     let flag = |value: &str| matches!(value.trim().to_ascii_lowercase().as_str(), "1" | "true" | "yes");
     let body_flag = |name: &str| match fields.get(name) {
         Some(Value::Bool(set)) => *set,
@@ -132,8 +154,14 @@ pub fn request_marks(headers: &HeaderMap, fields: &Map<String, Value>, side_mode
         cache_key: text("prompt_cache_key")
             .or_else(|| header("session_id"))
             .or_else(|| header("x-session-affinity")),
-        metadata_session: ["session_id", "conversation_id", "thread_id"].into_iter().find_map(metadata),
-        user: text("user"),
+        conversation: CONVERSATION_HEADERS
+            .into_iter()
+            .find_map(header)
+            .or_else(|| name_in(fields, &CONVERSATION_FIELDS[1..]))
+            .or_else(metadata),
+        person: text("safety_identifier").or_else(|| text("user")),
+        // OpenAI's SDKs count from 0.
+        retry: header("x-stainless-retry-count").is_some_and(|count| count.trim() != "0"),
         turn_type: header("x-turn-type").or_else(|| text("turn_type")),
         side_model,
         session_done: header("x-session-done").is_some_and(|value| flag(&value)) || body_flag("session_done"),
@@ -500,8 +528,8 @@ mod tests {
         assert_eq!(marks.session_header.as_deref(), Some("h:1"));
         assert_eq!(marks.session_body.as_deref(), Some("b"));
         assert_eq!(marks.cache_key.as_deref(), Some("affinity"));
-        assert_eq!(marks.metadata_session.as_deref(), Some("t"));
-        assert_eq!((marks.user.as_deref(), marks.turn_type.as_deref()), (Some("u"), Some("side")));
+        assert_eq!(marks.conversation.as_deref(), Some("t"));
+        assert_eq!((marks.person.as_deref(), marks.turn_type.as_deref()), (Some("u"), Some("side")));
         assert!(marks.session_done && marks.no_train && !marks.side_model);
     }
 }

@@ -7,7 +7,7 @@
 //! which everything here can be made again.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,8 +21,10 @@ use crate::hints::explicit_hint;
 
 use super::{
     classify::{DefaultTurnType, classify},
+    histories::{Histories, KEYS_OF_A_TURN, Owners, keys_of, reply_key, request_key, tail_key},
     identify::{RequestMarks, stated_session},
-    mark::{Fingerprint, Recognise},
+    lonely::Lonely,
+    mark::{Fingerprint, Found, Recognise},
     name::Name,
     next_state::next_state,
     recency::RecencyMap,
@@ -72,18 +74,14 @@ pub struct ArrivedRequest {
 impl ArrivedRequest {
     /// Reads a request.
     pub fn new(marks: RequestMarks, messages: Arc<Vec<Value>>, has_tools: bool) -> Self {
-        let transcript = Transcript::read(&messages);
+        let transcript = Transcript::of(marks.person.as_deref(), &messages);
         Self { marks, messages, transcript, has_tools }
     }
 
     /// What a request is while nobody keeps its session.
     pub fn without_session(&self) -> Arrival {
         let stated = stated_session(&self.marks, &self.messages);
-        let fingerprint = Fingerprint {
-            chain: self.transcript.chain.as_slice().into(),
-            named: stated.is_some(),
-            last: true,
-        };
+        let fingerprint = fingerprint(&self.transcript, stated.is_some(), true);
         Arrival {
             session: stated.unwrap_or_else(fresh_session),
             kind: TurnKind::Side,
@@ -186,9 +184,11 @@ pub struct Conversations {
     sessions: RecencyMap<SessionId, Session>,
     waiting: RecencyMap<TurnId, Waiting>,
     settled: RecencyMap<TurnId, Settled>,
-    by_history: HashMap<u64, SessionId>,
+    /// What sessions without a name are found by.
+    by_history: Histories,
     /// What the journal is still to be told.
     untold: Vec<Record>,
+    lonely: Lonely,
 }
 
 impl Conversations {
@@ -199,8 +199,9 @@ impl Conversations {
             sessions: RecencyMap::default(),
             waiting: RecencyMap::default(),
             settled: RecencyMap::default(),
-            by_history: HashMap::new(),
+            by_history: Histories::default(),
             untold: Vec::new(),
+            lonely: Lonely::default(),
         }
     }
 
@@ -225,23 +226,25 @@ impl Conversations {
         let stated = stated_session(marks, messages);
         let kind = classify(marks, self.config.default_turn_type, messages, transcript, *has_tools);
         let named = stated.is_some();
-        let session = stated.or_else(|| self.recognise(transcript)).unwrap_or_else(fresh_session);
+        let (session, trust) = match stated {
+            Some(session) => (session, Trust::Name),
+            None => match self.recognise(transcript, marks.retry) {
+                Some(recognised) => recognised,
+                None => (fresh_session(), Trust::History),
+            },
+        };
         let history = transcript.whole();
         let mut arrival = Arrival {
             session: session.clone(),
             kind,
             index: 0,
             trainable: !marks.no_train && !self.holds_withheld(&session, transcript, 0),
-            fingerprint: Fingerprint {
-                chain: transcript.chain.as_slice().into(),
-                named,
-                last: marks.session_done,
-            },
+            fingerprint: fingerprint(transcript, named, marks.session_done),
         };
         if kind == TurnKind::Main {
             // Else the turn before goes on waiting, for words that may be learnt from.
             if !marks.no_train {
-                self.pair(&session, named, messages, transcript);
+                self.pair(&session, trust, messages, transcript);
             }
             let session = self.open(&session, now);
             session.withheld.note(history, marks.no_train);
@@ -389,27 +392,30 @@ impl Conversations {
     }
 
     /// Finds the turns of a session that `messages` answer.
-    fn pair(&mut self, session: &SessionId, named: bool, messages: &[Value], transcript: &Transcript) {
+    fn pair(&mut self, session: &SessionId, trust: Trust, messages: &[Value], transcript: &Transcript) {
         let Some(turns) = self.sessions.get(session).map(|session| session.waiting.clone()) else { return };
-        let find = |answers: &dyn Fn(&TurnMark) -> Option<usize>| -> Vec<(TurnId, usize)> {
+        let find = |answers: &dyn Fn(&TurnMark) -> Option<Found>| -> Vec<(TurnId, Found)> {
             let newest_first = turns.iter().rev();
             newest_first.filter_map(|id| Some((id.clone(), answers(&self.waiting.get(id)?.mark)?))).collect()
         };
-        let mut found = find(&|mark| mark.kept_in(transcript));
-        // The rest trusts the session's name more than the history: one turn at most.
-        if named && found.is_empty() {
-            found = find(&|mark| mark.moved_in(transcript));
+        let mut found = find(&|mark| mark.kept_in(transcript, messages));
+        // The rest trusts what the session was known by more than the history: one turn at most.
+        if found.is_empty() {
+            found = find(&|mark| match trust {
+                Trust::History | Trust::Tail => mark.tail_in(transcript, messages),
+                Trust::Name | Trust::Reply => mark.moved_in(transcript, messages),
+            });
             found.truncate(1);
         }
-        if named && found.is_empty() {
+        if trust == Trust::Name && found.is_empty() {
             found = find(&|mark| mark.reworded_in(transcript));
             found.truncate(1);
         }
         // Turns are judged in the order in which they happened.
-        for (turn, reply) in found.into_iter().rev() {
-            let Some(next_state) = next_state(messages, transcript, reply) else { continue };
+        for (turn, Found { end, behind }) in found.into_iter().rev() {
+            let Some(next_state) = next_state(messages, transcript, end, behind.as_deref()) else { continue };
             self.take(&turn);
-            if self.holds_withheld(session, transcript, reply + 1) {
+            if self.holds_withheld(session, transcript, end + 1) {
                 self.untold.push(Record::TurnDropped { turn, reason: "no_train" });
                 continue;
             }
@@ -419,6 +425,7 @@ impl Conversations {
                 NextStateKind::Feedback => "feedback",
             };
             metrics::counter!("openclaw_sessions_next_states_total", "kind" => kind).increment(1);
+            self.lonely.follow();
             self.untold.push(Record::NextStateSeen { turn, next_state });
         }
     }
@@ -428,25 +435,51 @@ impl Conversations {
         self.sessions.get(session).is_some_and(|session| session.withheld.in_history(transcript, after))
     }
 
-    /// The session whose history is the longest prefix of this one.
-    fn recognise(&self, transcript: &Transcript) -> Option<SessionId> {
+    /// The session whose history is the longest prefix of this one; else the one whose last reply this one carries.
+    fn recognise(&self, transcript: &Transcript, retry: bool) -> Option<(SessionId, Trust)> {
         let length = transcript.entries.len();
         for known in (1..=length).rev() {
             let history = transcript.chain[known];
             let ends_with_reply = transcript.entries[known - 1].author == Author::Assistant;
-            if let Some(session) = self.by_history.get(&history).filter(|_| ends_with_reply) {
-                return Some(session.clone());
+            if ends_with_reply && let Some(session) = self.owner(history) {
+                return Some((session, Trust::History));
             }
-            let Some(session) = self.by_history.get(&request_key(history)) else { continue };
+            let Some(session) = self.owner(request_key(history)) else { continue };
             let goes_on = transcript.entries.get(known).is_some_and(|next| next.author == Author::Assistant);
-            // The same request again is a retry while its session is still there; later it is someone new.
-            let retried = known == length
-                && self.sessions.get(session).is_some_and(|session| session.last_request == Some(history));
-            if goes_on || retried {
-                return Some(session.clone());
+            // The same request again is a retry if it says so or goes on from a reply; else it is someone new.
+            let repeated = known == length
+                && self.sessions.get(&session).is_some_and(|session| session.last_request == Some(history));
+            let begun = transcript.entries.iter().any(|entry| entry.author == Author::Assistant);
+            if goes_on || repeated && (retry || begun) {
+                return Some((session, Trust::History));
+            }
+        }
+        let reply = transcript.last_reply()?;
+        let (hash, before) = (transcript.entries[reply.end - 1].hash, transcript.before(reply.start));
+        for (key, trust) in
+            [(tail_key(before, hash), Trust::Tail), (reply_key(transcript.chain[0], hash), Trust::Reply)]
+        {
+            match self.by_history.sole(key) {
+                Owners::None => {}
+                Owners::One(session) => return Some((session.clone(), trust)),
+                Owners::Many => {
+                    metrics::counter!("openclaw_sessions_ambiguous_total").increment(1);
+                    return None;
+                }
             }
         }
         None
+    }
+
+    /// Of the sessions that have this history, the first whose turn waits to be followed; they said the same.
+    fn owner(&self, history: u64) -> Option<SessionId> {
+        let owners = self.by_history.owners(history);
+        let waits = |session: &&SessionId| {
+            let waiting = self.sessions.get(session).map(|session| session.waiting.as_slice());
+            let turns = waiting.unwrap_or_default().iter().filter_map(|id| self.waiting.get(id));
+            turns.into_iter().any(|turn| turn.mark.answered() == history)
+        };
+        owners.iter().find(waits).or(owners.last()).cloned()
     }
 
     fn open(&mut self, id: &SessionId, now: Instant) -> &mut Session {
@@ -471,6 +504,11 @@ impl Conversations {
     }
 
     fn end(&mut self, id: &SessionId, reason: &'static str) {
+        let only_one = self.sessions.get(id).filter(|session| session.main_turns == 1);
+        let waits = only_one.and_then(|session| self.waiting.get(session.waiting.first()?));
+        if waits.is_some_and(|waiting| !waiting.mark.named) {
+            self.lonely.end();
+        }
         for turn in self.forget(id) {
             self.drop_turn(turn, reason);
         }
@@ -479,7 +517,7 @@ impl Conversations {
     fn forget(&mut self, id: &SessionId) -> Vec<TurnId> {
         let Some(session) = self.sessions.remove(id) else { return Vec::new() };
         for history in session.histories {
-            forget_history(&mut self.by_history, history, id);
+            self.by_history.remove(history, id);
         }
         session.waiting
     }
@@ -513,28 +551,34 @@ impl Conversations {
             return;
         }
         let Some(session) = self.sessions.touch(session_id) else { return };
-        for history in [request_key(mark.request()), mark.answered()] {
-            self.by_history.insert(history, session_id.clone());
+        for history in keys_of(mark) {
+            self.by_history.add(history, session_id);
             session.histories.push_back(history);
-            if session.histories.len() > self.config.max_histories.saturating_mul(2)
+            if session.histories.len() > self.config.max_histories.saturating_mul(KEYS_OF_A_TURN)
                 && let Some(oldest) = session.histories.pop_front()
             {
-                forget_history(&mut self.by_history, oldest, session_id);
+                self.by_history.remove(oldest, session_id);
             }
         }
     }
 }
 
-/// Removes a history, unless another session has taken it over.
-fn forget_history(by_history: &mut HashMap<u64, SessionId>, history: u64, owner: &SessionId) {
-    if by_history.get(&history) == Some(owner) {
-        by_history.remove(&history);
-    }
+/// What a session was known by, which says how far a history may differ from what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Its name.
+    Name,
+    /// A history that is kept, or none.
+    History,
+    /// Its last reply and what that answers.
+    Tail,
+    /// Its last reply, which nobody else got.
+    Reply,
 }
 
-/// A request's history under another name than the same history as a prefix.
-fn request_key(history: u64) -> u64 {
-    Name::new().text("request").number(history).finish()
+fn fingerprint(transcript: &Transcript, named: bool, last: bool) -> Fingerprint {
+    let (chain, before) = (transcript.chain.as_slice().into(), transcript.before(transcript.entries.len()));
+    Fingerprint { chain, before, named, last }
 }
 
 fn fresh_session() -> SessionId {

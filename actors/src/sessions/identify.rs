@@ -1,6 +1,7 @@
 //! Which conversation a request says it belongs to. First that exists: `X-Session-Id`, body `session_id`,
-//! `prompt_cache_key` or an affinity header, the `Runtime:` line of the first user message, `metadata`, `user`.
-//! A request that says nothing is recognised by its history (see `conversations`).
+//! `prompt_cache_key` or an affinity header, the `Runtime:` line of the first user message, then the names that clients
+//! and proxies have for a conversation. A request that says nothing is recognised by its history (see `conversations`);
+//! `user` and `safety_identifier` name a person, whose histories are told from those of others.
 
 use openclaw_journal::SessionId;
 use serde_json::Value;
@@ -19,10 +20,12 @@ pub struct RequestMarks {
     pub session_body: Option<String>,
     /// Body `prompt_cache_key`, else header `session_id`, else `x-session-affinity`.
     pub cache_key: Option<String>,
-    /// Body `metadata.session_id`, `.conversation_id` or `.thread_id`.
-    pub metadata_session: Option<String>,
-    /// Body `user`.
-    pub user: Option<String>,
+    /// A conversation's name in another field or header, see `gateway/openai.rs`.
+    pub conversation: Option<String>,
+    /// Body `safety_identifier` or `user`: who speaks, in whatever conversation.
+    pub person: Option<String>,
+    /// The client says that it sends the request again.
+    pub retry: bool,
     /// Header `X-Turn-Type`, else body `turn_type`.
     pub turn_type: Option<String>,
     /// The request named the model id for side turns.
@@ -35,7 +38,7 @@ pub struct RequestMarks {
 
 /// The session a request names, if it names one.
 pub fn stated_session(marks: &RequestMarks, messages: &[Value]) -> Option<SessionId> {
-    let header = marks.session_header.as_deref().map(without_counter);
+    let header = marks.session_header.as_deref();
     let cache_key = marks.cache_key.as_deref().filter(|key| names_a_session(key)).map(without_counter);
     [header, marks.session_body.as_deref(), cache_key]
         .into_iter()
@@ -44,14 +47,7 @@ pub fn stated_session(marks: &RequestMarks, messages: &[Value]) -> Option<Sessio
         .find(|id| !id.is_empty())
         .map(session_id)
         .or_else(|| Runtime::of_first_user(messages)?.session().map(session_id))
-        .or_else(|| {
-            [&marks.metadata_session, &marks.user]
-                .into_iter()
-                .flatten()
-                .map(|id| id.trim())
-                .find(|id| !id.is_empty())
-                .map(session_id)
-        })
+        .or_else(|| marks.conversation.as_deref().map(str::trim).filter(|id| !id.is_empty()).map(session_id))
 }
 
 fn session_id(id: &str) -> SessionId {
@@ -62,11 +58,11 @@ fn session_id(id: &str) -> SessionId {
     SessionId(format!("long-{first:016x}{second:016x}").into())
 }
 
-/// `<id>:<n>`: the client counts its compactions behind the id.
-fn without_counter(id: &str) -> &str {
-    match id.rsplit_once(':') {
-        Some((id, n)) if !id.is_empty() && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => id,
-        _ => id,
+/// `<uuid>:<n>`: OpenClaw counts its compactions behind the id. Others name channels in that way.
+fn without_counter(key: &str) -> &str {
+    match key.rsplit_once(':') {
+        Some((id, n)) if uuid::Uuid::try_parse(id).is_ok() && n.parse::<u32>().is_ok() => id,
+        _ => key,
     }
 }
 
@@ -145,27 +141,27 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_sources_is_header_body_cache_key_runtime_metadata_user() {
+    fn the_order_of_sources_is_header_body_cache_key_runtime_and_other_names() {
         let mut marks = RequestMarks {
-            session_header: some("from-header:3"),
+            session_header: some("telegram:111"),
             session_body: some("from-body"),
-            cache_key: some("from-key:0"),
-            metadata_session: some("from-metadata"),
-            user: some("from-user"),
+            cache_key: some("0b8e6c1c-6a57-4d3e-9d0f-2f4a8c1d7e55:2"),
+            conversation: some("from-elsewhere"),
+            person: some("ada"),
             ..RequestMarks::default()
         };
-        assert_eq!(session(marks.clone(), RUNTIME), some("from-header"));
+        assert_eq!(session(marks.clone(), RUNTIME), some("telegram:111"), "a channel's number is its name");
         marks.session_header = some("  ");
         assert_eq!(session(marks.clone(), RUNTIME), some("from-body"));
         marks.session_body = None;
-        assert_eq!(session(marks.clone(), RUNTIME), some("from-key"));
+        assert_eq!(session(marks.clone(), RUNTIME), some("0b8e6c1c-6a57-4d3e-9d0f-2f4a8c1d7e55"));
+        marks.cache_key = some("telegram:222");
+        assert_eq!(session(marks.clone(), RUNTIME), some("telegram:222"));
         marks.cache_key = None;
         assert_eq!(session(marks.clone(), RUNTIME), some("11-22"));
-        assert_eq!(session(marks.clone(), "hello"), some("from-metadata"));
-        marks.metadata_session = None;
-        assert_eq!(session(marks.clone(), "hello"), some("from-user"));
-        marks.user = None;
-        assert_eq!(session(marks, "hello"), None);
+        assert_eq!(session(marks.clone(), "hello"), some("from-elsewhere"));
+        marks.conversation = None;
+        assert_eq!(session(marks, "hello"), None, "a person is no conversation");
     }
 
     #[test]

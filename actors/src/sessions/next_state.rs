@@ -6,12 +6,27 @@ use serde_json::Value;
 
 use super::transcript::{Author, Transcript, message_text, spoken};
 
-/// The next state of the assistant message at `reply` of `transcript`, if one has arrived.
-pub fn next_state(messages: &[Value], transcript: &Transcript, reply: usize) -> Option<NextState> {
+/// How text-protocol agents write a tool's result, into the reply or as a message of the user.
+const OBSERVATIONS: [&str; 3] = ["Observation:", "Observation\n", "Call id:"];
+
+/// The next state of the reply that ends at `reply` of `transcript`, if one has arrived; `behind` is what the client has
+/// written behind it in the same message.
+pub fn next_state(
+    messages: &[Value],
+    transcript: &Transcript,
+    reply: usize,
+    behind: Option<&str>,
+) -> Option<NextState> {
     let mut texts = Vec::new();
     let mut kind = None;
     let mut is_error = false;
     let mut in_machine_exchange = false;
+    // Footers and closing tags say nothing.
+    if let Some(observed) = behind.and_then(observation) {
+        kind = Some(NextStateKind::Tool);
+        is_error = reports_an_error(observed);
+        texts.push(observed.to_owned());
+    }
     for entry in transcript.entries.get(reply + 1..)? {
         let message = &messages[entry.position];
         let text = message_text(message);
@@ -21,8 +36,15 @@ pub fn next_state(messages: &[Value], transcript: &Transcript, reply: usize) -> 
             Author::Machine if kind.is_none() => in_machine_exchange = true,
             Author::Human => {
                 in_machine_exchange = false;
-                kind = Some(NextStateKind::User);
-                texts.push(spoken(&text).to_owned());
+                let said = spoken(&text);
+                match observation(said) {
+                    Some(observed) => {
+                        kind = kind.or(Some(NextStateKind::Tool));
+                        is_error |= reports_an_error(observed);
+                    }
+                    None => kind = Some(NextStateKind::User),
+                }
+                texts.push(said.to_owned());
             }
             Author::Tool if !in_machine_exchange => {
                 kind = kind.or(Some(NextStateKind::Tool));
@@ -35,32 +57,72 @@ pub fn next_state(messages: &[Value], transcript: &Transcript, reply: usize) -> 
     kind.map(|kind| NextState { kind, text: texts.join("\n\n"), rating: None, is_error })
 }
 
-/// Whether a tool's result says that the call failed.
+/// A tool's result in the words of a text-protocol agent: what stands behind its heading.
+fn observation(text: &str) -> Option<&str> {
+    let text = text.trim_start_matches(|c: char| !c.is_alphanumeric());
+    OBSERVATIONS.iter().find_map(|start| text.strip_prefix(start)).map(str::trim)
+}
+
+/// How results begin that say that the call failed: shells and tracebacks, then the frameworks' own words (openai-agents,
+/// pydantic-ai, LangGraph, Claude Code).
+const FAILURES: [&str; 12] = [
+    "Error:",
+    "error:",
+    "ERROR:",
+    "Validation failed for tool",
+    "Traceback (most recent call last)",
+    "An error occurred while running the tool",
+    "An error occurred while parsing tool arguments",
+    "Unknown tool name:",
+    "Error invoking tool ",
+    "Error executing tool ",
+    "<tool_use_error>",
+    "Tool execution failed",
+];
+
+/// Whether a tool's result says for certain that the call failed.
 pub fn reports_an_error(result: &str) -> bool {
     let text = result.trim();
     if let Ok(Value::Object(object)) = serde_json::from_str::<Value>(text) {
         let says_error =
             object.get("error").is_some_and(|e| !e.is_null() && e != &Value::Bool(false) && e != "");
-        let status = object.get("status").and_then(Value::as_str);
+        let status = object.get("status");
+        let failed_status = status.and_then(Value::as_str).is_some_and(|it| matches!(it, "error" | "failed"))
+            || status.and_then(Value::as_i64).is_some_and(|code| (400..600).contains(&code));
         let exit = ["exit_code", "exitCode", "returncode"].iter().find_map(|key| object.get(*key)?.as_i64());
+        let says = |key: &str, value: bool| object.get(key) == Some(&Value::Bool(value));
         return says_error
-            || matches!(status, Some("error" | "failed"))
+            || failed_status
             || exit.is_some_and(|code| code != 0)
-            || object.get("is_error") == Some(&Value::Bool(true));
+            || says("is_error", true)
+            || says("isError", true)
+            || says("success", false)
+            || says("ok", false);
     }
-    let starts =
-        ["Error:", "error:", "ERROR:", "Validation failed for tool", "Traceback (most recent call last)"];
     let first_line = text.lines().next().unwrap_or_default();
-    starts.iter().any(|start| text.starts_with(start))
+    FAILURES.iter().any(|start| text.starts_with(start))
         || (first_line.starts_with("Tool ") && first_line.trim_end_matches('.').ends_with("not found"))
+        || names_an_exception(first_line)
+        || text.lines().any(|line| line.starts_with("Traceback (most recent call last)"))
         || text.lines().next_back().is_some_and(exited_with_an_error)
+}
+
+/// `ValueError: ..`, as Python prints what was raised.
+fn names_an_exception(line: &str) -> bool {
+    line.split_once(": ").is_some_and(|(name, _)| {
+        name.len() > 5
+            && (name.ends_with("Error") || name.ends_with("Exception"))
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_')
+    })
 }
 
 /// `Command exited with code 2`, also in brackets.
 fn exited_with_an_error(line: &str) -> bool {
     let line = line.trim_matches(|c: char| !c.is_alphanumeric());
-    line.rsplit_once("exited with code ")
-        .is_some_and(|(_, code)| code.parse::<i64>().is_ok_and(|code| code != 0))
+    ["exited with code ", "exit code: ", "exit code ", "exit status "]
+        .iter()
+        .find_map(|said| Some(line.rsplit_once(said)?.1))
+        .is_some_and(|code| code.parse::<i64>().is_ok_and(|code| code != 0))
 }
 
 #[cfg(test)]
@@ -73,7 +135,7 @@ mod tests {
         let mut all =
             vec![json!({"role": "user", "content": "q"}), json!({"role": "assistant", "content": "a"})];
         all.extend(messages.as_array().expect("an array literal").iter().cloned());
-        next_state(&all, &Transcript::read(&all), 1)
+        next_state(&all, &Transcript::read(&all), 1, None)
     }
 
     const CARRIER: &str = "<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>> none <<<END_OPENCLAW_INTERNAL_CONTEXT>>>";
@@ -148,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn an_observation_is_a_tools_result_wherever_the_client_writes_it() {
+        let all = [json!({"role": "user", "content": "q"}), json!({"role": "assistant", "content": "a"})];
+        let behind = |text: &str| next_state(&all, &Transcript::read(&all), 1, Some(text));
+        let state = behind("\nObservation: Error: no such city").expect("a result");
+        assert_eq!((state.kind, state.is_error), (NextStateKind::Tool, true));
+        assert_eq!(behind("</code>"), None);
+        assert_eq!(behind("\n\n(sent by bot)"), None);
+        let state = after_reply(json!([{"role": "user", "content": "Observation:\nthe tool says 7"}]));
+        assert_eq!(state.expect("a result").kind, NextStateKind::Tool);
+    }
+
+    #[test]
     fn failures_of_tools_are_seen() {
         for failed in [
             "Tool frob not found",
@@ -158,12 +232,33 @@ mod tests {
             "{\"exit_code\": 2}",
             "ls: x\n\n(Command exited with code 2)",
             "Traceback (most recent call last):\n  File",
+            "An error occurred while running the tool. Please try again.",
+            "Unknown tool name: 'frob'. Fix the errors and try again.",
+            "Error invoking tool 'f' with kwargs {} with error:",
+            "{\"isError\": true, \"content\": []}",
+            "{\"success\": false}",
+            "{\"ok\": false}",
+            "{\"status\": 500}",
+            "nothing\n[exit code: 127]",
+            "sh: exit status 1",
+            "started\nTraceback (most recent call last):\n  File \"x\"\nKeyError: 1",
+            "<tool_use_error>no such tool</tool_use_error>",
+            "ValueError: no",
+            "requests.exceptions.ConnectionError: refused",
         ] {
             assert!(reports_an_error(failed), "{failed}");
         }
-        for fine in
-            ["ok", "{\"error\": null, \"x\": 1}", "0 errors: all good", "(Command exited with code 0)", ""]
-        {
+        for fine in [
+            "ok",
+            "{\"error\": null, \"x\": 1}",
+            "0 errors: all good",
+            "(Command exited with code 0)",
+            "",
+            "{\"status\": 200, \"success\": true}",
+            "exit status 0",
+            "Failed to convince the jury: a novel",
+            "See ValueError: it is a class",
+        ] {
             assert!(!reports_an_error(fine), "{fine}");
         }
         let state = after_reply(

@@ -2,7 +2,7 @@
 //! comes back. Transient carriers are left out; an assistant's words are compared without formatting, because clients
 //! replay replies trimmed, re-wrapped and without their thinking.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use openclaw_model::{answer_in, exact_json};
 use serde_json::Value;
@@ -74,7 +74,13 @@ pub struct Transcript {
 impl Transcript {
     /// Reads `messages` as a client sent them.
     pub fn read(messages: &[Value]) -> Self {
-        let mut transcript = Self { entries: Vec::with_capacity(messages.len()), chain: vec![0] };
+        Self::of(None, messages)
+    }
+
+    /// The same history of another person has other names.
+    pub fn of(person: Option<&str>, messages: &[Value]) -> Self {
+        let start = person.map_or(0, |person| Name::new().text("person").text(person).finish());
+        let mut transcript = Self { entries: Vec::with_capacity(messages.len()), chain: vec![start] };
         for (position, message) in messages.iter().enumerate() {
             let Some(author) = author(message) else { continue };
             let hash = message_hash(message, author);
@@ -87,6 +93,19 @@ impl Transcript {
     /// Names the whole history.
     pub fn whole(&self) -> u64 {
         *self.chain.last().expect("the chain starts with one element")
+    }
+
+    /// The last reply of the history, as clients cut it: messages of the assistant one after another.
+    pub fn last_reply(&self) -> Option<Range<usize>> {
+        let last = self.entries.iter().rposition(|entry| entry.author == Author::Assistant)?;
+        let before = self.entries[..last].iter().rposition(|entry| entry.author != Author::Assistant);
+        Some(before.map_or(0, |before| before + 1)..last + 1)
+    }
+
+    /// Names the last message before an entry that is not the system's, which clients write anew each time.
+    pub fn before(&self, entry: usize) -> u64 {
+        let said = self.entries[..entry].iter().rfind(|entry| entry.author != Author::System);
+        said.map_or(0, |entry| follow(self.chain[0], entry.author, entry.hash))
     }
 
     /// The last message that is not the assistant's or a tool's or the system's, if any.
@@ -219,7 +238,7 @@ fn message_hash(message: &Value, author: Author) -> u64 {
     let text = message_text(message);
     if author == Author::Assistant {
         let visible = answer_in(&text, false);
-        let words: String = visible.chars().filter(|c| c.is_alphanumeric()).collect();
+        let words = words(visible);
         // An answer of nothing but signs still differs from another one.
         name = name.text(if words.is_empty() { visible.trim() } else { &words });
         for (function, arguments) in tool_calls(message) {
@@ -237,6 +256,33 @@ fn message_hash(message: &Value, author: Author) -> u64 {
     name.finish()
 }
 
+/// What is left of a text however a client wraps and marks it.
+pub fn words(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).collect()
+}
+
+/// The hash of a reply that is these words and nothing else.
+pub fn words_hash(words: &str) -> u64 {
+    Name::new().text(words).finish()
+}
+
+/// A value as it is compared: keys in order, and 1.0 as 1, which is how JavaScript writes it.
+fn as_compared(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
+            whole.map_or_else(|| value.clone(), |whole| (whole as i64).into())
+        }
+        Value::Array(items) => items.iter().map(as_compared).collect(),
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(key, _)| *key);
+            fields.into_iter().map(|(key, value)| (key.clone(), as_compared(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => value.clone(),
+    }
+}
+
 /// Name and arguments of each call. Ids are left out: clients rewrite them, as they do numbers.
 fn tool_calls(message: &Value) -> Vec<(String, String)> {
     let calls = message.get("tool_calls").and_then(Value::as_array);
@@ -248,8 +294,8 @@ fn tool_calls(message: &Value) -> Vec<(String, String)> {
             let name = function.get("name")?.as_str()?.to_owned();
             let arguments = match function.get("arguments") {
                 Some(Value::String(text)) => serde_json::from_str::<Value>(text)
-                    .map_or_else(|_| text.clone(), |value| value.to_string()),
-                Some(value) => exact_json::plain(value.clone()).to_string(),
+                    .map_or_else(|_| text.clone(), |value| as_compared(&value).to_string()),
+                Some(value) => as_compared(&exact_json::plain(value.clone())).to_string(),
                 None => String::new(),
             };
             Some((name, arguments))
@@ -296,6 +342,14 @@ mod tests {
         let replayed = json!({"role": "assistant", "content": [{"type": "text", "text": "Yes, 4."}], "tool_calls": [
             {"id": "call1", "function": {"name": "exec", "arguments": {"command": "ls"}}}]});
         assert_eq!(reply_hash(&sent), reply_hash(&replayed));
+        let sorted = |arguments: &str| {
+            reply_hash(&json!({"tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}))
+        };
+        assert_eq!(
+            sorted(r#"{"b": 1.0, "a": [2.50, {"d": 1, "c": 2}]}"#),
+            sorted(r#"{"a":[2.5,{"c":2,"d":1}],"b":1}"#)
+        );
+        assert_ne!(sorted(r#"{"a": 1}"#), sorted(r#"{"a": "1"}"#));
         let other = json!({"content": "Yes, 5.", "tool_calls": sent["tool_calls"]});
         assert_ne!(reply_hash(&sent), reply_hash(&other));
         assert_ne!(reply_hash(&json!({"content": "!"})), reply_hash(&json!({"content": "?"})));

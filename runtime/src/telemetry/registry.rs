@@ -239,7 +239,15 @@ pub const METRICS: &[Metric] = &[
         "Time a simulated user waited for learning before a session.",
     ),
     counter("openclaw_samples_dropped_total", "Samples that are not trained on, by reason."),
+    counter(
+        "openclaw_sessions_ambiguous_total",
+        "Requests whose history was rewritten and whose last reply several conversations share.",
+    ),
     counter("openclaw_sessions_next_states_total", "Next states found, by kind."),
+    counter(
+        "openclaw_sessions_of_one_reply_total",
+        "Conversations without a name that ended with nothing behind their only reply.",
+    ),
     gauge("openclaw_sessions_open_sessions", "Sessions remembered."),
     counter(
         "openclaw_sessions_records_dropped_total",

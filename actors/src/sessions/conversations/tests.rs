@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 
+mod patterns;
 mod restoring;
 
 const CARRIER: &str = "<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>\nnone\n<<<END_OPENCLAW_INTERNAL_CONTEXT>>>";
@@ -338,7 +339,7 @@ fn sessions_of_clients_without_ids_are_found_by_their_longest_history() {
 #[test]
 fn interleaved_conversations_under_one_name_do_not_mix() {
     let mut client = Client::new();
-    let marks = RequestMarks { user: Some("alice".to_owned()), ..RequestMarks::default() };
+    let marks = RequestMarks { person: Some("alice".to_owned()), ..RequestMarks::default() };
     let (_, one, _) = client.exchange(&marks, &[user("cats")], "meow");
     let (_, two, _) = client.exchange(&marks, &[user("dogs")], "woof");
     assert_eq!(client.ask(&marks, &[user("cats"), assistant("meow"), user("soft")]).1, told(&one, "soft"));
@@ -441,7 +442,7 @@ fn limits_hold_and_the_oldest_go_first() {
     }
     assert_eq!(client.conversations.open_sessions(), 2);
     assert!(client.conversations.waiting_turns() <= 3);
-    assert!(client.conversations.by_history.len() <= 4);
+    assert!(client.conversations.by_history.len() <= 2 * KEYS_OF_A_TURN);
     let newest = [user("question 9"), assistant("answer 9"), user("ok")];
     assert_eq!(client.ask(&unnamed(), &newest).1, told("turn-10", "ok"));
     let oldest = [user("question 0"), assistant("answer 0"), user("ok")];

@@ -67,7 +67,7 @@ fn no_restart_makes_a_difference_to_any_client() {
     for seed in 0..40 {
         let mut dice = SmallRng::seed_from_u64(seed);
         let (mut steady, mut restarted) = (Client::new(), Client::new());
-        let mut sessions: HashMap<SessionId, SessionId> = HashMap::new();
+        let mut sessions: std::collections::HashMap<SessionId, SessionId> = std::collections::HashMap::new();
         let mut chats: Vec<Chat> = (0..5)
             .map(|number| Chat {
                 marks: if number % 2 == 0 { named(&format!("s{}", number / 4)) } else { unnamed() },
