@@ -355,8 +355,9 @@ async fn side_turns_and_what_may_not_be_trained_on_are_told_apart() {
 async fn an_unreadable_turn_stands_in_nobodys_way() {
     let run = Run::start().await;
     let first = turn("t1", &[], &[said("user", "a")], "1");
-    // Large enough for a file of its own, which is lost.
-    let second = turn("t2", &answered(&first), &[said("user", &"b".repeat(300 << 10))], "2");
+    // Large enough for a file of its own, however it is packed, which is lost.
+    let long: String = (0..100_000_u32).map(|n| format!("{:08x}", n.wrapping_mul(2_654_435_761))).collect();
+    let second = turn("t2", &answered(&first), &[said("user", &long)], "2");
     let third = turn("t3", &answered(&second)[..2], &[said("user", "c")], "3");
     run.complete([first, second, third]).await;
     fs::remove_dir_all(run.dir.path().join("run/blobs")).unwrap();

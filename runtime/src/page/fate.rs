@@ -72,6 +72,8 @@ fn why_dropped(reason: &str) -> &str {
         "retried" => "its client asked again, and another reply took its place",
         "overflow" => "its session had too many open turns",
         "backlog" => "too many turns were open",
+        "size" => "the journal was full, and nobody had judged it",
+        "greedy" => "an older journal does not say how likely its tokens were",
         "stale" => "its version was too old when its batch was made",
         "empty" => "the reply is empty",
         "truncated" => "the reply was cut at its limit",
@@ -102,7 +104,7 @@ mod tests {
             ("actors/src/sessions/conversations.rs", "self.drop_turn(id, \""),
             ("actors/src/sessions/conversations.rs", "self.end(&session, \""),
             ("actors/src/teacher.rs", "TurnDropped { turn, reason: \""),
-            ("journal/src/retention.rs", "reason: \""),
+            ("journal/src/retention.rs", "=> (\""),
         ];
         for (file, before) in places {
             let text = read(file);
