@@ -20,7 +20,10 @@ pub enum ResumeError {
     #[error(transparent)]
     Folders(#[from] CheckpointError),
     /// Folders of another run's versions: removing them would lose something.
-    #[error("{dir} is not in the journal of this run: move it away, or start afresh")]
+    #[error(
+        "{dir} is not in the journal of this run: it is another run's, or journal.db and journal.db-wal are older than \
+         it and were not brought back together; move it away, or bring them back"
+    )]
     Foreign {
         /// The folder.
         dir: String,

@@ -43,6 +43,17 @@ pub enum JournalError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The database's log lost what was acknowledged.
+    #[error(
+        "{path} is torn: {problem}. What was acknowledged would be missing: bring the file back from a copy, together with \
+         the database beside it"
+    )]
+    TornLog {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what is lost.
+        problem: String,
+    },
     /// The database refused.
     #[error("{path} cannot be read or written")]
     Database {

@@ -32,6 +32,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod wal;
 mod writer;
 mod writing;
 

@@ -17,6 +17,7 @@ use super::{
     folder::Folder,
     schema,
     tally::Tally,
+    wal,
 };
 
 /// Idle connections kept for readers.
@@ -37,6 +38,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<(Self, Tally), JournalError> {
         let folder = Folder::open(dir)?;
         let path = folder.database();
+        wal::check(&path)?;
         let connection = connect(&path)?;
         let store =
             Self { folder: Some(folder), path, writing: Mutex::new(connection), readers: Mutex::default() };

@@ -51,6 +51,11 @@ fn turn(name: &str) -> Turn {
     }
 }
 
+/// What form 1 keeps of it.
+fn mark_of_form_1(reply: u64) -> TurnMark {
+    TurnMark { person: 0, before: 0, words: 0, opening: "".into(), ..mark(reply) }
+}
+
 fn mark(reply: u64) -> TurnMark {
     TurnMark {
         chain: [0, u64::MAX, 5].into(),

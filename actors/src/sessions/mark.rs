@@ -92,7 +92,8 @@ impl Recognise for TurnMark {
     }
 
     fn is_distinct(&self) -> bool {
-        self.words as usize >= FEWEST_WORDS || self.words == 0 && self.says_anything
+        // An older mark says nothing of its words.
+        self.before != 0 && (self.words as usize >= FEWEST_WORDS || self.words == 0 && self.says_anything)
     }
 
     fn repeats(&self, other: &Self) -> bool {

@@ -108,7 +108,7 @@ async fn a_journal_of_form_1_is_read_and_goes_on() {
     let large = journal.turn(&id("large")).await.expect("read").expect("it is kept");
     assert_eq!(large.turn.completion.text.len(), 300_000);
     let open = journal.open_turns(SystemTime::now()).await.expect("read");
-    assert_eq!((&open[0].turn, &open[0].mark), (&id("turn-6"), &mark(9)));
+    assert_eq!((&open[0].turn, &open[0].mark), (&id("turn-6"), &mark_of_form_1(9)));
     let samples = journal.samples(0, 10).await.expect("read");
     assert_eq!(samples[0].1.teacher.as_ref(), Some(&signal()));
     assert_eq!(samples[0].1.verdict.votes, [Some(-1), None]);
