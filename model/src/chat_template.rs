@@ -7,7 +7,7 @@ use std::sync::Arc;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, State};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::python_json::{PythonJson, python_float};
 use crate::strftime::strftime_now;
@@ -55,7 +55,13 @@ struct Inner {
     environment: Environment<'static>,
     sources: Sources,
     named: NamedTokens,
+    /// It writes messages as they are, with whatever fields they have.
+    shows_all: bool,
 }
+
+/// Fields of messages that are kept whatever a template says: other parts of a run read them, too.
+const KNOWN_FIELDS: [&str; 6] =
+    ["role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"];
 
 /// The text of each template, and the file that it is from.
 struct Sources {
@@ -166,7 +172,41 @@ impl ChatTemplate {
                 .add_template_owned(name, without_generation_tags(source))
                 .map_err(|source| TextError::CompileTemplate { path: path.clone(), source })?;
         }
-        Ok(Self { inner: Arc::new(Inner { environment, sources, named }) })
+        let inner = Inner { environment, sources, named, shows_all: false };
+        let mut template = Self { inner: Arc::new(inner) };
+        if template.writes_whole_messages() {
+            Arc::get_mut(&mut template.inner).expect("it is not shared yet").shows_all = true;
+        }
+        Ok(template)
+    }
+
+    /// Takes out of messages and variables what no template of the model can show: fields that the texts of the templates
+    /// do not name. What a client adds for itself is neither read nor kept.
+    pub fn keep_shown(&self, messages: &mut [Json], kwargs: &mut Map<String, Json>) {
+        let is_named = |name: &str| self.sources().any(|source| names(source, name));
+        kwargs.retain(|name, _| is_named(name));
+        if !self.inner.shows_all {
+            for fields in messages.iter_mut().filter_map(Json::as_object_mut) {
+                fields.retain(|name, _| KNOWN_FIELDS.contains(&name.as_str()) || is_named(name));
+            }
+        }
+    }
+
+    /// Tried on conversations whose messages have a field that nobody names.
+    fn writes_whole_messages(&self) -> bool {
+        const FIELD: &str = "field_that_nobody_names";
+        let said = |role: &str| json!({"role": role, "content": "hi", FIELD: FIELD});
+        let tool =
+            json!({"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}});
+        [&["user"][..], &["system", "user"], &["user", "assistant", "user"], &["user", "assistant", "tool"]]
+            .iter()
+            .any(|roles| {
+                let messages: Vec<Json> = roles.iter().copied().map(said).collect();
+                [&[][..], std::slice::from_ref(&tool)].iter().any(|tools| {
+                    let rendered = self.render(&messages, tools, &Map::new(), true);
+                    rendered.is_ok_and(|text| text.contains(FIELD))
+                })
+            })
     }
 
     /// Writes chat_template.jinja, and additional_chat_templates/tool_use.jinja where there is one.
@@ -223,6 +263,15 @@ impl fmt::Debug for ChatTemplate {
         let bytes: usize = self.sources().map(str::len).sum();
         f.debug_struct("ChatTemplate").field("source_bytes", &bytes).finish_non_exhaustive()
     }
+}
+
+/// Whether a template's text holds `name` as a word of its own.
+fn names(source: &str, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    !name.is_empty()
+        && source.match_indices(name).any(|(at, _)| {
+            !source[..at].ends_with(is_word) && !source[at + name.len()..].starts_with(is_word)
+        })
 }
 
 /// `{% generation %}` marks trained text for `transformers` and renders what is inside it.

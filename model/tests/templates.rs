@@ -257,3 +257,24 @@ fn strftime_now_gives_a_date() {
     let (year, rest) = date.split_once('-').unwrap();
     assert!(year.parse::<u32>().unwrap() >= 2026 && rest.len() == 5, "{date}");
 }
+
+#[test]
+fn only_what_a_template_can_show_is_kept() {
+    let kept = |source: &str| {
+        let template = ChatTemplate::from_source(source).unwrap();
+        let mut messages =
+            vec![json!({"role": "user", "content": "hi", "name": "tom", "mood": "good", "x": "large"})];
+        let mut kwargs = json!({"enable_thinking": false, "trace": "large"}).as_object().cloned().unwrap();
+        let before = template.render(&messages, &[], &kwargs, true).unwrap();
+        template.keep_shown(&mut messages, &mut kwargs);
+        assert_eq!(template.render(&messages, &[], &kwargs, true).unwrap(), before, "{source}");
+        let names = |fields: &Map<String, Value>| fields.keys().cloned().collect::<Vec<_>>().join(" ");
+        (names(messages[0].as_object().unwrap()), names(&kwargs))
+    };
+    let plain = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    assert_eq!(kept(plain), ("role content name".to_owned(), String::new()));
+    let moody = "{% for m in messages %}{{ m.content }} {{ m['mood'] }}{% endfor %}{{ enable_thinking }}";
+    assert_eq!(kept(moody), ("role content name mood".to_owned(), "enable_thinking".to_owned()));
+    let whole = "{% for m in messages %}{{ m | tojson }}{% endfor %}";
+    assert_eq!(kept(whole).0, "role content name mood x");
+}

@@ -144,6 +144,7 @@ struct Prompt {
     ids: Vec<u32>,
     messages: Vec<Value>,
     tools: Vec<Value>,
+    kwargs: Map<String, Value>,
     parser: ParserConfig,
     /// Parts of the messages that the model is shown a placeholder for, by kind.
     unseen: BTreeMap<&'static str, u64>,
@@ -222,7 +223,7 @@ impl Answer {
             trainable: self.arrival.trainable && !ending.mixed_versions,
             messages: Arc::new(self.prompt.messages),
             tools: Arc::new(self.prompt.tools),
-            template_kwargs: Arc::new(self.chat.template_kwargs),
+            template_kwargs: Arc::new(self.prompt.kwargs),
             completion,
         });
         if turn.kind == TurnKind::Main && !turn.trainable {
@@ -418,19 +419,20 @@ async fn render(
     room: BodyRoom,
 ) -> Result<(Prompt, Admitted), ApiError> {
     let turn = shared.admission.turn().await;
-    let (tools, kwargs) = (chat.shown_tools(), chat.template_kwargs.clone());
+    let (tools, mut kwargs) = (chat.shown_tools(), chat.template_kwargs.clone());
     let (most, shared) = (shared.context_length, shared.clone());
     // A long prompt takes its time, and the async threads have streams to serve.
     let rendered = tokio::task::spawn_blocking(move || {
         let _held = (turn, room);
         let unseen = unseen_parts(&raw);
-        let prompt = normalize_messages(&raw).and_then(|messages| {
+        let prompt = normalize_messages(&raw).and_then(|mut messages| {
             drop(raw);
             let (tokenizer, template) = (&shared.tokenizer, &shared.template);
+            template.keep_shown(&mut messages, &mut kwargs);
             let prompt =
                 openclaw_model::Prompt::within(most, tokenizer, template, &messages, &tools, &kwargs)?;
             let parser = ParserConfig::new(&tools, prompt.ends_in_thinking);
-            Ok(Prompt { ids: prompt.ids, messages, tools, parser, unseen })
+            Ok(Prompt { ids: prompt.ids, messages, tools, kwargs, parser, unseen })
         });
         (prompt, place)
     });

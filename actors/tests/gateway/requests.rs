@@ -473,3 +473,14 @@ async fn an_engine_that_is_stuck_makes_the_health_degraded_and_is_named() {
     house.engine.ping().await.expect("it is back");
     assert_eq!(health().await["status"], "ok");
 }
+
+#[tokio::test]
+async fn fields_that_no_template_shows_are_not_kept() {
+    let house = House::new().await;
+    let message = json!({"role": "user", "content": "hi", "for_the_client_alone": "x".repeat(1 << 20)});
+    let kwargs = json!({"enable_thinking": false, "for_the_client_alone": 1});
+    house.chat(&json!({"messages": [message], "chat_template_kwargs": kwargs})).await;
+    let turns = house.turns();
+    assert_eq!(*turns[0].messages, [json!({"role": "user", "content": "hi"})]);
+    assert!(turns[0].template_kwargs.is_empty(), "{:?}", turns[0].template_kwargs);
+}
