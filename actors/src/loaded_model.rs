@@ -27,7 +27,7 @@ const MOST_SEQUENCES: usize = 64;
 const MOST_WAITING: usize = 1024;
 /// How long a step should take while replies are drawn. With a step of scores in between and a busy machine, the gap
 /// between two tokens of a reply stays below what a reader notices.
-const STEP_TIME: Duration = Duration::from_millis(80);
+const STEP_TIME: Duration = Duration::from_millis(70);
 
 /// Why a checkpoint folder cannot be used.
 #[derive(Debug, thiserror::Error)]
