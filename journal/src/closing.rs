@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     Journal, JournalError,
+    error::line,
     inbox::Lease,
     record::{Record, Recorded},
     spill::{Spill, SpillError, Spilled},
@@ -210,12 +211,5 @@ fn settle(leases: Vec<Lease<Write>>, outcome: fn() -> Result<Recorded, JournalEr
         }
         lease.answer();
         lease.ack();
-    }
-}
-
-fn line(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", line(source)),
-        None => error.to_string(),
     }
 }

@@ -143,14 +143,14 @@ impl JournalError {
 
     /// The whole chain on one line.
     pub fn line(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(source) = cause {
-            line = format!("{line}: {source}");
-            cause = source.source();
-        }
-        line
+        line(self)
     }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn line(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 fn trouble(error: &rusqlite::Error) -> Trouble {

@@ -266,7 +266,8 @@ impl Schedule {
 
     /// Asks the prefix cache again what the waiting miss, where that may have changed.
     fn look_again(&mut self, epoch: u64) {
-        if std::mem::replace(&mut self.epoch, epoch) == epoch && !std::mem::take(&mut self.stale) {
+        let is_stale = std::mem::take(&mut self.stale);
+        if std::mem::replace(&mut self.epoch, epoch) == epoch && !is_stale {
             return;
         }
         let missing: Vec<usize> = self.waiting.values().map(|sequence| self.missing(sequence)).collect();
@@ -304,21 +305,36 @@ impl Schedule {
             1 => room.tokens.min(1),
             pending => pending.min(room.fits(&self.limits.cost, past)),
         };
-        let mut slots = sequence.table.len() * self.limits.block_size - past;
+        let new = self.grow(id, past, wanted, |schedule, is_without| {
+            schedule.take_from_scoring(None) || is_without && schedule.preempt_younger_than(id, room, chunks)
+        });
+        room.take(&self.limits.cost, past, new);
+        if new > 0 {
+            chunks.insert(id, planned + new);
+        }
+    }
+
+    /// Gives a sequence blocks for `wanted` tokens behind `past`, as far as there are any; returns for how many. `take`
+    /// takes those of others, and is told whether the sequence could do nothing else.
+    fn grow(
+        &mut self,
+        id: u64,
+        past: usize,
+        wanted: usize,
+        mut take: impl FnMut(&mut Self, bool) -> bool,
+    ) -> usize {
+        let size = self.limits.block_size;
+        let mut slots = self.sequence(id).table.len() * size - past;
         while slots < wanted {
             if let Some(block) = self.cache.allocate() {
-                self.running.get_mut(&id).expect("looked up above").table.push(block);
-                slots += self.limits.block_size;
-            } else if !(self.take_from_scoring(None)
-                || slots == 0 && self.preempt_younger_than(id, room, chunks))
-            {
+                let sequence = self.running.get_mut(&id).or_else(|| self.scoring.get_mut(&id));
+                sequence.expect("nobody takes its own blocks").table.push(block);
+                slots += size;
+            } else if !take(self, slots == 0) {
                 break;
             }
         }
-        room.take(&self.limits.cost, past, wanted.min(slots));
-        if wanted.min(slots) > 0 {
-            chunks.insert(id, planned + wanted.min(slots));
-        }
+        wanted.min(slots)
     }
 
     fn preempt_younger_than(&mut self, id: u64, room: &mut Room, chunks: &mut Chunks) -> bool {
@@ -326,8 +342,7 @@ impl Schedule {
             return false;
         };
         let mut sequence = self.running.remove(&youngest).expect("found above");
-        self.cache.release_all(&mut sequence.table);
-        (sequence.computed, sequence.registered) = (0, 0);
+        sequence.give_up(&mut self.cache);
         sequence.missing = sequence.tokens.len();
         self.waiting.insert(youngest, sequence);
         room.tokens += chunks.remove(&youngest).unwrap_or(0);
@@ -340,8 +355,7 @@ impl Schedule {
         let after = than.map_or(0, |id| id + 1);
         let mut holders = self.scoring.range_mut(after..).filter(|(_, sequence)| !sequence.table.is_empty());
         let Some((_, sequence)) = holders.next_back() else { return false };
-        self.cache.release_all(&mut sequence.table);
-        (sequence.computed, sequence.registered) = (0, 0);
+        sequence.give_up(&mut self.cache);
         self.preemptions += 1;
         true
     }
@@ -383,18 +397,12 @@ impl Schedule {
         }
         let past = sequence.computed;
         let wanted = sequence.pending().min(room.fits(&self.limits.cost, past));
-        let mut slots = sequence.table.len() * size - past;
-        while slots < wanted {
-            if let Some(block) = self.cache.allocate() {
-                self.scoring.get_mut(&id).expect("listed").table.push(block);
-                slots += size;
-            } else if slots > 0 || !self.take_from_scoring(Some(id)) {
-                break;
-            }
-        }
-        room.take(&self.limits.cost, past, wanted.min(slots));
-        if wanted.min(slots) > 0 {
-            chunks.insert(id, wanted.min(slots));
+        let new = self.grow(id, past, wanted, |schedule, is_without| {
+            is_without && schedule.take_from_scoring(Some(id))
+        });
+        room.take(&self.limits.cost, past, new);
+        if new > 0 {
+            chunks.insert(id, new);
         }
     }
 
@@ -436,6 +444,12 @@ impl Scheduled {
         self.computed = table.len() * block_size;
         self.registered = table.len();
         self.table = table;
+    }
+
+    /// Loses its blocks, and what was computed in them.
+    fn give_up(&mut self, cache: &mut PrefixCache) {
+        cache.release_all(&mut self.table);
+        (self.computed, self.registered) = (0, 0);
     }
 
     fn pending(&self) -> usize {

@@ -1,12 +1,70 @@
-//! Request bodies as JSON. Clients in JavaScript cut strings between the two halves of a character and write the half as
+//! Request bodies: how they are received, and read as JSON. Clients in JavaScript cut strings between the two halves of a character and write the half as
 //! an escape; such a half is read as U+FFFD, as their own runtimes show it, and not refused for ever.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, header},
+};
+use futures::StreamExt;
 use openclaw_model::exact_json;
 use serde_json::Value;
 
-/// Reads a body.
+use super::errors::ApiError;
+
+/// A client that sends its body slower than this is not waited for.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The largest body of what is no conversation.
+const SMALL_BYTES: usize = 256 << 10;
+
+/// The length that a client says its body has.
+pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads a body up to `limit_bytes`. One that is too large is read to its end, within reason, and thrown away: a
+/// client that is still sending would otherwise see a broken connection and not the error.
+pub(super) async fn receive(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::too_large(limit_bytes);
+    let announced = announced(headers).unwrap_or(0);
+    if announced > limit_bytes && headers.contains_key(header::EXPECT) {
+        return Err(too_large());
+    }
+    let most = limit_bytes.saturating_mul(16);
+    let read = async {
+        let mut chunks = body.into_data_stream();
+        let mut bytes = Vec::with_capacity(announced.min(limit_bytes));
+        let mut total = 0_usize;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| ApiError::not_json(format!("The body broke off: {error}.")))?;
+            total = total.saturating_add(chunk.len());
+            if total > most {
+                break;
+            }
+            if total <= limit_bytes {
+                bytes.extend_from_slice(&chunk);
+            }
+        }
+        if total > limit_bytes { Err(too_large()) } else { Ok(Bytes::from(bytes)) }
+    };
+    match tokio::time::timeout(TIMEOUT, read).await {
+        Ok(read) => read,
+        Err(_) if announced > limit_bytes => Err(too_large()),
+        Err(_) => Err(ApiError::slow_body()),
+    }
+}
+
+/// Reads the body of what is no conversation.
+pub(super) async fn receive_small(
+    headers: &HeaderMap,
+    body: Body,
+    limit_bytes: usize,
+) -> Result<Bytes, ApiError> {
+    receive(headers, body, limit_bytes.min(SMALL_BYTES)).await
+}
+
+/// Reads a body as JSON.
 pub(super) fn read(body: &[u8]) -> Result<Value, serde_json::Error> {
     read_as(body, |json| serde_json::from_slice(json))
 }

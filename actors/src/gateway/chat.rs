@@ -2,20 +2,15 @@
 //! the next state of the turn before; and of the answer before the client sees its end, so that no later request can
 //! overtake it.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::{
     Json,
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue},
     response::{IntoResponse, Response},
 };
-use futures::StreamExt;
 use openclaw_journal::{Turn, TurnId, TurnKind};
 use openclaw_model::{
     GenerateRequest, ParserConfig, SamplingParams, TextError, normalize_messages, unseen_parts,
@@ -26,7 +21,7 @@ use tracing::{Span, debug_span, field::Empty, warn};
 use super::{
     Shared,
     admission::{Admitted, BodyRoom},
-    completion,
+    body, completion,
     draft::Draft,
     errors::ApiError,
     generation::{Drawn, Ending, Generation},
@@ -36,10 +31,6 @@ use super::{
 };
 use crate::sessions::{Arrival, ArrivedRequest, TurnCompleted};
 
-/// A client that sends its body slower than this is not waited for.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest body of what is no conversation.
-pub const SMALL_BODY_BYTES: usize = 256 << 10;
 /// From here on, reading a body as JSON takes longer than a stream should wait.
 const LARGE_BODY_BYTES: usize = 64 << 10;
 
@@ -69,8 +60,11 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         return Err(ApiError::not_kept("A reply"));
     }
     let (parts, body) = request.into_parts();
-    let room = shared.admission.admit_body(announced_bytes(&parts.headers, &shared)).await?;
-    let body = read_body(&parts.headers, body, shared.config.max_body_bytes).await?;
+    let limit_bytes = shared.config.max_body_bytes;
+    // One that announces no length may take the most.
+    let bytes = body::announced(&parts.headers).map_or(limit_bytes, |bytes| bytes.min(limit_bytes));
+    let room = shared.admission.admit_body(bytes).await?;
+    let body = body::receive(&parts.headers, body, limit_bytes).await?;
     let (mut chat, fields) = parse(body).await?;
     check_length(&shared, &chat)?;
     let (model, side_model) = shared.models.resolve(chat.model.as_deref())?;
@@ -339,47 +333,6 @@ async fn draw(answer: &Answer) -> Result<(Draft, Ending), ApiError> {
             }
         }
     }
-}
-
-/// Reads a body up to `limit_bytes`. One that is too large is read to its end, within reason, and thrown away: a
-/// client that is still sending would otherwise see a broken connection and not the error.
-pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::too_large(limit_bytes);
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
-        .unwrap_or(0);
-    if announced > limit_bytes && headers.contains_key(header::EXPECT) {
-        return Err(too_large());
-    }
-    let most = limit_bytes.saturating_mul(16);
-    let read = async {
-        let mut chunks = body.into_data_stream();
-        let mut bytes = Vec::with_capacity(announced.min(limit_bytes));
-        let mut total = 0_usize;
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| ApiError::not_json(format!("The body broke off: {error}.")))?;
-            total = total.saturating_add(chunk.len());
-            if total > most {
-                break;
-            }
-            if total <= limit_bytes {
-                bytes.extend_from_slice(&chunk);
-            }
-        }
-        if total > limit_bytes { Err(too_large()) } else { Ok(Bytes::from(bytes)) }
-    };
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Ok(read) => read,
-        Err(_) if announced > limit_bytes => Err(too_large()),
-        Err(_) => Err(ApiError::slow_body()),
-    }
-}
-
-/// What a body may take: its announced length, or the most where none is announced.
-fn announced_bytes(headers: &HeaderMap, shared: &Shared) -> usize {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    announced.unwrap_or(usize::MAX).min(shared.config.max_body_bytes)
 }
 
 /// A body that takes its time is read on a thread of its own: the async ones have streams to serve.

@@ -10,12 +10,7 @@ use axum::{
 use openclaw_journal::TurnId;
 use serde_json::{Value, json};
 
-use super::{
-    Shared, body,
-    chat::{SMALL_BODY_BYTES, read_body},
-    errors::ApiError,
-    openai::request_marks,
-};
+use super::{Shared, body, errors::ApiError, openai::request_marks};
 use crate::sessions::{Feedback, FeedbackOutcome};
 
 /// Longer remarks are refused: they become part of a judge's prompt.
@@ -24,7 +19,7 @@ const MAX_TEXT_BYTES: usize = 16 * 1024;
 /// The handler; it answers after the commit.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body, shared.config.max_body_bytes.min(SMALL_BODY_BYTES)).await?;
+    let body = body::receive_small(&parts.headers, body, shared.config.max_body_bytes).await?;
     let feedback = parse(&parts.headers, &body)?;
     let id = feedback.turn.clone();
     let outcome = match feedback {

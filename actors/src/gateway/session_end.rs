@@ -9,18 +9,13 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{
-    Shared, body,
-    chat::{SMALL_BODY_BYTES, read_body},
-    errors::ApiError,
-    openai::request_marks,
-};
+use super::{Shared, body, errors::ApiError, openai::request_marks};
 use crate::sessions::{ArrivedRequest, RequestMarks};
 
 /// The handler; it answers after the commit. A session that nobody knows has ended already.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body, shared.config.max_body_bytes.min(SMALL_BODY_BYTES)).await?;
+    let body = body::receive_small(&parts.headers, body, shared.config.max_body_bytes).await?;
     let fields: Map<String, Value> = if body.trim_ascii().is_empty() {
         Map::new()
     } else {

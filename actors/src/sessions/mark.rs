@@ -8,7 +8,7 @@ use openclaw_model::answer_in;
 use serde_json::Value;
 
 use super::transcript::{
-    Author, Transcript, follow, message_text, reply_hash, says_anything, words, words_hash,
+    Author, Transcript, follow, message_text, reply_hash, reply_words, says_anything, words, words_hash,
 };
 
 /// A reply of fewer letters and digits is not recognised by a part of it, nor by itself alone.
@@ -30,7 +30,7 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Of the request and its reply, an assistant message.
     pub fn mark(&self, reply: &Value) -> TurnMark {
-        let words = words(answer_in(&message_text(reply), false));
+        let words = reply_words(reply);
         TurnMark {
             chain: self.chain.clone(),
             named: self.named,
@@ -145,7 +145,7 @@ fn reply_at(mark: &TurnMark, at: usize, transcript: &Transcript, messages: &[Val
         if entry.author != Author::Assistant {
             break;
         }
-        said.push_str(&words(answer_in(&message_text(&messages[entry.position]), false)));
+        said.push_str(&reply_words(&messages[entry.position]));
         if said.chars().count() == wanted && words_hash(&said) == mark.reply {
             return Some(Found { end, behind: None });
         }

@@ -261,6 +261,11 @@ pub fn words(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
+/// What a reply says, without its thinking.
+pub fn reply_words(reply: &Value) -> String {
+    words(answer_in(&message_text(reply), false))
+}
+
 /// The hash of a reply that is these words and nothing else.
 pub fn words_hash(words: &str) -> u64 {
     Name::new().text(words).finish()
