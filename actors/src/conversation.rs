@@ -5,16 +5,24 @@ use openclaw_model::{ParserConfig, answer_in};
 use serde_json::Value;
 
 use crate::{
-    gateway::draft::Draft,
+    gateway::{
+        draft::{Draft, Part},
+        protocol::chat::message,
+    },
     sessions::transcript::{Author, Transcript},
 };
 
 /// The reply as the assistant message that its client was given; ids of tool calls are new ones.
 pub fn reply(turn: &Turn) -> Value {
+    message(&parts(turn))
+}
+
+/// What the reply consists of.
+pub fn parts(turn: &Turn) -> Vec<Part> {
     let starts_in_thinking = turn.completion.split.starts_in_thinking;
     let mut draft = Draft::new(ParserConfig::new(&turn.tools, starts_in_thinking), false);
     draft.close(&turn.completion.text);
-    draft.message()
+    draft.parts().to_vec()
 }
 
 /// The text of a response that a reader sees: what stands after its thinking, tool calls included.

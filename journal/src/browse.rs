@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     signals::Verdict,
-    turn::{SessionId, Turn, TurnId},
+    turn::{SessionId, Turn, TurnId, TurnKind},
 };
 
 /// Verdicts that are counted of one conversation, from its latest turn back.
@@ -172,6 +172,19 @@ impl Bodies<'_> {
                    ORDER BY no DESC LIMIT 1";
         let found = self.one(sql, (), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
         found.map(|(no, id)| self.whole_turn(no, &id)).transpose()
+    }
+
+    /// The last turn of a conversation that is no side turn; looked for among its latest.
+    pub fn last_turn_of(&self, session: &SessionId) -> Result<Option<TurnRow>, JournalError> {
+        let sql = "SELECT id FROM turns WHERE session = ?1 ORDER BY no DESC LIMIT 32";
+        let latest = self.select(sql, [&*session.0], |row| row.get::<_, String>(0))?;
+        for id in latest {
+            let row = self.turn(&TurnId(id.into()))?;
+            if let Some(row) = row.filter(|row| row.turn.kind == TurnKind::Main) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
     }
 
     /// The latest `limit` judged replies by their place. What `known` holds is not read again, unless a person rated

@@ -307,6 +307,12 @@ impl Journal {
         self.read(|bodies| bodies.last_opening()).await
     }
 
+    /// The last turn of a conversation that is no side turn.
+    pub async fn last_turn_of(&self, session: &SessionId) -> Result<Option<TurnRow>, JournalError> {
+        let session = session.clone();
+        self.read(move |bodies| bodies.last_turn_of(&session)).await
+    }
+
     /// The latest `limit` judged replies, by their place. What an earlier call returned spares reading it again.
     pub async fn replies(
         &self,

@@ -13,7 +13,7 @@ use serde_json::{Number, Value, value::RawValue};
 /// Before a number that is kept as it was written.
 const MARK: char = '\u{10FFFE}';
 /// Where a request holds what its client, or the model, wrote for a model to read.
-const KEPT: [&str; 3] = ["tools", "arguments", "chat_template_kwargs"];
+const KEPT: [&str; 4] = ["tools", "arguments", "input", "chat_template_kwargs"];
 /// A whole number of so many digits is in any case as it was written.
 const PLAIN_DIGITS: usize = 18;
 

@@ -18,8 +18,12 @@ impl ApiKey {
         Some(key.into()).filter(|key: &String| !key.is_empty()).map(Self)
     }
 
-    /// Whether a request carries this key.
+    /// Whether a request carries this key, as a bearer or, as Anthropic's clients do, in `x-api-key`.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
+        let plain = headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii());
+        if plain.is_some_and(|key| bool::from(key.ct_eq(self.0.as_bytes()))) {
+            return true;
+        }
         let Some(value) = headers.get(header::AUTHORIZATION) else { return false };
         let value = value.as_bytes();
         let Some((scheme, token)) = value.split_at_checked("bearer ".len()) else { return false };
@@ -27,10 +31,13 @@ impl ApiKey {
     }
 }
 
-/// Whether a request was sent by a web page from elsewhere.
-pub fn from_foreign_page(headers: &HeaderMap) -> bool {
+/// Whether a request was sent by a web page from elsewhere, and not from one of those `allowed`.
+pub fn from_foreign_page(headers: &HeaderMap, allowed: &[String]) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return false };
     let origin = origin.to_str().unwrap_or("null");
+    if allowed.iter().any(|allowed| allowed == origin) {
+        return false;
+    }
     let Some(host) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
         // `null` is a page that hides where it is from; other schemes are desktop applications.
         return origin == "null";
@@ -118,16 +125,27 @@ mod tests {
         let foreign = |origin: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
-            from_foreign_page(&headers)
+            from_foreign_page(&headers, &["https://chat.example".to_owned()])
         };
-        for origin in ["http://evil.example", "https://localhost.evil.example:80", "null", "http://10.0.0.1"]
-        {
+        for origin in [
+            "http://evil.example",
+            "https://localhost.evil.example:80",
+            "https://chat.example.evil",
+            "null",
+            "http://10.0.0.1",
+        ] {
             assert!(foreign(origin), "{origin}");
         }
-        for origin in ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:8443", "app://desk"] {
+        for origin in [
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            "https://[::1]:8443",
+            "app://desk",
+            "https://chat.example",
+        ] {
             assert!(!foreign(origin), "{origin}");
         }
-        assert!(!from_foreign_page(&HeaderMap::new()));
+        assert!(!from_foreign_page(&HeaderMap::new(), &[]));
     }
 
     #[test]
@@ -145,6 +163,15 @@ mod tests {
             assert!(!admits(wrong), "{wrong}");
         }
         assert!(!key.admits(&HeaderMap::new()));
+        let plain = |value: &'static str| {
+            HeaderMap::from_iter([(
+                header::HeaderName::from_static("x-api-key"),
+                HeaderValue::from_static(value),
+            )])
+        };
+        assert!(
+            key.admits(&plain("top-secret")) && !key.admits(&plain("top-secre")) && !key.admits(&plain(""))
+        );
         assert_eq!(ApiKey::new(""), None);
         assert!(!format!("{key:?}").contains("secret"));
     }

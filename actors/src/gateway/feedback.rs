@@ -10,7 +10,7 @@ use axum::{
 use openclaw_journal::TurnId;
 use serde_json::{Value, json};
 
-use super::{Shared, body, errors::ApiError, openai::request_marks};
+use super::{Shared, body, errors::ApiError, marks::request_marks};
 use crate::sessions::{Feedback, FeedbackOutcome};
 
 /// Longer remarks are refused: they become part of a judge's prompt.

@@ -9,7 +9,7 @@ use std::{
 
 use metrics::Histogram;
 use openclaw_journal::SessionId;
-use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, TokenLogprob};
+use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, ScoreRequest, Scored, TokenLogprob};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout_at},
@@ -219,4 +219,26 @@ impl Generation {
 
 fn broken(failure: &str) -> ApiError {
     ApiError::unavailable(format!("The generation broke: {failure}."))
+}
+
+/// Log-probabilities of given ids, from whichever engine is up.
+pub async fn score(shared: &Shared, request: ScoreRequest) -> Result<Scored, ApiError> {
+    let away = || ApiError::unavailable("The model is away: it did not come back in time.");
+    let asked = async {
+        loop {
+            if let Some(engine) = shared.engines.iter().find(|engine| engine.status().up) {
+                match engine.score(request.clone()).await {
+                    Ok(scored) => return Ok(scored),
+                    Err(EngineError::Refused { reason, .. }) => {
+                        let message = format!("The model cannot score this prompt: {reason}.");
+                        return Err(ApiError::invalid("prompt_logprobs", message));
+                    }
+                    Err(error) => warn!(%error, "the model ended under a scoring"),
+                }
+            }
+            sleep(RETRY_PERIOD).await;
+        }
+    };
+    let until = Instant::now() + Duration::from_secs(shared.config.engine_wait_secs);
+    timeout_at(until, asked).await.unwrap_or_else(|_| Err(away()))
 }

@@ -1,20 +1,25 @@
 //! The OpenAI-compatible HTTP API in front of the policy: what it listens to, how it stops.
 
 mod admission;
+mod answer;
 mod auth;
 mod body;
-mod chat;
 mod completion;
+mod cors;
 mod door;
 pub(crate) mod draft;
 mod errors;
 mod feedback;
 mod generation;
+mod marks;
 mod models;
-mod openai;
+mod prompt;
+pub(crate) mod protocol;
+mod recall;
 mod routes;
 mod session_end;
 mod stream;
+mod tokens;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,12 +31,15 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
+use tower_http::cors::CorsLayer;
 use tracing::{info, warn};
 
 use self::{admission::Admission, door::Door, models::ServedModels};
 pub use self::{
     auth::{ApiKey, to_foreign_name},
+    cors::check as check_origins,
     errors::ApiError,
+    recall::{Recall, Recalled},
 };
 use crate::{
     connections::{ConnectionLimits, serve},
@@ -55,6 +63,9 @@ pub struct GatewayConfig {
     pub api_key: Option<ApiKey>,
     /// The environment variable that holds the key, so that no file has to. Default none.
     pub api_key_env: Option<String>,
+    /// Origins (`https://chat.example`) whose web pages may use the API; `*` is all of them, and needs a key. Default
+    /// none beside this machine's own.
+    pub allow_origins: Vec<String>,
     /// Requests answered at once. Default 64.
     pub max_in_flight: usize,
     /// Requests that wait for a place; more are told to come back. Default 256.
@@ -90,6 +101,7 @@ impl Default for GatewayConfig {
             aliases: Vec::new(),
             api_key: None,
             api_key_env: None,
+            allow_origins: Vec::new(),
             max_in_flight: 64,
             queue_depth: 256,
             queue_timeout_secs: 30,
@@ -128,6 +140,8 @@ pub struct GatewayDeps {
     pub sessions: SessionsAddress,
     /// Where turns are written down, if anywhere.
     pub recorder: Option<Recorder>,
+    /// Where they are read again, if anywhere.
+    pub recall: Option<Recall>,
     /// Whether what is to be written down can be.
     pub journal: watch::Receiver<Health>,
     /// What its connections may take; the same for every incarnation, whose connections go on.
@@ -181,6 +195,8 @@ pub struct Shared {
     template: ChatTemplate,
     sessions: SessionsAddress,
     recorder: Option<Recorder>,
+    recall: Option<Recall>,
+    cors: Option<CorsLayer>,
     journal: watch::Receiver<Health>,
     /// Turns that may wait for the journal after their reply has ended.
     late_turns: Arc<Semaphore>,
@@ -219,6 +235,8 @@ impl Gateway {
         if deps.engines.is_empty() {
             return Err(GatewayError::Config { key: "engines", problem: "are none" });
         }
+        let cors = cors::layer(&config.allow_origins, config.api_key.is_some())
+            .map_err(|problem| GatewayError::Config { key: "allow_origins", problem })?;
         let failed = |source| GatewayError::Listen { listen, source };
         let socket = match deps.socket {
             Some(socket) => socket,
@@ -242,6 +260,8 @@ impl Gateway {
             template: deps.template,
             sessions: deps.sessions,
             recorder: deps.recorder,
+            recall: deps.recall,
+            cors,
             journal: deps.journal,
             late_turns: Arc::new(Semaphore::new(MOST_LATE_TURNS)),
             cut: watch::Sender::new(false),

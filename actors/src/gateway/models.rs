@@ -27,7 +27,7 @@ impl ServedModels {
     pub fn new(served: &str, aliases: &[String], context_length: usize) -> Self {
         let mut names = vec![served.to_owned()];
         names.extend(aliases.iter().filter(|alias| *alias != served).cloned());
-        Self { names, side: format!("{served}-side"), context_length, created: unix_secs() }
+        Self { names, side: format!("{served}-side"), context_length, created: unix_secs(SystemTime::now()) }
     }
 
     /// The name in the response, and whether it marks a side turn. A request that names no model means the served one.
@@ -64,6 +64,6 @@ pub async fn show(
 }
 
 /// Seconds since 1970.
-pub fn unix_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+pub fn unix_secs(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -16,30 +16,72 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
 use super::{
-    Shared,
+    Shared, answer,
     auth::{from_foreign_page, is_not_json, to_foreign_name},
-    chat,
     errors::ApiError,
-    feedback, models, session_end,
+    feedback, models,
+    protocol::{
+        Protocol,
+        chat::Chat,
+        completions::Completions,
+        generate::Generate,
+        messages::{self, Messages},
+        responses::{self, Responses},
+    },
+    session_end, tokens,
 };
+
+/// Of the metrics: what a path's last part is called. `chat/completions` and `completions` are told apart.
+const ROUTES: [(&str, &str); 12] = [
+    ("/chat/completions", Chat::NAME),
+    ("/responses", Responses::NAME),
+    ("/messages", Messages::NAME),
+    ("/messages/count_tokens", "count_tokens"),
+    ("/completions", Completions::NAME),
+    ("/inference/v1/generate", Generate::NAME),
+    ("/tokenize", "tokenize"),
+    ("/detokenize", "detokenize"),
+    ("/feedback", "feedback"),
+    ("/sessions/end", "session_end"),
+    ("/health", "health"),
+    ("/healthz", "health"),
+];
+
+/// What is there with `/v1` before it and without.
+fn api() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/chat/completions", post(answer::post::<Chat>))
+        .route("/responses", post(answer::post::<Responses>))
+        .route("/responses/{id}", get(responses::get))
+        .route("/messages", post(answer::post::<Messages>))
+        .route("/messages/count_tokens", post(messages::count_tokens))
+        .route("/completions", post(answer::post::<Completions>))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/feedback", post(feedback::post))
+        .route("/sessions/end", post(session_end::post))
+        .route("/models", get(models::list))
+        .route("/models/{*id}", get(models::show))
+}
 
 /// All routes.
 pub fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::post))
-        .route("/v1/feedback", post(feedback::post))
-        .route("/v1/sessions/end", post(session_end::post))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::show))
+    let router = Router::new()
+        .merge(api())
+        .nest("/v1", api())
+        .route("/inference/v1/generate", post(answer::post::<Generate>))
         .route("/health", get(health))
         .route("/healthz", get(health))
         .fallback(unknown_route)
         .method_not_allowed_fallback(async || ApiError::wrong_method())
         .layer(CatchPanicLayer::custom(after_panic))
         .layer(middleware::from_fn_with_state(shared.clone(), check_key))
-        .layer(middleware::from_fn(count))
-        .layer(middleware::from_fn_with_state(shared.clone(), close_when_leaving))
-        .with_state(shared)
+        .layer(middleware::from_fn(count));
+    let router = match &shared.cors {
+        Some(cors) => router.layer(cors.clone()),
+        None => router,
+    };
+    router.layer(middleware::from_fn_with_state(shared.clone(), close_when_leaving)).with_state(shared)
 }
 
 /// Says that the gateway serves, and how the policy is: a model that restarts is no reason to be taken out of a load
@@ -78,7 +120,9 @@ async fn check_key(State(shared): State<Arc<Shared>>, request: Request, next: Ne
     let refused = match &shared.config.api_key {
         Some(key) if !open && !key.admits(headers) => Some(ApiError::unauthorized()),
         None if to_foreign_name(headers) => Some(ApiError::foreign_name()),
-        None if !open && from_foreign_page(headers) => Some(ApiError::foreign_page()),
+        None if !open && from_foreign_page(headers, &shared.config.allow_origins) => {
+            Some(ApiError::foreign_page())
+        }
         _ if request.method() == Method::POST && is_not_json(headers) => {
             Some(ApiError::not_said_to_be_json())
         }
@@ -100,15 +144,18 @@ async fn close_when_leaving(State(shared): State<Arc<Shared>>, request: Request,
 }
 
 async fn count(request: Request, next: Next) -> Response {
-    let route = match request.uri().path() {
-        "/v1/chat/completions" => "chat_completions",
-        "/v1/feedback" => "feedback",
-        "/v1/sessions/end" => "session_end",
-        "/health" | "/healthz" => "health",
-        path if path.starts_with("/v1/models") => "models",
+    let path = request.uri().path();
+    let path = path.strip_prefix("/v1").unwrap_or(path).to_owned();
+    let known = ROUTES.iter().find(|(route, _)| *route == path).map(|(_, name)| *name);
+    let route = known.unwrap_or_else(|| match path.split('/').nth(1) {
+        Some("models") => "models",
+        Some("responses") => "response",
         _ => "other",
-    };
-    let response = next.run(request).await;
+    });
+    let mut response = next.run(request).await;
+    if path.starts_with("/messages") {
+        response = messages::in_shape(response);
+    }
     let status = response.status().as_u16().to_string();
     metrics::counter!("openclaw_gateway_requests_total", "route" => route, "status" => status).increment(1);
     response

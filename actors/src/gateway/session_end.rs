@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Shared, body, errors::ApiError, openai::request_marks};
+use super::{Shared, body, errors::ApiError, marks::request_marks};
 use crate::sessions::{ArrivedRequest, RequestMarks};
 
 /// The handler; it answers after the commit. A session that nobody knows has ended already.

@@ -1,53 +1,66 @@
 //! A reply as server-sent events, token by token. Headers wait for the first token, because they name the policy
-//! version; the last chunks wait for the turn to be recorded.
+//! version; the last events wait for the turn to be recorded.
 
 use std::{
     convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::response::{IntoResponse, Response, Sse, sse};
-use futures::{FutureExt, Stream};
+use futures::{
+    FutureExt, Stream,
+    future::{try_join, try_join_all},
+};
 use openclaw_model::OutputDelta;
-use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::{
-    chat::{Answer, Uncut},
-    draft::delta_json,
+    answer::{Answer, Uncut},
+    draft::Draft,
     errors::ApiError,
     generation::{Drawn, Generation},
+    protocol::{Event, Head, Piece, Reply, Writer},
 };
 
 /// Silence of this length is broken by a comment, for proxies that close quiet connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Answers with a stream; an error before the first token is still a plain error.
-pub async fn respond(answer: Answer) -> Result<Response, ApiError> {
+pub async fn respond<W: Writer>(answer: Answer, mut head: Head, writer: W) -> Result<Response, ApiError> {
     let uncut = Uncut::watch();
-    let generation = match answer.begin().await {
+    let generation = match answer.begin(0).await {
         Ok(generation) => generation,
         Err(error) => {
             uncut.ended();
             return Err(error);
         }
     };
-    let headers = answer.headers(generation.policy_version());
+    head.policy_version = generation.policy_version();
+    let headers = answer.headers(&head);
     // Unbounded, yet no longer than the answer: a slow reader must not slow the model down.
     let (sender, receiver) = mpsc::unbounded_channel();
-    let frames = Frames {
-        envelope: answer.envelope("chat.completion.chunk", generation.policy_version()),
-        usage: answer.chat.include_usage,
-        sender: sender.clone(),
-    };
+    let frames = Arc::new(Frames { told: Mutex::new(Told { writer, head }), sender });
     tokio::spawn(async move {
-        let told = std::panic::AssertUnwindSafe(tell(answer, generation, frames, uncut)).catch_unwind().await;
-        if told.is_err() {
-            error!("telling a reply panicked");
-            let _ = sender.send(event(&ApiError::internal("The server failed while it answered.").body()));
-        }
+        let telling = tell(&answer, generation, &frames);
+        let told = std::panic::AssertUnwindSafe(telling).catch_unwind().await;
+        let broken = match told {
+            Ok(Ok(())) => return uncut.ended(),
+            // Dropping the generations cancels them, dropping `uncut` counts it.
+            Ok(Err(Stopped::Left)) => return,
+            Ok(Err(Stopped::Broken(error))) => error,
+            Err(_) => {
+                error!("telling a reply panicked");
+                ApiError::internal("The server failed while it answered.")
+            }
+        };
+        uncut.ended();
+        warn!(error = broken.message, "a stream broke");
+        metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => "failed").increment(1);
+        let event = frames.told().writer.broken(&broken);
+        frames.send([event]);
     });
     let keep_alive = sse::KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
     let mut response = (headers, Sse::new(Received(receiver)).keep_alive(keep_alive)).into_response();
@@ -56,105 +69,114 @@ pub async fn respond(answer: Answer) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-async fn tell(answer: Answer, mut generation: Generation, mut frames: Frames, uncut: Uncut) {
+/// Why a stream has no end.
+enum Stopped {
+    /// Its client has left.
+    Left,
+    Broken(ApiError),
+}
+
+impl From<ApiError> for Stopped {
+    fn from(error: ApiError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+async fn tell<W: Writer>(answer: &Answer, first: Generation, frames: &Frames<W>) -> Result<(), Stopped> {
+    frames.write(|writer, head| writer.begin(head));
+    let others = (1..answer.ask.choices).map(|choice| async move {
+        let generation = frames.while_heard(answer.begin(choice)).await?;
+        tell_one(answer, choice, generation, frames).await
+    });
+    let (first, others) = try_join(tell_one(answer, 0, first, frames), try_join_all(others)).await?;
+    let replies = Vec::from_iter(std::iter::once(first).chain(others));
+    frames.write(|writer, head| writer.close(head, &replies));
+    Ok(())
+}
+
+async fn tell_one<W: Writer>(
+    answer: &Answer,
+    choice: usize,
+    mut generation: Generation,
+    frames: &Frames<W>,
+) -> Result<Reply, Stopped> {
     let mut draft = answer.draft();
-    frames.delta(json!({"role": "assistant", "content": ""}), Value::Null);
     let ending = loop {
-        let next = tokio::select! {
-            // Dropping the generation cancels it, dropping `uncut` counts it.
-            () = frames.left() => return,
-            next = generation.next() => next,
-        };
-        match next {
-            Ok(Drawn::Token(token, text)) => {
-                let deltas = draft.push(&token, &text, &answer.shared.tokenizer);
-                frames.deltas(deltas, || draft.take_logprobs());
+        match frames.while_heard(generation.next()).await? {
+            Drawn::Token(token, text) => {
+                let deltas = draft.push(token, &text);
+                frames.pieces(choice, deltas, &mut draft);
             }
-            Ok(Drawn::End(ending, text)) => {
-                frames.deltas(draft.close(&text), || draft.take_logprobs());
+            Drawn::End(ending, text) => {
+                let deltas = draft.close(&text);
+                frames.pieces(choice, deltas, &mut draft);
                 break ending;
             }
-            Err(error) => return frames.broken(error, uncut),
         }
     };
     if frames.sender.is_closed() {
-        return;
+        return Err(Stopped::Left);
     }
-    frames.envelope.insert("policy_version".into(), ending.policy_version.into());
-    let logprobs = draft.take_logprobs();
-    let completed = match answer.complete(draft, ending).await {
-        Ok(completed) => completed,
-        Err(error) => return frames.broken(error, uncut),
+    let id = {
+        let head = &mut frames.told().head;
+        head.policy_version = ending.policy_version;
+        head.id.clone()
     };
-    uncut.ended();
-    frames.chunk(json!([{"index": 0, "delta": {}, "logprobs": logprobs,
-        "finish_reason": completed.finish_reason}]));
-    if frames.usage {
-        frames.send(json!([]), Some(completed.usage));
-    }
-    frames.done();
+    let (reply, _) = answer.complete(&id, choice, draft, ending).await?;
+    frames.write(|writer, head| writer.end(head, &reply));
+    Ok(reply)
 }
 
-/// Writes chunks.
-struct Frames {
-    envelope: Map<String, Value>,
-    usage: bool,
-    sender: mpsc::UnboundedSender<sse::Event>,
+/// Writes events.
+struct Frames<W> {
+    told: Mutex<Told<W>>,
+    sender: mpsc::UnboundedSender<Event>,
 }
 
-impl Frames {
-    /// Resolves when the client has left.
-    async fn left(&self) {
-        self.sender.closed().await;
+struct Told<W> {
+    writer: W,
+    head: Head,
+}
+
+impl<W: Writer> Frames<W> {
+    /// Ends with the client's patience.
+    async fn while_heard<T>(&self, next: impl Future<Output = Result<T, ApiError>>) -> Result<T, Stopped> {
+        tokio::select! {
+            () = self.sender.closed() => Err(Stopped::Left),
+            next = next => Ok(next?),
+        }
     }
 
-    fn deltas(&self, deltas: Vec<OutputDelta>, mut logprobs: impl FnMut() -> Value) {
+    fn told(&self) -> MutexGuard<'_, Told<W>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pieces(&self, choice: usize, deltas: Vec<OutputDelta>, draft: &mut Draft) {
         for delta in deltas {
-            self.delta(delta_json(delta), logprobs());
+            let piece = Piece { choice, delta, tokens: draft.take_tokens() };
+            self.write(|writer, head| writer.piece(head, piece));
         }
     }
 
-    fn delta(&self, delta: Value, logprobs: Value) {
-        self.chunk(json!([{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": null}]));
+    fn write(&self, write: impl FnOnce(&mut W, &Head) -> Vec<Event>) {
+        let Told { writer, head } = &mut *self.told();
+        self.send(write(writer, head));
     }
 
-    fn chunk(&self, choices: Value) {
-        self.send(choices, self.usage.then_some(Value::Null));
-    }
-
-    fn send(&self, choices: Value, usage: Option<Value>) {
-        let mut chunk = self.envelope.clone();
-        chunk.insert("choices".into(), choices);
-        if let Some(usage) = usage {
-            chunk.insert("usage".into(), usage);
+    fn send(&self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            // A client that has left is noticed by `while_heard`.
+            let _ = self.sender.send(event);
         }
-        // A client that has left is noticed by `left`.
-        let _ = self.sender.send(event(&Value::Object(chunk)));
-    }
-
-    fn broken(&self, error: ApiError, uncut: Uncut) {
-        warn!(error = error.message, "a stream broke");
-        uncut.ended();
-        metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => "failed").increment(1);
-        let _ = self.sender.send(event(&error.body()));
-    }
-
-    fn done(&self) {
-        let _ = self.sender.send(sse::Event::default().data("[DONE]"));
     }
 }
 
-fn event(body: &Value) -> sse::Event {
-    // JSON text has no line breaks, so it is one `data:` line.
-    sse::Event::default().data(body.to_string())
-}
-
-struct Received(mpsc::UnboundedReceiver<sse::Event>);
+struct Received(mpsc::UnboundedReceiver<Event>);
 
 impl Stream for Received {
     type Item = Result<sse::Event, Infallible>;
 
     fn poll_next(mut self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context).map(|event| event.map(Ok))
+        self.0.poll_recv(context).map(|event| event.map(|event| Ok(event.into())))
     }
 }

@@ -20,7 +20,7 @@ pub struct RequestMarks {
     pub session_body: Option<String>,
     /// Body `prompt_cache_key`, else header `session_id`, else `x-session-affinity`.
     pub cache_key: Option<String>,
-    /// A conversation's name in another field or header, see `gateway/openai.rs`.
+    /// A conversation's name in another field or header, see `gateway/marks.rs`.
     pub conversation: Option<String>,
     /// Body `safety_identifier` or `user`: who speaks, in whatever conversation.
     pub person: Option<String>,

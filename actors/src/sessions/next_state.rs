@@ -48,7 +48,7 @@ pub fn next_state(
             }
             Author::Tool if !in_machine_exchange => {
                 kind = kind.or(Some(NextStateKind::Tool));
-                is_error |= reports_an_error(&text);
+                is_error |= message["is_error"] == true || reports_an_error(&text);
                 texts.push(text.trim().to_owned());
             }
             Author::Assistant | Author::Machine | Author::MachineRemark | Author::System | Author::Tool => {}

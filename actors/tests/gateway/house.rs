@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt};
 use openclaw_actors::{
     connections::ConnectionLimits,
     engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
-    gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
+    gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recall, Recalled, Recorder},
     sessions::{Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
 };
 use openclaw_journal::{Evaluate, Health, Journal, Record, Turn, TurnMark};
@@ -254,7 +254,7 @@ impl House {
         });
         let template = ChatTemplate::from_source(NANO_TEMPLATE).expect("the template compiles");
         let health = watch::Sender::default();
-        let deps = deps_of(&engine, &tokenizer, &template, &sessions, &record, &health);
+        let deps = deps_of(&engine, &tokenizer, &template, &sessions, &record, &health, &journal);
         let gateway = Gateway::start(config, deps).await.expect("the gateway starts");
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         Self {
@@ -276,7 +276,8 @@ impl House {
 
     /// For one more gateway in the same house.
     pub fn deps(&self) -> GatewayDeps {
-        deps_of(&self.engine, &self.tokenizer, &self.template, &self.sessions, &self.record, &self.health)
+        let Self { engine, tokenizer, template, sessions, record, health, journal, .. } = self;
+        deps_of(engine, tokenizer, template, sessions, record, health, journal)
     }
 
     /// Replaces the policy's thread, as a supervisor would.
@@ -336,7 +337,20 @@ fn deps_of(
     sessions: &SessionsAddress,
     record: &Recorder,
     health: &watch::Sender<Health>,
+    journal: &Journal,
 ) -> GatewayDeps {
+    let journal = journal.clone();
+    let recall: Recall = Arc::new(move |what| {
+        let journal = journal.clone();
+        async move {
+            let found = match what {
+                Recalled::Turn(turn) => journal.turn(&turn).await,
+                Recalled::LastOf(session) => journal.last_turn_of(&session).await,
+            };
+            Ok(found.map_err(|error| error.to_string())?.map(|row| (row.turn, row.completed)))
+        }
+        .boxed()
+    });
     GatewayDeps {
         engines: vec![engine.clone()],
         context_length: CONTEXT_LENGTH,
@@ -344,6 +358,7 @@ fn deps_of(
         template: template.clone(),
         sessions: sessions.clone(),
         recorder: Some(record.clone()),
+        recall: Some(recall),
         journal: health.subscribe(),
         connections: ConnectionLimits::new(1024),
         socket: None,

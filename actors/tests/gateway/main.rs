@@ -2,6 +2,7 @@
 //! chat template and sessions.
 
 mod house;
+mod protocols;
 mod requests;
 mod resumption;
 mod sessions;

@@ -23,7 +23,7 @@ async fn an_answer_carries_text_usage_session_and_version_and_is_recorded_to_the
     assert_eq!(answer["object"], "chat.completion");
     assert_eq!((&answer["session_id"], &answer["policy_version"]), (&json!("chat:4"), &json!(7)));
     let choice = &answer["choices"][0];
-    assert_eq!(choice["message"], json!({"role": "assistant", "content": "4, of course"}));
+    assert_eq!(choice["message"], json!({"role": "assistant", "content": "4, of course", "refusal": null}));
     assert_eq!((&choice["finish_reason"], &choice["logprobs"]), (&json!("stop"), &Value::Null));
 
     let turns = house.turns();
@@ -215,7 +215,7 @@ async fn every_bad_request_is_told_why_in_openais_shape_and_the_server_goes_on()
         (Method::POST, chat, text("{\"messages\": ["), 400, json!("invalid_json"), Value::Null),
         (Method::POST, chat, text("[1]"), 400, json!("invalid_json"), Value::Null),
         (Method::POST, chat, text("{\"messages\": []}"), 400, Value::Null, json!("messages")),
-        (Method::POST, chat, with(ask("x"), "n", json!(2)).to_string(), 400, Value::Null, json!("n")),
+        (Method::POST, chat, with(ask("x"), "n", json!(0)).to_string(), 400, Value::Null, json!("n")),
         (Method::POST, chat, with(ask("x"), "stop", json!(2)).to_string(), 400, Value::Null, json!("stop")),
         (
             Method::POST,

@@ -1,5 +1,5 @@
 //! Traces over OTLP, in a build with the feature `otel`: what became of each turn, as spans. The id of a turn's trace is the one
-//! in its completion's id (`chatcmpl-` and 32 digits), so every stage joins it with nothing handed on, after a crash, too; a
+//! in its completion's id (`chatcmpl-`, `resp_` or the like and 32 digits), so every stage joins it with nothing handed on, after a crash, too; a
 //! trace that the client sent (`traceparent`) is linked. Names of attributes are those of OpenTelemetry's GenAI
 //! conventions where they have one. Nothing that was said is in them.
 
@@ -29,8 +29,6 @@ use tracing_subscriber::{Layer, filter::FilterFn, layer::Context, registry::Look
 /// The span of the reply itself; the stages that follow lie below it.
 const REPLY: &str = "chat";
 const STAGES: [&str; 4] = [REPLY, "judge", "teach", "train"];
-/// What a completion's id begins with; the trace's id follows.
-const ID_PREFIX: &str = "chatcmpl-";
 /// Of a trace's id, and of a span's.
 const TRACE_DIGITS: usize = 32;
 const SPAN_DIGITS: usize = 16;
@@ -197,7 +195,9 @@ fn root_of(trace: TraceId) -> SpanId {
 }
 
 fn trace_of(turn: &str) -> Option<TraceId> {
-    let digits = turn.strip_prefix(ID_PREFIX).filter(|digits| digits.len() == TRACE_DIGITS)?;
+    // Whatever an API puts before them.
+    let digits = turn.rsplit_once(['-', '_']).map(|(_, digits)| digits);
+    let digits = digits.filter(|digits| digits.len() == TRACE_DIGITS)?;
     let trace = TraceId::from_hex(digits).ok()?;
     (trace != TraceId::INVALID).then_some(trace)
 }
@@ -294,6 +294,7 @@ mod tests {
     fn a_completion_names_its_trace_and_nothing_else_does() {
         let trace = trace_of("chatcmpl-4bf92f3577b34da6a3ce929d0e0e4736").expect("it is one");
         assert_eq!(trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(trace_of("resp_unstored_4bf92f3577b34da6a3ce929d0e0e4736"), Some(trace));
         assert_eq!(root_of(trace).to_string(), "a3ce929d0e0e4736");
         for other in [
             "",

@@ -3,6 +3,8 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive};
 
+use openclaw_actors::gateway::check_origins;
+
 use super::{
     method,
     problems::{Problems, did_you_mean},
@@ -169,6 +171,9 @@ impl Checks<'_> {
             let listen = gateway.listen;
             let message = format!("{listen} is open to others: name a key with actors.gateway.api_key_env");
             self.problems.add("actors.gateway.listen", message);
+        }
+        if let Err(problem) = check_origins(&gateway.allow_origins, gateway.api_key_env.is_some()) {
+            self.problems.add("actors.gateway.allow_origins", problem);
         }
         self.count("actors.gateway.max_in_flight", gateway.max_in_flight, 1..=65536);
         self.count("actors.gateway.queue_depth", gateway.queue_depth, 0..=65536);

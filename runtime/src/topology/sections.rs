@@ -159,6 +159,8 @@ section! {
         /// The environment variable that holds the key clients must send. Without it there is no
         /// authentication, and `listen` must be a loopback address.
         api_key_env: Option<String> = None,
+        /// Origins (`https://chat.example`) whose web pages may use the API; `*` is all of them, and needs a key.
+        allow_origins: Vec<String> = Vec::new(),
         /// Requests answered at once.
         max_in_flight: usize,
         /// Requests that may wait for a place.

@@ -10,7 +10,7 @@ use std::{
 use openclaw_actors::{
     connections::ConnectionLimits,
     engine::Engine,
-    gateway::{ApiKey, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recorder},
+    gateway::{ApiKey, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recall, Recalled, Recorder},
     sessions::SessionsAddress,
     stop::StopSignal,
 };
@@ -59,6 +59,7 @@ impl GatewayArguments {
             served_model: table.served_model.clone(),
             aliases: table.aliases.clone(),
             api_key: api_key(topology)?.and_then(ApiKey::new),
+            allow_origins: table.allow_origins.clone(),
             max_in_flight: table.max_in_flight,
             queue_depth: table.queue_depth,
             queue_timeout_secs: table.queue_timeout_secs,
@@ -125,6 +126,18 @@ impl Actor for GatewayActor {
                 journal.record(completed).await.map(drop).map_err(|error| error.to_string())
             })
         });
+        let journal = arguments.journal.clone();
+        let recall: Recall = Arc::new(move |what| {
+            let journal = journal.clone();
+            Box::pin(async move {
+                let found = match what {
+                    Recalled::Turn(turn) => journal.turn(&turn).await,
+                    Recalled::LastOf(session) => journal.last_turn_of(&session).await,
+                };
+                let found = found.map_err(|error| error.to_string())?;
+                Ok(found.map(|row| (row.turn, row.completed)))
+            })
+        });
         // Every replica reads and writes text the same way.
         let text = arguments.engines.first().ok_or("there is no policy to serve")?.text();
         let deps = GatewayDeps {
@@ -134,6 +147,7 @@ impl Actor for GatewayActor {
             template: text.template.clone(),
             sessions: arguments.sessions.clone(),
             recorder: Some(recorder),
+            recall: Some(recall),
             journal: arguments.journal.health(),
             connections: arguments.connections.clone(),
             socket: arguments.socket.get().map(TcpListener::try_clone).transpose()?,

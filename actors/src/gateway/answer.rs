@@ -1,0 +1,478 @@
+//! A request to the model, in whatever format. The order matters: sessions hear of a request before it is answered, so
+//! that it is the next state of the turn before; and of the answer before the client sees its end, so that no later
+//! request can overtake it.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use axum::{
+    body::Bytes,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use futures::future::{try_join, try_join_all};
+use openclaw_journal::{SessionId, Turn, TurnId, TurnKind};
+use openclaw_model::{FinishReason, GenerateRequest, SamplingParams, ScoreRequest, exact_json};
+use serde_json::{Value, json};
+use tracing::{Span, debug_span, field::Empty, warn};
+
+use super::{
+    Shared,
+    admission::Admitted,
+    body, completion,
+    draft::Draft,
+    errors::ApiError,
+    generation::{self, Drawn, Ending, Generation},
+    marks::request_marks,
+    models::unix_secs,
+    prompt::{self, Prompt},
+    protocol::{
+        Ask, Asked, Continues, Head, Part, PromptLogprobs, Protocol, Reply, Writer,
+        chat::message,
+        fields::{Fields, object_of},
+    },
+    recall, stream,
+};
+use crate::{
+    conversation,
+    engine::Engine,
+    sessions::{Arrival, ArrivedRequest, TurnCompleted},
+};
+
+/// From here on, reading a body as JSON takes longer than a stream should wait.
+const LARGE_BODY_BYTES: usize = 64 << 10;
+
+/// Told with a reply that may be lost with the process.
+pub const JOURNAL: &str = "x-journal";
+/// See [`JOURNAL`].
+pub const FAILING: HeaderValue = HeaderValue::from_static("failing");
+
+/// The handler of a format.
+pub async fn post<P: Protocol>(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let received = Instant::now();
+    let span = debug_span!(
+        "chat",
+        turn = Empty,
+        session = Empty,
+        kind = Empty,
+        model = Empty,
+        temperature = Empty,
+        prompt_tokens = Empty,
+        completion_tokens = Empty,
+        cached_tokens = Empty,
+        first_token_secs = Empty,
+        version = Empty,
+        finish_reason = Empty,
+        traceparent = Empty,
+    );
+    if shared.config.refuse_unrecorded && shared.journal_fails() {
+        return Err(ApiError::not_kept("A reply"));
+    }
+    let (parts, body) = request.into_parts();
+    let limit_bytes = shared.config.max_body_bytes;
+    // One that announces no length may take the most.
+    let bytes = body::announced(&parts.headers).map_or(limit_bytes, |bytes| bytes.min(limit_bytes));
+    let room = shared.admission.admit_body(bytes).await?;
+    let body = body::receive(&parts.headers, body, limit_bytes).await?;
+    let (mut ask, writer, fields) = read::<P>(body).await?;
+    let (model, side_model) = shared.models.resolve(ask.model.as_deref())?;
+    let mut marks = request_marks(&parts.headers, &fields, side_model);
+    drop(fields);
+
+    let mut asked = match std::mem::take(&mut ask.asked) {
+        Asked::Messages(messages) => {
+            let (messages, session) = continued(&shared, ask.continues.as_ref(), messages).await?;
+            marks.session_body = marks.session_body.or(session.map(|session| session.0.to_string()));
+            Asked::Messages(messages)
+        }
+        raw => {
+            marks.turn_type = Some("side".to_owned());
+            raw
+        }
+    };
+    prompt::check_length(&shared, &asked)?;
+    let shown = Arc::new(match &mut asked {
+        Asked::Messages(messages) => std::mem::take(messages),
+        Asked::Text(text) => vec![json!({"role": "user", "content": text})],
+        Asked::Ids(ids) => vec![json!({"role": "user", "content": shared.tokenizer.decode(ids, false)})],
+    });
+    let arrived = ArrivedRequest::new(marks, shown.clone(), !ask.tools.is_empty());
+    let arrival = shared.sessions.arrive(arrived).await;
+    let kind = if arrival.kind == TurnKind::Main { "main" } else { "side" };
+    metrics::counter!("openclaw_gateway_turns_total", "kind" => kind).increment(1);
+    span.record("kind", kind);
+
+    let place = shared.admission.admit().await?;
+    let (mut prompt, place) = prompt::render(&shared, asked, shown, &ask, place, room).await?;
+    let room = shared.context_length.saturating_sub(prompt.ids.len());
+    if room == 0 {
+        return Err(ApiError::context_length(prompt.ids.len(), shared.context_length));
+    }
+    metrics::counter!("openclaw_gateway_prompt_tokens_total").increment(prompt.ids.len() as u64);
+    for (kind, parts) in &ask.unseen {
+        *prompt.unseen.entry(kind).or_default() += parts;
+    }
+    for (kind, parts) in &prompt.unseen {
+        metrics::counter!("openclaw_gateway_parts_not_shown_total", "kind" => *kind).increment(*parts);
+    }
+    let generate = GenerateRequest {
+        prompt_ids: prompt.ids.clone(),
+        drawn_ids: Vec::new(),
+        sampling: sampling(&shared, &ask),
+        max_new_tokens: ask.max_tokens.unwrap_or(shared.config.default_max_tokens).clamp(1, room),
+        stop: ask.stop.clone(),
+        top_logprobs: ask.top_logprobs,
+    };
+    let head = Head {
+        id: new_id(P::ID_PREFIX, ask.unstored),
+        created: unix_secs(SystemTime::now()),
+        model,
+        session: arrival.session.clone(),
+        policy_version: shared.engines.iter().map(Engine::version).max().unwrap_or(0),
+        choices: ask.choices,
+        prompt_ids: prompt.ids.clone(),
+        prompt_logprobs: prompt_logprobs(&shared, &ask, &prompt.ids).await?,
+        tokenizer: shared.tokenizer.clone(),
+    };
+    let answer = Answer {
+        id_prefix: P::ID_PREFIX,
+        shared,
+        ask,
+        arrival,
+        prompt,
+        generate,
+        received,
+        span,
+        _place: place,
+    };
+    answer.tell_of(&head, &parts.headers);
+    if answer.ask.stream {
+        stream::respond(answer, head, writer).await
+    } else {
+        whole(answer, head, writer).await
+    }
+}
+
+/// A body that takes its time is read on a thread of its own: the async ones have streams to serve.
+async fn read<P: Protocol>(body: Bytes) -> Result<(Ask, P::Writer, Fields), ApiError> {
+    let read = |body: Bytes| {
+        let mut fields = object_of(&body)?;
+        let (ask, writer) = P::read(&mut fields)?;
+        Ok((ask, writer, fields))
+    };
+    if body.len() < LARGE_BODY_BYTES {
+        return read(body);
+    }
+    tokio::task::spawn_blocking(move || read(body)).await.unwrap_or_else(|error| {
+        warn!(%error, "reading a body failed");
+        Err(ApiError::internal("The body could not be read."))
+    })
+}
+
+/// The messages behind those of the turn that they continue and its reply, and that turn's session.
+async fn continued(
+    shared: &Shared,
+    continues: Option<&Continues>,
+    messages: Vec<Value>,
+) -> Result<(Vec<Value>, Option<SessionId>), ApiError> {
+    let turn = match continues {
+        None => return Ok((messages, None)),
+        Some(Continues::Turn(id)) => recall::turn(shared, id).await?.0,
+        Some(Continues::Session(name)) => {
+            let session = SessionId(name.as_str().into());
+            match recall::last_turn(shared, &session).await? {
+                Some(turn) => turn,
+                None => return Ok((messages, Some(session))),
+            }
+        }
+    };
+    let reply = conversation::reply(&turn);
+    let before = turn.messages.iter().filter(|message| message["role"] != "system").cloned();
+    // As in OpenAI's API: instructions are said anew with each request, and stand first.
+    let (instructions, said): (Vec<_>, Vec<_>) =
+        messages.into_iter().partition(|message| message["role"] == "system");
+    let messages = instructions.into_iter().chain(before).chain([reply]).chain(said).collect();
+    Ok((messages, Some(turn.session.clone())))
+}
+
+async fn prompt_logprobs(
+    shared: &Shared,
+    ask: &Ask,
+    prompt_ids: &[u32],
+) -> Result<Option<PromptLogprobs>, ApiError> {
+    let Some(top_k) = ask.prompt_logprobs else { return Ok(None) };
+    if prompt_ids.len() < 2 {
+        return Ok(Some(PromptLogprobs::default()));
+    }
+    let request =
+        ScoreRequest { ids: prompt_ids.to_vec(), start: 1, temperature: 1.0, top_k, candidates: Vec::new() };
+    let scored = generation::score(shared, request).await?;
+    Ok(Some(PromptLogprobs { logprobs: scored.logprobs, top: scored.top }))
+}
+
+fn new_id(prefix: &str, unstored: bool) -> TurnId {
+    let mark = if unstored { recall::UNSTORED } else { "" };
+    TurnId(format!("{prefix}{mark}{}", uuid::Uuid::new_v4().simple()).into())
+}
+
+/// A request that is being answered.
+pub struct Answer {
+    /// What the gateway serves with.
+    pub shared: Arc<Shared>,
+    /// What the client asked for.
+    pub ask: Ask,
+    id_prefix: &'static str,
+    arrival: Arrival,
+    prompt: Prompt,
+    generate: GenerateRequest,
+    received: Instant,
+    span: Span,
+    _place: Admitted,
+}
+
+impl Answer {
+    /// An empty reply to fill.
+    pub fn draft(&self) -> Draft {
+        Draft::new(self.prompt.parser.clone(), self.ask.wants_tokens)
+    }
+
+    /// Tells its span what is known before the first token.
+    fn tell_of(&self, head: &Head, headers: &HeaderMap) {
+        let (id, session) = (tracing::field::display(&head.id), tracing::field::display(&head.session));
+        self.span.record("turn", id).record("session", session);
+        self.span.record("model", &*head.model);
+        self.span.record("temperature", f64::from(self.generate.sampling.temperature));
+        self.span.record("prompt_tokens", self.prompt.ids.len());
+        if let Some(caller) = headers.get("traceparent").and_then(|value| value.to_str().ok()) {
+            self.span.record("traceparent", caller);
+        }
+    }
+
+    /// Begins to draw one of the answers and waits for its first token. The first should begin before the others, which
+    /// then find its prompt in the cache.
+    pub async fn begin(&self, choice: usize) -> Result<Generation, ApiError> {
+        let mut request = self.generate.clone();
+        // Else all would be the same.
+        request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
+        let generation = Generation::begin(self.shared.clone(), &self.arrival.session, request).await?;
+        if choice == 0 {
+            let waited = self.received.elapsed().as_secs_f64();
+            metrics::histogram!("openclaw_gateway_time_to_first_token_seconds").record(waited);
+            self.span.record("first_token_secs", waited);
+        }
+        Ok(generation)
+    }
+
+    /// Hands a finished turn on, and returns its reply and whether it is recorded. The client must not see its end
+    /// before.
+    pub async fn complete(
+        &self,
+        head: &TurnId,
+        choice: usize,
+        mut draft: Draft,
+        ending: Ending,
+    ) -> Result<(Reply, bool), ApiError> {
+        let drawn = draft.response_ids().len();
+        let id = if choice == 0 { head.clone() } else { new_id(self.id_prefix, self.ask.unstored) };
+        let reply = Reply {
+            choice,
+            turn: id.clone(),
+            parts: draft.parts().to_vec(),
+            reason: ending.reason,
+            stopped_by: self.stopped_by(&draft, ending.reason),
+            tokens: draft.take_tokens(),
+            text: draft.text().to_owned(),
+            drawn,
+            cached: ending.cached_tokens,
+        };
+        let reason = finish_reason(&reply);
+        self.span.record("version", ending.policy_version).record("completion_tokens", drawn);
+        self.span.record("cached_tokens", ending.cached_tokens).record("finish_reason", reason);
+        let completion = draft.into_completion(
+            self.prompt.ids.clone(),
+            ending.policy_version,
+            self.generate.sampling.temperature,
+            ending.reason,
+        );
+        let turn = Arc::new(Turn {
+            id,
+            session: self.arrival.session.clone(),
+            index: self.arrival.index,
+            kind: self.arrival.kind,
+            trainable: self.arrival.trainable && !ending.mixed_versions,
+            messages: self.prompt.messages.clone(),
+            tools: self.prompt.tools.clone(),
+            template_kwargs: self.prompt.kwargs.clone(),
+            completion,
+        });
+        if turn.kind == TurnKind::Main && !turn.trainable {
+            let reason = if ending.mixed_versions { "mixed_versions" } else { "no_train" };
+            metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => reason).increment(1);
+        }
+        let mark = self.arrival.fingerprint.mark(&message(&reply.parts));
+        let recorded = completion::complete(self.shared.clone(), TurnCompleted { turn, mark }).await?;
+        metrics::counter!("openclaw_gateway_completion_tokens_total").increment(drawn as u64);
+        metrics::counter!("openclaw_gateway_replies_total", "finish_reason" => reason).increment(1);
+        metrics::histogram!("openclaw_gateway_reply_seconds").record(self.received.elapsed());
+        Ok((reply, recorded))
+    }
+
+    /// Engines do not say which stop string ended a reply: the first that the drawn text completes.
+    fn stopped_by(&self, draft: &Draft, reason: FinishReason) -> Option<String> {
+        if reason != FinishReason::Stop || self.generate.stop.is_empty() {
+            return None;
+        }
+        let drawn = self.shared.tokenizer.decode(draft.response_ids(), true);
+        let ends = |stop: &&String| drawn.find(stop.as_str()).map(|start| (start + stop.len(), start));
+        let first = self.generate.stop.iter().filter(|stop| ends(stop).is_some()).min_by_key(ends);
+        first.cloned()
+    }
+
+    /// `X-Session-Id`, `X-Policy-Version`, `X-Request-Id`; `X-Parts-Not-Shown` where the model was not shown all, and
+    /// `X-Journal: failing` while it is.
+    pub fn headers(&self, head: &Head) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-policy-version", HeaderValue::from(head.policy_version));
+        if self.shared.journal_fails() {
+            headers.insert(JOURNAL, FAILING);
+        }
+        // A name that no header can carry is still in the body.
+        for (name, value) in [("x-session-id", &head.session.0), ("x-request-id", &head.id.0)] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+        let unseen = self.prompt.unseen.iter().map(|(kind, parts)| format!("{kind}={parts}"));
+        let unseen = Vec::from_iter(unseen).join(", ");
+        if !unseen.is_empty() {
+            let value = HeaderValue::from_str(&unseen).expect("kinds and numbers are letters and digits");
+            headers.insert("x-parts-not-shown", value);
+        }
+        headers
+    }
+}
+
+/// OpenAI's word for the end.
+fn finish_reason(reply: &Reply) -> &'static str {
+    match reply.reason {
+        FinishReason::Length => "length",
+        _ if reply.parts.iter().any(|part| matches!(part, Part::Call { .. })) => "tool_calls",
+        _ => "stop",
+    }
+}
+
+/// Counts an answer that its client did not wait for; such a turn is not trained on.
+pub struct Uncut {
+    armed: bool,
+}
+
+impl Uncut {
+    /// From here on, being dropped means being cut.
+    pub fn watch() -> Self {
+        Self { armed: true }
+    }
+
+    /// The answer came to an end of its own.
+    pub fn ended(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Uncut {
+    fn drop(&mut self) {
+        if self.armed {
+            metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => "cut").increment(1);
+        }
+    }
+}
+
+async fn whole<W: Writer>(answer: Answer, mut head: Head, mut writer: W) -> Result<Response, ApiError> {
+    if answer.ask.max_tokens == Some(0) {
+        let body = writer.whole(&head, vec![undrawn(&head)]);
+        return Ok(json_of(answer.headers(&head), &body));
+    }
+    let uncut = Uncut::watch();
+    let drawn = draw_all(&answer, &head.id).await;
+    uncut.ended();
+    let drawn = drawn?;
+    head.policy_version = drawn.iter().map(|drawn| drawn.version).max().unwrap_or(head.policy_version);
+    let mut headers = answer.headers(&head);
+    if drawn.iter().any(|drawn| !drawn.recorded) {
+        headers.insert(JOURNAL, FAILING);
+    }
+    let body = writer.whole(&head, drawn.into_iter().map(|drawn| drawn.reply).collect());
+    Ok(json_of(headers, &body))
+}
+
+/// Numbers of a call's arguments stay as they were written.
+fn json_of(headers: HeaderMap, body: &Value) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (headers, kind, exact_json::to_json(body)).into_response()
+}
+
+/// A reply that was asked to have no tokens: the prompt's log-probabilities are what the client wants.
+fn undrawn(head: &Head) -> Reply {
+    Reply {
+        choice: 0,
+        turn: head.id.clone(),
+        parts: Vec::new(),
+        reason: FinishReason::Length,
+        stopped_by: None,
+        tokens: Vec::new(),
+        text: String::new(),
+        drawn: 0,
+        cached: 0,
+    }
+}
+
+struct DrawnReply {
+    reply: Reply,
+    version: u64,
+    recorded: bool,
+}
+
+async fn draw_all(answer: &Answer, id: &TurnId) -> Result<Vec<DrawnReply>, ApiError> {
+    let first = answer.begin(0).await?;
+    let others = (1..answer.ask.choices).map(|choice| async move {
+        let generation = answer.begin(choice).await?;
+        draw(answer, id, choice, generation).await
+    });
+    let (first, others) = try_join(draw(answer, id, 0, first), try_join_all(others)).await?;
+    Ok(std::iter::once(first).chain(others).collect())
+}
+
+async fn draw(
+    answer: &Answer,
+    id: &TurnId,
+    choice: usize,
+    mut generation: Generation,
+) -> Result<DrawnReply, ApiError> {
+    let mut draft = answer.draft();
+    loop {
+        match generation.next().await? {
+            Drawn::Token(token, text) => drop(draft.push(token, &text)),
+            Drawn::End(ending, text) => {
+                draft.close(&text);
+                let (reply, recorded) = answer.complete(id, choice, draft, ending).await?;
+                return Ok(DrawnReply { reply, version: ending.policy_version, recorded });
+            }
+        }
+    }
+}
+
+fn sampling(shared: &Shared, ask: &Ask) -> SamplingParams {
+    SamplingParams {
+        temperature: ask.temperature.unwrap_or(shared.config.default_temperature),
+        // 0 means the likeliest token alone.
+        top_p: ask.top_p.unwrap_or(shared.config.default_top_p).max(f32::MIN_POSITIVE),
+        top_k: ask.top_k.unwrap_or(shared.config.default_top_k),
+        min_p: ask.min_p.unwrap_or(0.0).min(1.0 - f32::EPSILON),
+        seed: ask.seed,
+    }
+}

@@ -1,0 +1,86 @@
+//! A request for a message.
+
+use serde_json::Value;
+
+use super::{
+    super::{
+        super::errors::ApiError,
+        ask::{Ask, Asked, ToolChoice},
+        fields::{Fields, boolean, given, integer, object, stops, string, wrong},
+    },
+    blocks,
+    writer::MessagesWriter,
+};
+
+/// Reads a body's fields.
+pub fn read(fields: &mut Fields) -> Result<(Ask, MessagesWriter), ApiError> {
+    let Some(max_tokens) = integer(fields, "max_tokens", 1, i64::MAX)? else {
+        return Err(ApiError::invalid("max_tokens", "Missing required parameter: 'max_tokens'."));
+    };
+    let ask = Ask { max_tokens: Some(usize::try_from(max_tokens).unwrap_or(usize::MAX)), ..shown(fields)? };
+    Ok((ask, MessagesWriter::default()))
+}
+
+/// What the model is shown.
+pub fn shown(fields: &mut Fields) -> Result<Ask, ApiError> {
+    let tools = blocks::tools(fields)?;
+    let mut ask = Ask { tool_choice: tool_choice(fields, &tools)?, tools, ..Ask::read(fields)? };
+    ask.stop = stops(fields, "stop_sequences")?;
+    if let Some(thinking) = object(fields, "thinking")? {
+        let kind = string(thinking, "type")?;
+        // `adaptive` leaves it to the model.
+        let enabled = match kind.as_deref() {
+            Some("enabled") => Some(true),
+            Some("disabled") => Some(false),
+            _ => None,
+        };
+        if let Some(enabled) = enabled {
+            ask.template_kwargs.entry("enable_thinking").or_insert(enabled.into());
+        }
+    }
+    let messages = blocks::messages(fields, &mut ask.unseen)?;
+    let system = blocks::system(fields)?;
+    fields.remove("messages");
+    ask.asked = Asked::Messages(system.into_iter().chain(messages).collect());
+    name_session(fields);
+    Ok(ask)
+}
+
+/// Claude Code tells its session within its user's id: `user_.._session_ID`, or an object as text.
+fn name_session(fields: &mut Fields) {
+    let Some(id) =
+        fields.get("metadata").and_then(|metadata| metadata.get("user_id")).and_then(Value::as_str)
+    else {
+        return;
+    };
+    let session =
+        serde_json::from_str::<Value>(id).ok().and_then(|it| Some(it["session_id"].as_str()?.to_owned()));
+    let session = session.or_else(|| Some(id.rsplit_once("_session_")?.1.to_owned()));
+    let (key, value) = match session {
+        Some(session) => ("conversation", session),
+        None => ("user", id.to_owned()),
+    };
+    fields.entry(key).or_insert(value.into());
+}
+
+fn tool_choice(fields: &Fields, tools: &[Value]) -> Result<ToolChoice, ApiError> {
+    let Some(choice) = object(fields, "tool_choice")? else { return Ok(ToolChoice::Auto) };
+    let kind = choice.get("type").unwrap_or(&Value::Null);
+    let kind = kind.as_str().ok_or_else(|| wrong("tool_choice.type", "a string", kind))?;
+    boolean(choice, "disable_parallel_tool_use")?;
+    let choice = match kind {
+        "auto" => ToolChoice::Auto,
+        "none" => ToolChoice::None,
+        "any" => ToolChoice::Required,
+        "tool" => match given(choice, "name") {
+            Some(Value::String(name)) => ToolChoice::Function(name.clone()),
+            name => return Err(wrong("tool_choice.name", "a string", name.unwrap_or(&Value::Null))),
+        },
+        other => {
+            let message =
+                format!("Invalid value for 'tool_choice.type': '{other}' is none of auto, any, tool, none.");
+            return Err(ApiError::invalid("tool_choice.type", message));
+        }
+    };
+    choice.among(tools)
+}
