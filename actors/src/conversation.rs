@@ -12,7 +12,7 @@ use crate::{
     sessions::transcript::{Author, Transcript},
 };
 
-/// The reply as the assistant message that its client was given; ids of tool calls are new ones.
+/// The reply as the assistant message that its client was given.
 pub fn reply(turn: &Turn) -> Value {
     message(&parts(turn))
 }
@@ -20,7 +20,7 @@ pub fn reply(turn: &Turn) -> Value {
 /// What the reply consists of.
 pub fn parts(turn: &Turn) -> Vec<Part> {
     let starts_in_thinking = turn.completion.split.starts_in_thinking;
-    let mut draft = Draft::new(ParserConfig::new(&turn.tools, starts_in_thinking), false);
+    let mut draft = Draft::new(&turn.id, ParserConfig::new(&turn.tools, starts_in_thinking), false);
     draft.close(&turn.completion.text);
     draft.parts().to_vec()
 }

@@ -56,10 +56,36 @@ impl Prompt {
         kwargs: &Map<String, Value>,
     ) -> Result<Self, TextError> {
         let script = PromptScript::new(tokenizer, template, messages, tools, kwargs)?;
-        let text = script.render(messages.len(), true)?;
-        let ends_in_thinking = text.trim_end().ends_with(THINK);
+        Self::of(&script, script.render(messages.len(), true)?, most)
+    }
+
+    /// The prompt that asks for the rest of the assistant's last message, whose content it ends with.
+    pub fn continued(
+        most: usize,
+        tokenizer: &Tokenizer,
+        template: &ChatTemplate,
+        messages: &[Value],
+        tools: &[Value],
+        kwargs: &Map<String, Value>,
+    ) -> Result<Self, TextError> {
+        let script = PromptScript::new(tokenizer, template, messages, tools, kwargs)?;
+        let Some((begun, before)) = script.messages.split_last() else {
+            return Self::of(&script, script.render(0, true)?, most);
+        };
+        let mut text = script.render(before.len(), true)?;
+        text.push_str(begun["content"].as_str().unwrap_or_default());
+        Self::of(&script, text, most)
+    }
+
+    /// A text that is the whole prompt, control tokens and all.
+    pub fn of_text(most: usize, tokenizer: &Tokenizer, text: &str) -> Result<Self, TextError> {
+        check_length(text, text.len(), most, tokenizer, |beginning| tokenizer.encode(beginning))?;
+        Ok(Self { ids: tokenizer.encode(text)?, ends_in_thinking: text.trim_end().ends_with(THINK) })
+    }
+
+    fn of(script: &PromptScript<'_>, text: String, most: usize) -> Result<Self, TextError> {
         script.check_length(&text, most)?;
-        Ok(Self { ids: script.encode(&text)?, ends_in_thinking })
+        Ok(Self { ids: script.encode(&text)?, ends_in_thinking: text.trim_end().ends_with(THINK) })
     }
 }
 
@@ -129,23 +155,10 @@ impl<'a> PromptScript<'a> {
         }
     }
 
-    /// Refuses a rendered text that has more than `most` tokens for sure, by its bytes or by its beginning.
     fn check_length(&self, rendered: &str, most: usize) -> Result<(), TextError> {
         let seams = self.seam.map_or(0, |seam| rendered.matches(seam).count() * seam.len_utf8());
-        let tokens = self.tokenizer.least_tokens(rendered.len() - seams);
-        if tokens > most {
-            return Err(TextError::TooLong { tokens, most });
-        }
-        let probed = most.saturating_mul(PROBED_BYTES);
-        if rendered.len() > probed {
-            let beginning = &rendered[..rendered.floor_char_boundary(probed)];
-            // Where it is cut, a token or a few may be others than in the whole.
-            let tokens = self.encode(beginning)?.len() / 2;
-            if tokens > most {
-                return Err(TextError::TooLong { tokens, most });
-            }
-        }
-        Ok(())
+        let bytes = rendered.len() - seams;
+        check_length(rendered, bytes, most, self.tokenizer, |beginning| self.encode(beginning))
     }
 
     fn unused_character(&self) -> Option<char> {
@@ -157,6 +170,30 @@ impl<'a> PromptScript<'a> {
         let mut seams = SEAMS;
         seams.find(|seam| !used.contains(seam))
     }
+}
+
+/// Refuses a text of so many bytes that has more than `most` tokens for sure, by its bytes or by its beginning.
+fn check_length(
+    text: &str,
+    bytes: usize,
+    most: usize,
+    tokenizer: &Tokenizer,
+    encode: impl Fn(&str) -> Result<Vec<u32>, TextError>,
+) -> Result<(), TextError> {
+    let tokens = tokenizer.least_tokens(bytes);
+    if tokens > most {
+        return Err(TextError::TooLong { tokens, most });
+    }
+    let probed = most.saturating_mul(PROBED_BYTES);
+    if text.len() > probed {
+        let beginning = &text[..text.floor_char_boundary(probed)];
+        // Where it is cut, a token or a few may be others than in the whole.
+        let tokens = encode(beginning)?.len() / 2;
+        if tokens > most {
+            return Err(TextError::TooLong { tokens, most });
+        }
+    }
+    Ok(())
 }
 
 fn private(text: &str) -> impl Iterator<Item = char> {

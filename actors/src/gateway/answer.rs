@@ -10,12 +10,11 @@ use std::{
 use axum::{
     body::Bytes,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderValue},
+    response::Response,
 };
-use futures::future::{try_join, try_join_all};
 use openclaw_journal::{SessionId, Turn, TurnId, TurnKind};
-use openclaw_model::{FinishReason, GenerateRequest, SamplingParams, ScoreRequest, exact_json};
+use openclaw_model::{FinishReason, GenerateRequest, SamplingParams, ScoreRequest};
 use serde_json::{Value, json};
 use tracing::{Span, debug_span, field::Empty, warn};
 
@@ -25,16 +24,16 @@ use super::{
     body, completion,
     draft::Draft,
     errors::ApiError,
-    generation::{self, Drawn, Ending, Generation},
+    generation::{self, Ending, Generation},
     marks::request_marks,
     models::unix_secs,
     prompt::{self, Prompt},
     protocol::{
-        Ask, Asked, Continues, Head, Part, PromptLogprobs, Protocol, Reply, Writer,
+        Ask, Asked, Continues, Head, Part, PromptLogprobs, Protocol, Reply,
         chat::message,
         fields::{Fields, object_of},
     },
-    recall, stream,
+    recall, stream, whole,
 };
 use crate::{
     conversation,
@@ -87,7 +86,8 @@ pub async fn post<P: Protocol>(
 
     let mut asked = match std::mem::take(&mut ask.asked) {
         Asked::Messages(messages) => {
-            let (messages, session) = continued(&shared, ask.continues.as_ref(), messages).await?;
+            let (mut messages, session) = continued(&shared, ask.continues.as_ref(), messages).await?;
+            ask.take_begun(&mut messages)?;
             marks.session_body = marks.session_body.or(session.map(|session| session.0.to_string()));
             Asked::Messages(messages)
         }
@@ -96,7 +96,7 @@ pub async fn post<P: Protocol>(
             raw
         }
     };
-    prompt::check_length(&shared, &asked)?;
+    prompt::check(&shared, &asked)?;
     let shown = Arc::new(match &mut asked {
         Asked::Messages(messages) => std::mem::take(messages),
         Asked::Text(text) => vec![json!({"role": "user", "content": text})],
@@ -129,8 +129,9 @@ pub async fn post<P: Protocol>(
         stop: ask.stop.clone(),
         top_logprobs: ask.top_logprobs,
     };
+    let turns: Vec<TurnId> = (0..ask.choices).map(|_| new_id(P::ID_PREFIX, ask.unstored)).collect();
     let head = Head {
-        id: new_id(P::ID_PREFIX, ask.unstored),
+        id: turns[0].clone(),
         created: unix_secs(SystemTime::now()),
         model,
         session: arrival.session.clone(),
@@ -140,22 +141,12 @@ pub async fn post<P: Protocol>(
         prompt_logprobs: prompt_logprobs(&shared, &ask, &prompt.ids).await?,
         tokenizer: shared.tokenizer.clone(),
     };
-    let answer = Answer {
-        id_prefix: P::ID_PREFIX,
-        shared,
-        ask,
-        arrival,
-        prompt,
-        generate,
-        received,
-        span,
-        _place: place,
-    };
+    let answer = Answer { turns, shared, ask, arrival, prompt, generate, received, span, _place: place };
     answer.tell_of(&head, &parts.headers);
     if answer.ask.stream {
         stream::respond(answer, head, writer).await
     } else {
-        whole(answer, head, writer).await
+        whole::respond(answer, head, writer).await
     }
 }
 
@@ -193,11 +184,14 @@ async fn continued(
         }
     };
     let reply = conversation::reply(&turn);
-    let before = turn.messages.iter().filter(|message| message["role"] != "system").cloned();
     // As in OpenAI's API: instructions are said anew with each request, and stand first.
-    let (instructions, said): (Vec<_>, Vec<_>) =
-        messages.into_iter().partition(|message| message["role"] == "system");
-    let messages = instructions.into_iter().chain(before).chain([reply]).chain(said).collect();
+    let leads =
+        |messages: &[Value]| messages.iter().take_while(|message| message["role"] == "system").count();
+    let mut said = messages;
+    let mut messages: Vec<Value> = said.drain(..leads(&said)).collect();
+    messages.extend(turn.messages[leads(&turn.messages)..].iter().cloned());
+    messages.push(reply);
+    messages.append(&mut said);
     Ok((messages, Some(turn.session.clone())))
 }
 
@@ -227,7 +221,8 @@ pub struct Answer {
     pub shared: Arc<Shared>,
     /// What the client asked for.
     pub ask: Ask,
-    id_prefix: &'static str,
+    /// Names of the answers' turns.
+    turns: Vec<TurnId>,
     arrival: Arrival,
     prompt: Prompt,
     generate: GenerateRequest,
@@ -238,8 +233,8 @@ pub struct Answer {
 
 impl Answer {
     /// An empty reply to fill.
-    pub fn draft(&self) -> Draft {
-        Draft::new(self.prompt.parser.clone(), self.ask.wants_tokens)
+    pub fn draft(&self, choice: usize) -> Draft {
+        Draft::new(&self.turns[choice], self.prompt.parser.clone(), self.ask.wants_tokens)
     }
 
     /// Tells its span what is known before the first token.
@@ -273,13 +268,12 @@ impl Answer {
     /// before.
     pub async fn complete(
         &self,
-        head: &TurnId,
         choice: usize,
         mut draft: Draft,
         ending: Ending,
     ) -> Result<(Reply, bool), ApiError> {
         let drawn = draft.response_ids().len();
-        let id = if choice == 0 { head.clone() } else { new_id(self.id_prefix, self.ask.unstored) };
+        let id = self.turns[choice].clone();
         let reply = Reply {
             choice,
             turn: id.clone(),
@@ -305,17 +299,25 @@ impl Answer {
             session: self.arrival.session.clone(),
             index: self.arrival.index,
             kind: self.arrival.kind,
-            trainable: self.arrival.trainable && !ending.mixed_versions,
+            trainable: self.arrival.trainable && !ending.mixed_versions && self.ask.begun.is_none(),
             messages: self.prompt.messages.clone(),
             tools: self.prompt.tools.clone(),
             template_kwargs: self.prompt.kwargs.clone(),
             completion,
         });
         if turn.kind == TurnKind::Main && !turn.trainable {
-            let reason = if ending.mixed_versions { "mixed_versions" } else { "no_train" };
+            let reason = match &self.ask.begun {
+                _ if ending.mixed_versions => "mixed_versions",
+                // Its beginning is not the model's, and a teacher could not be shown it.
+                Some(_) if self.arrival.trainable => "begun_by_client",
+                _ => "no_train",
+            };
             metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => reason).increment(1);
         }
-        let mark = self.arrival.fingerprint.mark(&message(&reply.parts));
+        // It comes back as one message.
+        let begun = self.ask.begun.clone().map(Part::Content);
+        let said: Vec<Part> = begun.into_iter().chain(reply.parts.iter().cloned()).collect();
+        let mark = self.arrival.fingerprint.mark(&message(&said));
         let recorded = completion::complete(self.shared.clone(), TurnCompleted { turn, mark }).await?;
         metrics::counter!("openclaw_gateway_completion_tokens_total").increment(drawn as u64);
         metrics::counter!("openclaw_gateway_replies_total", "finish_reason" => reason).increment(1);
@@ -388,80 +390,6 @@ impl Drop for Uncut {
     fn drop(&mut self) {
         if self.armed {
             metrics::counter!("openclaw_gateway_turns_dropped_total", "reason" => "cut").increment(1);
-        }
-    }
-}
-
-async fn whole<W: Writer>(answer: Answer, mut head: Head, mut writer: W) -> Result<Response, ApiError> {
-    if answer.ask.max_tokens == Some(0) {
-        let body = writer.whole(&head, vec![undrawn(&head)]);
-        return Ok(json_of(answer.headers(&head), &body));
-    }
-    let uncut = Uncut::watch();
-    let drawn = draw_all(&answer, &head.id).await;
-    uncut.ended();
-    let drawn = drawn?;
-    head.policy_version = drawn.iter().map(|drawn| drawn.version).max().unwrap_or(head.policy_version);
-    let mut headers = answer.headers(&head);
-    if drawn.iter().any(|drawn| !drawn.recorded) {
-        headers.insert(JOURNAL, FAILING);
-    }
-    let body = writer.whole(&head, drawn.into_iter().map(|drawn| drawn.reply).collect());
-    Ok(json_of(headers, &body))
-}
-
-/// Numbers of a call's arguments stay as they were written.
-fn json_of(headers: HeaderMap, body: &Value) -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/json")];
-    (headers, kind, exact_json::to_json(body)).into_response()
-}
-
-/// A reply that was asked to have no tokens: the prompt's log-probabilities are what the client wants.
-fn undrawn(head: &Head) -> Reply {
-    Reply {
-        choice: 0,
-        turn: head.id.clone(),
-        parts: Vec::new(),
-        reason: FinishReason::Length,
-        stopped_by: None,
-        tokens: Vec::new(),
-        text: String::new(),
-        drawn: 0,
-        cached: 0,
-    }
-}
-
-struct DrawnReply {
-    reply: Reply,
-    version: u64,
-    recorded: bool,
-}
-
-async fn draw_all(answer: &Answer, id: &TurnId) -> Result<Vec<DrawnReply>, ApiError> {
-    let first = answer.begin(0).await?;
-    let others = (1..answer.ask.choices).map(|choice| async move {
-        let generation = answer.begin(choice).await?;
-        draw(answer, id, choice, generation).await
-    });
-    let (first, others) = try_join(draw(answer, id, 0, first), try_join_all(others)).await?;
-    Ok(std::iter::once(first).chain(others).collect())
-}
-
-async fn draw(
-    answer: &Answer,
-    id: &TurnId,
-    choice: usize,
-    mut generation: Generation,
-) -> Result<DrawnReply, ApiError> {
-    let mut draft = answer.draft();
-    loop {
-        match generation.next().await? {
-            Drawn::Token(token, text) => drop(draft.push(token, &text)),
-            Drawn::End(ending, text) => {
-                draft.close(&text);
-                let (reply, recorded) = answer.complete(id, choice, draft, ending).await?;
-                return Ok(DrawnReply { reply, version: ending.policy_version, recorded });
-            }
         }
     }
 }

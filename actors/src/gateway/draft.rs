@@ -1,7 +1,10 @@
 //! A reply as it grows: exact tokens for training, parsed text for the client.
 
-use openclaw_journal::Completion;
+use openclaw_journal::{Completion, TurnId};
 use openclaw_model::{FinishReason, OutputDelta, OutputParser, ParserConfig, TokenLogprob};
+
+/// Of a call's id, which has 24 with its number: so many are the turn's.
+const CALL_DIGITS: usize = 22;
 
 /// What a reply consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum Part {
 /// See the file's header.
 #[derive(Debug)]
 pub struct Draft {
+    /// What the ids of its calls begin with.
+    calls: String,
     parser: OutputParser,
     response_ids: Vec<u32>,
     rollout_logprobs: Vec<f32>,
@@ -36,8 +41,10 @@ pub struct Draft {
 
 impl Draft {
     /// An empty reply.
-    pub fn new(parser: ParserConfig, wants_tokens: bool) -> Self {
+    pub fn new(turn: &TurnId, parser: ParserConfig, wants_tokens: bool) -> Self {
+        let digits = turn.0.bytes().rev().take_while(u8::is_ascii_alphanumeric).take(CALL_DIGITS).count();
         Self {
+            calls: format!("call{:0>CALL_DIGITS$}", &turn.0[turn.0.len() - digits..]),
             parser: OutputParser::new(parser),
             response_ids: Vec::new(),
             rollout_logprobs: Vec::new(),
@@ -57,8 +64,8 @@ impl Draft {
             tokens.push(token);
         }
         self.text.push_str(text);
-        let deltas = self.parser.push(text);
-        self.keep(&deltas);
+        let mut deltas = self.parser.push(text);
+        self.keep(&mut deltas);
         deltas
     }
 
@@ -67,18 +74,20 @@ impl Draft {
         self.text.push_str(text);
         let mut deltas = self.parser.push(text);
         deltas.extend(self.parser.finish());
-        self.keep(&deltas);
+        self.keep(&mut deltas);
         deltas
     }
 
-    fn keep(&mut self, deltas: &[OutputDelta]) {
+    fn keep(&mut self, deltas: &mut [OutputDelta]) {
         for delta in deltas {
             match (delta, self.parts.last_mut()) {
                 (OutputDelta::Reasoning(more), Some(Part::Reasoning(text)))
                 | (OutputDelta::Content(more), Some(Part::Content(text))) => text.push_str(more),
                 (OutputDelta::Reasoning(text), _) => self.parts.push(Part::Reasoning(text.clone())),
                 (OutputDelta::Content(text), _) => self.parts.push(Part::Content(text.clone())),
-                (OutputDelta::ToolCallStart { id, name, .. }, _) => {
+                (OutputDelta::ToolCallStart { id, name, index }, _) => {
+                    // It follows from the turn, so that whoever reads the turn again finds it.
+                    *id = format!("{}{index:02x}", self.calls);
                     let (id, name, arguments) = (id.clone(), name.clone(), String::new());
                     self.parts.push(Part::Call { id, name, arguments });
                 }

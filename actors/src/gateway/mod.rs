@@ -20,6 +20,7 @@ mod routes;
 mod session_end;
 mod stream;
 mod tokens;
+mod whole;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use openclaw_model::{ParserConfig, TextError, normalize_messages, unseen_parts};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tracing::warn;
 
 use super::{
@@ -29,9 +29,23 @@ pub struct Prompt {
     pub unseen: BTreeMap<&'static str, u64>,
 }
 
-/// Refuses what people and tools say when it cannot fit, before anything is made of it. What an assistant said may be
+impl Prompt {
+    fn of(
+        ids: Vec<u32>,
+        parser: ParserConfig,
+        messages: Vec<Value>,
+        tools: Vec<Value>,
+        kwargs: Map<String, Value>,
+        unseen: BTreeMap<&'static str, u64>,
+    ) -> Self {
+        let (messages, tools, kwargs) = (messages.into(), tools.into(), kwargs.into());
+        Self { ids, messages, tools, kwargs, parser, unseen }
+    }
+}
+
+/// Refuses what people and tools say when it cannot fit, before anything is made of it, and ids of no token. What an assistant said may be
 /// left out by the template.
-pub fn check_length(shared: &Shared, asked: &Asked) -> Result<(), ApiError> {
+pub fn check(shared: &Shared, asked: &Asked) -> Result<(), ApiError> {
     let least = match asked {
         Asked::Messages(messages) => {
             let said = messages.iter().filter(|message| message["role"] != "assistant");
@@ -45,7 +59,15 @@ pub fn check_length(shared: &Shared, asked: &Asked) -> Result<(), ApiError> {
             shared.tokenizer.least_tokens(bytes.sum())
         }
         Asked::Text(text) => shared.tokenizer.least_tokens(text.len()),
-        Asked::Ids(ids) => ids.len(),
+        Asked::Ids(ids) => {
+            let limit = shared.tokenizer.id_limit();
+            if let Some(id) = ids.iter().find(|id| **id as usize >= limit) {
+                let field = asked.field();
+                let message = format!("'{field}' holds {id}, which is no token: ids are below {limit}.");
+                return Err(ApiError::invalid(field, message));
+            }
+            ids.len()
+        }
     };
     if least >= shared.context_length {
         return Err(ApiError::context_length_at_least(least, shared.context_length));
@@ -65,14 +87,15 @@ pub async fn render(
 ) -> Result<(Prompt, Admitted), ApiError> {
     let turn = shared.admission.turn().await;
     let field = asked.field();
-    let (tools, kwargs) = (ask.shown_tools(), ask.template_kwargs.clone());
+    let (tools, kwargs, begun) = (ask.shown_tools(), ask.template_kwargs.clone(), ask.begun.clone());
     let (most, shared) = (shared.context_length, shared.clone());
     // A long prompt takes its time, and the async threads have streams to serve.
     let rendered = tokio::task::spawn_blocking(move || {
         let _held = (turn, room);
         let prompt = match asked {
-            Asked::Messages(_) => of_messages(&shared, shown, tools, kwargs, most),
-            Asked::Text(text) => shared.tokenizer.encode(&text).map(|ids| of_ids(ids, shown)),
+            Asked::Messages(_) => of_messages(&shared, shown, tools, kwargs, begun, most),
+            Asked::Text(text) => openclaw_model::Prompt::of_text(most, &shared.tokenizer, &text)
+                .map(|prompt| of_ids(prompt.ids, shown)),
             Asked::Ids(ids) => Ok(of_ids(ids, shown)),
         };
         (prompt, place)
@@ -100,6 +123,7 @@ fn of_messages(
     raw: Arc<Vec<Value>>,
     tools: Vec<Value>,
     mut kwargs: Map<String, Value>,
+    begun: Option<String>,
     most: usize,
 ) -> Result<Prompt, TextError> {
     let unseen = unseen_parts(&raw);
@@ -107,10 +131,17 @@ fn of_messages(
     drop(raw);
     let (tokenizer, template) = (&shared.tokenizer, &shared.template);
     template.keep_shown(&mut messages, &mut kwargs);
-    let prompt = openclaw_model::Prompt::within(most, tokenizer, template, &messages, &tools, &kwargs)?;
-    let parser = ParserConfig::new(&tools, prompt.ends_in_thinking);
-    let (messages, tools, kwargs) = (messages.into(), tools.into(), kwargs.into());
-    Ok(Prompt { ids: prompt.ids, messages, tools, kwargs, parser, unseen })
+    let Some(begun) = begun else {
+        let prompt = openclaw_model::Prompt::within(most, tokenizer, template, &messages, &tools, &kwargs)?;
+        let parser = ParserConfig::new(&tools, prompt.ends_in_thinking);
+        return Ok(Prompt::of(prompt.ids, parser, messages, tools, kwargs, unseen));
+    };
+    messages.push(json!({"role": "assistant", "content": begun}));
+    let prompt = openclaw_model::Prompt::continued(most, tokenizer, template, &messages, &tools, &kwargs)?;
+    messages.pop();
+    // Its thinking, if it has any, lies behind it.
+    let parser = ParserConfig { thinking: false, ..ParserConfig::new(&tools, prompt.ends_in_thinking) };
+    Ok(Prompt::of(prompt.ids, parser, messages, tools, kwargs, unseen))
 }
 
 fn of_ids(ids: Vec<u32>, shown: Arc<Vec<Value>>) -> Prompt {

@@ -32,7 +32,7 @@ use super::{
 };
 
 /// Of the metrics: what a path's last part is called. `chat/completions` and `completions` are told apart.
-const ROUTES: [(&str, &str); 12] = [
+const ROUTES: [(&str, &str); 13] = [
     ("/chat/completions", Chat::NAME),
     ("/responses", Responses::NAME),
     ("/messages", Messages::NAME),
@@ -43,6 +43,7 @@ const ROUTES: [(&str, &str); 12] = [
     ("/detokenize", "detokenize"),
     ("/feedback", "feedback"),
     ("/sessions/end", "session_end"),
+    ("/openapi.json", "openapi"),
     ("/health", "health"),
     ("/healthz", "health"),
 ];
@@ -72,6 +73,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/inference/v1/generate", post(answer::post::<Generate>))
         .route("/health", get(health))
         .route("/healthz", get(health))
+        .route("/openapi.json", get(openapi))
         .fallback(unknown_route)
         .method_not_allowed_fallback(async || ApiError::wrong_method())
         .layer(CatchPanicLayer::custom(after_panic))
@@ -107,6 +109,11 @@ async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
         "in_flight": shared.admission.in_flight(),
         "queued": shared.admission.waiting(),
     }))
+}
+
+/// What this API is, for programs.
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
 }
 
 async fn unknown_route(request: Request) -> ApiError {

@@ -100,7 +100,7 @@ async fn tell_one<W: Writer>(
     mut generation: Generation,
     frames: &Frames<W>,
 ) -> Result<Reply, Stopped> {
-    let mut draft = answer.draft();
+    let mut draft = answer.draft(choice);
     let ending = loop {
         match frames.while_heard(generation.next()).await? {
             Drawn::Token(token, text) => {
@@ -117,12 +117,8 @@ async fn tell_one<W: Writer>(
     if frames.sender.is_closed() {
         return Err(Stopped::Left);
     }
-    let id = {
-        let head = &mut frames.told().head;
-        head.policy_version = ending.policy_version;
-        head.id.clone()
-    };
-    let (reply, _) = answer.complete(&id, choice, draft, ending).await?;
+    frames.told().head.policy_version = ending.policy_version;
+    let (reply, _) = answer.complete(choice, draft, ending).await?;
     frames.write(|writer, head| writer.end(head, &reply));
     Ok(reply)
 }

@@ -49,8 +49,11 @@ async fn prompt_and_fields(
         tracing::warn!(%error, "reading a body failed");
         Err(ApiError::internal("The body could not be read."))
     })?;
-    let asked = std::mem::take(&mut ask.asked);
-    prompt::check_length(shared, &asked)?;
+    let mut asked = std::mem::take(&mut ask.asked);
+    if let Asked::Messages(messages) = &mut asked {
+        ask.take_begun(messages)?;
+    }
+    prompt::check(shared, &asked)?;
     let place = shared.admission.admit().await?;
     let shown = match &asked {
         Asked::Messages(messages) => Arc::new(messages.clone()),

@@ -2,6 +2,7 @@
 //! chat template and sessions.
 
 mod house;
+mod openapi;
 mod protocols;
 mod requests;
 mod resumption;

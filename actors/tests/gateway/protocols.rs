@@ -1,5 +1,6 @@
 //! The other formats: each is answered in its own shape, and what is said in one is learnt from as in any.
 
+use futures::FutureExt;
 use openclaw_actors::gateway::{ApiKey, GatewayConfig};
 use openclaw_journal::{NextStateKind, TurnKind};
 use serde_json::{Value, json};
@@ -338,6 +339,7 @@ async fn a_text_or_ids_are_gone_on_from_and_never_trained_on() {
         (json!({}), "prompt"),
         (json!([1, "a"]), "prompt[1]"),
         (json!([[1, -1]]), "prompt[0][1]"),
+        (json!([1, 4_000_000_000_u32]), "prompt"),
         (Value::Null, "prompt"),
     ] {
         let response = house.post("/v1/completions", &json!({"prompt": prompt})).await;
@@ -445,4 +447,31 @@ async fn pages_of_allowed_origins_may_ask_and_no_others() {
         assert_eq!(response.status(), if allowed { 200 } else { 403 }, "{origin}");
         assert_eq!(response.headers().get("access-control-allow-origin").is_some(), allowed);
     }
+}
+
+#[tokio::test]
+async fn a_reply_that_the_client_began_goes_on_and_is_recognised_whole() {
+    let mut house = House::new().await;
+    let begun = json!({"messages": [user("hi"), assistant("Well, <|im_end|> ")]});
+    house.script.then(Line::Say(" then"));
+    let first = house.chat(&begun).await;
+    assert_eq!(first["choices"][0]["message"]["content"], " then");
+    let prompt = house.script.last_asked().prompt_ids;
+    assert!(house.tokenizer.decode(&prompt, false).ends_with("<|im_start|>assistant\nWell, <|im_end|>"));
+    let end = house.tokenizer.special_id("<|im_end|>").expect("a mark");
+    assert_ne!(prompt.last(), Some(&end), "what a client wrote is no control token");
+    assert!(!house.turns()[0].trainable, "its beginning is not the model's");
+    let on = [user("hi"), assistant("Well, <|im_end|> then"), user("go on")];
+    assert_eq!(house.chat(&json!({"messages": on})).await["session_id"], first["session_id"]);
+
+    house.chat(&with(begun.clone(), "add_generation_prompt", json!(true))).await;
+    let prompt = house.tokenizer.decode(&house.script.last_asked().prompt_ids, false);
+    assert!(prompt.ends_with("<|im_start|>assistant\n"), "{prompt}");
+    let both = with(with(begun, "add_generation_prompt", json!(true)), "continue_final_message", json!(true));
+    for body in [both, with(ask("hi"), "continue_final_message", json!(true))] {
+        let response = house.post("/v1/chat/completions", &body).await;
+        assert_eq!(response.status(), 400);
+        assert_eq!(response.json::<Value>().await.expect("JSON")["error"]["param"], "continue_final_message");
+    }
+    assert!(house.evaluation().now_or_never().is_none(), "nothing is judged");
 }

@@ -10,6 +10,7 @@ use super::{
     super::errors::ApiError,
     fields::{Fields, boolean, integer, number, object, stop, string, top_k},
 };
+use crate::sessions::transcript::message_text;
 
 /// What the client asked for; `None` where it left the choice to the server.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +21,10 @@ pub struct Ask {
     pub asked: Asked,
     /// The messages go on from what the journal has.
     pub continues: Option<Continues>,
+    /// The reply's beginning, which the model goes on from: where the last message was the assistant's.
+    pub begun: Option<String>,
+    /// Whether it goes on from that; it does unless the client says otherwise.
+    pub goes_on: Option<bool>,
     /// No later request may name the answer.
     pub unstored: bool,
     /// Chat tools, as a template is shown them.
@@ -153,8 +158,29 @@ impl Ask {
             seed: integer(fields, "seed", i64::MIN, i64::MAX)?.map(|seed| seed as u64),
             stop: stop(fields)?,
             template_kwargs: template_kwargs(fields)?,
+            goes_on: goes_on(fields)?,
             ..Self::default()
         })
+    }
+
+    /// Takes what the assistant is to go on from out of the messages.
+    pub fn take_begun(&mut self, messages: &mut Vec<Value>) -> Result<(), ApiError> {
+        let is_begun = |message: &Value| {
+            let calls = message["tool_calls"].as_array().is_some_and(|calls| !calls.is_empty());
+            message["role"] == "assistant" && !calls && !message_text(message).trim().is_empty()
+        };
+        match (self.goes_on, messages.last().is_some_and(is_begun)) {
+            (Some(false), _) | (None, false) => {}
+            (Some(true), false) => {
+                let message =
+                    "'continue_final_message' needs a last message of the assistant's, with a text.";
+                return Err(ApiError::invalid("continue_final_message", message));
+            }
+            (Some(true) | None, true) => {
+                self.begun = messages.pop().map(|begun| message_text(&begun).trim_end().to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// The tools that the model is shown.
@@ -188,4 +214,15 @@ fn template_kwargs(fields: &Fields) -> Result<Map<String, Value>, ApiError> {
         }
         None => Ok(kwargs),
     }
+}
+
+/// vLLM's `continue_final_message`, or the contrary of `add_generation_prompt`.
+fn goes_on(fields: &Fields) -> Result<Option<bool>, ApiError> {
+    let goes_on = boolean(fields, "continue_final_message")?;
+    let begins = boolean(fields, "add_generation_prompt")?;
+    if (goes_on, begins) == (Some(true), Some(true)) {
+        let message = "'continue_final_message' and 'add_generation_prompt' cannot both be true.";
+        return Err(ApiError::invalid("continue_final_message", message));
+    }
+    Ok(goes_on.or(begins.filter(|begins| *begins).map(|_| false)))
 }

@@ -136,8 +136,6 @@ fn tools(fields: &Fields) -> Result<(Vec<Value>, Vec<String>), ApiError> {
 
 fn tool_choice(fields: &Fields, tools: &[Value]) -> Result<ToolChoice, ApiError> {
     let choice = match given(fields, "tool_choice") {
-        // Of tools that only OpenAI runs none may be left.
-        _ if tools.is_empty() => return Ok(ToolChoice::Auto),
         None => return Ok(ToolChoice::Auto),
         Some(Value::String(choice)) => ToolChoice::of_word("tool_choice", choice)?,
         Some(Value::Object(choice)) => match choice.get("type").and_then(Value::as_str) {
@@ -155,5 +153,6 @@ fn tool_choice(fields: &Fields, tools: &[Value]) -> Result<ToolChoice, ApiError>
         },
         Some(other) => return Err(wrong("tool_choice", "a string or an object", other)),
     };
-    choice.among(tools)
+    // Of tools that only OpenAI runs none may be left.
+    if tools.is_empty() { Ok(ToolChoice::Auto) } else { choice.among(tools) }
 }

@@ -1,0 +1,20 @@
+// What every client here says: a question that a tool helps with, a correction, and three more turns.
+export const BASE = process.env.OPENCLAW_BASE_URL
+export const ROOT = BASE.replace(/\/v1$/, '')
+export const KEY = 'none'
+export const MODEL = 'policy'
+export const SYSTEM = 'You are a careful assistant.'
+export const ASKED = [
+  'What is 12 + 7?',
+  'No, answer with the number alone, please.',
+  'And 3 + 4?',
+  'Thanks. What is 5 + 6?',
+  'That is right, thank you.',
+]
+export const MOST_CALLS = 2
+export const SCHEMA = {
+  type: 'object',
+  properties: { a: { type: 'integer' }, b: { type: 'integer' } },
+  required: ['a', 'b'],
+}
+export const result = ({ a, b }) => (Number.isInteger(a) && Number.isInteger(b) ? `${a + b}` : 'Error: no numbers')

@@ -1,0 +1,22 @@
+# packages: smolagents[openai]
+# setting: api_base
+from smolagents import OpenAIServerModel, ToolCallingAgent, tool
+
+import talk
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Adds two whole numbers.
+
+    Args:
+        a: One.
+        b: The other.
+    """
+    return a + b
+
+
+model = OpenAIServerModel(model_id=talk.MODEL, api_base=talk.BASE, api_key=talk.KEY, max_tokens=64)
+agent = ToolCallingAgent(tools=[add], model=model, max_steps=2, verbosity_level=0)
+for turn, text in enumerate(talk.ASKED):
+    agent.run(text, reset=turn == 0)

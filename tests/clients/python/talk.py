@@ -1,0 +1,37 @@
+"""What every client here says: a question that a tool helps with, a correction, and three more turns."""
+
+import os
+
+BASE = os.environ["OPENCLAW_BASE_URL"]
+"""Where the gateway is, with /v1."""
+ROOT = BASE.removesuffix("/v1")
+KEY = "none"
+MODEL = "policy"
+SYSTEM = "You are a careful assistant."
+ASKED = [
+    "What is 12 + 7?",
+    "No, answer with the number alone, please.",
+    "And 3 + 4?",
+    "Thanks. What is 5 + 6?",
+    "That is right, thank you.",
+]
+MOST_CALLS = 2
+"""Calls of tools that are followed within one turn."""
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    "required": ["a", "b"],
+}
+
+
+def add(a: int, b: int) -> int:
+    """Adds two whole numbers."""
+    return a + b
+
+
+def result(arguments: dict) -> str:
+    """What the tool says to a model's arguments."""
+    try:
+        return str(add(int(arguments["a"]), int(arguments["b"])))
+    except (KeyError, TypeError, ValueError) as error:
+        return f"Error: {error!r}"
