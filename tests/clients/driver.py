@@ -72,7 +72,8 @@ def main() -> int:
     print("| client | set | turns | followed | found | |\n|---|---|---|---|---|---|", flush=True)
     env = {**os.environ, "OPENCLAW_BASE_URL": args.base_url, "PYTHONPATH": str(HERE / "python")}
     env |= {"OPENCLAW_NODE": args.node, "NO_PROXY": "*", "no_proxy": "*"}
-    for path in clients:
+    for number, path in enumerate(clients):
+        env["OPENCLAW_NUMBERS"] = f"{10 + number} {50 - number}"
         said, before = head(path), metrics(args.metrics)
         try:
             ran = subprocess.run(command(path, args), env=env, capture_output=True, text=True, timeout=PATIENCE_SECS)

@@ -79,7 +79,7 @@ pub async fn post<P: Protocol>(
     let bytes = body::announced(&parts.headers).map_or(limit_bytes, |bytes| bytes.min(limit_bytes));
     let room = shared.admission.admit_body(bytes).await?;
     let body = body::receive(&parts.headers, body, limit_bytes).await?;
-    let (mut ask, writer, fields) = read::<P>(body).await?;
+    let (mut ask, writer, fields) = read::<P>(&shared, body).await?;
     let (model, side_model) = shared.models.resolve(ask.model.as_deref())?;
     let mut marks = request_marks(&parts.headers, &fields, side_model);
     drop(fields);
@@ -150,17 +150,26 @@ pub async fn post<P: Protocol>(
     }
 }
 
-/// A body that takes its time is read on a thread of its own: the async ones have streams to serve.
-async fn read<P: Protocol>(body: Bytes) -> Result<(Ask, P::Writer, Fields), ApiError> {
-    let read = |body: Bytes| {
-        let mut fields = object_of(&body)?;
+async fn read<P: Protocol>(shared: &Shared, body: Bytes) -> Result<(Ask, P::Writer, Fields), ApiError> {
+    let is_large = body.len() >= LARGE_BODY_BYTES;
+    let mut fields = aside(is_large, move || object_of(&body)).await?;
+    P::resolve(&mut fields, shared).await?;
+    aside(is_large, move || {
         let (ask, writer) = P::read(&mut fields)?;
         Ok((ask, writer, fields))
-    };
-    if body.len() < LARGE_BODY_BYTES {
-        return read(body);
+    })
+    .await
+}
+
+/// What takes its time is done on a thread of its own: the async ones have streams to serve.
+async fn aside<T: Send + 'static>(
+    takes_time: bool,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if !takes_time {
+        return work();
     }
-    tokio::task::spawn_blocking(move || read(body)).await.unwrap_or_else(|error| {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         warn!(%error, "reading a body failed");
         Err(ApiError::internal("The body could not be read."))
     })

@@ -101,7 +101,8 @@ impl Recognise for TurnMark {
     }
 
     fn kept_in(&self, transcript: &Transcript, messages: &[Value]) -> Option<Found> {
-        reply_at(self, place(self, transcript)?, transcript, messages)
+        // However short it is: what else would stand there?
+        reply_at(self, place(self, transcript)?, 1, transcript, messages)
     }
 
     fn tail_in(&self, transcript: &Transcript, messages: &[Value]) -> Option<Found> {
@@ -114,7 +115,7 @@ impl Recognise for TurnMark {
         let reply = transcript.last_reply()?;
         // An earlier reply of the same words, before this turn's request, is not this reply.
         let before_this_turn = self.chain.contains(&transcript.chain[reply.end]);
-        let found = reply.rev().find_map(|at| reply_at(self, at, transcript, messages))?;
+        let found = reply.rev().find_map(|at| reply_at(self, at, FEWEST_WORDS, transcript, messages))?;
         (self.says_anything && !before_this_turn).then_some(found)
     }
 
@@ -130,13 +131,19 @@ fn place(mark: &TurnMark, transcript: &Transcript) -> Option<usize> {
     (transcript.chain[place] == mark.request() && entry.author == Author::Assistant).then_some(place)
 }
 
-/// The reply, if it is what the assistant says at `at`.
-fn reply_at(mark: &TurnMark, at: usize, transcript: &Transcript, messages: &[Value]) -> Option<Found> {
+/// The reply, if it is what the assistant says at `at`; by a part of it if it has `fewest` letters and digits.
+fn reply_at(
+    mark: &TurnMark,
+    at: usize,
+    fewest: usize,
+    transcript: &Transcript,
+    messages: &[Value],
+) -> Option<Found> {
     if transcript.entries[at].hash == mark.reply {
         return Some(Found { end: at, behind: None });
     }
     let wanted = mark.words as usize;
-    if wanted < FEWEST_WORDS {
+    if wanted < fewest {
         return None;
     }
     // Clients cut a long reply into messages.

@@ -159,6 +159,18 @@ async fn a_response_goes_on_from_the_one_it_names() {
         Vec::from_iter(messages.iter().map(|message| message["role"].as_str().expect("a role").to_owned()));
     assert_eq!(roles, ["user", "assistant", "tool"], "instructions are said anew or not at all");
 
+    // As the AI SDK does: what the server has said is named, and not said again.
+    let reference = json!({"type": "item_reference", "id": call["id"]});
+    let input = json!([user("what is here?"), reference, output[0]]);
+    let named = sent(&house, "/v1/responses", &json!({"input": input, "tools": responses_tool()})).await;
+    assert_eq!(named["session_id"], first["session_id"]);
+    let told = house.turns()[2].messages[1]["tool_calls"][0]["function"]["name"].clone();
+    assert_eq!((house.turns()[2].messages.len(), told), (3, json!("exec")));
+    for id in ["msg_1", "fc_00000000000000000000000000000000ff", "x"] {
+        let body = json!({"input": [{"type": "item_reference", "id": id}]});
+        assert_eq!(house.post("/v1/responses", &body).await.status(), 404, "{id}");
+    }
+
     let unstored = json!({"input": "hi", "store": false});
     let unstored = sent(&house, "/v1/responses", &unstored).await;
     for id in [json!("resp_nobody"), unstored["id"].clone()] {

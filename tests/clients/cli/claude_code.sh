@@ -8,6 +8,6 @@ export ANTHROPIC_MODEL=policy ANTHROPIC_SMALL_FAST_MODEL=policy CLAUDE_CODE_DISA
 mkdir "$home/work"
 cd "$home/work"
 claude() { "$OPENCLAW_NODE/node_modules/.bin/claude" -p "$@" </dev/null; }
-claude "What is 12 + 7?"
+claude "What is ${OPENCLAW_NUMBERS/ / + }?"
 claude --continue "No, answer with the number alone, please."
 claude --continue "That is right, thank you."

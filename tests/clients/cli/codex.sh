@@ -14,6 +14,6 @@ CONFIG
 mkdir "$home/work"
 export CODEX_HOME=$home
 codex() { "$OPENCLAW_NODE/node_modules/.bin/codex" exec --skip-git-repo-check --cd "$home/work" "$@" </dev/null; }
-codex "What is 12 + 7?"
+codex "What is ${OPENCLAW_NUMBERS/ / + }?"
 codex resume --last "No, answer with the number alone, please."
 codex resume --last "That is right, thank you."

@@ -11,6 +11,6 @@ cat >opencode.json <<CONFIG
   "options": {"baseURL": "$OPENCLAW_BASE_URL", "apiKey": "none"}, "models": {"policy": {"name": "policy"}}}}}
 CONFIG
 opencode() { "$OPENCLAW_NODE/node_modules/.bin/opencode" run "$@" </dev/null; }
-opencode "What is 12 + 7?"
+opencode "What is ${OPENCLAW_NUMBERS/ / + }?"
 opencode --continue "No, answer with the number alone, please."
 opencode --continue "That is right, thank you."

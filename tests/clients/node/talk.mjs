@@ -4,11 +4,13 @@ export const ROOT = BASE.replace(/\/v1$/, '')
 export const KEY = 'none'
 export const MODEL = 'policy'
 export const SYSTEM = 'You are a careful assistant.'
+// Each client asks for something of its own: two conversations of the same words could not be told apart.
+const [A, B] = (process.env.OPENCLAW_NUMBERS ?? '12 7').split(' ')
 export const ASKED = [
-  'What is 12 + 7?',
+  `What is ${A} + ${B}?`,
   'No, answer with the number alone, please.',
-  'And 3 + 4?',
-  'Thanks. What is 5 + 6?',
+  `And ${B} + 4?`,
+  `Thanks. What is ${A} + 6?`,
   'That is right, thank you.',
 ]
 export const MOST_CALLS = 2

@@ -1,7 +1,8 @@
 # packages: langchain langchain-openai langgraph
 # setting: base_url
 # Old messages are replaced by a summary, which the same model writes.
-# side requests: summaries
+# unanswered: 3
+# The summaries: nothing follows them.
 from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware
 from langchain_openai import ChatOpenAI

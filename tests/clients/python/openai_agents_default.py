@@ -13,7 +13,7 @@ set_default_openai_client(AsyncOpenAI(base_url=talk.BASE, api_key=talk.KEY))
 clock = itertools.count()
 agent = Agent(
     name="helper",
-    instructions=lambda *_: f"{talk.SYSTEM} It is second {next(clock)}.",
+    instructions=lambda context, agent: f"{talk.SYSTEM} It is second {next(clock)}.",
     model=talk.MODEL,
     tools=[function_tool(talk.add)],
 )

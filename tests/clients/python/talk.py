@@ -8,11 +8,13 @@ ROOT = BASE.removesuffix("/v1")
 KEY = "none"
 MODEL = "policy"
 SYSTEM = "You are a careful assistant."
+A, B = os.environ.get("OPENCLAW_NUMBERS", "12 7").split()
+"""Each client asks for something of its own: two conversations of the same words could not be told apart."""
 ASKED = [
-    "What is 12 + 7?",
+    f"What is {A} + {B}?",
     "No, answer with the number alone, please.",
-    "And 3 + 4?",
-    "Thanks. What is 5 + 6?",
+    f"And {B} + 4?",
+    f"Thanks. What is {A} + 6?",
     "That is right, thank you.",
 ]
 MOST_CALLS = 2

@@ -18,7 +18,7 @@ use serde_json::Value;
 pub use self::ask::{Ask, Asked, Continues};
 use self::fields::Fields;
 pub use super::draft::Part;
-use super::errors::ApiError;
+use super::{Shared, errors::ApiError};
 
 /// A wire format: how a request is read. How its answer is written is its [`Writer`].
 pub trait Protocol: 'static {
@@ -28,6 +28,12 @@ pub trait Protocol: 'static {
     const ID_PREFIX: &'static str;
     /// Writes the answer.
     type Writer: Writer;
+
+    /// Puts what a body names and the journal has into its place.
+    fn resolve(fields: &mut Fields, shared: &Shared) -> impl Future<Output = Result<(), ApiError>> + Send {
+        let _ = (fields, shared);
+        std::future::ready(Ok(()))
+    }
 
     /// Reads a body, and names what is wrong with it. What the ask holds may be taken out of the fields; what names
     /// the session stays there.

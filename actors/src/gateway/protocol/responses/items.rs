@@ -81,10 +81,6 @@ pub fn messages_of(
                 let content = content_of(output, &format!("{path}.output"))?;
                 messages.push(json!({"role": "tool", "tool_call_id": text("call_id")?, "content": content}));
             }
-            Some("item_reference") => {
-                let message = "Items are not kept by their ids: send the item, or 'previous_response_id'.";
-                return Err(ApiError::invalid(path, message));
-            }
             // A call of a tool that only OpenAI runs, say.
             Some(_) => *unseen.entry("item").or_default() += 1,
         }
@@ -184,7 +180,6 @@ mod tests {
             (json!([{"type": "function_call", "call_id": "c", "arguments": {}}]), "input[0].arguments"),
             (json!([{"type": "function_call_output", "output": "x"}]), "input[0].call_id"),
             (json!([{"type": "function_call_output", "call_id": "c"}]), "input[0].output"),
-            (json!([{"type": "item_reference", "id": "msg_1"}]), "input[0]"),
         ] {
             let error = messages_of(&input, &mut Vec::new(), &mut BTreeMap::new()).expect_err(param);
             assert_eq!(error.param.as_deref(), Some(param), "{input}");

@@ -106,7 +106,8 @@ impl ResponsesWriter {
         format!("{kind}_{}{index:02x}", head.digits())
     }
 
-    fn item(&self, head: &Head, part: &Part, index: usize) -> Value {
+    /// An item of the output.
+    pub(super) fn item(&self, head: &Head, part: &Part, index: usize) -> Value {
         let id = self.item_id(head, part, index);
         match part {
             Part::Content(text) => json!({"id": id, "type": "message", "status": "completed",
