@@ -14,9 +14,7 @@ use openclaw_actors::{
     loaded_model::LoadedModel,
 };
 use openclaw_environments::persona::Split;
-use openclaw_model::{
-    GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, SamplingParams, SequenceId,
-};
+use openclaw_model::{GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, SamplingParams, SequenceId};
 use serde::Serialize;
 use serde_json::Map;
 

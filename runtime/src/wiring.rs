@@ -166,15 +166,19 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     let held = table.batch_samples.saturating_mul(table.checkpoint_every_steps.max(1) as usize);
     let sample_limits = InboxLimits { capacity: limits.capacity.max(2 * held), ..limits };
     let policy = &models[&topology.actors.policy.model];
-    run_dir::make_private(&topology.run.dir)?;
     let text = openclaw_model::text_files(&policy.path)?;
-    run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?, text)?;
+    let claim = run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?, text)?;
+    openclaw_journal::inspect(&topology.run.dir)?;
+    // From here on the folder is written into. `launch` puts it back when what follows refuses.
+    run_dir::make_private(&topology.run.dir)?;
     let dtype = match topology.models[&topology.actors.policy.model].dtype {
         topology::Dtype::F32 => WeightDtype::F32,
         topology::Dtype::Bf16 => WeightDtype::Bf16,
     };
     let folders = policy.folders(topology.run.dir.join("versions"), dtype);
     let journal = journal::open(topology)?;
+    // Nobody else has the folder now.
+    claim.write()?;
     journal.take_up(&journal::spill(topology), journal::patience(topology)).await?;
     let resume = Resume::find(&folders, &journal).await?;
     let weights = match &resume.stored {

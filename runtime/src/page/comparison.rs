@@ -13,7 +13,9 @@ use openclaw_actors::{
     rollback::{Rollback, RollbackError},
 };
 use openclaw_journal::{JournalError, TurnId};
-use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, SamplingParams};
+use openclaw_model::{
+    FinishReason, GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, SamplingParams,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use tokio::{
