@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -26,7 +26,9 @@ pub struct RunFolder {
     aside: Option<PathBuf>,
     /// Folders that were not there, the innermost first.
     missing: Vec<PathBuf>,
-    /// What lay in the folder.
+    /// A journal lay in the folder.
+    goes_on: bool,
+    /// All that lay in it.
     names: BTreeSet<OsString>,
     /// The small files among it.
     files: Vec<(PathBuf, Vec<u8>)>,
@@ -52,6 +54,7 @@ impl RunFolder {
         Ok(Self {
             dir: dir.to_owned(),
             missing: missing.map(Path::to_owned).collect(),
+            goes_on: !matches!(openclaw_journal::inspect(dir), Ok(None)),
             names: names(dir).with_context(unread)?,
             files,
             aside,
@@ -77,7 +80,9 @@ impl RunFolder {
                 durable::write(path, bytes, Access::Owner)?;
             }
         }
-        for name in names(&self.dir)?.iter().filter(|name| !self.is_of_before(name)) {
+        // A journal that was there may name what is new.
+        let new = if self.goes_on { BTreeSet::new() } else { names(&self.dir)? };
+        for name in new.difference(&self.names) {
             let path = self.dir.join(name);
             if fs::symlink_metadata(&path)?.is_dir() {
                 fs::remove_dir_all(&path)?;
@@ -95,15 +100,6 @@ impl RunFolder {
             Some(aside) => fs::rename(aside, &self.dir),
             None => Ok(()),
         }
-    }
-
-    /// Whether it lay there, or belongs to what did: `journal.db-wal` to `journal.db`, and removed it would be torn.
-    fn is_of_before(&self, name: &OsStr) -> bool {
-        let name = name.as_encoded_bytes();
-        self.names.iter().any(|before| {
-            let rest = name.strip_prefix(before.as_encoded_bytes());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
-        })
     }
 }
 
