@@ -19,9 +19,9 @@ use openclaw_actors::{
     stop::{StopHandle, StopSignal, stop_flag},
 };
 use openclaw_environments::persona::Persona;
-use openclaw_journal::{Closed, Journal, JournalError, NotKept};
+use openclaw_journal::JournalError;
 use tokio::{sync::watch, time::timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use self::{
     folder::RunFolder,
@@ -154,7 +154,7 @@ pub async fn run(
     if timeout(LAST_STEP, watcher.view.training.ended()).await.is_err() {
         warn!("the last step is not over: it is taken again");
     }
-    let closed = close(&topology, &watcher.view.journal).await;
+    let closed = wiring::journal::close(&topology, &watcher.view.journal).await;
     snapshots.send_replace(watcher.snapshot());
     shutdown_over.stop();
     shown.await.context("the progress view panicked")?;
@@ -222,18 +222,10 @@ async fn start(topology: &Topology, name: &str, node: &Node) -> anyhow::Result<S
             Ok(Started { supervisor, watcher, snapshots, stop_handle, told_to_stop, device, goes_on })
         }
         Err(refused) => {
-            if let Err(lost) = close(topology, &watcher.view.journal).await {
-                error!(error = %lost, "the journal is not closed");
-            }
+            wiring::journal::end(topology, &watcher.view.journal).await;
             Err(refused.into())
         }
     }
-}
-
-/// Ends the journal, once every actor has ended.
-async fn close(topology: &Topology, journal: &Journal) -> Result<Closed, NotKept> {
-    let (patience, spill) = (wiring::journal::patience(topology), wiring::journal::spill(topology));
-    journal.close(patience, &spill).await
 }
 
 /// Whether an actor can listen there, before anything is written for a run that nobody could reach.
