@@ -152,7 +152,15 @@ fn a_run_that_would_go_on_is_what_it_was() {
     let path = format!("models.policy.path={}", other.display());
     refused_as_it_is(&launch.clone().set(&path), "chat_template.jinja", &within);
     fs::create_dir_all(run.join("versions/7")).expect("a folder");
-    refused_as_it_is(&launch, "versions/7", &within);
+    // Found by the open journal, which has looked for what a process that died had under way: it alone is rewritten.
+    let others = || {
+        let mut tree = tree(&within);
+        tree.insert(run.join("journal.db"), None).flatten().expect("it is there");
+        tree
+    };
+    let before = others();
+    let log = launch.try_start().expect_err("the folder is another run's");
+    assert!(log.contains("versions/7") && others() == before, "{log}");
     fs::remove_dir_all(run.join("versions/7")).expect("it is there");
     assert_eq!(launch.start().stop().code(), Some(0), "and goes on");
 }
