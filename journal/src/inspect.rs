@@ -53,7 +53,7 @@ pub fn inspect(dir: &Path) -> Result<Option<Inspection>, JournalError> {
     let size = |name: String| fs::metadata(dir.join(name)).map_or(0, |file| file.len());
     let database: u64 = ["", "-wal"].map(|end| size(format!("{}{end}", folder::DATABASE))).iter().sum();
     let bytes = database + blob_bytes(&dir.join(folder::BLOBS));
-    Ok(Some(Inspection { in_use: in_use(dir), schema: found, bytes }))
+    Ok(Some(Inspection { in_use: is_in_use(dir), schema: found, bytes }))
 }
 
 fn blob_bytes(blobs: &Path) -> u64 {
@@ -62,8 +62,9 @@ fn blob_bytes(blobs: &Path) -> u64 {
     files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
 
-/// Whether a process holds the folder. What cannot be known is not in use.
-fn in_use(dir: &Path) -> bool {
+/// Whether a process holds a run's folder to write its journal, which need not have begun. What cannot be known is not
+/// in use.
+pub fn is_in_use(dir: &Path) -> bool {
     // Read alone: a look must not make the file.
     let lock = File::open(dir.join(folder::LOCK));
     lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))

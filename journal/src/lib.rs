@@ -61,7 +61,7 @@ pub use self::{
     closing::{Closed, NotKept, NotTakenUp},
     codec::CodecError,
     error::JournalError,
-    inspect::{Inspection, inspect},
+    inspect::{Inspection, inspect, is_in_use},
     reader::{JournalReader, Lesson, Read},
     record::*,
     retention::Retention,

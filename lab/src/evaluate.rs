@@ -14,7 +14,7 @@ use openclaw_actors::{
     loaded_model::LoadedModel,
 };
 use openclaw_environments::persona::Split;
-use openclaw_model::{GenerateEvent, GenerateRequest, SamplingParams, SequenceId};
+use openclaw_model::{GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, SamplingParams, SequenceId};
 use serde::Serialize;
 use serde_json::Map;
 
@@ -88,8 +88,24 @@ impl Score {
     }
 }
 
-/// An answer: its text and its number of tokens.
-pub type Answer = (String, usize);
+/// An answer that was drawn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// All of it, thinking included.
+    pub text: String,
+    /// How that divides.
+    pub split: ReplySplit,
+    /// Its tokens, the one that ended it included.
+    pub ids: Vec<u32>,
+}
+
+impl Answer {
+    /// What its reader is told.
+    pub fn words(&self) -> String {
+        // Newlines behind the thinking belong to its mark.
+        self.split.words(&self.text).trim_start_matches('\n').to_owned()
+    }
+}
 
 /// Draws an answer to each prompt, all of them in one batch.
 pub fn answers<'a>(
@@ -98,11 +114,13 @@ pub fn answers<'a>(
     prompts: impl Iterator<Item = (&'a [serde_json::Value], f32, u64)>,
 ) -> anyhow::Result<Vec<Answer>> {
     let mut batcher = model.batcher(weights, KV_TOKENS)?;
-    let mut requests = Vec::new();
+    let (mut requests, mut parsers) = (Vec::new(), Vec::new());
     for (messages, temperature, seed) in prompts {
+        let prompt_ids = model.text.prompt_ids(messages, &[], &Map::new())?;
+        parsers.push(ParserConfig::new(&[], model.text.opens_a_thought(&prompt_ids)));
         requests.push(GenerateRequest {
             drawn_ids: Vec::new(),
-            prompt_ids: model.text.prompt_ids(messages, &[], &Map::new())?,
+            prompt_ids,
             sampling: SamplingParams { temperature, seed: Some(seed), ..SamplingParams::default() },
             max_new_tokens: MOST_TOKENS,
             stop: Vec::new(),
@@ -118,23 +136,27 @@ pub fn answers<'a>(
             places.insert(batcher.submit(request)?, place);
         }
         if places.is_empty() {
-            return Ok(answers);
+            break;
         }
         for (id, event) in batcher.step()? {
             let answer = &mut answers[places[&id]];
             match event {
-                GenerateEvent::Token { text, .. } => {
-                    answer.0.push_str(&text);
-                    answer.1 += 1;
+                GenerateEvent::Token { token, text, .. } => {
+                    answer.text.push_str(&text);
+                    answer.ids.push(token.id);
                 }
                 GenerateEvent::Finished { text, .. } => {
-                    answer.0.push_str(&text);
+                    answer.text.push_str(&text);
                     places.remove(&id);
                 }
                 GenerateEvent::Failed { error } => bail!("an answer failed: {error}"),
             }
         }
     }
+    for (answer, parser) in answers.iter_mut().zip(parsers) {
+        answer.split = ReplySplit::of(&answer.text, parser);
+    }
+    Ok(answers)
 }
 
 /// Asks `count` cases of every class; `wrong` is shown each answer that is not good.
@@ -142,13 +164,21 @@ pub fn evaluate(
     model: &LoadedModel,
     seed: u64,
     count: usize,
-    mut wrong: impl FnMut(&EvaluationCase, &str),
+    wrong: impl FnMut(&EvaluationCase, &str),
 ) -> anyhow::Result<Vec<Score>> {
     let cases = evaluation_cases(seed, count);
     let prompts = cases.iter().zip(seed..).map(|(case, seed)| (&case.messages[..], case.temperature, seed));
     let answers = answers(model, model.weights.clone(), prompts)?;
+    Ok(scores(&cases, &answers, wrong))
+}
+
+fn scores(
+    cases: &[EvaluationCase],
+    answers: &[Answer],
+    mut wrong: impl FnMut(&EvaluationCase, &str),
+) -> Vec<Score> {
     let mut scores: Vec<Score> = Vec::new();
-    for (case, (text, tokens)) in cases.iter().zip(&answers) {
+    for (case, answer) in cases.iter().zip(answers) {
         let held_out = case.split == Split::HeldOut;
         let place = scores.iter().position(|score| {
             (score.group, &score.class, score.held_out, score.with_system)
@@ -160,13 +190,13 @@ pub fn evaluate(
             scores.len() - 1
         });
         scores[place].count += 1;
-        if case.check.judge(text, *tokens) {
+        if case.check.judge(&answer.words(), answer.ids.len()) {
             scores[place].good += 1;
         } else {
-            wrong(case, text);
+            wrong(case, &answer.text);
         }
     }
-    Ok(scores)
+    scores
 }
 
 /// One line per class: its wordings, with and without a system prompt.
@@ -184,4 +214,23 @@ pub fn write_table(scores: &[Score], mut out: impl Write) -> std::io::Result<()>
         writeln!(out, "| {group} | {class} | {wordings} | {share:.2} | {twin} |")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_answer_says_is_scored_and_not_what_was_thought() {
+        let of = |group: &str, class: &str| {
+            let cases = evaluation_cases(1, 1).into_iter();
+            cases.filter(|case| case.group == group && case.class == class).take(1).collect::<Vec<_>>()
+        };
+        let text = "<think>\n**Step 1:** add.\n</think>\n\n2 + 2 = 4.".to_owned();
+        let split = ReplySplit::of(&text, ParserConfig::new(&[], false));
+        let answer = Answer { text, split, ids: vec![0; 9] };
+        assert_eq!(answer.words(), "2 + 2 = 4.");
+        let found = scores(&of("redo", "student"), &[answer], |_, text| panic!("{text}"));
+        assert_eq!((found[0].good, found[0].count), (1, 1));
+    }
 }

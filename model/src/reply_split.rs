@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::output_parser::{OutputParser, ParserConfig, THINK, THINK_END};
+use crate::output_parser::{OutputParser, ParserConfig, THINK, THINK_END, TOOL_CALL, TOOL_CALL_END};
 
 /// Where the parts of a reply lie. Places are bytes of its text; the parts hold their marks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -46,6 +46,15 @@ impl ReplySplit {
         }
         words.push_str(text.get(from..).unwrap_or_default());
         words
+    }
+
+    /// What each call is, without its marks.
+    pub fn called<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
+        self.calls.iter().map(|call| {
+            let call = text.get(call.clone()).unwrap_or_default();
+            let call = call.strip_prefix(TOOL_CALL).unwrap_or(call);
+            call.strip_suffix(TOOL_CALL_END).unwrap_or(call).trim_matches('\n')
+        })
     }
 
     /// Whether every place lies within `text`, one behind the other.
@@ -103,6 +112,8 @@ mod tests {
         let split = split(&two, false);
         assert_eq!(split.words(&two), "First  then .");
         assert!(split.calls.iter().all(|place| &two[place.clone()] == call) && split.calls.len() == 2);
+        let called = r#"{"name": "ls", "arguments": {"path": "</think>"}}"#;
+        assert_eq!(split.called(&two).collect::<Vec<_>>(), [called; 2]);
     }
 
     #[test]

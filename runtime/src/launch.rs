@@ -1,6 +1,7 @@
 //! `launch`: starts what a topology names, shows how it is doing, and stops it in order.
 
 mod changes;
+mod folder;
 mod pair;
 mod screen;
 
@@ -15,22 +16,25 @@ use std::{
 use anyhow::Context;
 use openclaw_actors::{
     rollout::{Progress, SessionReport},
-    stop::{StopSignal, stop_flag},
+    stop::{StopHandle, StopSignal, stop_flag},
 };
 use openclaw_environments::persona::Persona;
+use openclaw_journal::JournalError;
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
-use self::screen::{Outcome, Pair};
+use self::{
+    folder::RunFolder,
+    screen::{Outcome, Pair},
+};
 use crate::{
     admin::{self, NodeArguments, NodeOperator, PortAddress, ServeError},
     descriptors, doctor,
     page::Page,
     progress::{self, PersonaProgress, ProgressSnapshot, RecentLoad, RewardCounts},
-    run_dir,
     supervisor::Supervisor,
     telemetry,
-    topology::Topology,
+    topology::{Node, Topology},
     wiring::{self, View},
 };
 
@@ -65,56 +69,35 @@ pub async fn run(
     if admin::is_live(dir).unwrap_or(false) {
         return Err(ServeError::Running { dir: dir.clone() }.into());
     }
+    if openclaw_journal::is_in_use(dir) {
+        return Err(JournalError::InUse { dir: dir.clone() }.into());
+    }
     doctor::must_fit(&topology)?;
     must_listen("actors.gateway.listen", Some(topology.actors.gateway.listen))?;
     must_listen(&format!("nodes.{name}.admin"), node.admin)?;
     // Metrics and progress outlive the stop, so that the shutdown is seen too.
     let (shutdown_over, observing) = stop_flag();
-    let metrics = telemetry::serve_metrics(node.metrics, observing.clone()).await?;
+    let metrics = telemetry::serve_metrics(node.metrics, observing.clone()).await;
+    let metrics = metrics.with_context(|| format!("nodes.{name}.metrics"))?;
     info!(node = name, %metrics, "launching {}", topology.run.name);
 
-    if options.fresh
-        && let Some(old) = run_dir::set_aside(dir)?
-    {
-        info!(folder = %old.display(), "the run before is set aside");
-    }
+    let folder = RunFolder::take(dir, options.fresh)?;
     let changed = changes::since_the_last_launch(&topology);
     let (screen, program) = (telemetry::on_terminal(), screen::program());
     // A person reads it on the first screen.
     for key in changed.iter().filter(|_| !screen) {
         warn!("the run goes on under another topology: {key}");
     }
-    let mut wiring = wiring::wire(&topology, node).await?;
-    // Only now: a launch that is refused leaves the folder as it was.
-    let unwritable = || format!("cannot write into run.dir {}", dir.display());
-    let resolved = topology.write_resolved().with_context(unwritable)?;
-    info!(topology = %resolved.display(), "the topology is written out");
-    let page =
-        Page::new(wiring.comparison, topology.actors.optimizer.batch_samples, wiring.corrections.teaches);
-    let goes_on = (wiring.view.versions.number(), wiring.view.journal.totals().borrow().steps);
-    let device = wiring.device;
-    let mut watcher = Watcher::new(wiring.view);
-    let (snapshots, shown) = watch::channel(watcher.snapshot());
-    let (stop_handle, mut told_to_stop) = stop_flag();
-    let port = PortAddress::new(node.admin);
-    let operator = Arc::new(NodeOperator::new(NodeArguments {
-        run: topology.run.name.clone(),
-        dir: dir.clone(),
-        node: name.to_owned(),
-        panel: wiring.panel,
-        journal: watcher.view.journal.clone(),
-        rollback: watcher.view.rollback.clone(),
-        training: watcher.view.training.clone(),
-        corrections: wiring.corrections,
-        gateway: watcher.view.gateway.clone(),
-        progress: shown.clone(),
-        received: page.received(),
-        port: port.clone(),
-        stop: stop_handle.clone(),
-    }));
-    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), port, page));
-    let supervisor = Supervisor::start(wiring.specs).await?;
-    operator.supervised_by(supervisor.handle());
+    let started = match start(&topology, name, node).await {
+        Ok(started) => started,
+        Err(refused) => {
+            folder.put_back();
+            return Err(refused);
+        }
+    };
+    let Started { supervisor, mut watcher, snapshots, stop_handle, mut told_to_stop, device, goes_on } =
+        started;
+    let shown = snapshots.subscribe();
     let url = watcher.gateway_url().await;
     info!(gateway = %url, "serving");
     if screen {
@@ -171,8 +154,7 @@ pub async fn run(
     if timeout(LAST_STEP, watcher.view.training.ended()).await.is_err() {
         warn!("the last step is not over: it is taken again");
     }
-    let (patience, spill) = (wiring::journal::patience(&topology), wiring::journal::spill(&topology));
-    let closed = watcher.view.journal.close(patience, &spill).await;
+    let closed = wiring::journal::close(&topology, &watcher.view.journal).await;
     snapshots.send_replace(watcher.snapshot());
     shutdown_over.stop();
     shown.await.context("the progress view panicked")?;
@@ -188,6 +170,62 @@ pub async fn run(
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// A node whose actors are up.
+struct Started {
+    supervisor: Supervisor,
+    watcher: Watcher,
+    snapshots: watch::Sender<ProgressSnapshot>,
+    /// An operator's order to stop.
+    stop_handle: StopHandle,
+    told_to_stop: StopSignal,
+    device: String,
+    /// The version and the step that the run goes on with.
+    goes_on: (u64, u64),
+}
+
+/// All that may still refuse once the run's folder is written into. Nothing of it runs any more when it does.
+async fn start(topology: &Topology, name: &str, node: &Node) -> anyhow::Result<Started> {
+    let dir = &topology.run.dir;
+    let mut wiring = wiring::wire(topology, node).await?;
+    let unwritable = || format!("cannot write into run.dir {}", dir.display());
+    let resolved = topology.write_resolved().with_context(unwritable)?;
+    info!(topology = %resolved.display(), "the topology is written out");
+    let page =
+        Page::new(wiring.comparison, topology.actors.optimizer.batch_samples, wiring.corrections.teaches);
+    let goes_on = (wiring.view.versions.number(), wiring.view.journal.totals().borrow().steps);
+    let mut watcher = Watcher::new(wiring.view);
+    let (snapshots, shown) = watch::channel(watcher.snapshot());
+    let (stop_handle, told_to_stop) = stop_flag();
+    let port = PortAddress::new(node.admin);
+    let operator = Arc::new(NodeOperator::new(NodeArguments {
+        run: topology.run.name.clone(),
+        dir: dir.clone(),
+        node: name.to_owned(),
+        panel: wiring.panel,
+        journal: watcher.view.journal.clone(),
+        rollback: watcher.view.rollback.clone(),
+        training: watcher.view.training.clone(),
+        corrections: wiring.corrections,
+        gateway: watcher.view.gateway.clone(),
+        progress: shown,
+        received: page.received(),
+        port: port.clone(),
+        stop: stop_handle.clone(),
+    }));
+    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), port, page));
+    match Supervisor::start(wiring.specs).await {
+        Ok(supervisor) => {
+            operator.supervised_by(supervisor.handle());
+            let device = wiring.device;
+            Ok(Started { supervisor, watcher, snapshots, stop_handle, told_to_stop, device, goes_on })
+        }
+        Err(refused) => {
+            wiring::journal::end(topology, &watcher.view.journal).await;
+            Err(refused.into())
+        }
+    }
 }
 
 /// Whether an actor can listen there, before anything is written for a run that nobody could reach.

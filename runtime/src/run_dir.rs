@@ -13,7 +13,10 @@ use openclaw_model::durable::{self, Access};
 use rustix::{fs::Mode, process::umask};
 use serde::{Deserialize, Serialize};
 
-/// `base.json`: the model that every version of the run grew from.
+/// Says which base model a run is of.
+pub const BASE_FILE: &str = "base.json";
+
+/// What [`BASE_FILE`] holds: the model that every version of the run grew from.
 #[derive(Serialize, Deserialize)]
 struct Base {
     /// Its checkpoint folder.
@@ -50,14 +53,32 @@ fn close(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Notes the base model of a new run; refuses to go on with another one.
+/// What is to be noted of a run's base model.
+pub struct Claim {
+    /// `base.json`.
+    path: PathBuf,
+    /// None where it is noted already.
+    base: Option<Base>,
+}
+
+impl Claim {
+    /// Notes it. The folder is there.
+    pub fn write(self) -> anyhow::Result<()> {
+        let Self { path, base: Some(base) } = self else { return Ok(()) };
+        let json = serde_json::to_vec_pretty(&base)?;
+        durable::write(&path, &json, Access::Umask)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// Whether the base model may be the run's: refuses to go on with another one. Writes nothing.
 pub fn claim(
     dir: &Path,
     model: &Path,
     fingerprint: &str,
     text: BTreeMap<String, String>,
-) -> anyhow::Result<()> {
-    let path = dir.join("base.json");
+) -> anyhow::Result<Claim> {
+    let path = dir.join(BASE_FILE);
     let base = Base { model: model.to_owned(), fingerprint: fingerprint.to_owned(), text };
     match fs::read(&path) {
         Ok(json) => {
@@ -74,7 +95,7 @@ pub fn claim(
                 base.fingerprint,
             );
             if found.text.is_empty() {
-                return write(dir, &path, &Base { text: base.text, ..found });
+                return Ok(Claim { path, base: Some(Base { text: base.text, ..found }) });
             }
             let mut names = found.text.keys().chain(base.text.keys());
             if let Some(name) = names.find(|name| found.text.get(*name) != base.text.get(*name)) {
@@ -91,25 +112,17 @@ pub fn claim(
                     print(&base.text),
                 );
             }
-            Ok(())
+            Ok(Claim { path, base: None })
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => write(dir, &path, &base),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Claim { path, base: Some(base) }),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
 /// What the folder of a run's base model is called.
 pub fn base_model(dir: &Path) -> Option<String> {
-    let base: Base = serde_json::from_slice(&fs::read(dir.join("base.json")).ok()?).ok()?;
+    let base: Base = serde_json::from_slice(&fs::read(dir.join(BASE_FILE)).ok()?).ok()?;
     Some(base.model.file_name()?.to_str()?.to_owned())
-}
-
-fn write(dir: &Path, path: &Path, base: &Base) -> anyhow::Result<()> {
-    let write = || {
-        fs::create_dir_all(dir)?;
-        durable::write(path, &serde_json::to_vec_pretty(base)?, Access::Umask)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Renames the folder to `<dir>.<n>`, the first that is free; returns it, if there was a folder.
@@ -135,6 +148,9 @@ mod tests {
     fn a_run_goes_on_with_its_own_base_model_alone() {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let dir = scratch.path().join("run");
+        let claim =
+            |dir: &Path, model: &Path, print: &str, text| super::claim(dir, model, print, text)?.write();
+        fs::create_dir(&dir).expect("a folder");
         let text = BTreeMap::new;
         claim(&dir, Path::new("models/a"), "aaaa", text()).expect("a new run");
         claim(&dir, Path::new("moved/a"), "aaaa", text()).expect("the same model from elsewhere");
@@ -149,9 +165,10 @@ mod tests {
     fn a_run_goes_on_with_its_own_tokenizer_and_templates_alone() {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let dir = scratch.path().join("run");
+        fs::create_dir(&dir).expect("a folder");
         let with = |files: &[(&str, &str)]| {
             let own = |(name, print): &(&str, &str)| ((*name).to_owned(), (*print).to_owned());
-            claim(&dir, Path::new("models/a"), "aaaa", files.iter().map(own).collect())
+            claim(&dir, Path::new("models/a"), "aaaa", files.iter().map(own).collect())?.write()
         };
         with(&[]).expect("a run of old, which did not note them");
         let begun = [("chat_template.jinja", "1111"), ("tokenizer.json", "2222")];
@@ -177,7 +194,8 @@ mod tests {
         let dir = scratch.path().join("run");
         assert_eq!(set_aside(&dir).expect("nothing is there"), None);
         for name in ["run.1", "run.2"] {
-            claim(&dir, Path::new("model"), name, BTreeMap::new()).expect("a new run");
+            fs::create_dir(&dir).expect("a folder");
+            claim(&dir, Path::new("model"), name, BTreeMap::new()).and_then(Claim::write).expect("a new run");
             assert_eq!(set_aside(&dir).expect("renamed"), Some(scratch.path().join(name)));
             let kept = fs::read_to_string(scratch.path().join(name).join("base.json")).expect("kept");
             assert!(kept.contains(name) && !dir.exists());

@@ -50,7 +50,7 @@ use self::gateway::{GatewayActor, GatewayArguments};
 use crate::{
     admin::{Corrections, Panel, TokenRates},
     page::{CONTEXT_TOKENS, Comparison},
-    run_dir,
+    run_dir::{self, Claim},
     supervisor::{ChildSpec, RunningChild, StartError},
     topology::{self, Node, Topology},
 };
@@ -160,21 +160,41 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
             models.insert(name.clone(), LoadedModel::open(&table.path, place, node.serve_threads)?);
         }
     }
+    let policy = &models[&topology.actors.policy.model];
+    let text = openclaw_model::text_files(&policy.path)?;
+    let claim = run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?, text)?;
+    openclaw_journal::inspect(&topology.run.dir)?;
+    // From here on the folder is written into. `launch` puts it back when what follows refuses.
+    run_dir::make_private(&topology.run.dir)?;
+    let journal = journal::open(topology)?;
+    let wired = go_on(topology, node, place, models, claim, journal.clone()).await;
+    if wired.is_err() {
+        journal::end(topology, &journal).await;
+    }
+    wired
+}
+
+/// What there is to do once this process has the run's folder, and nobody else.
+async fn go_on(
+    topology: &Topology,
+    node: &Node,
+    place: Place,
+    models: BTreeMap<String, LoadedModel>,
+    claim: Claim,
+    journal: Journal,
+) -> anyhow::Result<Wiring> {
+    claim.write()?;
     let limits = InboxLimits::default();
     // Samples of steps without a checkpoint stay leased until the next one.
     let table = &topology.actors.optimizer;
     let held = table.batch_samples.saturating_mul(table.checkpoint_every_steps.max(1) as usize);
     let sample_limits = InboxLimits { capacity: limits.capacity.max(2 * held), ..limits };
     let policy = &models[&topology.actors.policy.model];
-    run_dir::make_private(&topology.run.dir)?;
-    let text = openclaw_model::text_files(&policy.path)?;
-    run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?, text)?;
     let dtype = match topology.models[&topology.actors.policy.model].dtype {
         topology::Dtype::F32 => WeightDtype::F32,
         topology::Dtype::Bf16 => WeightDtype::Bf16,
     };
     let folders = policy.folders(topology.run.dir.join("versions"), dtype);
-    let journal = journal::open(topology)?;
     journal.take_up(&journal::spill(topology), journal::patience(topology)).await?;
     let resume = Resume::find(&folders, &journal).await?;
     let weights = match &resume.stored {

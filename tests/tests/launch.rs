@@ -183,33 +183,3 @@ async fn a_person_at_a_terminal_reads_where_it_serves_who_is_content_and_what_to
     terminal.type_in("\u{3}");
     assert_eq!(terminal.exit_code().await, 0);
 }
-
-#[test]
-fn a_launch_that_is_refused_leaves_the_run_as_it_was() {
-    let dir = tempfile::tempdir().expect("a folder can be made");
-    let (run, new) = (dir.path().join("run"), dir.path().join("new"));
-    let file = "configs/personal-agent.toml";
-    assert_eq!(Launch::new(file, &run).start().stop().code(), Some(0));
-    let kept = || {
-        let mut kept: Vec<_> = std::fs::read_dir(&run)
-            .expect("the run is there")
-            .map(|entry| entry.expect("it can be listed").file_name().into_string().expect("text"))
-            .collect();
-        kept.sort();
-        (kept, std::fs::read(run.join("topology.toml")).expect("the resolved copy"))
-    };
-    let before = kept();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = taken.local_addr().expect("it has one");
-    for key in ["actors.gateway.listen", "nodes.local.metrics", "nodes.local.admin"] {
-        for dir in [&run, &new] {
-            let launch = Launch::new(file, dir).set("actors.judge.votes=1").set(&format!("{key}={address}"));
-            for launch in [launch.clone(), launch.option("--fresh")] {
-                let log = launch.try_start().expect_err("the port is taken");
-                assert!(log.contains(&address.to_string()), "{log}");
-            }
-        }
-    }
-    assert_eq!(kept(), before);
-    assert!(!new.exists() && !dir.path().join("run.1").exists());
-}

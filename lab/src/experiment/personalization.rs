@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::node::{Node, Reader};
-use crate::evaluate::answers;
+use crate::evaluate::{Answer, answers};
 
 /// The arguments of `experiment personalization`.
 #[derive(Clone, Debug, Args)]
@@ -246,38 +246,78 @@ fn sample(
     let prompts = asked.iter().zip(SEED..).map(|((_, messages), seed)| (&messages[..], temperature, seed));
     let replies = answers(model, weights.clone(), prompts)?;
     let mut sums = Sampled::default();
-    let mut response_tokens = 0;
-    for ((task, messages), (reply, tokens)) in asked.iter().zip(&replies) {
-        sums.satisfied += f64::from(u8::from(persona.satisfied(reply, *tokens)));
-        sums.correct += f64::from(u8::from(task.is_correct(reply)));
-        sums.tokens += *tokens as f64;
-        let (entropy, count) = entropy(model, weights, messages, reply, temperature)?;
-        sums.entropy += entropy;
-        response_tokens += count;
+    for ((task, messages), reply) in asked.iter().zip(&replies) {
+        sums.add(persona, task, reply);
+        sums.entropy += entropy(model, weights, messages, reply, temperature)?;
     }
     let n = asked.len().max(1) as f64;
     Ok(Sampled {
         satisfied: sums.satisfied / n,
         correct: sums.correct / n,
         tokens: sums.tokens / n,
-        entropy: sums.entropy / response_tokens.max(1) as f64,
+        entropy: sums.entropy / sums.tokens.max(1.0),
     })
 }
 
+impl Sampled {
+    /// Counts what a user makes of a reply, who is told its words alone; all of its tokens were drawn.
+    fn add(&mut self, persona: Persona, task: &Task, reply: &Answer) {
+        let (words, tokens) = (reply.words(), reply.ids.len());
+        self.satisfied += f64::from(u8::from(persona.satisfied(&words, tokens)));
+        self.correct += f64::from(u8::from(task.is_correct(&words)));
+        self.tokens += tokens as f64;
+    }
+}
+
+/// The sum over the tokens as they were drawn, in nats: its text could be of others.
 fn entropy(
     model: &LoadedModel,
     weights: &PolicyWeights,
     messages: &[Value],
-    reply: &str,
+    reply: &Answer,
     temperature: f32,
-) -> anyhow::Result<(f64, usize)> {
+) -> anyhow::Result<f64> {
     let mut ids = model.text.prompt_ids(messages, &[], &serde_json::Map::new())?;
     let start = ids.len();
-    ids.extend(model.text.tokenizer.encode(reply)?);
+    ids.extend(&reply.ids);
     if ids.len() == start {
-        return Ok((0.0, 0));
+        return Ok(0.0);
     }
     let request = openclaw_model::ScoreRequest { ids, start, temperature, ..Default::default() };
     let scored = model.transformer.score(weights, &request)?;
-    Ok((scored.entropy.iter().map(|nats| f64::from(*nats)).sum(), scored.entropy.len()))
+    Ok(scored.entropy.iter().map(|nats| f64::from(*nats)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use openclaw_model::{ParserConfig, ReplySplit};
+
+    use super::*;
+
+    #[test]
+    fn a_user_is_told_the_words_of_a_reply_and_every_token_counts() {
+        let task = Task::new(Persona::Student, &mut Dice::new(1));
+        let text = "<think>\n**Step 1:** add.\n</think>\n\n2 + 2 = 4.".to_owned();
+        let split = ReplySplit::of(&text, ParserConfig::new(&[], false));
+        let reply = Answer { text, split, ids: vec![0; 9] };
+        let mut sums = Sampled::default();
+        sums.add(Persona::Student, &task, &reply);
+        assert_eq!((sums.satisfied, sums.tokens), (1.0, 9.0));
+    }
+
+    #[test]
+    fn entropy_is_of_the_tokens_that_were_drawn() {
+        let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
+        let model = LoadedModel::open(&nano, Place::Cpu, 1).expect("it is in the tree");
+        let encode = |text: &str| model.text.tokenizer.encode(text).expect("ids");
+        let (whole, pieces) = (encode("There"), ["T", "h", "e", "r", "e"].map(encode).concat());
+        assert!(whole.len() < pieces.len(), "{whole:?} {pieces:?}");
+        let messages = [json!({"role": "user", "content": "How many?"})];
+        let of = |ids: &[u32]| {
+            let reply = Answer { text: "There".to_owned(), ids: ids.to_vec(), ..Answer::default() };
+            entropy(&model, &model.weights, &messages, &reply, 1.0).expect("it is scored")
+        };
+        assert!(of(&whole) > 0.0 && of(&pieces) > of(&pieces[..1]) && of(&[]) == 0.0);
+        assert_ne!(of(&whole), of(&pieces));
+    }
 }

@@ -382,16 +382,7 @@ impl Operator for NodeOperator {
         let unknown = || Refusal::new(RefusalKind::Unknown, format!("no dead turn `{turn}`"));
         let dead = self.dead().await?.into_iter().find(|dead| dead.turn == turn).ok_or_else(unknown)?;
         let row = self.node.journal.turn(&TurnId(turn.as_str().into())).await?.ok_or_else(unknown)?;
-        let asked = row.turn.messages.last().and_then(|message| message["content"].as_str());
-        Ok(DeadTurnStory {
-            dead,
-            session: row.turn.session.to_string(),
-            asked: asked.unwrap_or_default().to_owned(),
-            replied: row.turn.completion.text.clone(),
-            followed: row.next_state.map(|next| next.text),
-            reward: row.verdict.and_then(|verdict| verdict.reward),
-            hints: row.hints,
-        })
+        Ok(DeadTurnStory::new(dead, row))
     }
 
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {

@@ -2,6 +2,7 @@
 
 use std::{future::Future, path::PathBuf};
 
+use openclaw_journal::TurnRow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -342,7 +343,9 @@ pub struct DeadTurnStory {
     pub session: String,
     /// The last message of the request.
     pub asked: String,
-    /// What the policy replied.
+    /// What the policy thought before it replied; empty where it did not.
+    pub thought: String,
+    /// What it replied, tool calls included.
     pub replied: String,
     /// What followed.
     pub followed: Option<String>,
@@ -350,6 +353,24 @@ pub struct DeadTurnStory {
     pub reward: Option<i8>,
     /// The hints that were kept.
     pub hints: Vec<String>,
+}
+
+impl DeadTurnStory {
+    /// Of a turn as its journal has it.
+    pub fn new(dead: DeadTurn, row: TurnRow) -> Self {
+        let completion = &row.turn.completion;
+        let asked = row.turn.messages.last().and_then(|message| message["content"].as_str());
+        Self {
+            dead,
+            session: row.turn.session.to_string(),
+            asked: asked.unwrap_or_default().to_owned(),
+            thought: completion.split.thinking(&completion.text).to_owned(),
+            replied: completion.answer().trim_matches('\n').to_owned(),
+            followed: row.next_state.map(|next| next.text),
+            reward: row.verdict.and_then(|verdict| verdict.reward),
+            hints: row.hints,
+        }
+    }
 }
 
 /// Something an operator did.

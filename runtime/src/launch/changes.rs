@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, fs};
 
 use toml::{Table, Value};
 
-use crate::topology::Topology;
+use crate::topology::{RESOLVED_FILE, Topology};
 
 /// Keys whose change says nothing of how the run learns: where it listens, and how many threads it has.
 const ELSEWHERE: [&str; 2] = ["nodes.", "actors.gateway.listen"];
 
 /// Each key that differs, with what it was and what it is; nothing for a run that begins.
 pub fn since_the_last_launch(topology: &Topology) -> Vec<String> {
-    let kept = fs::read_to_string(topology.run.dir.join("topology.toml")).ok();
+    let kept = fs::read_to_string(topology.run.dir.join(RESOLVED_FILE)).ok();
     let kept = kept.and_then(|text| text.parse::<Table>().ok());
     let now = topology.to_toml().parse::<Table>().expect("a resolved topology reads back");
     let mut told = Vec::new();

@@ -70,6 +70,7 @@ pub fn dead_turn(story: &DeadTurnStory) -> String {
     let reward = story.reward.map(|reward| format!("{reward:+}"));
     let parts = [
         ("asked", Some(&story.asked)),
+        ("thought", Some(&story.thought).filter(|thought| !thought.is_empty())),
         ("replied", Some(&story.replied)),
         ("followed", story.followed.as_ref()),
         ("reward", reward.as_ref()),
@@ -159,7 +160,9 @@ mod tests {
         let told = dead_turn(&story);
         assert!(told.contains("dead retry 4be1") && told.contains("\nasked:\nwhy?�[2J\n"), "{told}");
         assert!(told.contains("\nreward:\n-1") && told.ends_with("\nhint:\nsay why"), "{told}");
-        assert!(!told.contains("followed:"), "{told}");
+        assert!(!told.contains("followed:") && !told.contains("thought:"), "{told}");
+        let told = dead_turn(&DeadTurnStory { thought: "hm".into(), replied: "4".into(), ..story });
+        assert!(told.contains("\nthought:\nhm\n\nreplied:\n4\n"), "{told}");
     }
 
     #[test]

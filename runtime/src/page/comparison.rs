@@ -13,7 +13,9 @@ use openclaw_actors::{
     rollback::{Rollback, RollbackError},
 };
 use openclaw_journal::{JournalError, TurnId};
-use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, SamplingParams};
+use openclaw_model::{
+    FinishReason, GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, SamplingParams,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use tokio::{
@@ -21,7 +23,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::Text;
+use super::{Text, reply::ReplyParts};
 use crate::{doctor::available_memory, measures::size};
 
 /// Tokens of a prompt and its reply together.
@@ -32,7 +34,7 @@ const REPLY_TOKENS: usize = 256;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Characters of a typed prompt.
 const PROMPT_CHARS: usize = 8000;
-/// Characters that are shown of a reply and of what was asked.
+/// Characters that are shown of each part of a reply, and of what was asked.
 const SHOWN_CHARS: usize = 8000;
 
 /// Has versions answer. One at a time.
@@ -68,8 +70,8 @@ pub(super) struct Compared {
     /// What was replied then, if the prompt is a turn's.
     recorded: Option<Recorded>,
     /// Drawn greedily now.
-    old: Reply,
-    new: Reply,
+    old: Drawn,
+    new: Drawn,
 }
 
 /// The reply in the journal.
@@ -77,19 +79,29 @@ pub(super) struct Compared {
 struct Recorded {
     version: u64,
     temperature: f32,
-    text: Text,
+    reply: ReplyParts,
 }
 
 /// A reply that was drawn now.
 #[derive(Debug, Serialize)]
-struct Reply {
+struct Drawn {
     version: u64,
-    text: Text,
+    reply: ReplyParts,
     tokens: usize,
     /// Why it ended.
     finish: FinishReason,
     /// How long it took, its version's start included.
     secs: f64,
+}
+
+/// A prompt that is asked again.
+struct Asked {
+    /// Its last message.
+    asked: Text,
+    prompt_ids: Vec<u32>,
+    /// How replies to it divide.
+    parser: ParserConfig,
+    recorded: Option<Recorded>,
 }
 
 /// Why versions were not compared.
@@ -163,7 +175,7 @@ impl Comparison {
     /// Asks both.
     pub(super) async fn compare(&self, question: Question) -> Result<Compared, CompareError> {
         let _alone = self.busy.try_lock().map_err(|_| CompareError::Busy)?;
-        let (asked, prompt_ids, recorded) = match (question.turn, question.prompt) {
+        let Asked { asked, prompt_ids, parser, recorded } = match (question.turn, question.prompt) {
             (Some(turn), None) => self.of_turn(turn).await?,
             (None, Some(prompt)) => self.of_prompt(&prompt)?,
             _ => return Err(CompareError::Which),
@@ -173,12 +185,12 @@ impl Comparison {
             return Err(CompareError::TooLong { tokens: prompt_ids.len(), limit });
         }
         let prompt_tokens = prompt_ids.len();
-        let old = self.reply(question.old, prompt_ids.clone()).await?;
-        let new = self.reply(question.new, prompt_ids).await?;
+        let old = self.reply(question.old, prompt_ids.clone(), parser.clone()).await?;
+        let new = self.reply(question.new, prompt_ids, parser).await?;
         Ok(Compared { asked, prompt_tokens, recorded, old, new })
     }
 
-    async fn of_turn(&self, turn: String) -> Result<(Text, Vec<u32>, Option<Recorded>), CompareError> {
+    async fn of_turn(&self, turn: String) -> Result<Asked, CompareError> {
         let row = self.rollback.journal.turn(&TurnId(turn.as_str().into())).await?;
         let row = row.ok_or(CompareError::Unknown { turn })?;
         let completion = &row.turn.completion;
@@ -186,12 +198,17 @@ impl Comparison {
         let recorded = Recorded {
             version: completion.policy_version,
             temperature: completion.temperature,
-            text: Text::cut(&completion.text, SHOWN_CHARS),
+            reply: ReplyParts::cut(&completion.text, &completion.split, SHOWN_CHARS),
         };
-        Ok((Text::cut(asked.unwrap_or_default(), SHOWN_CHARS), completion.prompt_ids.clone(), Some(recorded)))
+        Ok(Asked {
+            asked: Text::cut(asked.unwrap_or_default(), SHOWN_CHARS),
+            prompt_ids: completion.prompt_ids.clone(),
+            parser: ParserConfig::new(&row.turn.tools, completion.split.starts_in_thinking),
+            recorded: Some(recorded),
+        })
     }
 
-    fn of_prompt(&self, prompt: &str) -> Result<(Text, Vec<u32>, Option<Recorded>), CompareError> {
+    fn of_prompt(&self, prompt: &str) -> Result<Asked, CompareError> {
         let chars = prompt.chars().count();
         if prompt.trim().is_empty() || chars > PROMPT_CHARS {
             return Err(CompareError::Prompt { chars });
@@ -202,15 +219,22 @@ impl Comparison {
             reason: error.to_string(),
         };
         let prompt_ids = self.text.prompt_ids(&messages, &[], &Map::new()).map_err(refused)?;
-        Ok((Text::cut(prompt, SHOWN_CHARS), prompt_ids, None))
+        let parser = ParserConfig::new(&[], self.text.opens_a_thought(&prompt_ids));
+        Ok(Asked { asked: Text::cut(prompt, SHOWN_CHARS), prompt_ids, parser, recorded: None })
     }
 
-    async fn reply(&self, version: u64, prompt_ids: Vec<u32>) -> Result<Reply, CompareError> {
+    async fn reply(
+        &self,
+        version: u64,
+        prompt_ids: Vec<u32>,
+        parser: ParserConfig,
+    ) -> Result<Drawn, CompareError> {
         let started = Instant::now();
-        let reply = timeout(DEADLINE, self.draw(version, prompt_ids)).await;
-        let (text, tokens, finish) = reply.map_err(|_| CompareError::Late { version })??;
+        let drawn = timeout(DEADLINE, self.draw(version, prompt_ids)).await;
+        let (text, tokens, finish) = drawn.map_err(|_| CompareError::Late { version })??;
         let secs = started.elapsed().as_secs_f64();
-        Ok(Reply { version, text: Text::cut(&text, SHOWN_CHARS), tokens, finish, secs })
+        let reply = ReplyParts::cut(&text, &ReplySplit::of(&text, parser), SHOWN_CHARS);
+        Ok(Drawn { version, reply, tokens, finish, secs })
     }
 
     async fn draw(

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use openclaw_journal::{JournalError, ReplyRow, Turn};
 use serde::Serialize;
 
-use super::{Page, Text, story};
+use super::{Page, Text, reply::ReplyParts, story};
 
 /// Replies at each end of the curve that are compared.
 const COMPARED: usize = 20;
@@ -14,7 +14,7 @@ const COMPARED: usize = 20;
 const COMPARED_AT_LEAST: usize = 5;
 /// Standard errors that a difference must have to be more than chance.
 const CERTAIN: f64 = 2.0;
-/// Characters of a question and of a reply.
+/// Characters of a question and of each part of a reply.
 const SHOWN_CHARS: usize = 600;
 /// Characters of a question that can be asked again.
 const QUESTION_CHARS: usize = 8000;
@@ -91,7 +91,7 @@ struct Example {
     session: String,
     version: u64,
     asked: Text,
-    reply: Text,
+    reply: ReplyParts,
     reward: Option<i8>,
     /// The verdict is a person's.
     rated: bool,
@@ -131,7 +131,7 @@ impl Page {
             session: reply.session.to_string(),
             version: reply.version,
             asked: Text::cut(&story::opening(turn).unwrap_or_default(), SHOWN_CHARS),
-            reply: Text::cut(&turn.completion.text, SHOWN_CHARS),
+            reply: ReplyParts::cut(&turn.completion.text, &turn.completion.split, SHOWN_CHARS),
             reward: reply.reward,
             rated: reply.rated.is_some(),
         }))

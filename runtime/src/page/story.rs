@@ -7,11 +7,11 @@ use openclaw_model::{FinishReason, Tokenizer};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Text, fate::Fate, tokens::Tokens};
+use super::{Text, fate::Fate, reply::ReplyParts, tokens::Tokens};
 
 /// Characters of a message that are shown of a request, of a vote and of a hint.
 const MESSAGE_CHARS: usize = 2000;
-/// Characters of a reply and of what followed it.
+/// Characters of each part of a reply, and of what followed it.
 const REPLY_CHARS: usize = 8000;
 /// Characters of a conversation's opening in a list.
 const OPENING_CHARS: usize = 200;
@@ -98,7 +98,7 @@ pub(super) struct TurnView {
     /// What was new in its request: the messages behind the last reply.
     asked: Vec<Message>,
     /// What the policy replied.
-    reply: Text,
+    reply: ReplyParts,
     /// What followed.
     next_state: Option<Following>,
     /// What the judge made of it.
@@ -178,7 +178,7 @@ impl TurnView {
             prompt_tokens: completion.prompt_ids.len(),
             finish: completion.finish_reason,
             asked: asked(&turn.messages),
-            reply: Text::cut(&completion.text, REPLY_CHARS),
+            reply: ReplyParts::cut(&completion.text, &completion.split, REPLY_CHARS),
             next_state: following,
             verdict: row.verdict.as_ref().map(|verdict| VerdictView::new(verdict, &row.answers)),
             rated: row.rated,

@@ -15,6 +15,8 @@ use crate::{
     page::tokens::Tokens,
 };
 
+mod replies;
+
 /// Stands in every conversation, and nowhere else.
 const SECRET: &str = "sesame <script>alert(1)</script> \u{1f642}";
 const REPLY: &str = "**Sure!** caf\u{e9} \u{1f642}";
@@ -253,7 +255,7 @@ async fn a_turn_tells_its_whole_story() {
         turn["asked"],
         json!([{"role": "user", "text": {"text": SECRET, "chars": SECRET.chars().count()}}])
     );
-    assert_eq!(turn["reply"]["text"], REPLY);
+    assert_eq!(turn["reply"]["words"]["text"], REPLY);
     assert_eq!(turn["next_state"]["text"]["text"], format!("no bold, {SECRET}"));
     assert_eq!(turn["verdict"]["reward"], -1);
     assert_eq!(turn["verdict"]["votes"][0]["answer"]["text"], "they dislike bold");
@@ -322,7 +324,7 @@ async fn it_opens_on_whether_it_gets_better_with_what_people_rated_and_what_was_
     assert_eq!((&pair["same_question"], &pair["before"]["version"]), (&json!(true), &json!(0)));
     assert_eq!((&pair["after"]["turn"], &pair["after"]["rated"]), (&json!("good4-1"), &json!(false)));
     assert_eq!(
-        (&pair["after"]["asked"]["text"], &pair["after"]["reply"]["text"]),
+        (&pair["after"]["asked"]["text"], &pair["after"]["reply"]["words"]["text"]),
         (&json!(SECRET), &json!(REPLY))
     );
     assert_eq!(shown["question"]["text"], SECRET);
@@ -454,10 +456,10 @@ async fn two_versions_answer_the_same_prompt_and_what_cannot_be_asked_is_refused
     house.trained("s").await;
     let (status, compared) = house.compare(json!({"prompt": "What is 2 + 3?", "old": 0, "new": 0})).await;
     assert_eq!(status, 200, "{compared}");
-    assert_eq!(compared["old"]["text"], compared["new"]["text"], "the same weights say the same");
+    assert_eq!(compared["old"]["reply"], compared["new"]["reply"], "the same weights say the same");
     assert!(compared["old"]["tokens"].as_u64() > Some(0), "{compared}");
     let (status, compared) = house.compare(json!({"turn": "s-1", "old": 0, "new": 0})).await;
-    assert_eq!((status, &compared["recorded"]["text"]["text"]), (200, &json!(REPLY)));
+    assert_eq!((status, &compared["recorded"]["reply"]["words"]["text"]), (200, &json!(REPLY)));
     assert_eq!(compared["asked"]["text"], SECRET);
 
     let refused = [

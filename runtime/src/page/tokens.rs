@@ -12,6 +12,8 @@ pub(super) struct Tokens {
     /// What each adds to the text. A token that ends within a character adds nothing; the one that completes it adds
     /// the character.
     pub text: Vec<String>,
+    /// How many of those that are listed are thinking, its marks included; they come first.
+    pub thinking: usize,
     /// Log-probability under the distribution it was drawn from.
     pub rollout: Vec<Option<f32>>,
     /// The teacher's view; none where no teacher was asked.
@@ -45,13 +47,18 @@ impl Tokens {
         let ids = &completion.response_ids;
         let shown = ids.len().min(limit);
         let mut plain = IncrementalDetokenizer::new(tokenizer.clone());
-        let text = |&id: &u32| match tokenizer.is_special(id) {
-            true => tokenizer.token_text(id),
-            false => plain.push(id),
-        };
+        // `at` counts what stands in the reply's text, which holds few of the special tokens.
+        let (mut text, mut thinking, mut at) = (Vec::with_capacity(shown), 0, 0);
+        for &id in &ids[..shown] {
+            thinking += usize::from(at < completion.split.answer_at);
+            let added = plain.push(id);
+            at += added.len();
+            text.push(if tokenizer.is_special(id) { tokenizer.token_text(id) } else { added });
+        }
         Self {
             total: ids.len(),
-            text: ids[..shown].iter().map(text).collect(),
+            text,
+            thinking,
             rollout: stream(&completion.rollout_logprobs, shown),
             teacher: signal.map(|signal| Taught::of(signal, tokenizer, shown)),
         }

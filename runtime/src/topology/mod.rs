@@ -29,6 +29,9 @@ pub use sections::{
 use problems::Problems;
 use read::FromToml;
 
+/// The file in a run's folder that holds its topology, as it was resolved.
+pub const RESOLVED_FILE: &str = "topology.toml";
+
 /// A process cannot be a node that the topology does not name.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("no node named \"{name}\" under [nodes]{hint}")]
@@ -113,7 +116,7 @@ impl Topology {
     /// Writes the resolved copy into the run's folder, and says where.
     pub fn write_resolved(&self) -> std::io::Result<PathBuf> {
         std::fs::create_dir_all(&self.run.dir)?;
-        let path = self.run.dir.join("topology.toml");
+        let path = self.run.dir.join(RESOLVED_FILE);
         std::fs::write(&path, self.to_toml())?;
         Ok(path)
     }

@@ -13,8 +13,10 @@ use super::{
 
 /// Adds what is missing on this machine, the models aside.
 pub fn check_machine(topology: &Topology, problems: &mut Problems) {
-    if topology.run.dir.exists() && !topology.run.dir.is_dir() {
-        problems.add("run.dir", format!("{} is not a folder", topology.run.dir.display()));
+    // What is missing of its path is made.
+    let there = topology.run.dir.ancestors().find(|path| path.exists());
+    if let Some(path) = there.filter(|path| !path.is_dir()) {
+        problems.add("run.dir", format!("{} is not a folder", path.display()));
     }
     for (name, node) in &topology.nodes {
         if let Device::Cuda(number) = node.device

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use openclaw_actors::journal::JournalActor;
-use openclaw_journal::{Journal, JournalConfig, JournalError, Retention};
+use openclaw_journal::{Closed, Journal, JournalConfig, JournalError, NotKept, Retention};
+use tracing::error;
 
 use super::{Builder, care};
 use crate::topology::Topology;
@@ -28,6 +29,18 @@ pub fn open(topology: &Topology) -> Result<Journal, JournalError> {
         ..Retention::default()
     };
     Journal::open(JournalConfig { dir: topology.run.dir.clone(), retention })
+}
+
+/// Ends it, once every actor has ended.
+pub async fn close(topology: &Topology, journal: &Journal) -> Result<Closed, NotKept> {
+    journal.close(patience(topology), &spill(topology)).await
+}
+
+/// [`close`], for a launch that is refused: it has a reason to tell already.
+pub async fn end(topology: &Topology, journal: &Journal) {
+    if let Err(lost) = close(topology, journal).await {
+        error!(error = %lost, "the journal is not closed");
+    }
 }
 
 impl Builder<'_> {

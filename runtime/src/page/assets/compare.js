@@ -1,6 +1,6 @@
 // Before and after: two versions answer the same prompt.
 
-import { el, replace, passage, count } from './dom.js';
+import { el, replace, passage, reply, count } from './dom.js';
 import { look, order } from './wire.js';
 
 const MOST_VERSIONS = 200;
@@ -69,16 +69,16 @@ export const view = {
 };
 
 function answers(compared) {
-  const card = (heading, facts, text) => el('article', {},
-    el('h3', {}, heading), el('p', { class: 'note' }, facts), el('p', { class: 'said' }, text.text ? passage(text) : el('span', { class: 'note' }, 'nothing')));
-  const drawn = (heading, reply) => card(`${heading}: version ${reply.version}`,
-    `likeliest tokens \u00b7 ${count(reply.tokens, 'token')}${reply.finish === 'length' ? ', cut at the limit' : ''} \u00b7 ${reply.secs.toFixed(1)} s`, reply.text);
-  const same = compared.old.text.text === compared.new.text.text && compared.old.version !== compared.new.version;
+  const card = (heading, facts, one) => el('article', {},
+    el('h3', {}, `${heading}: version ${one.version}`), el('p', { class: 'note' }, facts), reply(one.reply, `compare-${heading}`));
+  const drawn = (heading, one) => card(heading,
+    `likeliest tokens \u00b7 ${count(one.tokens, 'token')}${one.finish === 'length' ? ', cut at the limit' : ''} \u00b7 ${one.secs.toFixed(1)} s`, one);
+  const same = JSON.stringify(compared.old.reply) === JSON.stringify(compared.new.reply) && compared.old.version !== compared.new.version;
   return [
     el('h2', {}, 'Asked'),
     el('p', { class: 'said' }, passage(compared.asked), el('span', { class: 'note' }, ` ${count(compared.prompt_tokens, 'token')} of prompt`)),
     el('div', { class: 'replies' },
-      compared.recorded && card(`Then: version ${compared.recorded.version}`, `from the journal \u00b7 sampled at temperature ${compared.recorded.temperature}`, compared.recorded.text),
+      compared.recorded && card('Then', `from the journal \u00b7 sampled at temperature ${compared.recorded.temperature}`, compared.recorded),
       drawn('Before', compared.old),
       drawn('After', compared.new)),
     same && el('p', {}, 'Both answer the same, word for word.'),

@@ -89,6 +89,20 @@ export function passage({ text, chars }) {
   return [text, shown < chars && el('span', { class: 'note' }, ` \u2026 cut: ${shown.toLocaleString()} of ${chars.toLocaleString()} characters`)];
 }
 
+/**
+ * A reply in its parts, behind `lead`: what was thought is folded, and stays unfolded by `key`; what looks like a mark
+ * within the words is one of them.
+ */
+export function reply({ thinking, words, calls }, key, lead) {
+  const silent = !words.text && calls.length === 0;
+  return [
+    thinking && el('details', { class: 'thought', 'data-key': `${key}-thought` },
+      el('summary', {}, 'What was thought'), el('p', { class: 'said' }, passage(thinking))),
+    (words.text || silent) && el('p', { class: 'said' }, lead && el('b', {}, `${lead} `), silent ? el('span', { class: 'note' }, 'nothing') : passage(words)),
+    calls.map((call) => el('p', { class: 'said' }, el('b', {}, 'call '), passage(call))),
+  ];
+}
+
 /** A verdict as a word with its sign. */
 export function verdict(reward) {
   if (reward === 1) return el('span', { class: 'good' }, '+1 approved');

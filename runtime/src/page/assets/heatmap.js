@@ -38,7 +38,7 @@ export function legend() {
       swatch('n5', '\u2212 4 or less'), swatch('n4', '\u2212 2'), swatch('n3', '\u2212 1'), swatch('n2', '\u2212 0.25'), swatch('n1', '\u2212 0.05'),
       swatch('0', 'no difference'),
       swatch('p1', '+ 0.05'), swatch('p2', '+ 0.25'), swatch('p3', '+ 1'), swatch('p4', '+ 2'), swatch('p5', '+ 4 or more')),
-    el('p', {}, 'Solid underline: the teacher wants it more. Dotted: less. Tab into a reply, then the arrow keys go from token to token.'));
+    el('p', {}, 'Solid underline: the teacher wants it more. Dotted: less. Slanted: what was thought, which its reader is not told. Tab into a reply, then the arrow keys go from token to token.'));
 }
 
 function exact(tokens, taught, place) {
@@ -72,10 +72,10 @@ export function heatmap(turn, tokens, showAll) {
   const taught = tokens.teacher;
   const readout = el('p', { class: 'readout' }, `mean gap ${signed(taught.mean_gap, 2)} nats over ${tokens.total} tokens; point at a token for its own`);
   const spans = tokens.text.map((text, place) => el('span', {
-    class: `token shade-${shade(gapAt(taught, place))}`,
+    class: `token shade-${shade(gapAt(taught, place))}${place < tokens.thinking ? ' thought' : ''}`,
     role: 'option',
     'aria-selected': 'false',
-    'aria-label': `${quoted(text)}, gap ${signed(gapAt(taught, place), 2)}`,
+    'aria-label': `${quoted(text)}${place < tokens.thinking ? ', thought' : ''}, gap ${signed(gapAt(taught, place), 2)}`,
     tabindex: place === 0 ? 0 : -1,
     'data-place': place,
     'data-key': `${turn}-${place}`,

@@ -1,6 +1,6 @@
 // What the page opens on: whether it gets better, in a sentence, with what that rests on; then the latest conversations.
 
-import { el, replace, count, passage, verdict } from './dom.js';
+import { el, replace, count, passage, reply, verdict } from './dom.js';
 import { look } from './wire.js';
 import { chart, rolling, FEW, WINDOW } from './chart.js';
 import { sessionLink, sessionTable } from './sessions.js';
@@ -38,7 +38,7 @@ function example(heading, one) {
   return el('article', {},
     el('h3', {}, `${heading}: version ${one.version}`),
     el('p', { class: 'said asked' }, el('b', {}, 'user '), passage(one.asked)),
-    el('p', { class: 'said' }, el('b', {}, 'reply '), one.reply.text ? passage(one.reply) : el('span', { class: 'note' }, 'nothing')),
+    reply(one.reply, `pair-${heading}`, 'reply'),
     el('p', {}, verdict(one.reward), one.rated ? ' by a person\u2019s rating ' : ' by the judge ', '\u00b7 ', sessionLink(one.session, 'the conversation', `pair-${heading}`)));
 }
 

@@ -1,6 +1,6 @@
 // Conversations: the list, and one of them turn by turn.
 
-import { el, table, replace, moment, count, passage, verdict } from './dom.js';
+import { el, table, replace, moment, count, passage, reply, verdict } from './dom.js';
 import { look } from './wire.js';
 import { heatmap, legend } from './heatmap.js';
 import { actions } from './actions.js';
@@ -116,9 +116,9 @@ function story(turn, article, word) {
     const { body } = await look(`/page/turn?id=${encodeURIComponent(turn.turn)}`, true);
     replace(article, () => story(body, article, word));
   };
-  const reply = tokens.teacher
+  const replied = tokens.teacher
     ? heatmap(turn.turn, tokens, turn.tokens.text.length < 1000 && showAll)
-    : el('p', { class: 'said' }, passage(turn.reply));
+    : reply(turn.reply, turn.turn);
   const title = turn.kind === 'side' ? 'Side request' : `Turn ${turn.index}`;
   const facts = [`version ${turn.version}`, `temperature ${turn.temperature}`, `${turn.prompt_tokens} tokens in, ${tokens.total} out`, FINISHES[turn.finish]];
   return [
@@ -127,7 +127,7 @@ function story(turn, article, word) {
     el('div', { class: 'halves' },
       el('div', {},
         part('Asked', turn.asked.map((message) => el('p', { class: 'said' }, el('b', {}, `${message.role} `), passage(message.text)))),
-        part('Reply', reply),
+        part('Reply', replied),
         part('What followed', following(turn.next_state))),
       el('div', {},
         part('Judge', judged(turn.verdict, turn.rated)),
