@@ -14,8 +14,8 @@ use crate::stop_strings::partial_match_len;
 
 pub(crate) const THINK: &str = "<think>";
 pub(crate) const THINK_END: &str = "</think>";
-const TOOL_CALL: &str = "<tool_call>";
-const TOOL_CALL_END: &str = "</tool_call>";
+pub(crate) const TOOL_CALL: &str = "<tool_call>";
+pub(crate) const TOOL_CALL_END: &str = "</tool_call>";
 
 /// The thinking that opens a complete text, from its `<think>` to its first `</think>`, the latter exclusive.
 pub(crate) fn opening_thought(text: &str) -> Option<Range<usize>> {

@@ -95,6 +95,7 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         max_new_tokens: chat.max_tokens.unwrap_or(shared.config.default_max_tokens).clamp(1, room),
         stop: chat.stop.clone(),
         top_logprobs: chat.top_logprobs,
+        constraint: None,
     };
     let answer = Answer {
         id: TurnId(format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()).into()),
