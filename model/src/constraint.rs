@@ -10,8 +10,8 @@ use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory, regex_to_lark};
 use serde_json::{Value, json};
 use toktrie::{InferenceCapabilities, TokenId};
@@ -190,7 +190,8 @@ impl Grammars {
     /// A text that the whole of this pattern matches.
     pub fn regex(&self, pattern: &str) -> Result<Constraint, ConstraintError> {
         check_size("regular expression", pattern.len(), MAX_GRAMMAR_BYTES)?;
-        let pattern = regex_to_lark(without_anchors(pattern), "");
+        // `\d` and `\w` are ASCII's, as they are in a schema.
+        let pattern = regex_to_lark(without_anchors(pattern), "dw");
         self.compile("regular expression", TopLevelGrammar::from_lark(format!("start: /{pattern}/")))
     }
 
@@ -203,7 +204,10 @@ impl Grammars {
             return Err(ConstraintError::Invalid { kind, problem });
         }
         let texts: Vec<String> = texts.iter().map(|text| literal(text)).collect();
-        self.compile(kind, TopLevelGrammar::from_lark(format!("start: CHOICE\nCHOICE: {}", texts.join(" | "))))
+        self.compile(
+            kind,
+            TopLevelGrammar::from_lark(format!("start: CHOICE\nCHOICE: {}", texts.join(" | "))),
+        )
     }
 
     /// A sentence of a grammar in `llguidance`'s form of Lark.
@@ -266,13 +270,16 @@ impl Grammars {
         }
         let compiled = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
-            let parser = || self.inner.factory.create_parser(grammar);
-            let thread = thread.spawn_scoped(scope, parser).map_err(|error| error.to_string())?;
-            let parser = thread.join().map_err(|_| "its reading panicked".to_owned())?;
-            parser.map_err(|error| first_line(&format!("{error:#}")))
+            let compile = || {
+                let mut matcher = Matcher::new(self.inner.factory.create_parser(grammar));
+                // Tells of a grammar without a sentence, and every response needs it.
+                matcher.compute_mask_or_eos().map(|_| matcher).map_err(|error| first_line(&error))
+            };
+            let thread = thread.spawn_scoped(scope, compile).map_err(|error| error.to_string())?;
+            thread.join().map_err(|_| "its reading panicked".to_owned())?
         });
-        let parser = compiled.map_err(|problem| classified(kind, problem))?;
-        let pristine = Arc::new(Mutex::new(Matcher::new(Ok(parser))));
+        let matcher = compiled.map_err(|problem| classified(kind, problem))?;
+        let pristine = Arc::new(Mutex::new(matcher));
         let constraint = Constraint { pristine, grammars: self.inner.clone() };
         let mut kept = kept();
         if kept.len() == MAX_KEPT {
@@ -362,7 +369,8 @@ fn classified(kind: &'static str, problem: String) -> ConstraintError {
         let keywords = "'oneOf' whose schemas may hold at once".to_owned();
         return ConstraintError::Keyword { keywords };
     }
-    let limits = ["too big", "too large", "exhausted", "too many", "precomputation failed", "exceeded", "Too many"];
+    let limits =
+        ["too big", "too large", "exhausted", "too many", "precomputation failed", "exceeded", "Too many"];
     if limits.iter().any(|limit| problem.contains(limit)) {
         return ConstraintError::TooLarge { kind, problem };
     }
@@ -401,7 +409,6 @@ fn first_line(text: &dyn fmt::Display) -> String {
     let text = text.to_string();
     text.lines().next().unwrap_or_default().chars().take(MOST).collect()
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -227,8 +227,7 @@ impl Sampler {
         let Some(seen) = &self.seen else { return };
         if repetition_penalty != 1.0 {
             for at in seen.anywhere.iter().filter_map(|&id| at(id)) {
-                let factor =
-                    if shaped[at] > 0.0 { repetition_penalty.recip() } else { repetition_penalty };
+                let factor = if shaped[at] > 0.0 { repetition_penalty.recip() } else { repetition_penalty };
                 shaped[at] *= factor;
             }
         }
