@@ -85,6 +85,17 @@ pub struct ToolCalls {
     pub required: bool,
     /// Whether there may be more than one call.
     pub parallel: bool,
+    /// What a response that calls nothing is, where it is no free text.
+    pub answer: Option<JsonAnswer>,
+}
+
+/// An instance of a schema; see [`Grammars::json_schema`].
+#[derive(Clone, Debug)]
+pub struct JsonAnswer {
+    /// The schema.
+    pub schema: Value,
+    /// Whether every keyword is held.
+    pub strict: bool,
 }
 
 /// Makes constraints for one tokenizer. Cheap to clone.
@@ -96,16 +107,18 @@ pub struct Grammars {
 struct Inner {
     factory: ParserFactory,
     marks: Marks,
-    kept: Mutex<VecDeque<(String, Constraint)>>,
+    kept: Mutex<VecDeque<(String, Pristine)>>,
 }
 
 /// A compiled constraint. Cheap to clone.
 #[derive(Clone)]
 pub struct Constraint {
-    /// Has matched nothing yet; each response copies it.
-    pristine: Arc<Mutex<Matcher>>,
+    pristine: Pristine,
     grammars: Arc<Inner>,
 }
+
+/// Has matched nothing yet; each response copies it.
+type Pristine = Arc<Mutex<Matcher>>;
 
 /// The tokens that mean something beside the grammar.
 #[derive(Debug)]
@@ -245,11 +258,18 @@ impl Grammars {
             let _ = writeln!(rules, "arguments_{at}: %json {schema}");
             names.push(format!("call_{at}"));
         }
+        if let Some(JsonAnswer { schema, strict }) = &calls.answer {
+            let _ = writeln!(rules, "answer: %json {}", compiled_schema(schema, *strict)?);
+        }
         check_size("JSON schema of the tools", size, MAX_SCHEMA_BYTES)?;
         let any = names.join(" | ");
         let _ = writeln!(rules, "body: \"\\n\" ({any}) \"\\n\" {close}");
         let has_mark = tokenizer.special_id(TOOL_CALL).is_some();
         let start = match (calls.required, calls.parallel) {
+            (false, true) if calls.answer.is_some() => {
+                format!("start: answer | {open} body (\"\\n\" {open} body)*")
+            }
+            (false, false) if calls.answer.is_some() => format!("start: answer | {open} body"),
             (true, true) => format!("start: {open} body (\"\\n\" {open} body)*"),
             (true, false) => format!("start: {open} body"),
             (false, true) if has_mark => format!("start: TEXT? ({open} body TEXT?)*"),
@@ -265,8 +285,9 @@ impl Grammars {
     fn compile(&self, kind: &'static str, grammar: TopLevelGrammar) -> Result<Constraint, ConstraintError> {
         let key = serde_json::to_string(&grammar).expect("a grammar is texts and JSON");
         let kept = || self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, constraint)) = kept().iter().find(|(of, _)| *of == key) {
-            return Ok(constraint.clone());
+        let constraint = |pristine| Constraint { pristine, grammars: self.inner.clone() };
+        if let Some((_, pristine)) = kept().iter().find(|(of, _)| *of == key) {
+            return Ok(constraint(pristine.clone()));
         }
         let compiled = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
@@ -280,13 +301,12 @@ impl Grammars {
         });
         let matcher = compiled.map_err(|problem| classified(kind, problem))?;
         let pristine = Arc::new(Mutex::new(matcher));
-        let constraint = Constraint { pristine, grammars: self.inner.clone() };
         let mut kept = kept();
         if kept.len() == MAX_KEPT {
             kept.pop_front();
         }
-        kept.push_back((key, constraint.clone()));
-        Ok(constraint)
+        kept.push_back((key, pristine.clone()));
+        Ok(constraint(pristine))
     }
 }
 

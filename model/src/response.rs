@@ -119,3 +119,58 @@ impl Response {
         End { reason: FinishReason::Length, text }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serving::SamplingParams;
+    use crate::train_bpe;
+
+    const END: u32 = 0;
+
+    fn response(sampling: SamplingParams, stop: &[&str]) -> Response {
+        let tokenizer = train_bpe(std::iter::empty(), 257, &["<|im_end|>"]).expect("256 bytes and one");
+        let request = GenerateRequest {
+            prompt_ids: vec![1],
+            drawn_ids: Vec::new(),
+            sampling: SamplingParams { temperature: 0.0, ..sampling },
+            max_new_tokens: 12,
+            stop: stop.iter().map(|&stop| stop.to_owned()).collect(),
+            top_logprobs: 0,
+            constraint: None,
+        };
+        Response::new(&request, 100, tokenizer).expect("parameters in range")
+    }
+
+    /// The text of a response in whose every step the end is likeliest, and then `a`.
+    fn text_of(mut response: Response) -> (String, FinishReason) {
+        let tokenizer = train_bpe(std::iter::empty(), 257, &["<|im_end|>"]).expect("256 bytes and one");
+        let a = tokenizer.encode("a").expect("a byte")[0];
+        let mut logits = vec![0.0; 257];
+        (logits[END as usize], logits[a as usize]) = (9.0, 8.0);
+        let mut text = String::new();
+        loop {
+            let drawn = response.draw(&logits, &[END]).expect("finite logits");
+            text.push_str(&drawn.text);
+            if let Some(end) = drawn.end {
+                return (text + &end.text, end.reason);
+            }
+        }
+    }
+
+    #[test]
+    fn before_min_tokens_nothing_ends_a_response() {
+        let least = |min_tokens| SamplingParams { min_tokens, ..Default::default() };
+        assert_eq!(text_of(response(least(0), &[])), (String::new(), FinishReason::Stop));
+        assert_eq!(text_of(response(least(5), &[])), ("aaaaa".to_owned(), FinishReason::Stop));
+        // The stop string begins behind the fifth token.
+        let ignoring = SamplingParams { ignore_eos: true, ..least(5) };
+        assert_eq!(text_of(response(ignoring, &["aa"])), ("aaaaa".to_owned(), FinishReason::Stop));
+    }
+
+    #[test]
+    fn without_an_end_token_a_response_is_as_long_as_it_may_be() {
+        let sampling = SamplingParams { ignore_eos: true, ..Default::default() };
+        assert_eq!(text_of(response(sampling, &[])), ("a".repeat(12), FinishReason::Length));
+    }
+}

@@ -523,6 +523,73 @@ mod tests {
         }
     }
 
+    /// After the prompt 0, 1 and a response 1, 1, 2, in the logits of a greedy draw.
+    fn penalised(change: impl FnOnce(&mut SamplingParams), logits: &[f32]) -> Vec<f32> {
+        let mut sampling = params(1.0, 1.0, 0, 0.0);
+        change(&mut sampling);
+        let mut sampler = sampler(sampling);
+        sampler.read_prompt(&[0, 1]);
+        [1, 1, 2].into_iter().for_each(|id| sampler.skip_draw(id));
+        sampler.shape(logits, Allowed::default());
+        sampler.shaped.logits
+    }
+
+    #[test]
+    fn penalties_are_those_of_openai_and_transformers() {
+        let logits = [1.0, 2.0, -1.0, 4.0];
+        assert_eq!(penalised(|p| p.presence_penalty = 0.5, &logits), [1.0, 1.5, -1.5, 4.0]);
+        assert_eq!(penalised(|p| p.frequency_penalty = 0.5, &logits), [1.0, 1.0, -1.5, 4.0]);
+        assert_eq!(penalised(|p| p.frequency_penalty = -1.0, &logits), [1.0, 4.0, 0.0, 4.0]);
+        assert_eq!(penalised(|p| p.repetition_penalty = 2.0, &logits), [0.5, 1.0, -2.0, 4.0]);
+        let bias = |p: &mut SamplingParams| p.logit_bias = [(3, -100.0), (0, 1.0)].into();
+        assert_eq!(penalised(bias, &logits), [2.0, 2.0, -1.0, -96.0]);
+        let all = |p: &mut SamplingParams| {
+            bias(p);
+            (p.repetition_penalty, p.frequency_penalty, p.presence_penalty) = (2.0, 0.25, 1.0);
+        };
+        assert_eq!(penalised(all, &logits), [1.0, -0.5, -3.25, -96.0], "bias, repetition, the others");
+    }
+
+    #[test]
+    fn a_draw_under_a_mask_is_of_what_is_allowed_and_compares_with_the_whole() {
+        let probabilities = [0.1, 0.5, 0.2, 0.2];
+        let logits = logits_of(&probabilities);
+        let mut only = SimpleVob::alloc(6);
+        [0, 2, 5].into_iter().for_each(|id| only.allow_token(id));
+        let allowed = Allowed { only: Some(&only), ..Allowed::default() };
+        let mut seen = BTreeMap::new();
+        let mut sampler = sampler(params(1.0, 1.0, 0, 0.0));
+        for _ in 0..3000 {
+            let token = sampler.draw_among(&logits, allowed).unwrap();
+            let p = probabilities[token.id as usize];
+            assert!((f64::from(token.logprob) - (p / 0.3).ln()).abs() < 1e-6);
+            assert!((f64::from(token.policy_logprob) - p.ln()).abs() < 1e-6);
+            assert_eq!(token.policy_logprob, token.raw_logprob);
+            *seen.entry(token.id).or_insert(0) += 1;
+        }
+        assert_eq!(seen.keys().collect::<Vec<_>>(), [&0, &2]);
+        assert!((seen[&2] as f64 / 3000.0 - 2.0 / 3.0).abs() < 0.04, "{seen:?}");
+
+        let allowed = Allowed { only: Some(&only), not: &[2], ..Allowed::default() };
+        let token = sampler.draw_among(&logits, allowed).unwrap();
+        assert_eq!((token.id, token.logprob), (0, 0.0), "one is certain");
+        let excluded = Allowed { not: &[1], nor: &[3], ..Allowed::default() };
+        let mut greedy = Sampler::new(params(0.0, 1.0, 0, 0.0), 0).unwrap();
+        let token = greedy.draw_among(&logits, excluded).unwrap();
+        assert_eq!((token.id, token.logprob), (2, 0.0));
+        assert!((token.policy_logprob - 0.2f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_filter_keeps_what_the_penalties_left() {
+        let biased = SamplingParams { logit_bias: [(1, -100.0)].into(), ..params(0.5, 0.9, 2, 0.0) };
+        let mut sampler = sampler(biased);
+        let logits = logits_of(&[0.1, 0.5, 0.3, 0.1]);
+        let seen = draws(&mut sampler, &logits, 2000);
+        // 0.09 and 0.01 of the tempered rest, of which the first alone reaches 0.9.
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(2, (2000, 0.0))]);
+    }
+
     #[test]
     fn parameters_out_of_range_are_named() {
         for (sampling, text) in [
@@ -530,6 +597,18 @@ mod tests {
             (params(f32::NAN, 1.0, 0, 0.0), "temperature is NaN, expected a number from 0 up"),
             (params(1.0, 0.0, 0, 0.0), "top_p is 0, expected a number in (0, 1]"),
             (params(1.0, 1.0, 0, 1.0), "min_p is 1, expected a number in [0, 1)"),
+            (
+                SamplingParams { repetition_penalty: 0.0, ..Default::default() },
+                "repetition_penalty is 0, expected a number above 0",
+            ),
+            (
+                SamplingParams { presence_penalty: 2.5, ..Default::default() },
+                "presence_penalty is 2.5, expected a number in [-2, 2]",
+            ),
+            (
+                SamplingParams { logit_bias: [(0, f32::NAN)].into(), ..Default::default() },
+                "logit_bias is NaN, expected a number in [-100, 100]",
+            ),
         ] {
             assert_eq!(Sampler::new(sampling, 0).unwrap_err().to_string(), text);
         }

@@ -54,7 +54,7 @@ fn replies_of_the_embedded_model_are_what_was_asked_for() {
         "additionalProperties": false});
     let object = grammars.json_schema(&schema, true).expect("a schema");
     let tools = vec![CallableTool { name: "get_weather".to_owned(), parameters: Some(schema), strict: true }];
-    let calls = ToolCalls { tools, required: true, parallel: false };
+    let calls = ToolCalls { tools, required: true, parallel: false, answer: None };
     let calls = grammars.tool_calls(&calls).expect("tools");
     let mut texts = std::collections::BTreeMap::new();
     for seed in 0..12 {

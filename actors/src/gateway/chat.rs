@@ -13,7 +13,7 @@ use axum::{
 };
 use openclaw_journal::{Turn, TurnId, TurnKind};
 use openclaw_model::{
-    GenerateRequest, ParserConfig, SamplingParams, TextError, normalize_messages, unseen_parts,
+    Constraint, GenerateRequest, ParserConfig, SamplingParams, TextError, normalize_messages, unseen_parts,
 };
 use serde_json::{Map, Value, json};
 use tracing::{Span, debug_span, field::Empty, warn};
@@ -27,7 +27,7 @@ use super::{
     generation::{Drawn, Ending, Generation},
     models::unix_secs,
     openai::{ChatRequest, request_marks},
-    stream,
+    shape, stream,
 };
 use crate::sessions::{Arrival, ArrivedRequest, TurnCompleted};
 
@@ -65,8 +65,10 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
     let bytes = body::announced(&parts.headers).map_or(limit_bytes, |bytes| bytes.min(limit_bytes));
     let room = shared.admission.admit_body(bytes).await?;
     let body = body::receive(&parts.headers, body, limit_bytes).await?;
-    let (mut chat, fields) = parse(body).await?;
+    let (chat, fields) = parse(body).await?;
     check_length(&shared, &chat)?;
+    chat.shape.check_ids(&shared.tokenizer)?;
+    let (mut chat, constraint) = constrain(&shared, chat).await?;
     let (model, side_model) = shared.models.resolve(chat.model.as_deref())?;
     let marks = request_marks(&parts.headers, &fields, side_model);
     drop(fields);
@@ -95,7 +97,7 @@ pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result
         max_new_tokens: chat.max_tokens.unwrap_or(shared.config.default_max_tokens).clamp(1, room),
         stop: chat.stop.clone(),
         top_logprobs: chat.top_logprobs,
-        constraint: None,
+        constraint,
     };
     let answer = Answer {
         id: TurnId(format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()).into()),
@@ -364,6 +366,26 @@ fn check_length(shared: &Shared, chat: &ChatRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Compiles what the answer is held to, on a thread of its own: a large schema takes its time.
+async fn constrain(
+    shared: &Arc<Shared>,
+    chat: ChatRequest,
+) -> Result<(ChatRequest, Option<Constraint>), ApiError> {
+    if !shape::is_constrained(&chat) {
+        return Ok((chat, None));
+    }
+    let (turn, shared) = (shared.admission.turn().await, shared.clone());
+    let compiled = tokio::task::spawn_blocking(move || {
+        let _held = turn;
+        let constraint = shape::constraint(shared.grammars()?, &chat)?;
+        Ok((chat, constraint))
+    });
+    compiled.await.unwrap_or_else(|error| {
+        warn!(%error, "compiling a constraint failed");
+        Err(ApiError::internal("The form of the answer could not be compiled."))
+    })
+}
+
 /// The place is held until the work ends, even when the client hangs up meanwhile.
 async fn render(
     shared: &Arc<Shared>,
@@ -409,12 +431,14 @@ async fn render(
 }
 
 fn sampling(shared: &Shared, chat: &ChatRequest) -> SamplingParams {
-    SamplingParams {
+    let base = SamplingParams {
         temperature: chat.temperature.unwrap_or(shared.config.default_temperature),
         // 0 means the likeliest token alone.
         top_p: chat.top_p.unwrap_or(shared.config.default_top_p).max(f32::MIN_POSITIVE),
         top_k: chat.top_k.unwrap_or(shared.config.default_top_k),
         min_p: chat.min_p.unwrap_or(0.0).min(1.0 - f32::EPSILON),
         seed: chat.seed,
-    }
+        ..SamplingParams::default()
+    };
+    chat.shape.sampling(base)
 }

@@ -4,7 +4,11 @@ use axum::http::HeaderMap;
 use openclaw_model::{ChatTemplate, exact_json};
 use serde_json::{Map, Value};
 
-use super::{body, errors::ApiError};
+use super::{
+    body,
+    errors::ApiError,
+    shape::{self, Shape},
+};
 use crate::sessions::RequestMarks;
 
 const MAX_STOPS: usize = 16;
@@ -46,10 +50,11 @@ pub struct ChatRequest {
     pub top_logprobs: usize,
     /// Further variables of the chat template.
     pub template_kwargs: Map<String, Value>,
+    /// What form the answer must have.
+    pub shape: Shape,
 }
 
-/// `required` and a named function are best effort: the model sees all tools, or the named one alone, but its
-/// words are not forced into a call.
+/// Which tools the model is shown and may call; see [`shape::constraint`] for what forces it to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum ToolChoice {
     /// The model decides.
@@ -57,10 +62,17 @@ pub enum ToolChoice {
     Auto,
     /// Tools are neither shown to the model nor looked for in its answer.
     None,
-    /// The model should call some tool.
+    /// The model calls some tool.
     Required,
-    /// The model should call this tool.
+    /// The model calls this tool.
     Function(String),
+    /// The model sees these tools alone, and calls some of them if it must.
+    Allowed {
+        /// Which.
+        names: Vec<String>,
+        /// Whether it must.
+        required: bool,
+    },
 }
 
 impl ChatRequest {
@@ -76,6 +88,8 @@ impl ChatRequest {
             }
             Err(error) => return Err(ApiError::not_json(format!("The body is not valid JSON: {error}."))),
         };
+        shape::modernize(&mut fields)?;
+        let shape = Shape::parse(&fields)?;
         let tools = tools(&fields)?;
         let logprobs = boolean(&fields, "logprobs")?.unwrap_or(false);
         let request = Self {
@@ -95,6 +109,7 @@ impl ChatRequest {
             logprobs,
             top_logprobs: top_logprobs(&fields, logprobs)?,
             template_kwargs: template_kwargs(&fields)?,
+            shape,
         };
         if integer(&fields, "n", 1, i64::MAX)?.is_some_and(|n| n != 1) {
             return Err(ApiError::invalid("n", "Only n = 1 is supported: send several requests instead."));
@@ -104,12 +119,16 @@ impl ChatRequest {
 
     /// The tools that the model is shown.
     pub fn shown_tools(&self) -> Vec<Value> {
+        let named = |names: &[String]| {
+            let is_named =
+                |tool: &&Value| tool_name(tool).is_some_and(|name| names.iter().any(|of| of == name));
+            self.tools.iter().filter(is_named).cloned().collect()
+        };
         match &self.tool_choice {
             ToolChoice::None => Vec::new(),
             ToolChoice::Auto | ToolChoice::Required => self.tools.clone(),
-            ToolChoice::Function(name) => {
-                self.tools.iter().filter(|tool| tool_name(tool) == Some(name)).cloned().collect()
-            }
+            ToolChoice::Function(name) => named(std::slice::from_ref(name)),
+            ToolChoice::Allowed { names, .. } => named(names),
         }
     }
 }
@@ -172,11 +191,11 @@ pub fn request_marks(headers: &HeaderMap, fields: &Map<String, Value>, side_mode
 type Fields = Map<String, Value>;
 
 /// A field's value; null counts as left out.
-fn given<'a>(fields: &'a Fields, name: &str) -> Option<&'a Value> {
+pub(super) fn given<'a>(fields: &'a Fields, name: &str) -> Option<&'a Value> {
     fields.get(name).filter(|value| !value.is_null())
 }
 
-fn wrong(path: &str, expected: &str, value: &Value) -> ApiError {
+pub(super) fn wrong(path: &str, expected: &str, value: &Value) -> ApiError {
     ApiError::invalid(
         path,
         format!("Invalid value for '{path}': expected {expected}, got {}.", a_kind(value)),
@@ -196,17 +215,17 @@ fn a_kind(value: &Value) -> &'static str {
     }
 }
 
-fn string(fields: &Fields, name: &str) -> Result<Option<String>, ApiError> {
+pub(super) fn string(fields: &Fields, name: &str) -> Result<Option<String>, ApiError> {
     let Some(value) = given(fields, name) else { return Ok(None) };
     value.as_str().map(|text| Some(text.to_owned())).ok_or_else(|| wrong(name, "a string", value))
 }
 
-fn boolean(fields: &Fields, name: &str) -> Result<Option<bool>, ApiError> {
+pub(super) fn boolean(fields: &Fields, name: &str) -> Result<Option<bool>, ApiError> {
     let Some(value) = given(fields, name) else { return Ok(None) };
     value.as_bool().map(Some).ok_or_else(|| wrong(name, "a boolean", value))
 }
 
-fn object<'a>(fields: &'a Fields, name: &str) -> Result<Option<&'a Fields>, ApiError> {
+pub(super) fn object<'a>(fields: &'a Fields, name: &str) -> Result<Option<&'a Fields>, ApiError> {
     let Some(value) = given(fields, name) else { return Ok(None) };
     value.as_object().map(Some).ok_or_else(|| wrong(name, "an object", value))
 }
@@ -226,7 +245,7 @@ fn template_kwargs(fields: &Fields) -> Result<Map<String, Value>, ApiError> {
     }
 }
 
-fn number(fields: &Fields, name: &str, least: f64, most: f64) -> Result<Option<f32>, ApiError> {
+pub(super) fn number(fields: &Fields, name: &str, least: f64, most: f64) -> Result<Option<f32>, ApiError> {
     let Some(value) = given(fields, name) else { return Ok(None) };
     let number = value.as_f64().ok_or_else(|| wrong(name, "a number", value))?;
     if !(least..=most).contains(&number) {
@@ -236,7 +255,7 @@ fn number(fields: &Fields, name: &str, least: f64, most: f64) -> Result<Option<f
     Ok(Some(number as f32))
 }
 
-fn integer(fields: &Fields, name: &str, least: i64, most: i64) -> Result<Option<i64>, ApiError> {
+pub(super) fn integer(fields: &Fields, name: &str, least: i64, most: i64) -> Result<Option<i64>, ApiError> {
     let Some(value) = given(fields, name) else { return Ok(None) };
     // Some clients write whole numbers as 256.0.
     let whole =
@@ -369,7 +388,7 @@ fn tools(fields: &Fields) -> Result<Vec<Value>, ApiError> {
     Ok(tools.clone())
 }
 
-fn tool_name(tool: &Value) -> Option<&str> {
+pub(super) fn tool_name(tool: &Value) -> Option<&str> {
     let name = tool.get("function")?.get("name")?;
     name.as_str().filter(|_| exact_json::literal(name).is_none())
 }
@@ -387,19 +406,26 @@ fn tool_choice(fields: &Fields, tools: &[Value]) -> Result<ToolChoice, ApiError>
                 return Err(ApiError::invalid("tool_choice", message));
             }
         },
-        Some(value @ Value::Object(_)) => match tool_name(value) {
-            Some(name) => ToolChoice::Function(name.to_owned()),
-            None => {
+        Some(value @ Value::Object(fields)) => match (shape::allowed_tools(fields)?, tool_name(value)) {
+            (Some(allowed), _) => allowed,
+            (None, Some(name)) => ToolChoice::Function(name.to_owned()),
+            (None, None) => {
                 return Err(wrong("tool_choice.function.name", "a string", &value["function"]["name"]));
             }
         },
         Some(other) => return Err(wrong("tool_choice", "a string or an object", other)),
     };
-    match &choice {
-        ToolChoice::Required if tools.is_empty() => {
+    let named = match &choice {
+        ToolChoice::Function(name) => std::slice::from_ref(name),
+        ToolChoice::Allowed { names, .. } => names,
+        _ => &[],
+    };
+    let missing = named.iter().find(|name| !tools.iter().any(|tool| tool_name(tool) == Some(name)));
+    match (&choice, missing) {
+        (ToolChoice::Required, _) if tools.is_empty() => {
             Err(ApiError::invalid("tool_choice", "'tool_choice' is 'required', but there are no 'tools'."))
         }
-        ToolChoice::Function(name) if !tools.iter().any(|tool| tool_name(tool) == Some(name)) => {
+        (_, Some(name)) => {
             let message = format!("'tool_choice' names the function '{name}', which is not among 'tools'.");
             Err(ApiError::invalid("tool_choice", message))
         }

@@ -5,4 +5,5 @@ mod house;
 mod requests;
 mod resumption;
 mod sessions;
+mod shape;
 mod streams;

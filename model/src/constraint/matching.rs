@@ -95,6 +95,9 @@ impl Matching {
             }
             end_ids.iter().for_each(|&id| self.mask.allow_token(id));
         }
+        if self.mask.is_zero() {
+            return Err(ConstraintFailed("it is complete, and the model has no end token".to_owned()));
+        }
         Ok(Allowed { only: Some(&self.mask), ..Allowed::default() })
     }
 

@@ -401,7 +401,7 @@ fn calls_are_of_offered_tools_with_the_arguments_they_take() {
         for (seed, (required, parallel)) in
             (0..80).zip([(true, true), (true, false), (false, true), (false, false)].into_iter().cycle())
         {
-            let calls = ToolCalls { tools: tools.clone(), required, parallel };
+            let calls = ToolCalls { tools: tools.clone(), required, parallel, answer: None };
             let constraint = words.grammars.tool_calls(&calls).expect("tools");
             let request = words.request(&constraint, seed);
             let prefer = |logits: &mut [f32]| {
@@ -431,10 +431,36 @@ fn calls_are_of_offered_tools_with_the_arguments_they_take() {
 }
 
 #[test]
+fn beside_calls_an_answer_is_what_it_must_be() {
+    let schema = json!({"enum": [{"temperature": 7}]});
+    let tool =
+        CallableTool { name: "go".to_owned(), parameters: Some(json!({"enum": [{"x": 1}]})), strict: true };
+    let answer = Some(JsonAnswer { schema: schema.clone(), strict: true });
+    let calls = ToolCalls { tools: vec![tool], required: false, parallel: true, answer };
+    for words in [Words::embedded(), Words::bytes()] {
+        let constraint = words.grammars.tool_calls(&calls).expect("a tool");
+        let (mut answers, mut called) = (0, 0);
+        for seed in 0..30 {
+            let drawn = words.draw(&words.request(&constraint, seed), seed).expect("the constraint holds");
+            if drawn.reason == FinishReason::Stop {
+                let (content, calls) = calls_in(&drawn.text, &["go"]);
+                calls.iter().for_each(|(_, arguments)| assert_eq!(arguments, &json!({"x": 1})));
+                if calls.is_empty() {
+                    assert_valid(&schema, &content);
+                    answers += 1;
+                }
+                called += calls.len();
+            }
+        }
+        assert!(answers > 0 && called > 0, "{answers} answers, {called} calls");
+    }
+}
+
+#[test]
 fn text_that_spells_a_call_is_a_call() {
     let words = Words::bytes();
     let tool = CallableTool { name: "go".to_owned(), parameters: None, strict: true };
-    let calls = ToolCalls { tools: vec![tool], required: false, parallel: true };
+    let calls = ToolCalls { tools: vec![tool], required: false, parallel: true, answer: None };
     let constraint = words.grammars.tool_calls(&calls).expect("a tool");
     let said =
         "I go. <tool_cal <tool_call>\n{\"name\": \"go\", \"arguments\": {\"a\": 1}}\n</tool_call> and more";
