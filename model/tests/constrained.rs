@@ -142,10 +142,10 @@ fn what_a_constraint_costs_beside_free_decoding() {
                 let held = per_token(decode(&mut batcher, &held));
                 (per_token(decode(&mut batcher, &free)), held)
             };
-            println!("{streams} streams: free {free:.0} us per token, held {held:.0}");
+            eprintln!("{streams} streams: free {free:.0} us per token, held {held:.0}");
             ratios.push(held / free);
         }
         ratios.sort_by(f64::total_cmp);
-        println!("{streams} streams: held takes {:.3} of free at the median", ratios[ratios.len() / 2]);
+        eprintln!("{streams} streams: held takes {:.3} of free at the median", ratios[ratios.len() / 2]);
     }
 }

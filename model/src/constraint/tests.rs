@@ -600,7 +600,14 @@ fn schemas_of_a_folder_let_through_their_instances() {
                 }
             };
             if drawn.reason == FinishReason::Stop {
-                let instance = serde_json::from_str(&drawn.text).expect("JSON");
+                let instance = match serde_json::from_str(&drawn.text) {
+                    Ok(instance) => instance,
+                    Err(error) if error.to_string().contains("out of range") => {
+                        outcome = "held, with a number beyond what the validator reads";
+                        continue;
+                    }
+                    Err(error) => panic!("{}: {error}", drawn.text),
+                };
                 outcome = "held, valid";
                 if let Err(error) = schemas.validate(&instance, compiled) {
                     eprintln!("{}: {} gave {error}", file.display(), drawn.text);
