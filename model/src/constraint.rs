@@ -175,7 +175,7 @@ impl Grammars {
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
         let failed = |error: &dyn fmt::Display| ConstraintError::Invalid {
             kind: "tokenizer",
-            problem: first_line(error),
+            problem: in_one_line(error),
         };
         let (vocabulary, end) = Vocabulary::new(tokenizer);
         let slices = SlicedBiasComputer::general_slices();
@@ -294,7 +294,7 @@ impl Grammars {
             let compile = || {
                 let mut matcher = Matcher::new(self.inner.factory.create_parser(grammar));
                 // Tells of a grammar without a sentence, and every response needs it.
-                matcher.compute_mask_or_eos().map(|_| matcher).map_err(|error| first_line(&error))
+                matcher.compute_mask_or_eos().map(|_| matcher).map_err(|error| in_one_line(&error))
             };
             let thread = thread.spawn_scoped(scope, compile).map_err(|error| error.to_string())?;
             thread.join().map_err(|_| "its reading panicked".to_owned())?
@@ -424,10 +424,12 @@ fn nesting(grammar: &str) -> usize {
     deepest
 }
 
-fn first_line(text: &dyn fmt::Display) -> String {
+/// An error of the parser in one line, without what it tells of its state.
+fn in_one_line(text: &dyn fmt::Display) -> String {
     const MOST: usize = 300;
     let text = text.to_string();
-    text.lines().next().unwrap_or_default().chars().take(MOST).collect()
+    let said = text.split("\n<").next().unwrap_or_default();
+    said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MOST).collect()
 }
 
 #[cfg(test)]

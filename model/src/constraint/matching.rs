@@ -153,5 +153,5 @@ impl fmt::Debug for Matching {
 }
 
 fn failure(error: &dyn fmt::Display) -> ConstraintFailed {
-    ConstraintFailed(super::first_line(error))
+    ConstraintFailed(super::in_one_line(error))
 }
