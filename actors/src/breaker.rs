@@ -228,6 +228,7 @@ impl Canary {
                 max_new_tokens: ANSWER_TOKENS,
                 stop: Vec::new(),
                 top_logprobs: 0,
+                constraint: None,
             };
             let id = batcher.submit(request).map_err(|error| error.to_string())?;
             drawing.insert(

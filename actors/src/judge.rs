@@ -343,6 +343,7 @@ impl JudgeEngine {
                     max_new_tokens: config.max_new_tokens,
                     stop: Vec::new(),
                     top_logprobs: 0,
+                    constraint: None,
                 };
                 match timeout_at(deadline, collect_answer(engine, request)).await {
                     Ok(answer) => answer.map(Some),

@@ -161,6 +161,7 @@ impl Loop {
             max_new_tokens,
             stop: Vec::new(),
             top_logprobs: 0,
+            constraint: None,
         };
         self.policy.generate(request).await.expect("never refused")
     }

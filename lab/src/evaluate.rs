@@ -125,6 +125,7 @@ pub fn answers<'a>(
             max_new_tokens: MOST_TOKENS,
             stop: Vec::new(),
             top_logprobs: 0,
+            constraint: None,
         });
     }
     let mut answers: Vec<Answer> = vec![Answer::default(); requests.len()];

@@ -40,6 +40,7 @@ fn request(rng: &mut ChaCha8Rng, prompt_tokens: usize, max_new_tokens: usize) ->
         max_new_tokens,
         stop: Vec::new(),
         top_logprobs: 0,
+        constraint: None,
     }
 }
 

@@ -10,6 +10,7 @@ use openclaw_kernels::ops::PagedSegment;
 use openclaw_kernels::{Backend, KernelError};
 use rayon::prelude::*;
 
+use crate::constraint::ConstraintFailed;
 use crate::pace::{Cost, Load, Paces};
 use crate::response::{Drawn, End, Response};
 use crate::sampler::SamplingError;
@@ -102,6 +103,9 @@ pub enum SubmitError {
     /// A sampling parameter out of range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// The tokens drawn so far are not of the constraint.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintFailed),
     /// Try again later.
     #[error("{waiting} requests are waiting already")]
     QueueFull {
@@ -241,14 +245,15 @@ impl<B: Backend> Batcher<B> {
         if prompt_tokens >= context_tokens {
             return Err(SubmitError::ContextLengthExceeded { prompt_tokens, context_tokens });
         }
-        self.check_ids(request.prompt_ids.iter().chain(&request.drawn_ids))?;
+        let biased = request.sampling.logit_bias.iter().map(|(id, _)| id);
+        self.check_ids(request.prompt_ids.iter().chain(&request.drawn_ids).chain(biased))?;
         let mut response = Response::new(&request, context_tokens - prompt_tokens, self.tokenizer.clone())?;
         if self.waiting() >= self.config.max_waiting {
             return Err(SubmitError::QueueFull { waiting: self.waiting() });
         }
         let id = self.new_id();
         for &drawn in &request.drawn_ids {
-            if let Some(End { reason, text }) = response.redraw(drawn, &self.end_ids) {
+            if let Some(End { reason, text }) = response.redraw(drawn, &self.end_ids)? {
                 // The engine that drew it ended before it could say so.
                 let policy_version = self.version();
                 let finished = GenerateEvent::Finished { reason, text, policy_version, cached_tokens: 0 };

@@ -7,6 +7,7 @@ pub mod bpe;
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
+pub mod constraint;
 pub mod detokenizer;
 pub mod durable;
 pub mod exact_json;
@@ -39,6 +40,7 @@ pub use checkpoint::{
     CheckpointError, Inspection, StoredVersion, VersionFolders, WeightDtype, fingerprint, inspect, text_files,
 };
 pub use config::{ConfigError, ModelConfig};
+pub use constraint::{CallableTool, Constraint, ConstraintError, ConstraintFailed, Grammars, ToolCalls};
 pub use detokenizer::IncrementalDetokenizer;
 pub use generation_config::GenerationConfig;
 pub use messages::{normalize_messages, unseen_parts};

@@ -1,10 +1,15 @@
-//! Draws one token from a row of logits, and says how likely it was. The order is the one of `transformers`:
-//! temperature, then top-k, then top-p of what is left, then min-p. Equal logits rank by id, so every choice is
-//! repeatable; each request draws from its own stream, so no choice depends on who else is in the batch.
+//! Draws one token from a row of logits, and says how likely it was. First come the mask, the bias and the penalties, in
+//! vLLM's order (`vllm/v1/sample/sampler.py`): what is not allowed, `logit_bias`, repetition, frequency, presence. Then the
+//! order is the one of `transformers`: temperature, then top-k, then top-p of what is left, then min-p. Equal logits rank
+//! by id, so every choice is repeatable; each request draws from its own stream, so no choice depends on who else is in
+//! the batch.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use openclaw_kernels::cpu::{SoftmaxMass, softmax_weights};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use toktrie::SimpleVob;
 
 use crate::serving::{SamplingParams, TokenLogprob};
 
@@ -25,6 +30,17 @@ pub struct SamplingError {
 #[error("the model's logits are not finite")]
 pub struct NotFinite;
 
+/// What a draw may choose among.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Allowed<'a> {
+    /// These alone; without it all.
+    pub only: Option<&'a SimpleVob>,
+    /// But none of these, and
+    pub not: &'a [u32],
+    /// none of these.
+    pub nor: &'a [u32],
+}
+
 /// One request's way of drawing tokens.
 #[derive(Debug)]
 pub struct Sampler {
@@ -33,54 +49,119 @@ pub struct Sampler {
     rng: ChaCha12Rng,
     /// Of the ids, in the last softmax; kept to be reused.
     weights: Vec<f32>,
+    shaped: Shaped,
+    /// None where no parameter looks back.
+    seen: Option<Seen>,
+}
+
+/// The logits of what may be drawn, penalised; kept to be reused.
+#[derive(Debug, Default)]
+struct Shaped {
+    /// Whose they are, in order; empty where they are those of all ids.
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+/// The tokens that penalties look at.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Of the prompt and of the response, where they are penalised.
+    anywhere: BTreeSet<u32>,
+    /// How often the response has them.
+    drawn: BTreeMap<u32, u32>,
 }
 
 impl Sampler {
     /// Checks the parameters. Without a seed the stream starts anywhere.
     pub fn new(params: SamplingParams, top_logprobs: usize) -> Result<Self, SamplingError> {
         let SamplingParams { temperature, top_p, min_p, .. } = params;
+        let SamplingParams { repetition_penalty, frequency_penalty, presence_penalty, .. } = params;
+        let finite = f32::MIN_POSITIVE..f32::INFINITY;
+        let penalty = -2.0..=2.0;
         let ranges = [
             ("temperature", temperature, (0.0..f32::INFINITY).contains(&temperature), "a number from 0 up"),
             ("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "a number in (0, 1]"),
             ("min_p", min_p, (0.0..1.0).contains(&min_p), "a number in [0, 1)"),
+            (
+                "repetition_penalty",
+                repetition_penalty,
+                finite.contains(&repetition_penalty),
+                "a number above 0",
+            ),
+            ("frequency_penalty", frequency_penalty, penalty.contains(&frequency_penalty), BETWEEN_TWOS),
+            ("presence_penalty", presence_penalty, penalty.contains(&presence_penalty), BETWEEN_TWOS),
         ];
-        for (name, value, valid, expected) in ranges {
+        let biases = params.logit_bias.iter().map(|&(_, bias)| {
+            ("logit_bias", bias, (-100.0..=100.0).contains(&bias), "a number in [-100, 100]")
+        });
+        for (name, value, valid, expected) in ranges.into_iter().chain(biases) {
             if !valid {
                 return Err(SamplingError { name, value, expected });
             }
         }
         let rng = ChaCha12Rng::seed_from_u64(params.seed.unwrap_or_else(rand::random));
-        Ok(Self { params, top_logprobs, rng, weights: Vec::new() })
+        let penalises = (repetition_penalty, frequency_penalty, presence_penalty) != (1.0, 0.0, 0.0);
+        let seen = penalises.then(Seen::default);
+        Ok(Self { params, top_logprobs, rng, weights: Vec::new(), shaped: Shaped::default(), seen })
+    }
+
+    /// Takes in the prompt, which the repetition penalty looks at.
+    pub fn read_prompt(&mut self, ids: &[u32]) {
+        if let Some(seen) = self.seen.as_mut().filter(|_| self.params.repetition_penalty != 1.0) {
+            seen.anywhere.extend(ids);
+        }
     }
 
     /// Draws from `logits`, one per id of the vocabulary.
     pub fn draw(&mut self, logits: &[f32]) -> Result<TokenLogprob, NotFinite> {
+        self.draw_among(logits, Allowed::default())
+    }
+
+    /// Draws from those `logits` that are allowed; there must be one.
+    pub(crate) fn draw_among(
+        &mut self,
+        logits: &[f32],
+        allowed: Allowed<'_>,
+    ) -> Result<TokenLogprob, NotFinite> {
         let untempered = softmax_weights(logits, 1.0, &mut self.weights).ok_or(NotFinite)?;
-        let SoftmaxMass { max, mass } = untempered;
-        let raw = |id: u32| (f64::from(logits[id as usize] - max) - mass.ln()) as f32;
-        let (id, logprob, policy_logprob) = match self.params.temperature {
-            // A temperature so small that it is zero to a divisor is greedy too.
-            temperature if temperature < f32::MIN_POSITIVE => {
-                let first = logits.iter().position(|&x| x == max).expect("the largest logit is one of them");
-                (first as u32, 0.0, raw(first as u32))
-            }
-            1.0 => self.draw_from_weights(logits, untempered),
-            temperature => {
-                let tempered = softmax_weights(logits, temperature, &mut self.weights).ok_or(NotFinite)?;
-                self.draw_from_weights(logits, tempered)
-            }
+        let temperature = self.params.temperature;
+        let is_tempered = !self.is_greedy() && temperature != 1.0;
+        let whole = if is_tempered {
+            softmax_weights(logits, temperature, &mut self.weights).ok_or(NotFinite)?
+        } else {
+            untempered
         };
+        let divisor = if is_tempered { temperature } else { 1.0 };
+
+        let is_shaped = self.seen.is_some() || !self.params.logit_bias.is_empty() || !allowed.is_all();
+        let (id, logprob) = if is_shaped {
+            self.shape(logits, allowed);
+            let shaped = std::mem::take(&mut self.shaped);
+            let drawn = match softmax_weights(&shaped.logits, divisor, &mut self.weights) {
+                Some(mass) => self.draw_from_weights(&shaped.logits, mass),
+                None => return Err(NotFinite),
+            };
+            let id = shaped.ids.get(drawn.0 as usize).copied().unwrap_or(drawn.0);
+            self.shaped = shaped;
+            (id, drawn.1)
+        } else {
+            self.draw_from_weights(logits, whole)
+        };
+        self.count(id);
+
+        let raw = |id: u32| log_probability(logits[id as usize], 1.0, untempered);
+        let policy_logprob = log_probability(logits[id as usize], divisor, whole);
         let top = ranked(logits, self.top_logprobs).into_iter().map(|id| (id, raw(id))).collect();
         Ok(TokenLogprob { id, logprob, policy_logprob, raw_logprob: raw(id), top })
     }
 
-    /// Filters the last softmax and draws from what is left; the log-probabilities are of exactly that, and of the
-    /// whole softmax.
-    fn draw_from_weights(
-        &mut self,
-        logits: &[f32],
-        SoftmaxMass { max, mass: whole }: SoftmaxMass,
-    ) -> (u32, f32, f32) {
+    /// Filters the last softmax and draws from what is left; the log-probability is of exactly that.
+    fn draw_from_weights(&mut self, logits: &[f32], softmax: SoftmaxMass) -> (u32, f32) {
+        let SoftmaxMass { max, mass: whole } = softmax;
+        if self.is_greedy() {
+            let first = logits.iter().position(|&x| x == max).expect("the largest logit is one of them");
+            return (first as u32, 0.0);
+        }
         let unit: f64 = self.rng.random();
         let (drawn, left) = if self.keeps_all(logits.len()) {
             (self.pick(0..logits.len() as u32, unit * whole), whole)
@@ -89,14 +170,69 @@ impl Sampler {
             let left: f64 = kept.iter().map(|&id| self.weight(id)).sum();
             (self.pick(kept, unit * left), left)
         };
-        let logit = f64::from(logits[drawn as usize] - max) / f64::from(self.params.temperature);
-        (drawn, (logit - left.ln()) as f32, (logit - whole.ln()) as f32)
+        let left = SoftmaxMass { max, mass: left };
+        (drawn, log_probability(logits[drawn as usize], self.params.temperature, left))
     }
 
-    /// Leaves the stream where a draw leaves it: each takes one number, a greedy one none.
-    pub fn skip_draw(&mut self) {
-        if self.params.temperature >= f32::MIN_POSITIVE {
+    /// Leaves the stream and the counts where the draw of this token leaves them: each draw takes one number, a greedy
+    /// one none.
+    pub fn skip_draw(&mut self, id: u32) {
+        if !self.is_greedy() {
             self.rng.random::<f64>();
+        }
+        self.count(id);
+    }
+
+    fn count(&mut self, id: u32) {
+        if let Some(seen) = &mut self.seen {
+            seen.anywhere.insert(id);
+            *seen.drawn.entry(id).or_default() += 1;
+        }
+    }
+
+    /// A temperature so small that it is zero to a divisor is greedy too.
+    fn is_greedy(&self) -> bool {
+        self.params.temperature < f32::MIN_POSITIVE
+    }
+
+    /// Collects the logits of what may be drawn, and changes them as the parameters say.
+    fn shape(&mut self, logits: &[f32], allowed: Allowed<'_>) {
+        let Shaped { ids, logits: shaped } = &mut self.shaped;
+        ids.clear();
+        shaped.clear();
+        let excluded = || allowed.not.iter().chain(allowed.nor);
+        match allowed.only {
+            Some(only) => {
+                let possible = only.iter().filter(|&id| (id as usize) < logits.len());
+                ids.extend(possible.filter(|id| !excluded().any(|excluded| excluded == id)));
+                shaped.extend(ids.iter().map(|&id| logits[id as usize]));
+            }
+            None => {
+                shaped.extend_from_slice(logits);
+                for &id in excluded() {
+                    if let Some(logit) = shaped.get_mut(id as usize) {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+        let at = |id: u32| match allowed.only {
+            Some(_) => ids.binary_search(&id).ok(),
+            None => Some(id as usize).filter(|&at| at < logits.len()),
+        };
+        for &(id, bias) in &*self.params.logit_bias {
+            at(id).into_iter().for_each(|at| shaped[at] += bias);
+        }
+        let SamplingParams { repetition_penalty, frequency_penalty, presence_penalty, .. } = self.params;
+        let Some(seen) = &self.seen else { return };
+        if repetition_penalty != 1.0 {
+            for at in seen.anywhere.iter().filter_map(|&id| at(id)) {
+                let factor = if shaped[at] > 0.0 { repetition_penalty.recip() } else { repetition_penalty };
+                shaped[at] *= factor;
+            }
+        }
+        for (at, count) in seen.drawn.iter().filter_map(|(&id, &count)| Some((at(id)?, count))) {
+            shaped[at] -= frequency_penalty * count as f32 + presence_penalty;
         }
     }
 
@@ -159,6 +295,19 @@ impl Sampler {
     }
 }
 
+const BETWEEN_TWOS: &str = "a number in [-2, 2]";
+
+impl Allowed<'_> {
+    fn is_all(&self) -> bool {
+        self.only.is_none() && self.not.is_empty() && self.nor.is_empty()
+    }
+}
+
+/// Of a logit in the softmax at this temperature.
+fn log_probability(logit: f32, temperature: f32, SoftmaxMass { max, mass }: SoftmaxMass) -> f32 {
+    (f64::from(logit - max) / f64::from(temperature) - mass.ln()) as f32
+}
+
 /// A number that sorts by logit, largest first, then by id.
 fn rank(logit: f32, id: u32) -> u64 {
     let bits = (logit + 0.0).to_bits(); // a negative zero is a zero
@@ -197,7 +346,7 @@ mod tests {
     use super::*;
 
     fn params(temperature: f32, top_p: f32, top_k: usize, min_p: f32) -> SamplingParams {
-        SamplingParams { temperature, top_p, top_k, min_p, seed: Some(7) }
+        SamplingParams { temperature, top_p, top_k, min_p, seed: Some(7), ..Default::default() }
     }
 
     fn sampler(params: SamplingParams) -> Sampler {
@@ -374,6 +523,73 @@ mod tests {
         }
     }
 
+    /// After the prompt 0, 1 and a response 1, 1, 2, in the logits of a greedy draw.
+    fn penalised(change: impl FnOnce(&mut SamplingParams), logits: &[f32]) -> Vec<f32> {
+        let mut sampling = params(1.0, 1.0, 0, 0.0);
+        change(&mut sampling);
+        let mut sampler = sampler(sampling);
+        sampler.read_prompt(&[0, 1]);
+        [1, 1, 2].into_iter().for_each(|id| sampler.skip_draw(id));
+        sampler.shape(logits, Allowed::default());
+        sampler.shaped.logits
+    }
+
+    #[test]
+    fn penalties_are_those_of_openai_and_transformers() {
+        let logits = [1.0, 2.0, -1.0, 4.0];
+        assert_eq!(penalised(|p| p.presence_penalty = 0.5, &logits), [1.0, 1.5, -1.5, 4.0]);
+        assert_eq!(penalised(|p| p.frequency_penalty = 0.5, &logits), [1.0, 1.0, -1.5, 4.0]);
+        assert_eq!(penalised(|p| p.frequency_penalty = -1.0, &logits), [1.0, 4.0, 0.0, 4.0]);
+        assert_eq!(penalised(|p| p.repetition_penalty = 2.0, &logits), [0.5, 1.0, -2.0, 4.0]);
+        let bias = |p: &mut SamplingParams| p.logit_bias = [(3, -100.0), (0, 1.0)].into();
+        assert_eq!(penalised(bias, &logits), [2.0, 2.0, -1.0, -96.0]);
+        let all = |p: &mut SamplingParams| {
+            bias(p);
+            (p.repetition_penalty, p.frequency_penalty, p.presence_penalty) = (2.0, 0.25, 1.0);
+        };
+        assert_eq!(penalised(all, &logits), [1.0, -0.5, -3.25, -96.0], "bias, repetition, the others");
+    }
+
+    #[test]
+    fn a_draw_under_a_mask_is_of_what_is_allowed_and_compares_with_the_whole() {
+        let probabilities = [0.1, 0.5, 0.2, 0.2];
+        let logits = logits_of(&probabilities);
+        let mut only = SimpleVob::alloc(6);
+        [0, 2, 5].into_iter().for_each(|id| only.allow_token(id));
+        let allowed = Allowed { only: Some(&only), ..Allowed::default() };
+        let mut seen = BTreeMap::new();
+        let mut sampler = sampler(params(1.0, 1.0, 0, 0.0));
+        for _ in 0..3000 {
+            let token = sampler.draw_among(&logits, allowed).unwrap();
+            let p = probabilities[token.id as usize];
+            assert!((f64::from(token.logprob) - (p / 0.3).ln()).abs() < 1e-6);
+            assert!((f64::from(token.policy_logprob) - p.ln()).abs() < 1e-6);
+            assert_eq!(token.policy_logprob, token.raw_logprob);
+            *seen.entry(token.id).or_insert(0) += 1;
+        }
+        assert_eq!(seen.keys().collect::<Vec<_>>(), [&0, &2]);
+        assert!((seen[&2] as f64 / 3000.0 - 2.0 / 3.0).abs() < 0.04, "{seen:?}");
+
+        let allowed = Allowed { only: Some(&only), not: &[2], ..Allowed::default() };
+        let token = sampler.draw_among(&logits, allowed).unwrap();
+        assert_eq!((token.id, token.logprob), (0, 0.0), "one is certain");
+        let excluded = Allowed { not: &[1], nor: &[3], ..Allowed::default() };
+        let mut greedy = Sampler::new(params(0.0, 1.0, 0, 0.0), 0).unwrap();
+        let token = greedy.draw_among(&logits, excluded).unwrap();
+        assert_eq!((token.id, token.logprob), (2, 0.0));
+        assert!((token.policy_logprob - 0.2f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_filter_keeps_what_the_penalties_left() {
+        let biased = SamplingParams { logit_bias: [(1, -100.0)].into(), ..params(0.5, 0.9, 2, 0.0) };
+        let mut sampler = sampler(biased);
+        let logits = logits_of(&[0.1, 0.5, 0.3, 0.1]);
+        let seen = draws(&mut sampler, &logits, 2000);
+        // 0.09 and 0.01 of the tempered rest, of which the first alone reaches 0.9.
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(2, (2000, 0.0))]);
+    }
+
     #[test]
     fn parameters_out_of_range_are_named() {
         for (sampling, text) in [
@@ -381,6 +597,18 @@ mod tests {
             (params(f32::NAN, 1.0, 0, 0.0), "temperature is NaN, expected a number from 0 up"),
             (params(1.0, 0.0, 0, 0.0), "top_p is 0, expected a number in (0, 1]"),
             (params(1.0, 1.0, 0, 1.0), "min_p is 1, expected a number in [0, 1)"),
+            (
+                SamplingParams { repetition_penalty: 0.0, ..Default::default() },
+                "repetition_penalty is 0, expected a number above 0",
+            ),
+            (
+                SamplingParams { presence_penalty: 2.5, ..Default::default() },
+                "presence_penalty is 2.5, expected a number in [-2, 2]",
+            ),
+            (
+                SamplingParams { logit_bias: [(0, f32::NAN)].into(), ..Default::default() },
+                "logit_bias is NaN, expected a number in [-100, 100]",
+            ),
         ] {
             assert_eq!(Sampler::new(sampling, 0).unwrap_err().to_string(), text);
         }

@@ -1,5 +1,9 @@
 //! What a serving engine is asked and what it answers.
 
+use std::sync::Arc;
+
+use crate::constraint::Constraint;
+
 /// How tokens are drawn. `temperature` 0 is greedy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
@@ -13,11 +17,37 @@ pub struct SamplingParams {
     pub min_p: f32,
     /// Makes the draw repeatable: same seed, prompt and weights give the same tokens.
     pub seed: Option<u64>,
+    /// Added to the logits of single tokens, in [-100, 100].
+    pub logit_bias: Arc<[(u32, f32)]>,
+    /// Divides the positive logits of every token of the prompt or of the response so far, and multiplies their negative
+    /// ones; above 0, and 1 does nothing. As `transformers` does (`RepetitionPenaltyLogitsProcessor`, after
+    /// arXiv:1909.05858).
+    pub repetition_penalty: f32,
+    /// Taken off a token's logit once for each time that the response has it, in [-2, 2]. As OpenAI's API defines it.
+    pub frequency_penalty: f32,
+    /// Taken off a token's logit if the response has it at all, in [-2, 2]. As OpenAI's API defines it.
+    pub presence_penalty: f32,
+    /// Before so many tokens no end token can be drawn, and no stop string ends the response.
+    pub min_tokens: usize,
+    /// No end token can be drawn, so that the response is as long as it may be.
+    pub ignore_eos: bool,
 }
 
 impl Default for SamplingParams {
     fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: None }
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            seed: None,
+            logit_bias: Arc::default(),
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            min_tokens: 0,
+            ignore_eos: false,
+        }
     }
 }
 
@@ -38,6 +68,9 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// How many alternatives to report per token.
     pub top_logprobs: usize,
+    /// What the response must be, behind its thinking. An end token is possible where that is complete, and there alone;
+    /// where nothing else is possible any more it is, whatever `min_tokens` and `ignore_eos` say.
+    pub constraint: Option<Constraint>,
 }
 
 /// Why a response ended.
@@ -57,12 +90,13 @@ pub enum FinishReason {
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,
-    /// Log-probability under exactly the distribution it was drawn from (temperature, top-p, top-k, min-p).
+    /// Log-probability under exactly the distribution it was drawn from (constraint, bias, penalties, temperature, top-p,
+    /// top-k, min-p).
     pub logprob: f32,
-    /// Log-probability under the whole distribution at the temperature that the response is trained at, which is 1 for
-    /// a greedy draw: what a trainer compares itself with.
+    /// Log-probability under the model's whole distribution, neither constrained nor penalised, at the temperature that
+    /// the response is trained at, which is 1 for a greedy draw: what a trainer compares itself with.
     pub policy_logprob: f32,
-    /// Log-probability under the untempered softmax.
+    /// Log-probability under the model's untempered softmax.
     pub raw_logprob: f32,
     /// The most likely tokens under the untempered softmax, best first.
     pub top: Vec<(u32, f32)>,

@@ -182,6 +182,14 @@ impl Tokenizer {
     }
 
     /// The ids of a text in which nothing is a mark.
+    pub(crate) fn encode_letters(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let mut ids = Vec::new();
+        let failed = |source| TextError::Encode { bytes: text.len(), source };
+        self.push_letters(text, &mut ids).map_err(failed)?;
+        Ok(ids)
+    }
+
+    /// See [`Self::encode_letters`].
     fn push_letters(
         &self,
         text: &str,
@@ -267,7 +275,8 @@ impl Tokenizer {
         &self.inner.marks
     }
 
-    fn is_mark(&self, id: u32) -> bool {
+    /// See [`Self::marks`].
+    pub(crate) fn is_mark(&self, id: u32) -> bool {
         self.inner.is_mark.get(id as usize).copied().unwrap_or(false)
     }
 

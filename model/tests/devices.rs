@@ -131,6 +131,7 @@ impl Work for Serving {
                 max_new_tokens: 12,
                 stop: Vec::new(),
                 top_logprobs: 3,
+                constraint: None,
             })
             .map(|request| batcher.submit(request).expect("it can be served"))
             .collect();

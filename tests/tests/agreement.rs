@@ -38,6 +38,7 @@ fn log_probs_of_serving_scoring_and_training_agree_to_1e_4() {
             max_new_tokens: 48,
             stop: Vec::new(),
             top_logprobs: 0,
+            constraint: None,
         };
         batcher.submit(request).expect("it fits");
         let mut drawn = Vec::new();

@@ -91,6 +91,7 @@ fn request(prompt: u32, max_new_tokens: usize) -> GenerateRequest {
         max_new_tokens,
         stop: Vec::new(),
         top_logprobs: 0,
+        constraint: None,
     }
 }
 

@@ -14,7 +14,7 @@ use axum::{
     response::Response,
 };
 use openclaw_journal::{SessionId, Turn, TurnId, TurnKind};
-use openclaw_model::{FinishReason, GenerateRequest, SamplingParams, ScoreRequest};
+use openclaw_model::{Constraint, FinishReason, GenerateRequest, SamplingParams, ScoreRequest};
 use serde_json::{Value, json};
 use tracing::{Span, debug_span, field::Empty, warn};
 
@@ -32,6 +32,7 @@ use super::{
         Ask, Asked, Continues, Head, Part, PromptLogprobs, Protocol, Reply,
         chat::message,
         fields::{Fields, object_of},
+        shape,
     },
     recall, stream, whole,
 };
@@ -97,6 +98,8 @@ pub async fn post<P: Protocol>(
         }
     };
     prompt::check(&shared, &asked)?;
+    ask.shape.check_ids(&shared.tokenizer)?;
+    let (ask, constraint) = constrain(&shared, ask).await?;
     let shown = Arc::new(match &mut asked {
         Asked::Messages(messages) => std::mem::take(messages),
         Asked::Text(text) => vec![json!({"role": "user", "content": text})],
@@ -128,6 +131,7 @@ pub async fn post<P: Protocol>(
         max_new_tokens: ask.max_tokens.unwrap_or(shared.config.default_max_tokens).clamp(1, room),
         stop: ask.stop.clone(),
         top_logprobs: ask.top_logprobs,
+        constraint,
     };
     let turns: Vec<TurnId> = (0..ask.choices).map(|_| new_id(P::ID_PREFIX, ask.unstored)).collect();
     let head = Head {
@@ -170,8 +174,8 @@ async fn aside<T: Send + 'static>(
         return work();
     }
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        warn!(%error, "reading a body failed");
-        Err(ApiError::internal("The body could not be read."))
+        warn!(%error, "reading a request failed");
+        Err(ApiError::internal("The request could not be read."))
     })
 }
 
@@ -202,6 +206,24 @@ async fn continued(
     messages.push(reply);
     messages.append(&mut said);
     Ok((messages, Some(turn.session.clone())))
+}
+
+/// Compiles what the answer is held to, on a thread of its own: a large schema takes its time.
+async fn constrain(shared: &Arc<Shared>, ask: Ask) -> Result<(Ask, Option<Constraint>), ApiError> {
+    if !shape::is_constrained(&ask) {
+        return Ok((ask, None));
+    }
+    if ask.begun.is_some() {
+        let message = "A reply that goes on from the assistant's last message cannot be held to a form.";
+        return Err(ApiError::invalid("messages", message));
+    }
+    let (turn, shared) = (shared.admission.turn().await, shared.clone());
+    aside(true, move || {
+        let _held = turn;
+        let constraint = shape::constraint(shared.grammars()?, &ask)?;
+        Ok((ask, constraint))
+    })
+    .await
 }
 
 async fn prompt_logprobs(
@@ -404,12 +426,14 @@ impl Drop for Uncut {
 }
 
 fn sampling(shared: &Shared, ask: &Ask) -> SamplingParams {
-    SamplingParams {
+    let base = SamplingParams {
         temperature: ask.temperature.unwrap_or(shared.config.default_temperature),
         // 0 means the likeliest token alone.
         top_p: ask.top_p.unwrap_or(shared.config.default_top_p).max(f32::MIN_POSITIVE),
         top_k: ask.top_k.unwrap_or(shared.config.default_top_k),
         min_p: ask.min_p.unwrap_or(0.0).min(1.0 - f32::EPSILON),
         seed: ask.seed,
-    }
+        ..SamplingParams::default()
+    };
+    ask.shape.sampling(base)
 }

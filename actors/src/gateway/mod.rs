@@ -22,11 +22,15 @@ mod stream;
 mod tokens;
 mod whole;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use openclaw_journal::{Health, Turn, TurnMark};
-use openclaw_model::{ChatTemplate, Tokenizer};
+use openclaw_model::{ChatTemplate, ConstraintError, Grammars, Tokenizer};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -194,6 +198,8 @@ pub struct Shared {
     context_length: usize,
     tokenizer: Tokenizer,
     template: ChatTemplate,
+    /// Made when the first answer is held to something.
+    grammars: OnceLock<Result<Grammars, ConstraintError>>,
     sessions: SessionsAddress,
     recorder: Option<Recorder>,
     recall: Option<Recall>,
@@ -211,6 +217,11 @@ impl Shared {
     /// What is answered now may be lost with the process.
     fn journal_fails(&self) -> bool {
         *self.journal.borrow() != Health::Ok
+    }
+
+    fn grammars(&self) -> Result<&Grammars, ApiError> {
+        let made = self.grammars.get_or_init(|| Grammars::new(&self.tokenizer));
+        made.as_ref().map_err(|error| ApiError::internal(format!("No answer can be constrained: {error}.")))
     }
 }
 
@@ -259,6 +270,7 @@ impl Gateway {
             context_length: deps.context_length,
             tokenizer: deps.tokenizer,
             template: deps.template,
+            grammars: OnceLock::new(),
             sessions: deps.sessions,
             recorder: deps.recorder,
             recall: deps.recall,

@@ -117,6 +117,7 @@ async fn drawn(bench: &Bench, sampling: SamplingParams) -> Sample {
         max_new_tokens: 12,
         stop: Vec::new(),
         top_logprobs: 0,
+        constraint: None,
     };
     let mut events = bench.engine.generate(request).await.expect("it draws");
     let mut tokens = Vec::new();

@@ -7,4 +7,5 @@ mod protocols;
 mod requests;
 mod resumption;
 mod sessions;
+mod shape;
 mod streams;

@@ -142,6 +142,7 @@ fn request(prompt_ids: Vec<u32>, max_new_tokens: usize, temperature: f32) -> Gen
         max_new_tokens,
         stop: Vec::new(),
         top_logprobs: 0,
+        constraint: None,
     }
 }
 

@@ -260,6 +260,7 @@ impl Comparison {
             max_new_tokens: REPLY_TOKENS,
             stop: Vec::new(),
             top_logprobs: 0,
+            constraint: None,
         };
         let mut events = engine.generate(request).await?;
         let (mut said, mut tokens) = (String::new(), 0);

@@ -162,6 +162,7 @@ mod tests {
             max_new_tokens: 1,
             stop: Vec::new(),
             top_logprobs: 0,
+            constraint: None,
             drawn_ids: Vec::new(),
         };
         let response = engine.generate(request).await.expect("accepted");

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     super::errors::ApiError,
     fields::{Fields, boolean, integer, number, object, stop, string, top_k},
+    shape::Shape,
 };
 use crate::sessions::transcript::message_text;
 
@@ -57,6 +58,8 @@ pub struct Ask {
     pub prompt_logprobs: Option<usize>,
     /// Further variables of the chat template.
     pub template_kwargs: Map<String, Value>,
+    /// What form the answer must have.
+    pub shape: Shape,
     /// What was sent and is not shown to the model, by kind; parts of messages are counted apart.
     pub unseen: BTreeMap<&'static str, u64>,
 }
@@ -97,8 +100,7 @@ impl Default for Asked {
     }
 }
 
-/// `required` and a named function are best effort: the model sees all tools, or the named one alone, but its
-/// words are not forced into a call.
+/// Which tools the model is shown and may call; see [`super::shape::constraint`] for what forces it to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum ToolChoice {
     /// The model decides.
@@ -106,10 +108,17 @@ pub enum ToolChoice {
     Auto,
     /// Tools are neither shown to the model nor looked for in its answer.
     None,
-    /// The model should call some tool.
+    /// The model calls some tool.
     Required,
-    /// The model should call this tool.
+    /// The model calls this tool.
     Function(String),
+    /// The model sees these tools alone, and calls some of them if it must.
+    Allowed {
+        /// Which.
+        names: Vec<String>,
+        /// Whether it must.
+        required: bool,
+    },
 }
 
 impl ToolChoice {
@@ -129,17 +138,26 @@ impl ToolChoice {
 
     /// The choice, if the tools are there.
     pub fn among(self, tools: &[Value]) -> Result<Self, ApiError> {
-        match &self {
-            Self::Required if tools.is_empty() => {
-                let message = "'tool_choice' is 'required', but there are no 'tools'.";
-                Err(ApiError::invalid("tool_choice", message))
-            }
-            Self::Function(name) if !tools.iter().any(|tool| tool_name(tool) == Some(name)) => {
+        if self == Self::Required && tools.is_empty() {
+            let message = "'tool_choice' is 'required', but there are no 'tools'.";
+            return Err(ApiError::invalid("tool_choice", message));
+        }
+        let is_missing = |name: &&String| !tools.iter().any(|tool| tool_name(tool) == Some(name));
+        match self.names().iter().find(is_missing) {
+            Some(name) => {
                 let message =
                     format!("'tool_choice' names the function '{name}', which is not among 'tools'.");
                 Err(ApiError::invalid("tool_choice", message))
             }
-            _ => Ok(self),
+            None => Ok(self),
+        }
+    }
+
+    fn names(&self) -> &[String] {
+        match self {
+            Self::Function(name) => std::slice::from_ref(name),
+            Self::Allowed { names, .. } => names,
+            Self::Auto | Self::None | Self::Required => &[],
         }
     }
 }
@@ -159,6 +177,7 @@ impl Ask {
             stop: stop(fields)?,
             template_kwargs: template_kwargs(fields)?,
             goes_on: goes_on(fields)?,
+            shape: Shape::parse(fields)?,
             ..Self::default()
         })
     }
@@ -188,8 +207,10 @@ impl Ask {
         match &self.tool_choice {
             ToolChoice::None => Vec::new(),
             ToolChoice::Auto | ToolChoice::Required => self.tools.clone(),
-            ToolChoice::Function(name) => {
-                self.tools.iter().filter(|tool| tool_name(tool) == Some(name)).cloned().collect()
+            choice @ (ToolChoice::Function(_) | ToolChoice::Allowed { .. }) => {
+                let is_named =
+                    |tool: &&Value| choice.names().iter().any(|name| tool_name(tool) == Some(name));
+                self.tools.iter().filter(is_named).cloned().collect()
             }
         }
     }

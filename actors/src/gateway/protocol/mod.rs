@@ -9,6 +9,7 @@ pub mod generate;
 pub mod logprobs;
 pub mod messages;
 pub mod responses;
+pub mod shape;
 
 use axum::response::sse;
 use openclaw_journal::{SessionId, TurnId};

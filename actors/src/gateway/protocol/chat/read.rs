@@ -7,6 +7,7 @@ use super::{
         super::errors::ApiError,
         ask::{Ask, Asked, ToolChoice, tool_name},
         fields::{Fields, boolean, given, integer, object, wrong},
+        shape,
     },
     ChatWriter,
 };
@@ -17,6 +18,12 @@ const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "f
 
 /// Reads a body's fields; the messages are taken out.
 pub fn read(fields: &mut Fields) -> Result<(Ask, ChatWriter), ApiError> {
+    let legacy_call = given(fields, "functions").is_some();
+    shape::modernize(fields)?;
+    shape::check_tools(fields)?;
+    if boolean(fields, "echo")?.unwrap_or(false) {
+        return Err(ApiError::invalid("echo", "'echo' is not supported: leave it out."));
+    }
     let tools = tools(fields)?;
     let logprobs = boolean(fields, "logprobs")?.unwrap_or(false);
     let token_ids = boolean(fields, "return_token_ids")?.unwrap_or(false);
@@ -39,7 +46,7 @@ pub fn read(fields: &mut Fields) -> Result<(Ask, ChatWriter), ApiError> {
         include_usage: include_usage(fields)?,
         logprobs,
         token_ids,
-        legacy_call: false,
+        legacy_call,
         several: ask.choices > 1,
         ids_told: false,
     };
@@ -160,9 +167,10 @@ fn tool_choice(fields: &Fields, tools: &[Value]) -> Result<ToolChoice, ApiError>
     let choice = match given(fields, "tool_choice") {
         None => return Ok(ToolChoice::Auto),
         Some(Value::String(choice)) => ToolChoice::of_word("tool_choice", choice)?,
-        Some(value @ Value::Object(_)) => match tool_name(value) {
-            Some(name) => ToolChoice::Function(name.to_owned()),
-            None => {
+        Some(value @ Value::Object(fields)) => match (shape::allowed_tools(fields)?, tool_name(value)) {
+            (Some(allowed), _) => allowed,
+            (None, Some(name)) => ToolChoice::Function(name.to_owned()),
+            (None, None) => {
                 return Err(wrong("tool_choice.function.name", "a string", &value["function"]["name"]));
             }
         },

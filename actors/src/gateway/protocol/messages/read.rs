@@ -1,6 +1,6 @@
 //! A request for a message.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     super::{
@@ -23,8 +23,14 @@ pub fn read(fields: &mut Fields) -> Result<(Ask, MessagesWriter), ApiError> {
 
 /// What the model is shown.
 pub fn shown(fields: &mut Fields) -> Result<Ask, ApiError> {
+    format(fields)?;
     let tools = blocks::tools(fields)?;
     let mut ask = Ask { tool_choice: tool_choice(fields, &tools)?, tools, ..Ask::read(fields)? };
+    let one_at_most = object(fields, "tool_choice")?
+        .is_some_and(|it| it.get("disable_parallel_tool_use") == Some(&true.into()));
+    if one_at_most {
+        ask.shape.parallel_tool_calls = Some(false);
+    }
     ask.stop = stops(fields, "stop_sequences")?;
     if let Some(thinking) = object(fields, "thinking")? {
         let kind = string(thinking, "type")?;
@@ -44,6 +50,21 @@ pub fn shown(fields: &mut Fields) -> Result<Ask, ApiError> {
     ask.asked = Asked::Messages(system.into_iter().chain(messages).collect());
     name_session(fields);
     Ok(ask)
+}
+
+/// `output_format`, or `output_config.format`, says what chat completions say with `response_format`.
+fn format(fields: &mut Fields) -> Result<(), ApiError> {
+    let config = object(fields, "output_config")?.and_then(|config| given(config, "format"));
+    let Some(format) = given(fields, "output_format").or(config).cloned() else { return Ok(()) };
+    let stated = format.as_object().ok_or_else(|| wrong("output_format", "an object", &format))?;
+    if stated.get("type").and_then(Value::as_str) != Some("json_schema") {
+        let message = "Invalid value for 'output_format.type': only json_schema is supported.";
+        return Err(ApiError::invalid("output_format.type", message));
+    }
+    let schema = stated.get("schema").unwrap_or(&Value::Null);
+    let format = json!({"type": "json_schema", "json_schema": {"schema": schema, "strict": true}});
+    fields.insert("response_format".to_owned(), format);
+    Ok(())
 }
 
 /// Claude Code tells its session within its user's id: `user_.._session_ID`, or an object as text.

@@ -9,6 +9,7 @@ use super::{
         super::errors::ApiError,
         ask::{Ask, Asked, Continues, ToolChoice},
         fields::{Fields, boolean, given, integer, object, string, wrong},
+        shape,
     },
     items::messages_of,
     writer::ResponsesWriter,
@@ -38,6 +39,7 @@ const ECHOED: [&str; 17] = [
 /// Reads a body's fields; the input is taken out.
 pub fn read(fields: &mut Fields) -> Result<(Ask, ResponsesWriter), ApiError> {
     refuse(fields)?;
+    format(fields)?;
     let store = boolean(fields, "store")?.unwrap_or(true);
     let echo: Map<String, Value> =
         ECHOED.iter().filter_map(|name| Some(((*name).to_owned(), given(fields, name)?.clone()))).collect();
@@ -79,6 +81,19 @@ fn refuse(fields: &Fields) -> Result<(), ApiError> {
         let message = "Log-probabilities are told by /v1/chat/completions and /v1/completions.";
         return Err(ApiError::invalid("include", message));
     }
+    Ok(())
+}
+
+/// `text.format` says what chat completions say with `response_format`.
+fn format(fields: &mut Fields) -> Result<(), ApiError> {
+    let Some(text) = object(fields, "text")? else { return Ok(()) };
+    let Some(format) = given(text, "format").cloned() else { return Ok(()) };
+    let stated = format.as_object().ok_or_else(|| wrong("text.format", "an object", &format))?;
+    let format = match stated.get("type").and_then(Value::as_str) {
+        Some("json_schema") => json!({"type": "json_schema", "json_schema": stated}),
+        _ => format,
+    };
+    fields.insert("response_format".to_owned(), format);
     Ok(())
 }
 
@@ -145,10 +160,8 @@ fn tool_choice(fields: &Fields, tools: &[Value]) -> Result<ToolChoice, ApiError>
                     return Err(wrong("tool_choice.name", "a string", name.unwrap_or(&Value::Null)));
                 }
             },
-            Some("allowed_tools") => {
-                let mode = choice.get("mode").and_then(Value::as_str).unwrap_or("auto");
-                ToolChoice::of_word("tool_choice.mode", mode)?
-            }
+            Some("allowed_tools") => shape::allowed_tools(choice)?.unwrap_or_default(),
+            // One that only OpenAI runs.
             _ => ToolChoice::Auto,
         },
         Some(other) => return Err(wrong("tool_choice", "a string or an object", other)),

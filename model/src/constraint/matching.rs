@@ -1,0 +1,157 @@
+//! One response's way through its constraint. Thinking is no part of it: the constraint begins behind a thought that the
+//! prompt or the response opens, and what a thought says is free.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+use llguidance::Matcher;
+use toktrie::{SimpleVob, TokenId};
+
+use super::{Constraint, Inner};
+use crate::output_parser::{THINK, THINK_END};
+use crate::sampler::Allowed;
+
+/// So many tokens of a prompt are enough to see whether it ends in thinking.
+const TAIL_TOKENS: usize = 32;
+/// Newline tokens that belong to the end of a thought.
+const MAX_NEWLINES: usize = 2;
+
+/// A constraint that cannot be followed any further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the constraint failed: {0}")]
+pub struct ConstraintFailed(pub(crate) String);
+
+pub(crate) struct Matching {
+    matcher: Matcher,
+    grammars: Arc<Inner>,
+    phase: Phase,
+    mask: SimpleVob,
+    /// Excluded where there is no mask.
+    beyond: Vec<TokenId>,
+}
+
+/// Where the response is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was drawn: thinking may begin.
+    Opening,
+    /// So many bytes of `</think>` have just come.
+    Thinking { come: usize },
+    /// A thought has ended, and so many newline tokens came behind it.
+    Thought { newlines: usize },
+    /// In what is constrained.
+    Constrained,
+}
+
+impl Matching {
+    pub fn new(constraint: &Constraint, prompt_ids: &[TokenId]) -> Self {
+        let Constraint { pristine, grammars } = constraint;
+        // A copy of its own: what one response learns or breaks is no other's.
+        let matcher = pristine.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
+        let tail = &prompt_ids[prompt_ids.len().saturating_sub(TAIL_TOKENS)..];
+        let tail = grammars.marks.tokenizer.decode(tail, false);
+        let tail = tail.trim_end();
+        let phase = if tail.ends_with(THINK) {
+            Phase::Thinking { come: 0 }
+        } else if tail.ends_with(THINK_END) || grammars.marks.think.is_none() {
+            Phase::Constrained
+        } else {
+            Phase::Opening
+        };
+        let (mask, beyond) = (SimpleVob::new(), Vec::new());
+        Self { matcher, grammars: grammars.clone(), phase, mask, beyond }
+    }
+
+    /// What may be drawn next. An end is drawn by one of `end_ids`, unless these are `withheld`; where it is all that can
+    /// be, they are not.
+    pub fn allowed<'a>(
+        &'a mut self,
+        end_ids: &'a [TokenId],
+        withheld: bool,
+    ) -> Result<Allowed<'a>, ConstraintFailed> {
+        let marks = &self.grammars.marks;
+        if let Phase::Thinking { come } = self.phase {
+            self.beyond.clone_from(&marks.beyond_thought[come]);
+            if come > 0 {
+                self.beyond.extend(&marks.beyond_thought[0]);
+            }
+            return Ok(Allowed { only: None, not: end_ids, nor: &self.beyond });
+        }
+        let mask = self.matcher.compute_mask_or_eos();
+        self.mask = mask.map_err(|error| failure(&error))?;
+        let may_end = self.mask.is_allowed(marks.end);
+        self.mask.disallow_token(marks.end);
+        match self.phase {
+            Phase::Opening => marks.think.into_iter().for_each(|id| self.mask.allow_token(id)),
+            Phase::Thought { newlines } if newlines < MAX_NEWLINES => {
+                marks.newlines.iter().for_each(|&id| self.mask.allow_token(id));
+            }
+            _ => {}
+        }
+        if may_end && (!withheld || self.mask.is_zero()) {
+            let highest = end_ids.iter().max().map_or(0, |&id| id as usize + 1);
+            if highest > self.mask.len() {
+                self.mask.resize(highest);
+            }
+            end_ids.iter().for_each(|&id| self.mask.allow_token(id));
+        }
+        if self.mask.is_zero() {
+            return Err(ConstraintFailed("it is complete, and the model has no end token".to_owned()));
+        }
+        Ok(Allowed { only: Some(&self.mask), ..Allowed::default() })
+    }
+
+    /// Goes on by a token that is no end.
+    pub fn take(&mut self, id: TokenId) -> Result<(), ConstraintFailed> {
+        let marks = &self.grammars.marks;
+        match self.phase {
+            Phase::Opening if marks.think == Some(id) => self.phase = Phase::Thinking { come: 0 },
+            Phase::Thinking { come } => self.phase = self.grammars.marks.thought_after(come, id),
+            Phase::Thought { newlines } if newlines < MAX_NEWLINES && marks.newlines.contains(&id) => {
+                self.phase = Phase::Thought { newlines: newlines + 1 };
+            }
+            _ => {
+                self.phase = Phase::Constrained;
+                self.matcher.consume_token(id).map_err(|error| failure(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing but the end is possible.
+    pub fn is_complete(&self) -> bool {
+        self.phase == Phase::Constrained && self.matcher.is_stopped() && self.matcher.stop_reason().is_ok()
+    }
+}
+
+impl super::Marks {
+    /// Where a token leaves a thought.
+    fn thought_after(&self, come: usize, id: TokenId) -> Phase {
+        if self.think_end == Some(id) {
+            return Phase::Thought { newlines: 0 };
+        }
+        if self.tokenizer.is_special(id) {
+            return Phase::Thinking { come }; // gives no text
+        }
+        let mark = THINK_END.as_bytes();
+        let mut come = come;
+        for &byte in self.tokenizer.bytes_of(id) {
+            // No proper end of `</think>` begins it, so that a byte that breaks it off can only begin it anew.
+            come = if byte == mark[come] { come + 1 } else { usize::from(byte == mark[0]) };
+            if come == mark.len() {
+                return Phase::Thought { newlines: 0 };
+            }
+        }
+        Phase::Thinking { come }
+    }
+}
+
+impl fmt::Debug for Matching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Matching").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+fn failure(error: &dyn fmt::Display) -> ConstraintFailed {
+    ConstraintFailed(super::in_one_line(error))
+}
