@@ -174,14 +174,16 @@ pub fn tools(fields: &Fields) -> Result<Vec<Value>, ApiError> {
     for (i, tool) in given_tools.iter().enumerate() {
         let path = format!("tools[{i}]");
         let fields = tool.as_object().ok_or_else(|| wrong(&path, "an object", tool))?;
-        let kind = fields.get("type").and_then(Value::as_str);
-        let Some(schema) = fields.get("input_schema").filter(|_| matches!(kind, None | Some("custom")))
-        else {
+        let kind = given(fields, "type");
+        let kind =
+            kind.map(|kind| kind.as_str().ok_or_else(|| wrong(&format!("{path}.type"), "a string", kind)));
+        if !matches!(kind.transpose()?, None | Some("custom")) {
             metrics::counter!("openclaw_gateway_tools_skipped_total").increment(1);
             continue;
-        };
+        }
         let name = fields.get("name").unwrap_or(&Value::Null);
         let name = name.as_str().ok_or_else(|| wrong(&format!("{path}.name"), "a string", name))?;
+        let schema = fields.get("input_schema").unwrap_or(&Value::Null);
         if !schema.is_object() {
             return Err(wrong(&format!("{path}.input_schema"), "an object", schema));
         }
