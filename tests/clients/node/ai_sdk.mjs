@@ -12,7 +12,7 @@ export async function converse(model) {
   const messages = []
   for (const content of talk.ASKED) {
     messages.push({ role: 'user', content })
-    const asked = { model, system: talk.SYSTEM, messages, tools: { add }, maxOutputTokens: 64 }
+    const asked = { model, system: talk.SYSTEM, messages, tools: { add }, maxOutputTokens: 256 }
     const answer = streamText({ ...asked, stopWhen: stepCountIs(talk.MOST_CALLS), onError: ({ error }) => { throw error } })
     await answer.consumeStream()
     messages.push(...(await answer.response).messages)

@@ -10,7 +10,7 @@ for (const [turn, content] of talk.ASKED.entries()) {
   messages.push({ role: 'user', content })
   for (let call = 0; call < talk.MOST_CALLS; call++) {
     const tool_choice = { type: turn + call === 0 ? 'any' : 'auto' }
-    const asked = { model: talk.MODEL, system: talk.SYSTEM, messages, tools, tool_choice, max_tokens: 64 }
+    const asked = { model: talk.MODEL, system: talk.SYSTEM, messages, tools, tool_choice, max_tokens: 256 }
     const message = await client.messages.stream(asked).finalMessage()
     messages.push({ role: 'assistant', content: message.content })
     const calls = message.content.filter(block => block.type === 'tool_use')

@@ -10,7 +10,7 @@ for (const [turn, content] of talk.ASKED.entries()) {
   messages.push({ role: 'user', content })
   for (let call = 0; call < talk.MOST_CALLS; call++) {
     const tool_choice = turn + call === 0 ? 'required' : 'auto'
-    const asked = { model: talk.MODEL, messages, tools, tool_choice, max_tokens: 64 }
+    const asked = { model: talk.MODEL, messages, tools, tool_choice, max_tokens: 256 }
     const { choices } = await client.chat.completions.stream(asked).finalChatCompletion()
     const { message } = choices[0]
     messages.push(message)

@@ -10,7 +10,7 @@ for (const [turn, content] of talk.ASKED.entries()) {
   input.push({ role: 'user', content })
   for (let call = 0; call < talk.MOST_CALLS; call++) {
     const tool_choice = turn + call === 0 ? 'required' : 'auto'
-    const asked = { model: talk.MODEL, instructions: talk.SYSTEM, input, tools, tool_choice, max_output_tokens: 64 }
+    const asked = { model: talk.MODEL, instructions: talk.SYSTEM, input, tools, tool_choice, max_output_tokens: 256 }
     const { output } = await client.responses.stream(asked).finalResponse()
     input.push(...output)
     const calls = output.filter(item => item.type === 'function_call')

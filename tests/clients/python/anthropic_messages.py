@@ -13,7 +13,7 @@ for turn, text in enumerate(talk.ASKED):
         asked = dict(model=talk.MODEL, system=talk.SYSTEM, messages=messages, tools=tools)
         assert client.messages.count_tokens(**asked).input_tokens > 0
         choice = {"type": "any" if (turn, call) == (0, 0) else "auto"}
-        with client.messages.stream(tool_choice=choice, max_tokens=64, **asked) as stream:
+        with client.messages.stream(tool_choice=choice, max_tokens=256, **asked) as stream:
             message = stream.get_final_message()
         messages.append({"role": "assistant", "content": message.content})
         calls = [block for block in message.content if block.type == "tool_use"]

@@ -20,7 +20,7 @@ info = {
 
 async def main() -> None:
     client = OpenAIChatCompletionClient(
-        model=talk.MODEL, base_url=talk.BASE, api_key=talk.KEY, model_info=info, max_tokens=64
+        model=talk.MODEL, base_url=talk.BASE, api_key=talk.KEY, model_info=info, max_tokens=256
     )
     agent = AssistantAgent(
         "helper",

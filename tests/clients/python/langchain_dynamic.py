@@ -11,7 +11,7 @@ import talk
 
 clock = itertools.count()
 prompt = dynamic_prompt(lambda _: f"{talk.SYSTEM} It is second {next(clock)}.")
-model = ChatOpenAI(model=talk.MODEL, base_url=talk.BASE, api_key=talk.KEY, max_tokens=64)
+model = ChatOpenAI(model=talk.MODEL, base_url=talk.BASE, api_key=talk.KEY, max_tokens=256)
 agent = create_agent(model, tools=[talk.add], middleware=[prompt])
 messages = []
 for text in talk.ASKED:

@@ -5,7 +5,7 @@ from langchain_openai import ChatOpenAI
 
 import talk
 
-model = ChatOpenAI(model=talk.MODEL, base_url=talk.BASE, api_key=talk.KEY, max_tokens=64)
+model = ChatOpenAI(model=talk.MODEL, base_url=talk.BASE, api_key=talk.KEY, max_tokens=256)
 agent = create_agent(model, tools=[talk.add], system_prompt=talk.SYSTEM)
 messages = []
 for text in talk.ASKED:

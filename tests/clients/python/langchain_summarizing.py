@@ -9,7 +9,7 @@ from langchain_openai import ChatOpenAI
 
 import talk
 
-model = ChatOpenAI(model=talk.MODEL, base_url=talk.BASE, api_key=talk.KEY, max_tokens=64)
+model = ChatOpenAI(model=talk.MODEL, base_url=talk.BASE, api_key=talk.KEY, max_tokens=256)
 summarizing = SummarizationMiddleware(model=model, trigger=("messages", 5), keep=("messages", 3))
 agent = create_agent(model, tools=[], system_prompt=talk.SYSTEM, middleware=[summarizing])
 messages = []

@@ -8,6 +8,6 @@ messages = []
 for text in talk.ASKED:
     messages.append({"role": "user", "content": text})
     answer = litellm.completion(
-        model=f"anthropic/{talk.MODEL}", api_base=talk.ROOT, api_key=talk.KEY, messages=messages, max_tokens=64
+        model=f"anthropic/{talk.MODEL}", api_base=talk.ROOT, api_key=talk.KEY, messages=messages, max_tokens=256
     )
     messages.append(answer.choices[0].message.model_dump(exclude_none=True))

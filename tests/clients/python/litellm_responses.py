@@ -11,7 +11,7 @@ for text in talk.ASKED:
         api_base=talk.BASE,
         api_key=talk.KEY,
         input=text,
-        max_output_tokens=64,
+        max_output_tokens=256,
         previous_response_id=previous,
     )
     previous = answer.id

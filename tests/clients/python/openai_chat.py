@@ -15,7 +15,7 @@ for turn, text in enumerate(talk.ASKED):
     for call in range(talk.MOST_CALLS):
         choice = "required" if (turn, call) == (0, 0) else "auto"
         with client.chat.completions.stream(
-            model=talk.MODEL, messages=messages, tools=tools, tool_choice=choice, max_tokens=64
+            model=talk.MODEL, messages=messages, tools=tools, tool_choice=choice, max_tokens=256
         ) as stream:
             message = stream.get_final_completion().choices[0].message
         messages.append(message.model_dump(exclude_none=True))

@@ -18,7 +18,7 @@ for turn, text in enumerate(talk.ASKED):
             input=items,
             tools=tools,
             tool_choice="required" if (turn, call) == (0, 0) else "auto",
-            max_output_tokens=64,
+            max_output_tokens=256,
             store=False,
         ) as stream:
             response = stream.get_final_response()

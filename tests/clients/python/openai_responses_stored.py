@@ -19,7 +19,7 @@ for turn, text in enumerate(talk.ASKED):
             input=items,
             tools=tools,
             tool_choice="required" if (turn, call) == (0, 0) else "auto",
-            max_output_tokens=64,
+            max_output_tokens=256,
             previous_response_id=previous,
         )
         assert client.responses.retrieve(response.id).output_text == response.output_text

@@ -10,7 +10,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 import talk
 
 model = OpenAIChatModel(talk.MODEL, provider=OpenAIProvider(base_url=talk.BASE, api_key=talk.KEY))
-agent = Agent(model, tools=[talk.add], model_settings={"max_tokens": 64})
+agent = Agent(model, tools=[talk.add], model_settings={"max_tokens": 256})
 clock = itertools.count()
 
 

@@ -16,7 +16,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-model = OpenAIServerModel(model_id=talk.MODEL, api_base=talk.BASE, api_key=talk.KEY, max_tokens=64)
+model = OpenAIServerModel(model_id=talk.MODEL, api_base=talk.BASE, api_key=talk.KEY, max_tokens=256)
 agent = ToolCallingAgent(tools=[add], model=model, max_steps=2, verbosity_level=0)
 for turn, text in enumerate(talk.ASKED):
     agent.run(text, reset=turn == 0)
