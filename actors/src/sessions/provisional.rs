@@ -25,6 +25,8 @@ pub(super) struct Provisional {
     pub mark: TurnMark,
     /// When the reply was.
     pub completed: Instant,
+    /// Its client had put the reply into other words: it may do so again.
+    pub reworded: bool,
     /// Names the request that brought it.
     pub request: u64,
     /// Names of the messages that followed the reply.

@@ -102,7 +102,8 @@ mod tests {
         // Where turns are dropped, and how the reason is written there.
         let places = [
             ("actors/src/optimizer/admission.rs", "return Some(\""),
-            ("actors/src/sessions/conversations.rs", "TurnDropped { turn, reason: \""),
+            ("actors/src/sessions/conversations/pairing.rs", "TurnDropped { turn, reason: \""),
+            ("actors/src/sessions/conversations.rs", "self.drop_turn(turn.id.clone(), \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(oldest, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(other, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(id, \""),

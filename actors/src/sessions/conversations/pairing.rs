@@ -31,6 +31,8 @@ struct Carried {
     turn: TurnId,
     completed: Instant,
     found: Found,
+    /// In other words.
+    reworded: bool,
 }
 
 /// A turn whose reply may be looked for in a request.
@@ -40,6 +42,8 @@ struct Candidate<'a> {
     completed: Instant,
     /// Something has followed it, and may be taken back.
     is_followed: bool,
+    /// What has did so behind the reply in other words.
+    reworded: bool,
 }
 
 impl Conversations {
@@ -69,7 +73,7 @@ impl Conversations {
         }
         // Turns are judged in the order in which they happened.
         answered.sort_by_key(|carried| carried.completed);
-        for Carried { turn, completed, found: Found { end, behind } } in answered {
+        for Carried { turn, completed, found: Found { end, behind }, reworded } in answered {
             let Some(next_state) = next_state(messages, transcript, end, behind.as_deref()) else { continue };
             let Some(Waiting { mark, .. }) = self.take(&turn) else { continue };
             if self.holds_withheld(session, transcript, end + 1) {
@@ -93,6 +97,7 @@ impl Conversations {
                     turn,
                     mark,
                     completed,
+                    reworded,
                     request: transcript.whole(),
                     followed: names(&following, messages, transcript),
                     answer: None,
@@ -116,20 +121,24 @@ impl Conversations {
         let waiting = self.sessions.get(session).map(|session| session.waiting.as_slice());
         let waiting = waiting.unwrap_or_default().iter().filter_map(|turn| {
             let Waiting { mark, completed, .. } = self.waiting.get(turn)?;
-            Some(Candidate { turn, mark, completed: *completed, is_followed: false })
+            Some(Candidate { turn, mark, completed: *completed, is_followed: false, reworded: false })
         });
         let followed = self.provisionals.of(session).iter().map(|kept| Candidate {
             turn: &kept.turn,
             mark: &kept.mark,
             completed: kept.completed,
             is_followed: true,
+            reworded: kept.reworded,
         });
         let mut newest_first: Vec<Candidate<'_>> = waiting.chain(followed).collect();
         newest_first.sort_by_key(|candidate| std::cmp::Reverse(candidate.completed));
         let find = |wanted: &dyn Fn(&Candidate<'_>) -> Option<Found>| -> Vec<(bool, Carried)> {
             let carried = |candidate: &Candidate<'_>| {
                 let (turn, completed) = (candidate.turn.clone(), candidate.completed);
-                Some((candidate.is_followed, Carried { turn, completed, found: wanted(candidate)? }))
+                Some((
+                    candidate.is_followed,
+                    Carried { turn, completed, found: wanted(candidate)?, reworded: false },
+                ))
             };
             newest_first.iter().filter_map(carried).collect()
         };
@@ -153,13 +162,16 @@ impl Conversations {
             found.extend(moved);
         }
         if trust == Trust::Name && none_waits(&found) {
-            let is_known = |turn: &TurnId| found.iter().any(|(_, carried)| carried.turn == *turn);
-            let mut reworded = find(&|candidate| match is_known(candidate.turn) {
+            // Another reply to the same request is none in other words.
+            let is_taken = |end: usize| found.iter().any(|(_, carried)| carried.found.end == end);
+            let mut reworded = find(&|candidate| match candidate.is_followed && !candidate.reworded {
                 true => None,
-                false => candidate.mark.reworded_in(transcript),
+                false => candidate.mark.reworded_in(transcript).filter(|found| !is_taken(found.end)),
             });
             reworded.truncate(1);
-            found.extend(reworded);
+            found.extend(
+                reworded.into_iter().map(|(is, carried)| (is, Carried { reworded: true, ..carried })),
+            );
         }
         let (followed, waiting): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|(is_followed, _)| *is_followed);

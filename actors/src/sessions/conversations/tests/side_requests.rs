@@ -267,6 +267,31 @@ fn words_with_no_train_show_what_was_asked_beside_them_and_are_no_evidence() {
 }
 
 #[test]
+fn replies_to_one_question_keep_what_followed_each() {
+    let mut client = Client::new();
+    let told = |reply: &str, said: &str| [question(), assistant(reply), user(said)];
+    client.exchange(&named("s"), &[question()], "roses");
+    client.exchange(&named("s"), &[question()], "violets");
+    assert_eq!(send(&mut client, &named("s"), &told("roses", "nice")).1, ["turn-1 nice?"]);
+    for news in [&["turn-2 bad?"][..], &[], &[]] {
+        assert_eq!(send(&mut client, &named("s"), &told("violets", "bad")).1, news);
+    }
+    // One that is not followed yet takes nothing from another, either.
+    client.exchange(&named("s"), &[question()], "tulips");
+    assert_eq!(send(&mut client, &named("s"), &told("violets", "bad")).1, [""; 0]);
+    assert_eq!(send(&mut client, &named("s"), &told("tulips", "fine")).1, ["turn-3 fine?"]);
+}
+
+#[test]
+fn a_client_that_puts_replies_otherwise_shows_its_side_requests_too() {
+    let short = |said: &str| [question(), assistant("The tram."), user(said)];
+    let mut client = asked(&named("s"));
+    assert_eq!(send(&mut client, &named("s"), &short("Name this chat.")).1, ["turn-1 Name this chat.?"]);
+    let (_, told) = send(&mut client, &named("s"), &short("Thank you."));
+    assert_eq!(told, ["turn-1 undone", "turn-1 Thank you.?"]);
+}
+
+#[test]
 fn an_edit_is_what_the_person_meant() {
     let mut client = asked(&unnamed());
     let (first, _) = send(&mut client, &unnamed(), &then("Too lnog."));
