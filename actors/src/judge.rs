@@ -91,7 +91,7 @@ impl Work for Judge {
 
     async fn handle(&self, lease: Lease<Evaluate>) {
         fault::point("judge.before");
-        let Evaluate { turn, next_state } = &*lease;
+        let Evaluate { turn, next_state, undone } = &*lease;
         let started = Instant::now();
         let deadline = patience(self.config.deadline, lease.attempt());
         let opinion = match self.evaluate(turn, next_state, deadline).await {
@@ -111,11 +111,11 @@ impl Work for Judge {
             }
         };
         metrics::histogram!("openclaw_judge_verdict_seconds").record(started.elapsed());
-        match self.record(turn, opinion).await {
+        match self.record(turn, *undone, opinion).await {
             Ok(recorded) => {
                 fault::point("judge.after");
                 if recorded == Recorded::Stale {
-                    debug!(turn = %turn.id, "judged before, or not to be trained on");
+                    debug!(turn = %turn.id, "judged before, by another next state, or not to be trained on");
                 }
                 lease.ack();
             }
@@ -174,7 +174,7 @@ struct Opinion {
 }
 
 impl Judge {
-    async fn record(&self, turn: &Turn, opinion: Opinion) -> Result<Recorded, JournalError> {
+    async fn record(&self, turn: &Turn, undone: u32, opinion: Opinion) -> Result<Recorded, JournalError> {
         let Opinion { verdict, answers, hints, hint_answers } = opinion;
         self.recent.remember(&turn.session, turn.index, verdict.reward);
         let teach = self.teaches && !hints.is_empty();
@@ -182,7 +182,9 @@ impl Judge {
         span.record("reward", verdict.reward);
         span.record("votes", verdict.votes.len()).record("hints", hints.len());
         let turn = turn.id.clone();
-        self.journal.record(Record::Judged { turn, verdict, answers, hints, hint_answers, teach }).await
+        self.journal
+            .record(Record::Judged { turn, undone, verdict, answers, hints, hint_answers, teach })
+            .await
     }
 
     /// Fails when no vote arrived at all. A verdict that a rule or a person has given does not wait for another try at

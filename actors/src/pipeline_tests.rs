@@ -143,7 +143,8 @@ impl Loop {
     async fn hear_a_complaint(&self, number: usize) {
         let mut turn = turn(vec![message("user", "2 + 2?")], "**four**");
         turn.id = TurnId(format!("turn-{number}").into());
-        let evaluate = Evaluate { turn: Arc::new(turn), next_state: user_says("No bold, please.") };
+        let next_state = user_says("No bold, please.");
+        let evaluate = Evaluate { turn: Arc::new(turn), next_state, undone: 0 };
         record_followed(&self.journal, &evaluate).await;
     }
 

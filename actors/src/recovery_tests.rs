@@ -124,8 +124,8 @@ async fn judge_teacher_and_dispatcher_killed_ten_times_handle_all_that_was_sent(
     for number in 0..TURNS {
         let mut turn = turn(vec![message("user", "2 + 2?")], "**four**");
         turn.id = TurnId(format!("turn-{number}").into());
-        record_followed(&journal, &Evaluate { turn: Arc::new(turn), next_state: user_says("No bold.") })
-            .await;
+        let next_state = user_says("No bold.");
+        record_followed(&journal, &Evaluate { turn: Arc::new(turn), next_state, undone: 0 }).await;
     }
     for kill in 1..=KILLS as u64 {
         // In the middle of the work, wherever each of them is.

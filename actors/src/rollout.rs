@@ -273,6 +273,8 @@ async fn play(
     let mut headers = HeaderMap::new();
     let id = format!("{}-{}-{number}-{}", persona.name(), config.seed, uuid::Uuid::new_v4().simple());
     headers.insert("x-session-id", HeaderValue::from_str(&id).expect("letters, digits and dashes"));
+    // All that it says is its user's: nobody need wait to see whether the next request shows it.
+    headers.insert("x-turn-type", HeaderValue::from_static("main"));
     let mut played = Played { asked: session.first_message().to_owned(), ..Played::default() };
     let mut say = session.first_message().to_owned();
     for exchange in 0..MOST_EXCHANGES {

@@ -126,7 +126,7 @@ impl Teacher {
             let pairs = signal.logprobs.iter().zip(&signal.old_logprobs);
             pairs.for_each(|(teacher, student)| gap.record(f64::from(teacher - student)));
         }
-        self.journal.record(Record::Taught { turn, signal: sample.teacher }).await
+        self.journal.record(Record::Taught { turn, undone: judged.undone, signal: sample.teacher }).await
     }
 
     /// `None` when no hinted prompt fits the context: the verdict alone remains.

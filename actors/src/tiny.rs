@@ -173,21 +173,22 @@ pub(crate) fn user_says(text: &str) -> NextState {
 
 /// Records all that comes before a judge.
 pub(crate) async fn record_followed(journal: &Journal, evaluate: &Evaluate) {
-    let Evaluate { turn, next_state } = evaluate.clone();
+    let Evaluate { turn, next_state, .. } = evaluate.clone();
     let id = turn.id.clone();
     journal.submit(Record::TurnCompleted { turn, mark: TurnMark::default() }).await;
-    let seen = journal.record(Record::NextStateSeen { turn: id, next_state }).await;
+    let seen = journal.record(Record::NextStateSeen { turn: id, next_state, provisional: false }).await;
     assert_eq!(seen.expect("recorded"), Recorded::Done);
 }
 
 /// Records all that comes before a teacher.
 pub(crate) async fn record_judged(journal: &Journal, judged: &Judged) {
-    let Judged { turn, verdict, hints } = judged.clone();
+    let Judged { turn, verdict, hints, .. } = judged.clone();
     let turn_id = turn.id.clone();
-    record_followed(journal, &Evaluate { turn, next_state: user_says("?") }).await;
+    record_followed(journal, &Evaluate { turn, next_state: user_says("?"), undone: 0 }).await;
     let teach = !hints.is_empty();
     let record = Record::Judged {
         turn: turn_id,
+        undone: 0,
         verdict,
         answers: Vec::new(),
         hints,
@@ -202,9 +203,9 @@ pub(crate) async fn record_ready(journal: &Journal, sample: &Sample) {
     let Sample { turn, verdict, teacher } = sample.clone();
     let turn_id = turn.id.clone();
     let hints: Vec<String> = teacher.iter().map(|signal| signal.hint.clone()).collect();
-    record_judged(journal, &Judged { turn, verdict, hints }).await;
+    record_judged(journal, &Judged { turn, verdict, hints, undone: 0 }).await;
     if teacher.is_some() {
-        let taught = Record::Taught { turn: turn_id, signal: teacher };
+        let taught = Record::Taught { turn: turn_id, undone: 0, signal: teacher };
         assert_eq!(journal.record(taught).await.expect("recorded"), Recorded::Done);
     }
 }

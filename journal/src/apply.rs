@@ -7,7 +7,7 @@ use super::{
     codec::Body,
     contents,
     record::{Record, Recorded, StepCommit, TurnState, WITHDRAWN},
-    tally::Tally,
+    tally::{Place, Tally},
 };
 use crate::turn::{Turn, TurnId, TurnKind};
 
@@ -23,6 +23,16 @@ struct Found {
     no: i64,
     state: TurnState,
     dead: bool,
+    /// Its next state may still be taken back.
+    provisional: bool,
+    /// Next states that were taken back.
+    undone: u32,
+}
+
+impl Found {
+    fn place(&self) -> Place {
+        Place { state: self.state, dead: self.dead, provisional: self.provisional }
+    }
 }
 
 /// The state that a turn gets.
@@ -43,15 +53,23 @@ impl Applying<'_> {
     pub fn apply(&mut self, record: &Record, bodies: &[Kept]) -> rusqlite::Result<Recorded> {
         let done = match record {
             Record::TurnCompleted { turn, .. } => self.complete(turn, bodies)?,
-            Record::NextStateSeen { turn, .. } => {
+            Record::NextStateSeen { turn, provisional, .. } => {
                 let done = self.change(turn, TurnState::Waiting, TurnState::Followed.into(), bodies)?;
+                if done && *provisional {
+                    self.connection
+                        .prepare_cached("UPDATE turns SET provisional = 1 WHERE id = ?1")?
+                        .execute([&*turn.0])?;
+                }
                 self.tally.totals.next_states += u64::from(done);
                 done
             }
-            Record::Judged { turn, verdict, hints, teach, .. } => {
+            Record::NextStateSettled { turn } => self.settle_next_state(turn)?,
+            Record::NextStateUndone { turn } => self.undo_next_state(turn)?,
+            Record::Judged { turn, undone, verdict, hints, teach, .. } => {
                 let teach = *teach || self.corrected_hint(turn)?.is_some();
                 let next = if teach { TurnState::Judged } else { TurnState::Ready };
-                let done = self.change(turn, TurnState::Followed, next.into(), bodies)?;
+                let done = self.is_about(turn, *undone)?
+                    && self.change(turn, TurnState::Followed, next.into(), bodies)?;
                 if done {
                     let totals = &mut self.tally.totals;
                     match verdict.reward {
@@ -64,14 +82,16 @@ impl Applying<'_> {
                 }
                 done
             }
-            Record::Taught { turn, signal } => {
+            Record::Taught { turn, undone, signal } => {
                 // A teacher that was at it when a person wrote the hint has scored the one before.
                 let is_outdated = match (self.corrected_hint(turn)?, signal) {
                     (Some(hint), Some(signal)) => signal.hint != hint,
                     _ => false,
                 };
                 let next = TurnState::Ready.into();
-                let done = !is_outdated && self.change(turn, TurnState::Judged, next, bodies)?;
+                let done = !is_outdated
+                    && self.is_about(turn, *undone)?
+                    && self.change(turn, TurnState::Judged, next, bodies)?;
                 self.tally.totals.samples += u64::from(done);
                 self.tally.totals.taught += u64::from(done);
                 done
@@ -143,10 +163,44 @@ impl Applying<'_> {
         }
         self.tally.next_seq();
         self.insert_bodies(self.connection.last_insert_rowid(), bodies)?;
-        self.count(state, false, |counted| counted + 1);
+        self.count(Place { state, dead: false, provisional: false }, |counted| counted + 1);
         self.tally.totals.turns += 1;
         self.tally.totals.sessions += u64::from(is_main && turn.index == 1);
         Ok(true)
+    }
+
+    /// A new number of change lets the optimizer find what it could not have before.
+    fn settle_next_state(&mut self, turn: &TurnId) -> rusqlite::Result<bool> {
+        let Some(found) = self.find(turn)?.filter(|found| found.provisional) else { return Ok(false) };
+        let seq = (found.state == TurnState::Ready).then(|| self.tally.next_seq());
+        self.connection
+            .prepare_cached("UPDATE turns SET provisional = 0, seq = coalesce(?2, seq) WHERE no = ?1")?
+            .execute((found.no, seq))?;
+        self.count(found.place(), |counted| counted - 1);
+        self.count(Place { provisional: false, ..found.place() }, |counted| counted + 1);
+        Ok(true)
+    }
+
+    /// From now on what is under way for the next state that was is about another one.
+    fn undo_next_state(&mut self, turn: &TurnId) -> rusqlite::Result<bool> {
+        let Some(found) = self.find(turn)?.filter(|found| found.state.is_under_way()) else {
+            return Ok(false);
+        };
+        self.set(&found, TurnState::Waiting.into())?;
+        self.connection
+            .prepare_cached("UPDATE turns SET undone = undone + 1 WHERE no = ?1")?
+            .execute([found.no])?;
+        for part in [Part::NextState, Part::Opinion, Part::Signal] {
+            self.connection
+                .prepare_cached("DELETE FROM bodies WHERE turn = ?1 AND part = ?2")?
+                .execute((found.no, part.name()))?;
+        }
+        Ok(true)
+    }
+
+    /// Whether the turn's next state is the one after so many that were taken back.
+    fn is_about(&self, turn: &TurnId, undone: u32) -> rusqlite::Result<bool> {
+        Ok(self.find(turn)?.is_some_and(|found| found.undone == undone))
     }
 
     fn give_up(&mut self, turn: &TurnId, reason: &str) -> rusqlite::Result<bool> {
@@ -218,8 +272,8 @@ impl Applying<'_> {
                 "UPDATE turns SET died_in = ?2, died_after = ?3, died_at = ?4, reason = ?5 WHERE no = ?1",
             )?
             .execute((found.no, inbox, attempts, self.now, reason))?;
-        self.count(found.state, false, |counted| counted - 1);
-        self.count(found.state, true, |counted| counted + 1);
+        self.count(found.place(), |counted| counted - 1);
+        self.count(Place { dead: true, ..found.place() }, |counted| counted + 1);
         Ok(true)
     }
 
@@ -232,7 +286,8 @@ impl Applying<'_> {
 
     /// All or none: a batch is trained on as a whole.
     fn lease(&mut self, step: u64, turns: &[TurnId]) -> rusqlite::Result<bool> {
-        let leasable = |found: &Found| matches!(found.state, TurnState::Ready | TurnState::Leased);
+        let leasable =
+            |found: &Found| matches!(found.state, TurnState::Ready | TurnState::Leased) && !found.provisional;
         for turn in turns {
             if !self.find(turn)?.is_some_and(|found| leasable(&found)) {
                 return Ok(false);
@@ -354,8 +409,13 @@ impl Applying<'_> {
 
     fn find(&self, turn: &TurnId) -> rusqlite::Result<Option<Found>> {
         self.connection
-            .prepare_cached("SELECT no, state, died_in IS NOT NULL FROM turns WHERE id = ?1")?
-            .query_row([&*turn.0], |row| Ok(Found { no: row.get(0)?, state: row.get(1)?, dead: row.get(2)? }))
+            .prepare_cached(
+                "SELECT no, state, died_in IS NOT NULL, provisional, undone FROM turns WHERE id = ?1",
+            )?
+            .query_row([&*turn.0], |row| {
+                let (no, state, dead) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Found { no, state, dead, provisional: row.get(3)?, undone: row.get(4)? })
+            })
             .optional()
     }
 
@@ -389,20 +449,33 @@ impl Applying<'_> {
     /// Whoever moves a dead turn on has handled it after all.
     fn set(&mut self, found: &Found, next: Next<'_>) -> rusqlite::Result<()> {
         let seq = self.tally.next_seq();
+        let Next { state, reason, step, version } = next;
+        let provisional = found.provisional && state.is_under_way();
         self.connection
             .prepare_cached(
                 "UPDATE turns SET state = ?3, seq = ?4, changed_at = ?5, reason = ?6, step = coalesce(?7, step),
-                     version = coalesce(?8, version), died_in = NULL, died_after = NULL, died_at = NULL
+                     version = coalesce(?8, version), provisional = ?9, died_in = NULL, died_after = NULL,
+                     died_at = NULL
                  WHERE no = ?1 AND state = ?2",
             )?
-            .execute((found.no, found.state, next.state, seq, self.now, next.reason, next.step, next.version))?;
-        self.count(found.state, found.dead, |counted| counted - 1);
-        self.count(next.state, false, |counted| counted + 1);
+            .execute((
+                found.no,
+                found.state,
+                state,
+                seq,
+                self.now,
+                reason,
+                step,
+                version,
+                provisional,
+            ))?;
+        self.count(found.place(), |counted| counted - 1);
+        self.count(Place { state, dead: false, provisional }, |counted| counted + 1);
         Ok(())
     }
 
-    fn count(&mut self, state: TurnState, dead: bool, change: impl FnOnce(u64) -> u64) {
-        if let Some(counted) = self.tally.count(state, dead) {
+    fn count(&mut self, place: Place, change: impl FnOnce(u64) -> u64) {
+        if let Some(counted) = self.tally.count(place) {
             *counted = change(*counted);
         }
     }

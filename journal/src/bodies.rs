@@ -88,7 +88,7 @@ pub(crate) fn encode(record: &Record, store: &Store) -> Result<Vec<Kept>, Journa
                 kept(Part::Mark, &turn.id.0, mark.encode())?,
             ])
         }
-        Record::NextStateSeen { turn, next_state } => one(Part::NextState, turn, next_state.encode()),
+        Record::NextStateSeen { turn, next_state, .. } => one(Part::NextState, turn, next_state.encode()),
         Record::Judged { turn, verdict, answers, hints, hint_answers, .. } => {
             let opinion = Opinion {
                 verdict: verdict.clone(),
@@ -100,7 +100,7 @@ pub(crate) fn encode(record: &Record, store: &Store) -> Result<Vec<Kept>, Journa
         }
         Record::Rated { turn, rating } => one(Part::Rating, turn, rating.encode()),
         Record::HintCorrected { turn, hint } => one(Part::Hint, turn, hint.encode()),
-        Record::Taught { turn, signal: Some(signal) } => one(Part::Signal, turn, signal.encode()),
+        Record::Taught { turn, signal: Some(signal), .. } => one(Part::Signal, turn, signal.encode()),
         Record::StepCompleted(StepCommit { report, .. }) | Record::StepWithheld { report, .. } => {
             let mut report = kept(Part::Report, "a step", report.encode())?;
             report.file = None;

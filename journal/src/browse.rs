@@ -188,25 +188,27 @@ impl Bodies<'_> {
     }
 
     /// The latest `limit` judged replies by their place. What `known` holds is not read again, unless a person rated
-    /// it: else it never changes.
+    /// it or another next state took the place of its own: else it never changes.
     pub fn replies(
         &self,
         limit: usize,
         mut known: BTreeMap<u64, ReplyRow>,
     ) -> Result<BTreeMap<u64, ReplyRow>, JournalError> {
-        let sql = "SELECT no, id, session FROM bodies JOIN turns ON no = turn
+        let sql = "SELECT no, id, session, undone > 0 FROM bodies JOIN turns ON no = turn
                    WHERE part = 'opinion' ORDER BY turn DESC LIMIT ?1";
         let judged = self.select(sql, [limit], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+            let (no, id, session) =
+                (row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?);
+            Ok((no, id, session, row.get::<_, bool>(3)?))
         })?;
         let oldest = judged.last().map_or(i64::MAX, |(no, ..)| *no);
         let sql = "SELECT turn FROM bodies WHERE turn >= ?1 AND part = 'rating'";
         let rated = self.select(sql, [oldest], |row| row.get(0))?;
         let rated: HashSet<i64> = rated.into_iter().collect();
         let mut replies = BTreeMap::new();
-        for (no, id, session) in judged {
+        for (no, id, session, undone) in judged {
             let place = no as u64;
-            if let Some(reply) = known.remove(&place).filter(|_| !rated.contains(&no)) {
+            if let Some(reply) = known.remove(&place).filter(|_| !undone && !rated.contains(&no)) {
                 replies.insert(place, reply);
                 continue;
             }

@@ -217,7 +217,8 @@ impl Journal {
         self.read(move |bodies| bodies.trainable(&turns)).await
     }
 
-    /// Those of `turns` that a person rated or whose hint a person wrote, as they are to be learnt from now.
+    /// Those of `turns` that a person rated or whose hint a person wrote, or that had another next state before, as they
+    /// are to be learnt from now.
     pub async fn overruled(&self, turns: &[TurnId]) -> Result<Vec<Sample>, JournalError> {
         let turns = turns.to_vec();
         self.read(move |bodies| bodies.overruled(&turns)).await
@@ -226,6 +227,11 @@ impl Journal {
     /// Every turn of the sessions that answered since then, and those that wait for their next state, oldest first.
     pub async fn open_turns(&self, since: SystemTime) -> Result<Vec<RecordedTurn>, JournalError> {
         self.page(move |bodies| bodies.open_turns(since)).await
+    }
+
+    /// Turns whose next state may still be taken back, oldest first.
+    pub async fn provisional_turns(&self) -> Result<Vec<TurnId>, JournalError> {
+        self.read(|bodies| bodies.provisional_turns()).await
     }
 
     /// All that is known of a turn.

@@ -28,26 +28,27 @@ struct Pending {
     no: i64,
     seq: u64,
     id: String,
+    undone: u32,
 }
 
 impl Bodies<'_> {
     pub fn evaluations(&self, after: u64, limit: usize) -> Result<Page<(u64, Evaluate)>, JournalError> {
-        self.pending(TurnState::Followed, after, limit, |no, id| {
+        self.pending(TurnState::Followed, after, limit, |&Pending { no, ref id, undone, .. }| {
             let turn = Arc::new(self.whole_turn(no, id)?);
-            Ok(Evaluate { turn, next_state: self.get(no, id, Part::NextState)? })
+            Ok(Evaluate { turn, next_state: self.get(no, id, Part::NextState)?, undone })
         })
     }
 
     pub fn judged(&self, after: u64, limit: usize) -> Result<Page<(u64, Judged)>, JournalError> {
-        self.pending(TurnState::Judged, after, limit, |no, id| {
+        self.pending(TurnState::Judged, after, limit, |&Pending { no, ref id, undone, .. }| {
             let turn = Arc::new(self.whole_turn(no, id)?);
             let Opinion { verdict, hints, .. } = self.get_opinion(no, id)?;
-            Ok(Judged { turn, verdict, hints })
+            Ok(Judged { turn, verdict, hints, undone })
         })
     }
 
     pub fn samples(&self, after: u64, limit: usize) -> Result<Page<(u64, Sample)>, JournalError> {
-        self.pending(TurnState::Ready, after, limit, |no, id| self.sample(no, id))
+        self.pending(TurnState::Ready, after, limit, |found| self.sample(found.no, &found.id))
     }
 
     fn sample(&self, no: i64, id: &str) -> Result<Sample, JournalError> {
@@ -61,27 +62,36 @@ impl Bodies<'_> {
         state: TurnState,
         after: u64,
         limit: usize,
-        read: impl Fn(i64, &str) -> Result<T, JournalError>,
+        read: impl Fn(&Pending) -> Result<T, JournalError>,
     ) -> Result<Page<(u64, T)>, JournalError> {
-        let sql = "SELECT no, seq, id FROM turns
-                   WHERE state = ?1 AND seq > ?2 AND died_in IS NULL ORDER BY seq LIMIT ?3";
+        // What is judged and taught may still be taken back; what is learnt may not.
+        let sql = "SELECT no, seq, id, undone FROM turns
+                   WHERE state = ?1 AND seq > ?2 AND died_in IS NULL AND NOT (state = 'ready' AND provisional)
+                   ORDER BY seq LIMIT ?3";
         let found = self.select(sql, (state, after, limit), |row| {
-            Ok(Pending { no: row.get(0)?, seq: row.get(1)?, id: row.get(2)? })
+            Ok(Pending { no: row.get(0)?, seq: row.get(1)?, id: row.get(2)?, undone: row.get(3)? })
         })?;
         let mut page = Page { rows: Vec::with_capacity(found.len()), unreadable: Vec::new() };
-        for Pending { no, seq, id } in found {
-            match read(no, &id) {
-                Ok(work) => page.rows.push((seq, work)),
-                Err(error) => page.unreadable.push((TurnId(id.into()), error)),
+        for found in found {
+            match read(&found) {
+                Ok(work) => page.rows.push((found.seq, work)),
+                Err(error) => page.unreadable.push((TurnId(found.id.into()), error)),
             }
         }
         Ok(page)
     }
 
-    /// Those of `turns` that a person rated or whose hint a person wrote, as they are to be learnt from now.
+    /// Turns whose next state may still be taken back, oldest first.
+    pub fn provisional_turns(&self) -> Result<Vec<TurnId>, JournalError> {
+        let sql = "SELECT id FROM turns WHERE provisional ORDER BY no";
+        self.select(sql, (), |row| Ok(TurnId(row.get::<_, String>(0)?.into())))
+    }
+
+    /// Those of `turns` that a person rated or whose hint a person wrote, or that had another next state before, as they
+    /// are to be learnt from now.
     pub fn overruled(&self, turns: &[TurnId]) -> Result<Vec<Sample>, JournalError> {
-        let sql = "SELECT no FROM turns WHERE id = ?1 AND EXISTS
-                       (SELECT 1 FROM bodies WHERE turn = no AND part IN ('rating', 'hint'))";
+        let sql = "SELECT no FROM turns WHERE id = ?1 AND (undone > 0 OR EXISTS
+                       (SELECT 1 FROM bodies WHERE turn = no AND part IN ('rating', 'hint')))";
         let mut samples = Vec::new();
         for turn in turns {
             if let Some(no) = self.one(sql, [&*turn.0], |row| row.get(0))? {
@@ -94,7 +104,8 @@ impl Bodies<'_> {
     pub fn trainable(&self, turns: &[TurnId]) -> Result<Vec<TurnId>, JournalError> {
         let mut trainable = Vec::new();
         for turn in turns {
-            let sql = "SELECT 1 FROM turns WHERE id = ?1 AND state IN ('ready', 'leased')";
+            let sql =
+                "SELECT 1 FROM turns WHERE id = ?1 AND state IN ('ready', 'leased') AND NOT provisional";
             if self.one(sql, [&*turn.0], |_| Ok(()))?.is_some() {
                 trainable.push(turn.clone());
             }
@@ -149,13 +160,17 @@ impl Bodies<'_> {
     }
 
     pub fn turn(&self, id: &TurnId) -> Result<Option<TurnRow>, JournalError> {
-        let sql = "SELECT no, state, died_in IS NOT NULL, reason, step, version, completed_at FROM turns WHERE id = ?1";
+        let sql = "SELECT *, died_in IS NOT NULL AS dead FROM turns WHERE id = ?1";
         let found = self.one(sql, [&*id.0], |row| {
-            let no: i64 = row.get(0)?;
-            let completed: i64 = row.get(6)?;
-            Ok((no, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, completed))
+            let (no, completed): (i64, i64) = (row.get("no")?, row.get("completed_at")?);
+            let (state, dead, reason) = (row.get("state")?, row.get("dead")?, row.get("reason")?);
+            // A file that its writer has not opened since does not have the column.
+            let provisional: bool = row.get("provisional").unwrap_or_default();
+            Ok((no, state, dead, provisional, reason, row.get("step")?, row.get("version")?, completed))
         })?;
-        let Some((no, state, dead, reason, step, version, completed)) = found else { return Ok(None) };
+        let Some((no, state, dead, provisional, reason, step, version, completed)) = found else {
+            return Ok(None);
+        };
         let (verdict, answers, hints, hint_answers) = match self.opinion(no, &id.0)? {
             Some(Opinion { verdict, answers, hints, hint_answers }) => {
                 (Some(verdict), answers, hints, hint_answers)
@@ -173,6 +188,7 @@ impl Bodies<'_> {
             step,
             version,
             next_state: self.find(no, &id.0, Part::NextState)?,
+            provisional,
             verdict,
             answers,
             hints,

@@ -31,11 +31,28 @@ pub enum Record {
         turn: TurnId,
         /// What followed.
         next_state: NextState,
+        /// It may still be taken back: until it is settled, no batch has the turn.
+        #[serde(default)]
+        provisional: bool,
+    },
+    /// A turn's next state will not be taken back. Stale when it is not provisional.
+    NextStateSettled {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// What had followed a turn was no answer to it: `followed`, `judged` or `ready` back to `waiting`, without what a
+    /// judge and a teacher made of it. What a person said of the turn stays. Stale once a batch has it.
+    NextStateUndone {
+        /// The turn.
+        turn: TurnId,
     },
     /// A turn was judged: `followed` to `judged` if it goes to a teacher or a person wrote its hint, else to `ready`.
     Judged {
         /// The turn.
         turn: TurnId,
+        /// Next states that were taken back before the one that was judged. Stale where the turn has another by now.
+        #[serde(default)]
+        undone: u32,
         /// The majority and its votes.
         verdict: Verdict,
         /// What the judge said, vote by vote; none where a vote did not arrive.
@@ -51,6 +68,9 @@ pub enum Record {
     Taught {
         /// The turn.
         turn: TurnId,
+        /// As in [`Record::Judged`].
+        #[serde(default)]
+        undone: u32,
         /// What it said; none where no hint could be shown to it.
         signal: Option<TeacherSignal>,
     },
@@ -190,6 +210,8 @@ impl Record {
         match self {
             Self::TurnCompleted { turn, .. } => Some(&turn.id),
             Self::NextStateSeen { turn, .. }
+            | Self::NextStateSettled { turn }
+            | Self::NextStateUndone { turn }
             | Self::Judged { turn, .. }
             | Self::Taught { turn, .. }
             | Self::TurnDropped { turn, .. }
@@ -212,6 +234,8 @@ impl fmt::Display for Record {
         match self {
             Self::TurnCompleted { turn, .. } => write!(f, "turn {} completed", turn.id),
             Self::NextStateSeen { turn, .. } => write!(f, "turn {turn} followed"),
+            Self::NextStateSettled { turn } => write!(f, "what followed turn {turn} settled"),
+            Self::NextStateUndone { turn } => write!(f, "what followed turn {turn} taken back"),
             Self::Judged { turn, .. } => write!(f, "turn {turn} judged"),
             Self::Taught { turn, .. } => write!(f, "turn {turn} taught"),
             Self::TurnDropped { turn, reason } => write!(f, "turn {turn} dropped: {reason}"),
@@ -376,7 +400,7 @@ pub struct Totals {
     pub sessions: u64,
     /// Turns answered.
     pub turns: u64,
-    /// Turns that something followed.
+    /// Turns that something followed; once more where that was taken back, as with what was made of it.
     pub next_states: u64,
     /// Verdicts of +1.
     pub approved: u64,
@@ -419,6 +443,8 @@ pub struct Backlog {
     pub to_teach: u64,
     /// For the optimizer.
     pub ready: u64,
+    /// For the optimizer once their next state is settled.
+    pub provisional: u64,
     /// In a batch.
     pub leased: u64,
     /// Handed out to nobody until an operator retries them; not counted above.
@@ -465,6 +491,8 @@ pub struct TurnRow {
     pub version: Option<u64>,
     /// What followed it.
     pub next_state: Option<NextState>,
+    /// That may still be taken back.
+    pub provisional: bool,
     /// What is learnt from: a person's rating, or what the judge made of it.
     pub verdict: Option<Verdict>,
     /// What the judge said, vote by vote; none where a vote did not arrive.

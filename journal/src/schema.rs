@@ -111,6 +111,11 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE turns ADD COLUMN ended_at INTEGER;  -- when a client ended its session, behind its reply
     INSERT INTO totals VALUES ('run', random() & 0x7fffffffffffffff); -- the run's name for itself
     ",
+    "
+    ALTER TABLE turns ADD COLUMN provisional INTEGER NOT NULL DEFAULT 0; -- its next state may still be taken back
+    ALTER TABLE turns ADD COLUMN undone INTEGER NOT NULL DEFAULT 0;      -- next states that were taken back
+    CREATE INDEX turns_provisional ON turns (no) WHERE provisional;
+    ",
 ];
 
 /// The latest version of the schema.

@@ -13,6 +13,8 @@ pub struct Evaluate {
     pub turn: Arc<Turn>,
     /// What followed it.
     pub next_state: NextState,
+    /// Next states that were taken back before this one.
+    pub undone: u32,
 }
 
 /// One sample of the judge: +1, -1 or 0, or none when it could not be read.
@@ -38,6 +40,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Hints, the most promising first; at least one.
     pub hints: Vec<String>,
+    /// Next states that were taken back before the one that it was judged by.
+    pub undone: u32,
 }
 
 /// Distillation targets of one response token: the student's top-k ids and what both say of them.

@@ -14,6 +14,15 @@ pub(crate) struct Tally {
     pub resumable: u64,
 }
 
+/// Where a turn stands, as far as it is counted by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub state: TurnState,
+    pub dead: bool,
+    /// Its next state may still be taken back.
+    pub provisional: bool,
+}
+
 impl Tally {
     /// Those kept by name; the backlog is counted from the turns.
     fn named(&mut self) -> [(&'static str, &mut u64); 19] {
@@ -51,13 +60,13 @@ impl Tally {
             }
         }
         let mut count = connection.prepare(
-            "SELECT count(*) FILTER (WHERE died_in IS NULL), count(died_in) FROM turns WHERE state = ?1",
+            "SELECT provisional, died_in IS NOT NULL, count(*) FROM turns WHERE state = ?1 GROUP BY 1, 2",
         )?;
         for state in TurnState::ALL.into_iter().filter(|state| state.is_open()) {
-            let (alive, dead) =
-                count.query_row([state], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?)))?;
-            for (counted, dead) in [(alive, false), (dead, true)] {
-                *tally.count(state, dead).expect("an open state is counted") += counted;
+            let mut rows = count.query([state])?;
+            while let Some(row) = rows.next()? {
+                let place = Place { state, provisional: row.get(0)?, dead: row.get(1)? };
+                *tally.count(place).expect("an open state is counted") += row.get::<_, u64>(2)?;
             }
         }
         Ok(tally)
@@ -77,13 +86,14 @@ impl Tally {
     }
 
     /// Where an open turn is counted; settled ones are not.
-    pub fn count(&mut self, state: TurnState, dead: bool) -> Option<&mut u64> {
+    pub fn count(&mut self, Place { state, dead, provisional }: Place) -> Option<&mut u64> {
         let backlog = &mut self.backlog;
         Some(match state {
             _ if dead && state.is_open() => &mut backlog.dead,
             TurnState::Waiting => &mut backlog.waiting,
             TurnState::Followed => &mut backlog.to_judge,
             TurnState::Judged => &mut backlog.to_teach,
+            TurnState::Ready if provisional => &mut backlog.provisional,
             TurnState::Ready => &mut backlog.ready,
             TurnState::Leased => &mut backlog.leased,
             _ => return None,
@@ -97,7 +107,7 @@ impl Tally {
 
     /// Turns that are not settled, dead ones included.
     pub fn open_turns(&self) -> u64 {
-        let Backlog { waiting, to_judge, to_teach, ready, leased, dead, .. } = self.backlog;
-        waiting + to_judge + to_teach + ready + leased + dead
+        let Backlog { waiting, to_judge, to_teach, ready, provisional, leased, dead, .. } = self.backlog;
+        waiting + to_judge + to_teach + ready + provisional + leased + dead
     }
 }

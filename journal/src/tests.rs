@@ -7,6 +7,7 @@ mod forms;
 mod limits;
 mod model;
 mod person;
+mod provisional;
 mod reader;
 mod transitions;
 mod writing;
@@ -79,12 +80,25 @@ fn next_state() -> NextState {
 }
 
 fn followed(name: &str) -> Record {
-    Record::NextStateSeen { turn: id(name), next_state: next_state() }
+    Record::NextStateSeen { turn: id(name), next_state: next_state(), provisional: false }
+}
+
+fn seems_followed(name: &str) -> Record {
+    Record::NextStateSeen { turn: id(name), next_state: next_state(), provisional: true }
+}
+
+fn settled(name: &str) -> Record {
+    Record::NextStateSettled { turn: id(name) }
+}
+
+fn undone(name: &str) -> Record {
+    Record::NextStateUndone { turn: id(name) }
 }
 
 fn judged(name: &str, teach: bool) -> Record {
     Record::Judged {
         turn: id(name),
+        undone: 0,
         verdict: Verdict { reward: Some(-1), votes: vec![Some(-1), None], rule: None },
         answers: vec![Some("\\boxed{-1}".to_owned()), None],
         hints: if teach { vec!["Use no bold text.".to_owned()] } else { Vec::new() },
@@ -106,7 +120,7 @@ fn signal() -> TeacherSignal {
 }
 
 fn taught(name: &str) -> Record {
-    Record::Taught { turn: id(name), signal: Some(signal()) }
+    Record::Taught { turn: id(name), undone: 0, signal: Some(signal()) }
 }
 
 fn dropped(name: &str) -> Record {

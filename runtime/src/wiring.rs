@@ -254,7 +254,7 @@ impl Builder<'_> {
         let (session_reports, session_view) = mpsc::channel(1024);
         let personas = self.rollouts(&gateway, &pace, session_reports)?;
         let rates = TokenRates::new(&policies);
-        self.looks(&policies, &bases, &in_flight, &steps, &rates);
+        self.looks(&policies, &bases, &sessions, &in_flight, &steps, &rates);
         let policy = &self.models[&self.topology.actors.policy.model];
         let rollback = Rollback {
             versions: self.versions.clone(),
@@ -325,6 +325,7 @@ impl Builder<'_> {
                     topology::TurnType::Side => DefaultTurnType::Side,
                 },
                 max_sessions: table.max_sessions,
+                settle_secs: table.settle_secs,
                 teaches: self.topology.method.needs_hints(),
                 ..SessionsConfig::default()
             },

@@ -139,6 +139,8 @@ async fn after_each_fault_users_are_answered_and_nothing_is_lost_or_learnt_twice
         "actors.optimizer.max_staleness=1000000",
         "breaker.max_drift=1000.0",
         "actors.judge.deadline_secs=2",
+        // Each conversation is short, and nobody ends it.
+        "actors.sessions.settle_secs=0",
     ];
     let node = HostedNode::start("configs/quickstart.toml", &run, &sets).await;
     let seen = Arc::new(Seen::default());

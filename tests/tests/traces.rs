@@ -54,7 +54,12 @@ async fn what_became_of_a_turn_is_one_trace_which_its_completion_names() {
     let node = HostedNode::start(
         "configs/personal-agent.toml",
         dir.path(),
-        &["actors.optimizer.batch_samples=1", "actors.judge.votes=1"],
+        &[
+            "actors.optimizer.batch_samples=1",
+            "actors.judge.votes=1",
+            // The complaint is the last that is said.
+            "actors.sessions.settle_secs=0",
+        ],
     )
     .await;
 

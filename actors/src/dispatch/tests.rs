@@ -11,7 +11,10 @@ async fn followed(journal: &Journal, number: usize) -> TurnId {
     let completed = Record::TurnCompleted { turn: Arc::new(turn), mark: TurnMark::default() };
     journal.submit(completed).await;
     let next_state = user_says(&format!("{number}"));
-    journal.record(Record::NextStateSeen { turn: id.clone(), next_state }).await.expect("recorded");
+    journal
+        .record(Record::NextStateSeen { turn: id.clone(), next_state, provisional: false })
+        .await
+        .expect("recorded");
     id
 }
 

@@ -45,9 +45,13 @@ impl Bench {
         let turn = Arc::new(turn);
         let completed = Record::TurnCompleted { turn: turn.clone(), mark: Default::default() };
         self.judge.journal.submit(completed).await;
-        let seen = Record::NextStateSeen { turn: turn.id.clone(), next_state: next_state.clone() };
+        let seen = Record::NextStateSeen {
+            turn: turn.id.clone(),
+            next_state: next_state.clone(),
+            provisional: false,
+        };
         self.judge.journal.submit(seen).await;
-        self.work.send(Evaluate { turn, next_state }).await;
+        self.work.send(Evaluate { turn, next_state, undone: 0 }).await;
         self.judge.handle(self.work.lease().await).await;
     }
 
@@ -247,13 +251,13 @@ async fn what_a_person_said_on_the_page_is_recorded_at_once_though_no_judge_answ
     let id = || turn.id.clone();
     for record in [
         Record::TurnCompleted { turn: turn.clone(), mark: Default::default() },
-        Record::NextStateSeen { turn: id(), next_state: next_state.clone() },
+        Record::NextStateSeen { turn: id(), next_state: next_state.clone(), provisional: false },
         Record::Rated { turn: id(), rating: -1 },
         Record::HintCorrected { turn: id(), hint: "Be brief.".to_owned() },
     ] {
         assert_eq!(bench.judge.journal.record(record).await.expect("written"), Recorded::Done);
     }
-    bench.work.send(Evaluate { turn: turn.clone(), next_state }).await;
+    bench.work.send(Evaluate { turn: turn.clone(), next_state, undone: 0 }).await;
     tokio::select! {
         () = bench.judge.handle(bench.work.lease().await) => {}
         () = sleep_until(Instant::now() + DEADLINE / 2) => panic!("it waits for the judge"),

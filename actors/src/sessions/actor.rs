@@ -2,12 +2,17 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use futures::FutureExt;
-use openclaw_journal::{Journal, JournalError, Receipt, Record, Recorded, SessionId, TurnId, fault};
+use openclaw_journal::{
+    Journal, JournalError, Receipt, Record, Recorded, SessionId, TurnId, TurnState, fault,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, rpc::CallResult};
 use tokio::{
     sync::{oneshot, watch},
@@ -19,8 +24,8 @@ use super::conversations::{
     Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, SessionsConfig, TurnCompleted,
 };
 
-/// How often idle sessions are looked for.
-const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+/// How often idle sessions, and what time settles, are looked for.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 /// How long a request waits for a restarting actor before it is answered without a session.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to reach a restarting actor.
@@ -47,7 +52,7 @@ pub enum SessionsMessage {
     Withdrawn(TurnId),
     /// Answers.
     Ping(RpcReplyPort<()>),
-    /// Time to look for idle sessions.
+    /// Time to look for idle sessions and for what is settled.
     Sweep,
 }
 
@@ -69,6 +74,8 @@ pub struct Sessions;
 /// What the actor keeps.
 pub struct SessionsState {
     conversations: Conversations,
+    /// Told to whoever has the address.
+    lonely: Arc<AtomicU64>,
     journal: Journal,
     /// What the journal had no place for.
     unsent: VecDeque<Fact>,
@@ -91,7 +98,8 @@ impl Actor for Sessions {
         SessionsArguments { config, journal, address }: SessionsArguments,
     ) -> Result<SessionsState, ActorProcessingErr> {
         let conversations = restore(config, &journal).await?;
-        let mut state = SessionsState { conversations, journal, unsent: VecDeque::new() };
+        let (lonely, unsent) = (address.lonely.clone(), VecDeque::new());
+        let mut state = SessionsState { conversations, lonely, journal, unsent };
         state.tell_journal().await;
         myself.send_interval(SWEEP_PERIOD, || SessionsMessage::Sweep);
         address.current.send_replace(Some(myself));
@@ -146,6 +154,7 @@ impl Actor for Sessions {
             SessionsMessage::Sweep => state.conversations.sweep(now),
         }
         state.tell_journal().await;
+        state.lonely.store(state.conversations.lonely_conversations(), Ordering::Relaxed);
         metrics::gauge!("openclaw_sessions_open_sessions").set(state.conversations.open_sessions() as f64);
         metrics::gauge!("openclaw_sessions_waiting_turns").set(state.conversations.waiting_turns() as f64);
         Ok(())
@@ -169,7 +178,17 @@ impl SessionsState {
     }
 
     fn take_news(&mut self) {
-        self.unsent.extend(self.conversations.news().into_iter().map(|record| Fact { record, told: None }));
+        for record in self.conversations.news() {
+            let told = match &record {
+                Record::NextStateUndone { turn } => {
+                    let (told, receipt) = oneshot::channel();
+                    tokio::spawn(tell_if_too_late(self.journal.clone(), turn.clone(), receipt));
+                    Some(told)
+                }
+                _ => None,
+            };
+            self.unsent.push_back(Fact { record, told });
+        }
     }
 
     /// Will have the receipt of the last thing that a message brought; none where it brought nothing.
@@ -206,6 +225,30 @@ impl SessionsState {
     }
 }
 
+/// Counts a next state that was learnt from before it could be taken back.
+async fn tell_if_too_late(journal: Journal, turn: TurnId, receipt: oneshot::Receiver<Receipt>) {
+    static TOLD: Once = Once::new();
+    // One that is left behind for the next start is not counted.
+    let Ok(receipt) = receipt.await else { return };
+    if is_too_late(&journal, &turn, receipt).await {
+        metrics::counter!("openclaw_sessions_disproved_late_total").increment(1);
+        TOLD.call_once(|| {
+            warn!(
+                %turn,
+                "what was learnt from as a user's answer was a side request of the client; further ones are counted. \
+                 Raise `actors.sessions.settle_secs`, or send X-Turn-Type: side"
+            );
+        });
+    }
+}
+
+/// Whether a batch had the turn when its next state was to be taken back.
+async fn is_too_late(journal: &Journal, turn: &TurnId, receipt: Receipt) -> bool {
+    let Ok(Recorded::Stale) = receipt.committed().await else { return false };
+    let row = journal.turn(turn).await.ok().flatten();
+    row.is_some_and(|row| matches!(row.state, TurnState::Leased | TurnState::Trained))
+}
+
 /// What the journal made of a message's news, once it is committed: `None` when it is not kept. Without news there is
 /// nothing to lose.
 async fn kept(receipt: Option<oneshot::Receiver<Receipt>>) -> Option<Recorded> {
@@ -235,6 +278,7 @@ async fn restore(config: SessionsConfig, journal: &Journal) -> Result<Conversati
         let ago = clock.duration_since(recorded.completed).unwrap_or_default();
         conversations.restore(recorded, now.checked_sub(ago).unwrap_or(now));
     }
+    conversations.settle_earlier(journal.provisional_turns().await?);
     conversations.sweep(now);
     let (sessions, waiting) = (conversations.open_sessions(), conversations.waiting_turns());
     if sessions + waiting > 0 {
@@ -247,15 +291,21 @@ async fn restore(config: SessionsConfig, journal: &Journal) -> Result<Conversati
 #[derive(Clone, Debug)]
 pub struct SessionsAddress {
     current: Arc<watch::Sender<Option<ActorRef<SessionsMessage>>>>,
+    lonely: Arc<AtomicU64>,
 }
 
 impl Default for SessionsAddress {
     fn default() -> Self {
-        Self { current: Arc::new(watch::Sender::new(None)) }
+        Self { current: Arc::new(watch::Sender::new(None)), lonely: Arc::default() }
     }
 }
 
 impl SessionsAddress {
+    /// Conversations of one reply that nothing followed; 0 unless there are so many that it is their client.
+    pub fn lonely_conversations(&self) -> u64 {
+        self.lonely.load(Ordering::Relaxed)
+    }
+
     /// Tells of a request before it is answered. While the actor is away for long, the request is answered as a side
     /// turn of no session: serving does not depend on learning.
     pub async fn arrive(&self, request: ArrivedRequest) -> Arrival {
@@ -318,109 +368,4 @@ impl SessionsAddress {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::{sessions::RequestMarks, tiny};
-    use openclaw_journal::{JournalConfig, Retention, Turn, TurnKind};
-
-    fn request() -> ArrivedRequest {
-        let marks = RequestMarks { session_header: Some("s".to_owned()), ..RequestMarks::default() };
-        ArrivedRequest::new(marks, Arc::new(vec![json!({"role": "user", "content": "hi"})]), false)
-    }
-
-    fn done() -> ArrivedRequest {
-        let session_header = Some("s".to_owned());
-        let turn_type = Some("side".to_owned());
-        let marks = RequestMarks { session_header, turn_type, session_done: true, ..RequestMarks::default() };
-        ArrivedRequest::new(marks, Arc::default(), false)
-    }
-
-    fn arguments(address: &SessionsAddress) -> SessionsArguments {
-        let journal = Journal::in_memory();
-        SessionsArguments { config: SessionsConfig::default(), journal, address: address.clone() }
-    }
-
-    #[tokio::test]
-    async fn a_request_finds_the_actor_that_took_the_place_of_a_stopped_one() {
-        let address = SessionsAddress::default();
-        let (first, ended) = Actor::spawn(None, Sessions, arguments(&address)).await.expect("it starts");
-        assert_eq!(address.arrive(request()).await.index, 1);
-        first.stop(None);
-        ended.await.expect("it ended");
-        let waiting = tokio::spawn({
-            let address = address.clone();
-            async move { address.arrive(request()).await }
-        });
-        tokio::task::yield_now().await;
-        let _second = Actor::spawn(None, Sessions, arguments(&address)).await.expect("it starts again");
-        assert_eq!(waiting.await.expect("no panic").kind, TurnKind::Main);
-    }
-
-    #[tokio::test]
-    async fn feedback_and_the_end_of_a_session_are_answered_after_their_commit() {
-        let dir = tempfile::tempdir().expect("a folder can be made");
-        let config = JournalConfig { dir: dir.path().to_owned(), retention: Retention::default() };
-        let journal = Journal::open(config).expect("a journal");
-        let mut writing = journal.start_writing().await.expect("it starts");
-        let address = SessionsAddress::default();
-        let sessions = SessionsConfig { teaches: true, ..SessionsConfig::default() };
-        let arguments =
-            SessionsArguments { config: sessions, journal: journal.clone(), address: address.clone() };
-        Actor::spawn(None, Sessions, arguments).await.expect("it starts");
-        let arrival = address.arrive(request()).await;
-        let turn = Turn {
-            session: arrival.session.clone(),
-            ..tiny::turn(vec![json!({"role": "user", "content": "hi"})], "hello")
-        };
-        let mark = arrival.fingerprint.mark(&json!({"role": "assistant", "content": "hello"}));
-        let turn = Arc::new(turn);
-        let record = Record::TurnCompleted { turn: turn.clone(), mark: mark.clone() };
-        journal.record(record).await.expect("written");
-        address.complete(TurnCompleted { turn: turn.clone(), mark }).await;
-        let is_told = async |waiting: usize, told: &tokio::task::JoinHandle<bool>| {
-            let submitted = async {
-                while journal.queue().waiting < waiting {
-                    tokio::task::yield_now().await;
-                }
-            };
-            timeout(Duration::from_secs(60), submitted).await.expect("it is on its way");
-            for _ in 0..1000 {
-                tokio::task::yield_now().await;
-            }
-            told.is_finished()
-        };
-
-        // Nobody writes for a while: what is acknowledged now would be lost with the process.
-        writing.stop().await;
-        let feedback = Feedback { turn: turn.id.clone(), rating: Some(-1), text: Some("too stiff".into()) };
-        let give = || {
-            let (address, feedback) = (address.clone(), feedback.clone());
-            tokio::spawn(async move { address.feedback(feedback).await == Some(FeedbackOutcome::Applied) })
-        };
-        let told = give();
-        assert!(!is_told(2, &told).await, "before its commit");
-        let repeated = give();
-        assert!(!is_told(4, &repeated).await, "before its commit");
-        let ended = tokio::spawn({
-            let (address, request) = (address.clone(), done());
-            async move { address.end(request).await.is_some() }
-        });
-        assert!(!is_told(5, &ended).await, "before its commit");
-        let _writing = journal.start_writing().await.expect("it starts again");
-        assert!(told.await.expect("no panic") && repeated.await.expect("no panic"));
-        assert!(ended.await.expect("no panic"));
-        let row = journal.turn(&turn.id).await.expect("read").expect("it is there");
-        assert_eq!(row.next_state.and_then(|next| next.rating), Some(-1));
-        let (totals, open) = (*journal.totals().borrow(), journal.open_turns(SystemTime::UNIX_EPOCH).await);
-        assert_eq!((totals.next_states, totals.corrected), (1, 1), "said twice, it counts once");
-        assert!(open.expect("read")[0].mark.last, "no later request answers it");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_the_actor_a_request_becomes_a_side_turn() {
-        let arrival = SessionsAddress::default().arrive(request()).await;
-        assert_eq!((arrival.kind, arrival.session.to_string().as_str()), (TurnKind::Side, "s"));
-    }
-}
+mod tests;

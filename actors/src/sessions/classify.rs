@@ -58,7 +58,7 @@ pub fn classify(
     transcript: &Transcript,
     has_tools: bool,
 ) -> TurnKind {
-    match marks.turn_type.as_deref().map(|kind| kind.trim().to_ascii_lowercase()).as_deref() {
+    match marks.stated_type().as_deref() {
         Some("main") => return TurnKind::Main,
         Some("side") => return TurnKind::Side,
         _ => {}

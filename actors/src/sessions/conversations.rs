@@ -17,18 +17,21 @@ use openclaw_journal::{
 };
 use serde_json::Value;
 
+mod pairing;
+
 use crate::hints::explicit_hint;
 
+use self::pairing::Trust;
 use super::{
     classify::{DefaultTurnType, classify},
-    histories::{Histories, KEYS_OF_A_TURN, Owners, keys_of, reply_key, request_key, tail_key},
+    histories::{Histories, KEYS_OF_A_TURN, keys_of},
     identify::{RequestMarks, stated_session},
     lonely::Lonely,
-    mark::{Fingerprint, Found, Recognise},
+    mark::{Fingerprint, Recognise},
     name::Name,
-    next_state::next_state,
+    provisional::Provisionals,
     recency::RecencyMap,
-    transcript::{Author, Transcript},
+    transcript::Transcript,
     withheld::Withheld,
 };
 
@@ -45,6 +48,11 @@ pub struct SessionsConfig {
     pub max_pending_turns: usize,
     /// Histories remembered per session that names itself by nothing else. Default 64.
     pub max_histories: usize,
+    /// What a user said next is settled after this long at the latest, and may be learnt from. With 0 it is at once.
+    /// Default 60.
+    pub settle_secs: u64,
+    /// Next states per session that may still be taken back; the oldest is settled to make room. Default 16.
+    pub max_provisional: usize,
     /// The method shows hints to a teacher. Default false.
     pub teaches: bool,
 }
@@ -57,6 +65,8 @@ impl Default for SessionsConfig {
             max_sessions: 16_384,
             max_pending_turns: 16_384,
             max_histories: 64,
+            settle_secs: 60,
+            max_provisional: 16,
             teaches: false,
         }
     }
@@ -156,6 +166,8 @@ struct Session {
     waiting: Vec<TurnId>,
     histories: VecDeque<u64>,
     withheld: Withheld,
+    /// Names of requests that were no part of the conversation.
+    side_requests: VecDeque<u64>,
     last_active: Instant,
 }
 
@@ -184,6 +196,7 @@ pub struct Conversations {
     sessions: RecencyMap<SessionId, Session>,
     waiting: RecencyMap<TurnId, Waiting>,
     settled: RecencyMap<TurnId, Settled>,
+    provisionals: Provisionals,
     /// What sessions without a name are found by.
     by_history: Histories,
     /// What the journal is still to be told.
@@ -199,6 +212,7 @@ impl Conversations {
             sessions: RecencyMap::default(),
             waiting: RecencyMap::default(),
             settled: RecencyMap::default(),
+            provisionals: Provisionals::default(),
             by_history: Histories::default(),
             untold: Vec::new(),
             lonely: Lonely::default(),
@@ -213,6 +227,11 @@ impl Conversations {
     /// Turns that wait for their next state.
     pub fn waiting_turns(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Conversations of one reply that nothing followed; 0 unless there are so many that it is their client.
+    pub fn lonely_conversations(&self) -> u64 {
+        self.lonely.conversations()
     }
 
     /// What has become of turns since the last call, in order, for the journal.
@@ -242,10 +261,7 @@ impl Conversations {
             fingerprint: fingerprint(transcript, named, marks.session_done),
         };
         if kind == TurnKind::Main {
-            // Else the turn before goes on waiting, for words that may be learnt from.
-            if !marks.no_train {
-                self.pair(&session, trust, messages, transcript);
-            }
+            self.pair(&session, trust, request, now);
             let session = self.open(&session, now);
             session.withheld.note(history, marks.no_train);
             if session.last_request.replace(history) != Some(history) {
@@ -275,8 +291,13 @@ impl Conversations {
         }
         if turn.kind == TurnKind::Main {
             self.remember(&turn.session, &mark);
+            self.provisionals.answered(&turn.session, mark.request(), mark.reply);
         }
-        if turn.kind == TurnKind::Main && turn.trainable {
+        let session = self.sessions.get(&turn.session);
+        let is_side = session.is_some_and(|session| session.side_requests.contains(&mark.request()));
+        if turn.kind == TurnKind::Main && turn.trainable && is_side {
+            self.drop_turn(turn.id.clone(), "side_request");
+        } else if turn.kind == TurnKind::Main && turn.trainable {
             self.wait(&turn.id, &turn.session, mark, now);
         } else {
             self.settle(turn.id.clone(), Settled::NotTrained);
@@ -340,7 +361,7 @@ impl Conversations {
     /// on the page leaves it: no hint writer replaces them. A client that did not hear what became of it says it again.
     pub fn feedback(&mut self, feedback: Feedback) -> FeedbackOutcome {
         let name = feedback.name();
-        let outcome = if self.take(&feedback.turn) {
+        let outcome = if self.take(&feedback.turn).is_some() || self.take_back(&feedback.turn) {
             self.settle(feedback.turn.clone(), Settled::Rated(name));
             FeedbackOutcome::Applied
         } else {
@@ -358,17 +379,36 @@ impl Conversations {
         }
         let next_state =
             NextState { kind: NextStateKind::Feedback, text, rating: feedback.rating, is_error: false };
-        self.untold.push(Record::NextStateSeen { turn: feedback.turn, next_state });
+        self.untold.push(Record::NextStateSeen { turn: feedback.turn, next_state, provisional: false });
         outcome
+    }
+
+    /// Whether something had followed the turn that is not settled: what a person says of the turn itself is more.
+    fn take_back(&mut self, turn: &TurnId) -> bool {
+        let Some(session) = self.provisionals.session_of(turn) else { return false };
+        self.provisionals.remove(&session, turn);
+        self.untold.push(Record::NextStateUndone { turn: turn.clone() });
+        true
+    }
+
+    /// Next states that an earlier incarnation had yet to settle.
+    pub fn settle_earlier(&mut self, turns: Vec<TurnId>) {
+        self.tell_settled(turns);
     }
 
     /// Waits no longer for what follows a turn; whether it did. Whoever asks has told the journal.
     pub fn forget_turn(&mut self, turn: &TurnId) -> bool {
-        self.take(turn)
+        if let Some(session) = self.provisionals.session_of(turn) {
+            self.provisionals.remove(&session, turn);
+        }
+        self.take(turn).is_some()
     }
 
-    /// Ends idle sessions; their turns had no next state.
+    /// Settles next states that nothing has spoken against for long enough, and ends idle sessions; their turns had no
+    /// next state.
     pub fn sweep(&mut self, now: Instant) {
+        let settled = self.provisionals.settle(now, Duration::from_secs(self.config.settle_secs));
+        self.tell_settled(settled);
         let timeout = Duration::from_secs(self.config.idle_timeout_secs);
         let idle = |since: Instant| now.saturating_duration_since(since) >= timeout;
         let ended: Vec<SessionId> = self
@@ -391,97 +431,6 @@ impl Conversations {
         }
     }
 
-    /// Finds the turns of a session that `messages` answer.
-    fn pair(&mut self, session: &SessionId, trust: Trust, messages: &[Value], transcript: &Transcript) {
-        let Some(turns) = self.sessions.get(session).map(|session| session.waiting.clone()) else { return };
-        let find = |answers: &dyn Fn(&TurnMark) -> Option<Found>| -> Vec<(TurnId, Found)> {
-            let newest_first = turns.iter().rev();
-            newest_first.filter_map(|id| Some((id.clone(), answers(&self.waiting.get(id)?.mark)?))).collect()
-        };
-        let mut found = find(&|mark| mark.kept_in(transcript, messages));
-        // The rest trusts what the session was known by more than the history: one turn at most.
-        if found.is_empty() {
-            found = find(&|mark| match trust {
-                Trust::History | Trust::Tail => mark.tail_in(transcript, messages),
-                Trust::Name | Trust::Reply => mark.moved_in(transcript, messages),
-            });
-            found.truncate(1);
-        }
-        if trust == Trust::Name && found.is_empty() {
-            found = find(&|mark| mark.reworded_in(transcript));
-            found.truncate(1);
-        }
-        // Turns are judged in the order in which they happened.
-        for (turn, Found { end, behind }) in found.into_iter().rev() {
-            let Some(next_state) = next_state(messages, transcript, end, behind.as_deref()) else { continue };
-            self.take(&turn);
-            if self.holds_withheld(session, transcript, end + 1) {
-                self.untold.push(Record::TurnDropped { turn, reason: "no_train" });
-                continue;
-            }
-            let kind = match next_state.kind {
-                NextStateKind::User => "user",
-                NextStateKind::Tool => "tool",
-                NextStateKind::Feedback => "feedback",
-            };
-            metrics::counter!("openclaw_sessions_next_states_total", "kind" => kind).increment(1);
-            self.lonely.follow();
-            self.untold.push(Record::NextStateSeen { turn, next_state });
-        }
-    }
-
-    /// Whether a history holds words, behind its first `after` entries, that came with `X-No-Train`.
-    fn holds_withheld(&self, session: &SessionId, transcript: &Transcript, after: usize) -> bool {
-        self.sessions.get(session).is_some_and(|session| session.withheld.in_history(transcript, after))
-    }
-
-    /// The session whose history is the longest prefix of this one; else the one whose last reply this one carries.
-    fn recognise(&self, transcript: &Transcript, retry: bool) -> Option<(SessionId, Trust)> {
-        let length = transcript.entries.len();
-        for known in (1..=length).rev() {
-            let history = transcript.chain[known];
-            let ends_with_reply = transcript.entries[known - 1].author == Author::Assistant;
-            if ends_with_reply && let Some(session) = self.owner(history) {
-                return Some((session, Trust::History));
-            }
-            let Some(session) = self.owner(request_key(history)) else { continue };
-            let goes_on = transcript.entries.get(known).is_some_and(|next| next.author == Author::Assistant);
-            // The same request again is a retry if it says so or goes on from a reply; else it is someone new.
-            let repeated = known == length
-                && self.sessions.get(&session).is_some_and(|session| session.last_request == Some(history));
-            let begun = transcript.entries.iter().any(|entry| entry.author == Author::Assistant);
-            if goes_on || repeated && (retry || begun) {
-                return Some((session, Trust::History));
-            }
-        }
-        let reply = transcript.last_reply()?;
-        let (hash, before) = (transcript.entries[reply.end - 1].hash, transcript.before(reply.start));
-        for (key, trust) in
-            [(tail_key(before, hash), Trust::Tail), (reply_key(transcript.chain[0], hash), Trust::Reply)]
-        {
-            match self.by_history.sole(key) {
-                Owners::None => {}
-                Owners::One(session) => return Some((session.clone(), trust)),
-                Owners::Many => {
-                    metrics::counter!("openclaw_sessions_ambiguous_total").increment(1);
-                    return None;
-                }
-            }
-        }
-        None
-    }
-
-    /// Of the sessions that have this history, the first whose turn waits to be followed; they said the same.
-    fn owner(&self, history: u64) -> Option<SessionId> {
-        let owners = self.by_history.owners(history);
-        let waits = |session: &&SessionId| {
-            let waiting = self.sessions.get(session).map(|session| session.waiting.as_slice());
-            let turns = waiting.unwrap_or_default().iter().filter_map(|id| self.waiting.get(id));
-            turns.into_iter().any(|turn| turn.mark.answered() == history)
-        };
-        owners.iter().find(waits).or(owners.last()).cloned()
-    }
-
     fn open(&mut self, id: &SessionId, now: Instant) -> &mut Session {
         if !self.sessions.contains(id) {
             while self.sessions.len() >= self.config.max_sessions.max(1) {
@@ -494,6 +443,7 @@ impl Conversations {
                 waiting: Vec::new(),
                 histories: VecDeque::new(),
                 withheld: Withheld::default(),
+                side_requests: VecDeque::new(),
                 last_active: now,
             };
             self.sessions.insert(id.clone(), session);
@@ -515,6 +465,8 @@ impl Conversations {
     }
 
     fn forget(&mut self, id: &SessionId) -> Vec<TurnId> {
+        let settled = self.provisionals.end(id);
+        self.tell_settled(settled);
         let Some(session) = self.sessions.remove(id) else { return Vec::new() };
         for history in session.histories {
             self.by_history.remove(history, id);
@@ -522,14 +474,14 @@ impl Conversations {
         session.waiting
     }
 
-    /// Whether the turn was waiting; it no longer is.
-    fn take(&mut self, id: &TurnId) -> bool {
-        let Some(waiting) = self.waiting.remove(id) else { return false };
+    /// Waits for the turn no longer; none where it did not.
+    fn take(&mut self, id: &TurnId) -> Option<Waiting> {
+        let waiting = self.waiting.remove(id)?;
         if let Some(session) = self.sessions.touch(&waiting.session) {
             session.waiting.retain(|other| other != id);
         }
         self.settle(id.clone(), Settled::Over);
-        true
+        Some(waiting)
     }
 
     fn drop_turn(&mut self, turn: TurnId, reason: &'static str) {
@@ -561,19 +513,6 @@ impl Conversations {
             }
         }
     }
-}
-
-/// What a session was known by, which says how far a history may differ from what it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    /// Its name.
-    Name,
-    /// A history that is kept, or none.
-    History,
-    /// Its last reply and what that answers.
-    Tail,
-    /// Its last reply, which nobody else got.
-    Reply,
 }
 
 fn fingerprint(transcript: &Transcript, named: bool, last: bool) -> Fingerprint {

@@ -36,6 +36,18 @@ pub struct RequestMarks {
     pub no_train: bool,
 }
 
+impl RequestMarks {
+    /// What it says that it is, in small letters.
+    pub(super) fn stated_type(&self) -> Option<String> {
+        self.turn_type.as_deref().map(|kind| kind.trim().to_ascii_lowercase())
+    }
+
+    /// It says itself that it is part of the conversation.
+    pub(super) fn states_main(&self) -> bool {
+        self.stated_type().as_deref() == Some("main")
+    }
+}
+
 /// The session a request names, if it names one.
 pub fn stated_session(marks: &RequestMarks, messages: &[Value]) -> Option<SessionId> {
     let header = marks.session_header.as_deref();

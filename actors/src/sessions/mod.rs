@@ -10,6 +10,7 @@ mod lonely;
 mod mark;
 mod name;
 mod next_state;
+mod provisional;
 mod recency;
 pub(crate) mod transcript;
 mod withheld;

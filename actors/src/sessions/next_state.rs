@@ -20,41 +20,63 @@ pub fn next_state(
     let mut texts = Vec::new();
     let mut kind = None;
     let mut is_error = false;
-    let mut in_machine_exchange = false;
     // Footers and closing tags say nothing.
     if let Some(observed) = behind.and_then(observation) {
         kind = Some(NextStateKind::Tool);
         is_error = reports_an_error(observed);
         texts.push(observed.to_owned());
     }
-    for entry in transcript.entries.get(reply + 1..)? {
+    for at in following(transcript, reply, behind).entries {
+        let entry = transcript.entries[at];
         let message = &messages[entry.position];
         let text = message_text(message);
-        match entry.author {
-            // What a later reply led to is that reply's next state.
-            Author::Assistant if kind.is_some() => break,
-            Author::Machine if kind.is_none() => in_machine_exchange = true,
-            Author::Human => {
-                in_machine_exchange = false;
-                let said = spoken(&text);
-                match observation(said) {
-                    Some(observed) => {
-                        kind = kind.or(Some(NextStateKind::Tool));
-                        is_error |= reports_an_error(observed);
-                    }
-                    None => kind = Some(NextStateKind::User),
+        if entry.author == Author::Human {
+            let said = spoken(&text);
+            match observation(said) {
+                Some(observed) => {
+                    kind = kind.or(Some(NextStateKind::Tool));
+                    is_error |= reports_an_error(observed);
                 }
-                texts.push(said.to_owned());
+                None => kind = Some(NextStateKind::User),
             }
-            Author::Tool if !in_machine_exchange => {
-                kind = kind.or(Some(NextStateKind::Tool));
-                is_error |= message["is_error"] == true || reports_an_error(&text);
-                texts.push(text.trim().to_owned());
-            }
-            Author::Assistant | Author::Machine | Author::MachineRemark | Author::System | Author::Tool => {}
+            texts.push(said.to_owned());
+        } else {
+            kind = kind.or(Some(NextStateKind::Tool));
+            is_error |= message["is_error"] == true || reports_an_error(&text);
+            texts.push(text.trim().to_owned());
         }
     }
     kind.map(|kind| NextState { kind, text: texts.join("\n\n"), rating: None, is_error })
+}
+
+/// The messages that followed a reply and say something about it.
+pub(super) struct Following {
+    /// Entries of the transcript, each a person's or a tool's.
+    pub entries: Vec<usize>,
+    /// The entry of the reply behind them, where the history goes on.
+    pub end: Option<usize>,
+}
+
+/// What follows the reply that ends at `reply`; `behind` is what its client has written behind it.
+pub(super) fn following(transcript: &Transcript, reply: usize, behind: Option<&str>) -> Following {
+    let is_observed = behind.and_then(observation).is_some();
+    let mut entries = Vec::new();
+    let mut in_machine_exchange = false;
+    for (at, entry) in transcript.entries.iter().enumerate().skip(reply + 1) {
+        let has_begun = is_observed || !entries.is_empty();
+        match entry.author {
+            // What a later reply led to is that reply's next state.
+            Author::Assistant if has_begun => return Following { entries, end: Some(at) },
+            Author::Machine if !has_begun => in_machine_exchange = true,
+            Author::Human => {
+                in_machine_exchange = false;
+                entries.push(at);
+            }
+            Author::Tool if !in_machine_exchange => entries.push(at),
+            Author::Assistant | Author::Machine | Author::MachineRemark | Author::System | Author::Tool => {}
+        }
+    }
+    Following { entries, end: None }
 }
 
 /// A tool's result in the words of a text-protocol agent: what stands behind its heading.

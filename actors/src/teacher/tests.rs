@@ -85,7 +85,7 @@ async fn a_hint_too_long_for_the_context_leaves_the_verdict() {
     let work = Inbox::new("teacher", InboxLimits::default());
     let turn = turn(vec![message("user", &"x".repeat(900))], "ok");
     let verdict = Verdict { reward: Some(-1), votes: vec![Some(-1)], rule: None };
-    let judged = Judged { turn: Arc::new(turn), verdict, hints: vec!["y".repeat(500)] };
+    let judged = Judged { turn: Arc::new(turn), verdict, hints: vec!["y".repeat(500)], undone: 0 };
     record_judged(&teacher.journal, &judged).await;
     work.send(judged).await;
     teacher.handle(work.lease().await).await;
@@ -100,8 +100,8 @@ async fn a_turn_that_is_late_has_twice_the_time_and_dies_in_the_end_with_the_key
     let teacher = Teacher { config: TeacherConfig { deadline: Duration::ZERO, ..teacher.config }, ..teacher };
     let work = Inbox::new("teacher", InboxLimits { capacity: 1, max_attempts: 2 });
     let verdict = Verdict { reward: Some(-1), votes: vec![Some(-1)], rule: None };
-    work.send(Judged { turn: Arc::new(question()), verdict, hints: vec!["Be brief, please.".to_owned()] })
-        .await;
+    let hints = vec!["Be brief, please.".to_owned()];
+    work.send(Judged { turn: Arc::new(question()), verdict, hints, undone: 0 }).await;
     for _ in 0..2 {
         teacher.handle(work.lease().await).await;
     }

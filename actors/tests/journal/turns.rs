@@ -62,12 +62,13 @@ pub fn completed(name: &str) -> Record {
 pub fn followed(name: &str) -> Record {
     let next_state =
         NextState { kind: NextStateKind::User, text: "thanks".to_owned(), rating: None, is_error: false };
-    Record::NextStateSeen { turn: id(name), next_state }
+    Record::NextStateSeen { turn: id(name), next_state, provisional: false }
 }
 
 pub fn judged(name: &str) -> Record {
     Record::Judged {
         turn: id(name),
+        undone: 0,
         verdict: Verdict { reward: Some(1), votes: vec![Some(1)], rule: None },
         answers: vec![Some("\\boxed{1}".to_owned())],
         hints: Vec::new(),

@@ -17,6 +17,8 @@ struct Entry {
     verdict: Option<Verdict>,
     hints: Vec<String>,
     signal: Option<TeacherSignal>,
+    provisional: bool,
+    undone: u32,
     rating: Option<i8>,
     hint: Option<String>,
     /// The version whose folder holds what was learnt from it.
@@ -24,6 +26,14 @@ struct Entry {
 }
 
 impl Entry {
+    fn is_provisional(&self) -> bool {
+        self.provisional && self.state.is_under_way()
+    }
+
+    fn is_trainable(&self) -> bool {
+        matches!(self.state, TurnState::Ready | TurnState::Leased) && !self.is_provisional()
+    }
+
     fn learnt_from(&self) -> Option<Verdict> {
         let verdict = self.verdict.clone()?;
         Some(match self.rating {
@@ -49,12 +59,41 @@ impl Memory {
     pub fn apply(&mut self, record: &Record) -> Recorded {
         let done = match record {
             Record::TurnCompleted { turn, mark } => self.complete(turn, mark),
-            Record::NextStateSeen { turn, next_state } => {
+            Record::NextStateSeen { turn, next_state, provisional } => {
                 self.step(turn, TurnState::Waiting, |entry, totals| {
                     totals.next_states += 1;
                     entry.next_state = Some(next_state.clone());
+                    entry.provisional = *provisional;
                     TurnState::Followed
                 })
+            }
+            Record::NextStateSettled { turn } => match self.turns.get_mut(turn) {
+                Some(entry) if entry.is_provisional() => {
+                    entry.provisional = false;
+                    if entry.state == TurnState::Ready {
+                        self.last_seq += 1;
+                        entry.seq = self.last_seq;
+                    }
+                    true
+                }
+                _ => false,
+            },
+            Record::NextStateUndone { turn } => {
+                let state = self.turns.get(turn).map(|entry| entry.state);
+                state.filter(|state| state.is_under_way()).is_some_and(|state| {
+                    self.step(turn, state, |entry, _| {
+                        entry.undone += 1;
+                        (entry.provisional, entry.next_state) = (false, None);
+                        (entry.verdict, entry.signal) = (None, None);
+                        entry.hints.clear();
+                        TurnState::Waiting
+                    })
+                })
+            }
+            Record::Judged { turn, undone, .. } | Record::Taught { turn, undone, .. }
+                if self.turns.get(turn).is_some_and(|entry| entry.undone != *undone) =>
+            {
+                false
             }
             Record::Judged { turn, verdict, hints, teach, .. } => {
                 self.step(turn, TurnState::Followed, |entry, totals| {
@@ -71,10 +110,10 @@ impl Memory {
                     if teach { TurnState::Judged } else { TurnState::Ready }
                 })
             }
-            Record::Taught { turn, signal: Some(signal) } if self.expects_another(turn, &signal.hint) => {
+            Record::Taught { turn, signal: Some(signal), .. } if self.expects_another(turn, &signal.hint) => {
                 false
             }
-            Record::Taught { turn, signal } => self.step(turn, TurnState::Judged, |entry, totals| {
+            Record::Taught { turn, signal, .. } => self.step(turn, TurnState::Judged, |entry, totals| {
                 totals.samples += 1;
                 totals.taught += 1;
                 entry.signal.clone_from(signal);
@@ -148,11 +187,7 @@ impl Memory {
                 _ => false,
             },
             Record::BatchLeased { turns, .. } => {
-                let leasable = |turn| {
-                    self.turns
-                        .get(turn)
-                        .is_some_and(|entry| matches!(entry.state, TurnState::Ready | TurnState::Leased))
-                };
+                let leasable = |turn| self.turns.get(turn).is_some_and(Entry::is_trainable);
                 let all = !turns.is_empty() && turns.iter().all(leasable);
                 if all {
                     self.settle(turns, &[TurnState::Ready, TurnState::Leased], TurnState::Leased);
@@ -288,6 +323,8 @@ impl Memory {
             verdict: None,
             hints: Vec::new(),
             signal: None,
+            provisional: false,
+            undone: 0,
             rating: None,
             hint: None,
             learnt_by: None,
@@ -380,6 +417,7 @@ impl Memory {
                 TurnState::Waiting => &mut backlog.waiting,
                 TurnState::Followed => &mut backlog.to_judge,
                 TurnState::Judged => &mut backlog.to_teach,
+                TurnState::Ready if entry.provisional => &mut backlog.provisional,
                 TurnState::Ready => &mut backlog.ready,
                 TurnState::Leased => &mut backlog.leased,
                 _ => continue,
@@ -390,7 +428,10 @@ impl Memory {
     }
 
     fn pending(&self, state: TurnState, after: u64, limit: usize) -> Vec<&Entry> {
-        let wanted = |entry: &&Entry| entry.state == state && entry.dead.is_none() && entry.seq > after;
+        let held = |entry: &Entry| entry.state == TurnState::Ready && entry.provisional;
+        let wanted = |entry: &&Entry| {
+            entry.state == state && entry.dead.is_none() && entry.seq > after && !held(entry)
+        };
         let mut found: Vec<&Entry> = self.turns.values().filter(wanted).collect();
         found.sort_by_key(|entry| entry.seq);
         found.truncate(limit);
@@ -400,7 +441,7 @@ impl Memory {
     pub fn evaluations(&self, after: u64, limit: usize) -> Vec<(u64, Evaluate)> {
         let evaluate = |entry: &Entry| {
             let next_state = entry.next_state.clone()?;
-            Some((entry.seq, Evaluate { turn: entry.turn.clone(), next_state }))
+            Some((entry.seq, Evaluate { turn: entry.turn.clone(), next_state, undone: entry.undone }))
         };
         self.pending(TurnState::Followed, after, limit).into_iter().filter_map(evaluate).collect()
     }
@@ -410,7 +451,7 @@ impl Memory {
             let hints = entry.hint.iter().cloned().collect::<Vec<_>>();
             let hints = if hints.is_empty() { entry.hints.clone() } else { hints };
             let verdict = entry.learnt_from()?;
-            Some((entry.seq, Judged { turn: entry.turn.clone(), verdict, hints }))
+            Some((entry.seq, Judged { turn: entry.turn.clone(), verdict, hints, undone: entry.undone }))
         };
         self.pending(TurnState::Judged, after, limit).into_iter().filter_map(judged).collect()
     }
@@ -424,11 +465,7 @@ impl Memory {
     }
 
     pub fn trainable(&self, turns: &[TurnId]) -> Vec<TurnId> {
-        let open = |turn: &&TurnId| {
-            self.turns
-                .get(turn)
-                .is_some_and(|entry| matches!(entry.state, TurnState::Ready | TurnState::Leased))
-        };
+        let open = |turn: &&TurnId| self.turns.get(*turn).is_some_and(Entry::is_trainable);
         turns.iter().filter(open).cloned().collect()
     }
 
@@ -453,6 +490,12 @@ impl Memory {
                 completed: entry.completed,
             })
             .collect()
+    }
+
+    pub fn provisional_turns(&self) -> Vec<TurnId> {
+        let mut found: Vec<&Entry> = self.turns.values().filter(|entry| entry.is_provisional()).collect();
+        found.sort_by_key(|entry| entry.no);
+        found.into_iter().map(|entry| entry.turn.id.clone()).collect()
     }
 
     pub fn dead(&self) -> Vec<DeadTurn> {

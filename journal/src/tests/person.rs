@@ -114,7 +114,7 @@ async fn a_hint_is_shown_to_a_teacher_as_it_was_written_whenever_it_came() {
         // A teacher that was at it already has scored another hint.
         journal.stale(taught("t")).await;
         let signal = TeacherSignal { hint: hint.to_owned(), ..signal() };
-        journal.done(Record::Taught { turn: id("t"), signal: Some(signal.clone()) }).await;
+        journal.done(Record::Taught { turn: id("t"), undone: 0, signal: Some(signal.clone()) }).await;
         let row = journal.turn(&id("t")).await.expect("read").expect("it is known");
         assert_eq!((row.corrected.as_deref(), row.signal), (Some(hint), Some(signal)));
         assert_eq!(row.hints, [hint]);

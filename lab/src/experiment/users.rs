@@ -56,6 +56,7 @@ async fn use_for_ever(client: ChatClient, persona: Persona, user: u64, talk: Arc
         let id = format!("user-{user}-{number}-{}", rand::random::<u64>());
         let mut headers = HeaderMap::new();
         headers.insert("x-session-id", HeaderValue::from_str(&id).expect("letters, digits and dashes"));
+        headers.insert("x-turn-type", HeaderValue::from_static("main"));
         let mut messages = vec![json!({"role": "user", "content": session.first_message()})];
         loop {
             let request = ChatRequest {

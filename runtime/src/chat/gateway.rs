@@ -53,7 +53,9 @@ impl Gateway {
         if let Some(temperature) = self.temperature {
             body["temperature"] = json!(temperature);
         }
-        let response = self.send(self.post("chat/completions", session).json(&body)).await?;
+        // Whoever types here means it: nobody need wait to see whether the next request shows it.
+        let request = self.post("chat/completions", session).header("X-Turn-Type", "main");
+        let response = self.send(request.json(&body)).await?;
         Ok(Replying::new(response))
     }
 

@@ -81,9 +81,10 @@ impl Run {
             rating: None,
             is_error: false,
         };
-        self.record(Record::NextStateSeen { turn: turn(), next_state }).await;
+        self.record(Record::NextStateSeen { turn: turn(), next_state, provisional: false }).await;
         self.record(Record::Judged {
             turn: turn(),
+            undone: 0,
             verdict: Verdict { reward: Some(reward), votes: vec![Some(reward), None], rule: None },
             answers: vec![Some("it complains".to_owned()), None],
             hints: vec!["Use no bold text.".to_owned()],

@@ -40,6 +40,9 @@ impl Fate {
             (TurnState::Waiting, _) => "waiting for what follows it".into(),
             (TurnState::Followed, _) => "waiting for a judge".into(),
             (TurnState::Judged, _) => "waiting for a teacher".into(),
+            (TurnState::Ready, _) if row.provisional => {
+                "waiting for a request that shows what followed it in its history".into()
+            }
             (TurnState::Ready, _) => "waiting for a batch".into(),
             (TurnState::Leased, _) => match story.learnt {
                 Some(version) => {
@@ -70,6 +73,7 @@ fn why_dropped(reason: &str) -> &str {
         "session_done" => "its session ended with it",
         "no_train" => "what followed came with X-No-Train",
         "retried" => "its client asked again, and another reply took its place",
+        "side_request" => "it answered a request of the client that is no part of the conversation",
         "overflow" => "its session had too many open turns",
         "backlog" => "too many turns were open",
         "size" => "the journal was full, and nobody had judged it",
@@ -98,7 +102,8 @@ mod tests {
         // Where turns are dropped, and how the reason is written there.
         let places = [
             ("actors/src/optimizer/admission.rs", "return Some(\""),
-            ("actors/src/sessions/conversations.rs", "TurnDropped { turn, reason: \""),
+            ("actors/src/sessions/conversations/pairing.rs", "TurnDropped { turn, reason: \""),
+            ("actors/src/sessions/conversations.rs", "self.drop_turn(turn.id.clone(), \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(oldest, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(other, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(id, \""),

@@ -138,9 +138,10 @@ impl House {
             rating: None,
             is_error: false,
         };
-        self.record(Record::NextStateSeen { turn: turn.clone(), next_state }).await;
+        self.record(Record::NextStateSeen { turn: turn.clone(), next_state, provisional: false }).await;
         self.record(Record::Judged {
             turn: turn.clone(),
+            undone: 0,
             verdict: Verdict { reward: Some(reward), votes: vec![Some(reward), None], rule: None },
             answers: vec![Some("they dislike bold".to_owned()), None],
             hints: vec!["Use no bold text.".to_owned()],
@@ -163,7 +164,7 @@ impl House {
             student_top: vec![top; tokens],
             teacher_top: Vec::new(),
         };
-        self.record(Record::Taught { turn: turn.clone(), signal: Some(signal) }).await;
+        self.record(Record::Taught { turn: turn.clone(), undone: 0, signal: Some(signal) }).await;
         self.record(Record::BatchLeased { step: 1, turns: vec![turn.clone()] }).await;
         self.record(Record::StepCompleted(StepCommit {
             step: 1,
@@ -366,7 +367,7 @@ async fn what_becomes_of_a_turn_is_told_in_words() {
     assert_eq!(words("b-1").await, "dropped: its version was too old when its batch was made");
     let held = house.judged("c", 1, 1).await;
     assert_eq!(words("c-1").await, "waiting for a teacher");
-    house.record(Record::Taught { turn: held.clone(), signal: None }).await;
+    house.record(Record::Taught { turn: held.clone(), undone: 0, signal: None }).await;
     house.record(Record::BatchLeased { step: 7, turns: vec![held.clone()] }).await;
     assert_eq!(words("c-1").await, "in the batch of step 7");
     let (turns, report) = (vec![held], StepReport::default());

@@ -243,6 +243,10 @@ pub const METRICS: &[Metric] = &[
         "openclaw_sessions_ambiguous_total",
         "Requests whose history was rewritten and whose last reply several conversations share.",
     ),
+    counter(
+        "openclaw_sessions_disproved_late_total",
+        "Next states that were learnt from before a request showed that they were side requests.",
+    ),
     counter("openclaw_sessions_next_states_total", "Next states found, by kind."),
     counter(
         "openclaw_sessions_of_one_reply_total",
@@ -252,6 +256,10 @@ pub const METRICS: &[Metric] = &[
     counter(
         "openclaw_sessions_records_dropped_total",
         "Facts about turns that are lost because the journal was away for too long.",
+    ),
+    counter(
+        "openclaw_sessions_side_requests_found_total",
+        "Side requests of clients that were taken for a user's answer until the next request.",
     ),
     counter("openclaw_sessions_unreachable_total", "Requests for the sessions actor that found none."),
     gauge("openclaw_sessions_waiting_turns", "Turns waiting for their next state."),

@@ -194,6 +194,9 @@ impl Checks<'_> {
         self.count("actors.policy.max_new_tokens", policy.max_new_tokens, 1..=most);
         self.secs("actors.sessions.idle_timeout_secs", actors.sessions.idle_timeout_secs);
         self.count("actors.sessions.max_sessions", actors.sessions.max_sessions, 1..=MANY);
+        if actors.sessions.settle_secs > 0 {
+            self.secs("actors.sessions.settle_secs", actors.sessions.settle_secs);
+        }
     }
 
     fn judge(&mut self, judge: &Judge) {

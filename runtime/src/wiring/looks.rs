@@ -8,6 +8,7 @@ use std::{
 use openclaw_actors::{
     engine::Engine,
     rollout::{Progress, Schedule},
+    sessions::SessionsAddress,
 };
 use openclaw_journal::{Backlog, inbox::Inbox};
 use openclaw_model::StepReport;
@@ -22,6 +23,7 @@ impl Builder<'_> {
         &mut self,
         policies: &[Engine],
         bases: &BTreeMap<String, Engine>,
+        sessions: &SessionsAddress,
         in_flight: &watch::Receiver<usize>,
         steps: &watch::Receiver<Option<StepReport>>,
         rates: &TokenRates,
@@ -64,9 +66,10 @@ impl Builder<'_> {
             let Backlog { to_judge, to_teach, ready, dead, .. } = *backlog.borrow();
             says(format!("{to_judge} to judge, {to_teach} to teach, {ready} to train, {dead} dead"))
         });
-        let backlog = self.journal.backlog();
+        let (backlog, sessions) = (self.journal.backlog(), sessions.clone());
         panel.look("sessions", move || {
-            says(format!("{} turns wait for what follows", backlog.borrow().waiting))
+            let Backlog { waiting, provisional, .. } = *backlog.borrow();
+            says(in_sessions(waiting, provisional, sessions.lonely_conversations()))
         });
     }
 }
@@ -88,6 +91,21 @@ pub fn rollout(schedule: Arc<Mutex<Schedule>>) -> impl Fn() -> Seen + Send + Syn
 fn at_work<M: Send + 'static>(inbox: &Inbox<M>) -> String {
     let in_flight = format!("{} in flight", inbox.status().leased);
     inbox.failing().map_or_else(|| in_flight.clone(), |reason| format!("{in_flight}; {reason}"))
+}
+
+/// What turns wait for, and what an operator should know of their clients.
+fn in_sessions(waiting: u64, provisional: u64, lonely: u64) -> String {
+    let mut parts = vec![format!("{waiting} turns wait for what follows")];
+    if provisional > 0 {
+        parts.push(format!("{provisional} for a request that shows it"));
+    }
+    if lonely > 0 {
+        parts.push(format!(
+            "{lonely} conversations of one reply; nothing followed: does your client rewrite its history? send \
+             X-Session-Id"
+        ));
+    }
+    parts.join("; ")
 }
 
 fn says(detail: String) -> Seen {
@@ -120,6 +138,13 @@ mod tests {
         inbox.send(1).await;
         inbox.lease().await.fail_for("slow: raise `a.key`");
         assert_eq!(at_work(&inbox), "0 in flight; slow: raise `a.key`");
+    }
+
+    #[test]
+    fn a_client_that_is_not_understood_is_told_of() {
+        assert_eq!(in_sessions(3, 0, 0), "3 turns wait for what follows");
+        assert_eq!(in_sessions(3, 2, 0), "3 turns wait for what follows; 2 for a request that shows it");
+        assert!(in_sessions(0, 0, 5).contains("; 5 conversations of one reply; nothing followed"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::*;
 
 mod patterns;
 mod restoring;
+mod side_requests;
 
 const CARRIER: &str = "<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>\nnone\n<<<END_OPENCLAW_INTERNAL_CONTEXT>>>";
 
@@ -52,7 +53,7 @@ impl Client {
     fn next_states(&mut self) -> Vec<(String, NextState)> {
         let news = self.news().into_iter();
         news.filter_map(|record| match record {
-            Record::NextStateSeen { turn, next_state } => Some((turn.to_string(), next_state)),
+            Record::NextStateSeen { turn, next_state, .. } => Some((turn.to_string(), next_state)),
             _ => None,
         })
         .collect()
@@ -76,12 +77,21 @@ impl Client {
                 of.for_each(|(recorded, _)| recorded.mark.last = true);
                 continue;
             }
-            let (Record::NextStateSeen { turn, .. } | Record::TurnDropped { turn, .. }) = record else {
+            let (Record::NextStateSeen { turn, .. }
+            | Record::NextStateSettled { turn }
+            | Record::NextStateUndone { turn }
+            | Record::TurnDropped { turn, .. }) = record
+            else {
                 panic!("sessions have nothing to say of {record:?}");
             };
             let recorded = self.recorded.iter_mut().find(|(recorded, _)| recorded.turn == *turn);
             let (recorded, _) = recorded.expect("it was recorded before");
-            assert!(std::mem::take(&mut recorded.waiting), "{record:?} comes too late");
+            let waited = match record {
+                Record::NextStateSettled { .. } => recorded.waiting,
+                Record::NextStateUndone { .. } => std::mem::replace(&mut recorded.waiting, true),
+                _ => !std::mem::take(&mut recorded.waiting),
+            };
+            assert!(!waited, "{record:?} comes too late");
         }
         news
     }
@@ -262,7 +272,8 @@ fn a_regenerated_reply_is_judged_by_what_followed_it() {
 
 #[test]
 fn a_branch_is_not_feedback_on_the_turn_it_replaces() {
-    let mut client = Client::new();
+    // Else the second branch shows that the person did not mean the first.
+    let mut client = Client::with(SessionsConfig { settle_secs: 0, ..Default::default() });
     client.exchange(&named("s"), &[user("hello")], "ok");
     let history = [user("hello"), assistant("ok")];
     let (_, second, _) = client.exchange(&named("s"), &[&history[..], &[user("sum")]].concat(), "ok");

@@ -92,9 +92,10 @@ impl Run {
         self.answered(name).await;
         let next_state =
             NextState { kind: NextStateKind::User, text: "thanks".into(), rating: None, is_error: false };
-        self.record(Record::NextStateSeen { turn: id(name), next_state }).await;
+        self.record(Record::NextStateSeen { turn: id(name), next_state, provisional: false }).await;
         self.record(Record::Judged {
             turn: id(name),
+            undone: 0,
             verdict: Verdict { reward: Some(1), votes: vec![Some(1)], rule: None },
             answers: vec![None],
             hints: Vec::new(),

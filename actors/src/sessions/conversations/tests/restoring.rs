@@ -6,7 +6,7 @@ use super::*;
 
 impl Client {
     /// A successor that has what the journal has.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.news();
         self.conversations = Conversations::new(self.conversations.config.clone());
         for (recorded, completed) in &self.recorded {
@@ -66,7 +66,9 @@ struct Chat {
 fn no_restart_makes_a_difference_to_any_client() {
     for seed in 0..40 {
         let mut dice = SmallRng::seed_from_u64(seed);
-        let (mut steady, mut restarted) = (Client::new(), Client::new());
+        // A restart settles what may be taken back; all else is the same.
+        let config = || SessionsConfig { settle_secs: 0, ..SessionsConfig::default() };
+        let (mut steady, mut restarted) = (Client::with(config()), Client::with(config()));
         let mut sessions: std::collections::HashMap<SessionId, SessionId> = std::collections::HashMap::new();
         let mut chats: Vec<Chat> = (0..5)
             .map(|number| Chat {
