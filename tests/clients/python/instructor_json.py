@@ -3,13 +3,13 @@
 # Every answer is an object of a type, by `response_format`.
 import instructor
 from openai import OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import talk
 
 
 class Answer(BaseModel):
-    number: int
+    number: int = Field(ge=0, le=999)
 
 
 client = instructor.from_openai(

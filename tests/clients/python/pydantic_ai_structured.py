@@ -1,7 +1,7 @@
 # packages: pydantic-ai-slim[openai,anthropic]
 # setting: base_url
 # Every answer is an object of a type, by a tool that must be called.
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
@@ -10,7 +10,7 @@ import talk
 
 
 class Answer(BaseModel):
-    number: int
+    number: int = Field(ge=0, le=999)
 
 
 model = OpenAIChatModel(talk.MODEL, provider=OpenAIProvider(base_url=talk.BASE, api_key=talk.KEY))
