@@ -95,6 +95,10 @@ pub const METRICS: &[Metric] = &[
         SECONDS,
         "Time from a request to its first token.",
     ),
+    counter(
+        "openclaw_gateway_tools_skipped_total",
+        "Tools of a kind that a provider runs itself, which the model is not shown.",
+    ),
     counter("openclaw_gateway_turns_dropped_total", "Turns that are not trained on, by reason."),
     counter("openclaw_gateway_turns_total", "Turns answered, by kind."),
     counter("openclaw_gateway_unrecorded_turns_total", "Turns that could not be handed to the sessions."),
