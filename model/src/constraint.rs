@@ -35,8 +35,8 @@ const MAX_GRAMMAR_DEPTH: usize = 100;
 const COMPILE_STACK_BYTES: usize = 256 << 20;
 /// Compiled constraints that are kept: clients send the same tools and schemas turn after turn.
 const MAX_KEPT: usize = 32;
-/// Between the tokens of JSON. Without an end to it a weak model writes nothing else.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,40}";
+/// Between the tokens of JSON: a space, or a line's end and an indentation. Any more, and a weak model writes nothing else.
+const WHITE_SPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,40}";
 
 /// A constraint that cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -196,7 +196,7 @@ impl Grammars {
     /// An instance of a JSON schema. With `strict` a keyword that would not be held is an error; else it is passed over,
     /// and of `oneOf` one or more may hold.
     pub fn json_schema(&self, schema: &Value, strict: bool) -> Result<Constraint, ConstraintError> {
-        let schema = compiled_schema(schema, strict)?;
+        let schema = compiled_schema(schema, strict, Layout::Free)?;
         self.compile("JSON schema", TopLevelGrammar::from_json_schema(schema))
     }
 
@@ -251,7 +251,7 @@ impl Grammars {
             if let Some(fields) = parameters.as_object_mut() {
                 fields.entry("type").or_insert_with(|| "object".into());
             }
-            let schema = compiled_schema(&parameters, tool.strict)?.to_string();
+            let schema = compiled_schema(&parameters, tool.strict, Layout::OneLine)?.to_string();
             size += schema.len();
             let begin = format!("{{\"name\": {}, \"arguments\": ", Value::from(tool.name.as_str()));
             let _ = writeln!(rules, "call_{at}: {} arguments_{at} \"}}\"", literal(&begin));
@@ -259,7 +259,7 @@ impl Grammars {
             names.push(format!("call_{at}"));
         }
         if let Some(JsonAnswer { schema, strict }) = &calls.answer {
-            let _ = writeln!(rules, "answer: %json {}", compiled_schema(schema, *strict)?);
+            let _ = writeln!(rules, "answer: %json {}", compiled_schema(schema, *strict, Layout::Free)?);
         }
         check_size("JSON schema of the tools", size, MAX_SCHEMA_BYTES)?;
         let any = names.join(" | ");
@@ -346,16 +346,53 @@ impl fmt::Debug for Constraint {
     }
 }
 
+/// How JSON is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// As the model likes, within [`WHITE_SPACE`].
+    Free,
+    /// As templates write calls, and Python's `json.dumps`.
+    OneLine,
+}
+
+/// An object whose properties are listed has no others, unless its schema speaks of them: what XGrammar and OpenAI hold
+/// answers to, and what a weak model needs. Where schemas are combined, none of them lists all.
+fn close(schema: &mut Value) {
+    const COMBINES: [&str; 8] =
+        ["allOf", "anyOf", "oneOf", "not", "if", "$ref", "dependentSchemas", "$dynamicRef"];
+    const SPEAKS: [&str; 4] =
+        ["additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"];
+    let Some(fields) = schema.as_object_mut() else { return };
+    let has = |names: &[&str]| names.iter().any(|name| fields.contains_key(*name));
+    if fields.get("properties").is_some_and(Value::is_object) && !has(&COMBINES) && !has(&SPEAKS) {
+        fields.insert("additionalProperties".to_owned(), false.into());
+    }
+    for (name, within) in fields.iter_mut() {
+        match (name.as_str(), within) {
+            ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {
+                schemas.values_mut().for_each(close);
+            }
+            ("items" | "contains" | "additionalProperties", schema) => close(schema),
+            ("prefixItems" | "anyOf" | "oneOf", Value::Array(schemas)) => schemas.iter_mut().for_each(close),
+            _ => {}
+        }
+    }
+}
+
 /// The schema as `llguidance` compiles it.
-fn compiled_schema(schema: &Value, strict: bool) -> Result<Value, ConstraintError> {
+fn compiled_schema(schema: &Value, strict: bool, layout: Layout) -> Result<Value, ConstraintError> {
     let mut schema = match exact_json::plain(schema.clone()) {
         Value::Bool(true) => json!({}),
         schema @ Value::Object(_) => schema,
         _ => return Err(invalid_schema("it is no object".to_owned())),
     };
     check_size("JSON schema", schema.to_string().len(), MAX_SCHEMA_BYTES)?;
+    close(&mut schema);
     let options = JsonCompileOptions {
-        whitespace_pattern: Some(WHITE_SPACE.to_owned()),
+        whitespace_pattern: (layout == Layout::Free).then(|| WHITE_SPACE.to_owned()),
+        whitespace_flexible: layout == Layout::Free,
+        item_separator: if layout == Layout::Free { "," } else { ", " }.to_owned(),
+        key_separator: if layout == Layout::Free { ":" } else { ": " }.to_owned(),
         coerce_one_of: !strict,
         lenient: !strict,
         ..JsonCompileOptions::default()

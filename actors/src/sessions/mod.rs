@@ -12,6 +12,7 @@ mod name;
 mod next_state;
 mod provisional;
 mod recency;
+mod rewritten;
 pub(crate) mod transcript;
 mod withheld;
 

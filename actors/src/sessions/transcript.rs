@@ -7,7 +7,7 @@ use std::{borrow::Cow, ops::Range};
 use openclaw_model::{answer_in, exact_json};
 use serde_json::Value;
 
-use super::name::Name;
+use super::{name::Name, rewritten::calls_in};
 
 const CARRIER_BEGIN: &str = "<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>";
 const CARRIER_END: &str = "<<<END_OPENCLAW_INTERNAL_CONTEXT>>>";
@@ -136,7 +136,8 @@ pub fn reply_hash(reply: &Value) -> u64 {
 
 /// Whether a reply says or does anything that could be recognised later.
 pub fn says_anything(reply: &Value) -> bool {
-    !answer_in(&message_text(reply), false).trim().is_empty() || !tool_calls(reply).is_empty()
+    !answer_in(&message_text(reply), false).trim().is_empty()
+        || reply["tool_calls"].as_array().is_some_and(|calls| !calls.is_empty())
 }
 
 /// The text of a message: its string, or its text parts joined by new lines.
@@ -238,10 +239,17 @@ fn message_hash(message: &Value, author: Author) -> u64 {
     let text = message_text(message);
     if author == Author::Assistant {
         let visible = answer_in(&text, false);
+        let mut calls = tool_calls(message.get("tool_calls").and_then(Value::as_array).map(Vec::as_slice));
+        let mut visible = visible.trim();
+        if calls.is_empty()
+            && let Some((before, worded)) = calls_in(visible)
+        {
+            (visible, calls) = (before.trim(), tool_calls(Some(&worded)));
+        }
         let words = words(visible);
         // An answer of nothing but signs still differs from another one.
-        name = name.text(if words.is_empty() { visible.trim() } else { &words });
-        for (function, arguments) in tool_calls(message) {
+        name = name.text(if words.is_empty() { visible } else { &words });
+        for (function, arguments) in calls {
             name = name.text(&function).text(&arguments);
         }
     } else {
@@ -289,8 +297,7 @@ fn as_compared(value: &Value) -> Value {
 }
 
 /// Name and arguments of each call. Ids are left out: clients rewrite them, as they do numbers.
-fn tool_calls(message: &Value) -> Vec<(String, String)> {
-    let calls = message.get("tool_calls").and_then(Value::as_array);
+fn tool_calls(calls: Option<&[Value]>) -> Vec<(String, String)> {
     calls
         .into_iter()
         .flatten()
@@ -355,6 +362,9 @@ mod tests {
             sorted(r#"{"a":[2.5,{"c":2,"d":1}],"b":1}"#)
         );
         assert_ne!(sorted(r#"{"a": 1}"#), sorted(r#"{"a": "1"}"#));
+        let in_words = "Yes, 4.\nCalling tools:\n[{'id': 'call_1', 'type': 'function', 'function': \
+                        {'name': 'exec', 'arguments': {'command': 'ls'}}}]";
+        assert_eq!(reply_hash(&sent), reply_hash(&json!({"role": "assistant", "content": in_words})));
         let other = json!({"content": "Yes, 5.", "tool_calls": sent["tool_calls"]});
         assert_ne!(reply_hash(&sent), reply_hash(&other));
         assert_ne!(reply_hash(&json!({"content": "!"})), reply_hash(&json!({"content": "?"})));

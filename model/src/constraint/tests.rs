@@ -431,6 +431,50 @@ fn calls_are_of_offered_tools_with_the_arguments_they_take() {
 }
 
 #[test]
+fn listed_properties_are_all_there_are_and_a_call_is_one_line() {
+    let words = Words::embedded();
+    let listed = json!({"type": "object", "properties": {"a": {"enum": [1]}, "b": {"type": "array", "maxItems": 2,
+        "items": {"properties": {"c": {"type": "boolean"}}, "type": "object"}}}});
+    let combined = json!({"allOf": [{"type": "object", "properties": {"a": {"enum": [1]}}},
+        {"type": "object", "properties": {"b": {"enum": [2]}}, "required": ["b"]}], "required": ["a"]});
+    let open = json!({"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"],
+        "additionalProperties": {"enum": [3]}});
+    let mut others = 0;
+    for seed in 0..40 {
+        let draw = |schema: &Value| {
+            let constraint = words.grammars.json_schema(schema, false).expect("a schema");
+            words.draw(&words.request(&constraint, seed), seed).expect("the constraint holds")
+        };
+        let drawn = draw(&listed);
+        if drawn.reason == FinishReason::Stop {
+            let said: Value = serde_json::from_str(&drawn.text).expect("JSON");
+            let keys = said.as_object().expect("an object").keys();
+            assert!(keys.into_iter().all(|key| ["a", "b"].contains(&key.as_str())), "{}", drawn.text);
+            let items = said["b"].as_array().into_iter().flatten();
+            let mut keys = items.filter_map(Value::as_object).flat_map(|item| item.keys());
+            assert!(keys.all(|key| key == "c"), "{}", drawn.text);
+        }
+        for schema in [&combined, &open] {
+            let drawn = draw(schema);
+            if drawn.reason == FinishReason::Stop {
+                assert_valid(schema, &drawn.text);
+                let said: Value = serde_json::from_str(&drawn.text).expect("JSON");
+                others += usize::from(said.as_object().expect("an object").len() > 1);
+            }
+        }
+    }
+    assert!(others > 5, "{others} with more than one property");
+    let tool = CallableTool { name: "add".to_owned(), parameters: Some(listed), strict: false };
+    let calls = ToolCalls { tools: vec![tool], required: true, parallel: false, answer: None };
+    let constraint = words.grammars.tool_calls(&calls).expect("tools");
+    for seed in 0..20 {
+        let drawn = words.draw(&words.request(&constraint, seed), seed).expect("the constraint holds");
+        assert_eq!(drawn.reason, FinishReason::Stop, "{}", drawn.text);
+        assert_eq!(drawn.text.trim().lines().count(), 3, "{}", drawn.text);
+    }
+}
+
+#[test]
 fn beside_calls_an_answer_is_what_it_must_be() {
     let schema = json!({"enum": [{"temperature": 7}]});
     let tool =

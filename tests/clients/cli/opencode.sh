@@ -1,5 +1,7 @@
 # packages: opencode-ai
 # setting: a provider's baseURL
+# unanswered: 1
+# Its title.
 set -eu
 home=$(mktemp -d)
 trap 'rm -rf "$home"' EXIT

@@ -1,5 +1,7 @@
 # packages: smolagents[openai]
 # setting: api_base
+# unanswered: 4
+# Nothing follows the final answer of a task, which is asked for with another system prompt.
 from smolagents import CodeAgent, OpenAIServerModel
 
 import talk
