@@ -72,7 +72,7 @@ impl Response {
     pub fn draw(&mut self, logits: &[f32], end_ids: &[u32]) -> Result<Drawn, DrawError> {
         let withheld = self.ignore_eos || self.drawn_tokens < self.min_tokens;
         let allowed = match &mut self.matching {
-            Some(matching) => matching.allowed(end_ids, withheld)?,
+            Some(matching) => matching.allowed(logits, end_ids, withheld)?,
             None => Allowed { not: if withheld { end_ids } else { &[] }, ..Allowed::default() },
         };
         let token = self.sampler.draw_among(logits, allowed)?;

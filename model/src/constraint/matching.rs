@@ -64,8 +64,12 @@ impl Matching {
 
     /// What may be drawn next. An end is drawn by one of `end_ids`, unless these are `withheld`; where it is all that can
     /// be, they are not.
+    ///
+    /// A thought may open where that is what the model would do anyway, by its `logits`: one that never thinks would take
+    /// it for its way out of a form that it finds unlikely.
     pub fn allowed<'a>(
         &'a mut self,
+        logits: &[f32],
         end_ids: &'a [TokenId],
         withheld: bool,
     ) -> Result<Allowed<'a>, ConstraintFailed> {
@@ -82,7 +86,13 @@ impl Matching {
         let may_end = self.mask.is_allowed(marks.end);
         self.mask.disallow_token(marks.end);
         match self.phase {
-            Phase::Opening => marks.think.into_iter().for_each(|id| self.mask.allow_token(id)),
+            Phase::Opening => {
+                let thinks = |id: &TokenId| {
+                    let logit = logits.get(*id as usize);
+                    logit.is_some_and(|logit| logits.iter().all(|other| other <= logit))
+                };
+                marks.think.filter(thinks).into_iter().for_each(|id| self.mask.allow_token(id));
+            }
             Phase::Thought { newlines } if newlines < MAX_NEWLINES => {
                 marks.newlines.iter().for_each(|&id| self.mask.allow_token(id));
             }

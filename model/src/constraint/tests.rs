@@ -201,7 +201,7 @@ fn the_log_probabilities_of_what_is_allowed_sum_to_one() {
         let id = {
             let mut matching = Matching::new(&constraint, &request.prompt_ids);
             request.drawn_ids.iter().for_each(|&id| matching.take(id).expect("drawn so far"));
-            let allowed = matching.allowed(&words.end_ids, false).expect("the constraint holds");
+            let allowed = matching.allowed(&logits, &words.end_ids, false).expect("the constraint holds");
             let only: Vec<TokenId> = allowed.only.expect("a mask").iter().collect();
             let weight = |id: TokenId| f64::from(logits[id as usize] / 0.7).exp();
             let mass: f64 = only.iter().map(|&id| weight(id)).sum();
@@ -310,7 +310,7 @@ fn a_thought_is_free_and_what_follows_is_not() {
         let mut step = 0;
         let drawn = words.draw_by(&request, seed, |logits| {
             step += 1;
-            logits[think as usize] += if step == 1 { 8.0 } else { 0.0 };
+            logits[think as usize] += if step == 1 { 50.0 } else { 0.0 };
             logits[think_end as usize] += if step > 20 { 20.0 } else { -20.0 };
         });
         let drawn = drawn.expect("the constraint holds");
@@ -334,18 +334,34 @@ fn a_thought_is_free_and_what_follows_is_not() {
 }
 
 #[test]
+fn a_thought_is_no_way_out_of_a_form_that_the_model_finds_unlikely() {
+    let words = Words::embedded();
+    let constraint = words.grammars.choice(&["yes".to_owned()]).expect("a choice");
+    let think = words.tokenizer.special_id(THINK).expect("a mark") as usize;
+    let opens = |likeliest: bool| {
+        let mut logits = vec![0.0; words.tokenizer.id_limit()];
+        logits[think] = 5.0;
+        logits[think - 1] = if likeliest { 4.0 } else { 6.0 };
+        let mut matching = Matching::new(&constraint, &words.tokenizer.encode("hi").expect("text"));
+        let allowed = matching.allowed(&logits, &words.end_ids, false).expect("held");
+        allowed.only.expect("a mask").is_allowed(think as TokenId)
+    };
+    assert!(opens(true) && !opens(false));
+}
+
+#[test]
 fn a_thought_whose_end_is_spelt_ends_where_it_is_spelt() {
     let words = Words::bytes();
     let constraint = words.grammars.choice(&["yes".to_owned()]).expect("a choice");
     let mut matching = Matching::new(&constraint, &words.tokenizer.encode("<think>\n").expect("text"));
     for id in words.tokenizer.encode_letters("hm <</think>").expect("text") {
-        let allowed = matching.allowed(&words.end_ids, false).expect("free");
+        let allowed = matching.allowed(&[], &words.end_ids, false).expect("free");
         assert!(allowed.only.is_none() && allowed.not == words.end_ids);
         matching.take(id).expect("free");
     }
     for text in ["\n", "\n", "yes"] {
         for id in words.tokenizer.encode_letters(text).expect("text") {
-            let allowed = matching.allowed(&words.end_ids, false).expect("held");
+            let allowed = matching.allowed(&[], &words.end_ids, false).expect("held");
             assert!(allowed.only.expect("a mask").is_allowed(id), "{text}");
             matching.take(id).expect("allowed");
         }
@@ -511,13 +527,13 @@ fn text_that_spells_a_call_is_a_call() {
     let follow = |text: &str| -> Option<usize> {
         let mut matching = Matching::new(&constraint, &words.tokenizer.encode("</think>").expect("text"));
         for (at, id) in words.tokenizer.encode_letters(text).expect("text").into_iter().enumerate() {
-            let allowed = matching.allowed(&words.end_ids, false).expect("held");
+            let allowed = matching.allowed(&[], &words.end_ids, false).expect("held");
             if !allowed.only.expect("a mask").is_allowed(id) {
                 return Some(at);
             }
             matching.take(id).expect("allowed");
         }
-        let allowed = matching.allowed(&words.end_ids, false).expect("held");
+        let allowed = matching.allowed(&[], &words.end_ids, false).expect("held");
         (!allowed.only.expect("a mask").is_allowed(words.end_ids[0])).then_some(text.len())
     };
     assert_eq!(follow(said), None);

@@ -143,6 +143,13 @@ impl Conversations {
             newest_first.iter().filter_map(carried).collect()
         };
         let mut found = find(&|candidate| candidate.mark.kept_in(transcript, messages));
+        // Of several answers to one request, the one that is there and not one that it begins with.
+        let whole: Vec<usize> = found
+            .iter()
+            .filter(|(_, carried)| carried.found.behind.is_none())
+            .map(|(_, carried)| carried.found.end)
+            .collect();
+        found.retain(|(_, Carried { found, .. })| found.behind.is_none() || !whole.contains(&found.end));
         // The rest trusts what the session was known by more than the history: one turn at most.
         let none_waits = |found: &[(bool, Carried)]| found.iter().all(|(is_followed, _)| *is_followed);
         let last = transcript.last_reply().map(|reply| reply.end - 1);

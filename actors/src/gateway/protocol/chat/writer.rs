@@ -200,6 +200,8 @@ pub fn envelope(head: &Head, object: &str) -> Map<String, Value> {
     envelope.insert("model".into(), head.model.as_str().into());
     envelope.insert("session_id".into(), (*head.session.0).into());
     envelope.insert("policy_version".into(), head.policy_version.into());
+    // What OpenAI calls the configuration that a seed is repeatable with.
+    envelope.insert("system_fingerprint".into(), format!("v{}", head.policy_version).into());
     envelope
 }
 

@@ -140,3 +140,16 @@ fn a_person_is_no_conversation_and_shares_none_with_another() {
     assert_eq!(client.ask(&as_person("bob"), &rewritten).1, []);
     assert_eq!(client.ask(&as_person("ada"), &rewritten).1, told(&turn, "Too long."));
 }
+
+#[test]
+fn a_short_reply_with_something_behind_it_is_known_at_its_place_and_no_other_answer_is_taken_for_it() {
+    let mut client = Client::new();
+    let question = [user("is it?")];
+    let (_, short, _) = client.exchange(&named("s"), &question, "yes");
+    let (_, long, _) = client.exchange(&named("s"), &question, "yes it is");
+    let asked = |reply: &str, text: &str| [user("is it?"), assistant(reply), user(text)];
+    let (_, news) = client.ask(&named("s"), &asked("yes it is", "sure?"));
+    assert_eq!(news, told(&long, "sure?"));
+    let (_, news) = client.ask(&named("s"), &asked("yes</code>", "why?"));
+    assert_eq!(news, told(&short, "why?"));
+}
