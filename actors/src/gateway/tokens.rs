@@ -66,11 +66,8 @@ async fn prompt_and_fields(
 /// `POST /tokenize`.
 pub async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (ids, fields) = prompt_and_fields(&shared, request, |fields| {
-        let text = match string(fields, "prompt")? {
-            Some(text) => Some(text),
-            None => string(fields, "content")?,
-        };
-        match text {
+        let (prompt, content) = (string(fields, "prompt")?, string(fields, "content")?);
+        match prompt.or(content) {
             Some(text) => Ok(Ask { asked: Asked::Text(text), ..Ask::default() }),
             None if given(fields, "messages").is_some() => prompt_ask(fields),
             None => {
