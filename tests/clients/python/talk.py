@@ -19,9 +19,11 @@ ASKED = [
 ]
 MOST_CALLS = 2
 """Calls of tools that are followed within one turn."""
+NUMBER = {"type": "integer", "minimum": 0, "maximum": 999}
+"""Within limits: a small model that must call does not end a number by itself."""
 SCHEMA = {
     "type": "object",
-    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    "properties": {"a": NUMBER, "b": NUMBER},
     "required": ["a", "b"],
 }
 
