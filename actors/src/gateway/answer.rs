@@ -74,12 +74,7 @@ pub async fn post<P: Protocol>(
     if shared.config.refuse_unrecorded && shared.journal_fails() {
         return Err(ApiError::not_kept("A reply"));
     }
-    let (parts, body) = request.into_parts();
-    let limit_bytes = shared.config.max_body_bytes;
-    // One that announces no length may take the most.
-    let bytes = body::announced(&parts.headers).map_or(limit_bytes, |bytes| bytes.min(limit_bytes));
-    let room = shared.admission.admit_body(bytes).await?;
-    let body = body::receive(&parts.headers, body, limit_bytes).await?;
+    let (parts, body, room) = body::receive_admitted(&shared, request).await?;
     let (mut ask, writer, fields) = read::<P>(&shared, body).await?;
     let (model, side_model) = shared.models.resolve(ask.model.as_deref())?;
     let mut marks = request_marks(&parts.headers, &fields, side_model);
@@ -166,7 +161,7 @@ async fn read<P: Protocol>(shared: &Shared, body: Bytes) -> Result<(Ask, P::Writ
 }
 
 /// What takes its time is done on a thread of its own: the async ones have streams to serve.
-async fn aside<T: Send + 'static>(
+pub async fn aside<T: Send + 'static>(
     takes_time: bool,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -395,7 +390,7 @@ impl Answer {
 fn finish_reason(reply: &Reply) -> &'static str {
     match reply.reason {
         FinishReason::Length => "length",
-        _ if reply.parts.iter().any(|part| matches!(part, Part::Call { .. })) => "tool_calls",
+        _ if reply.has_calls() => "tool_calls",
         _ => "stop",
     }
 }

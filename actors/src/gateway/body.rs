@@ -5,13 +5,14 @@ use std::{borrow::Cow, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, header},
+    extract::Request,
+    http::{HeaderMap, header, request::Parts},
 };
 use futures::StreamExt;
 use openclaw_model::exact_json;
 use serde_json::Value;
 
-use super::errors::ApiError;
+use super::{Shared, admission::BodyRoom, errors::ApiError};
 
 /// A client that sends its body slower than this is not waited for.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const SMALL_BYTES: usize = 256 << 10;
 
 /// The length that a client says its body has.
-pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
+fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -53,6 +54,20 @@ pub(super) async fn receive(headers: &HeaderMap, body: Body, limit_bytes: usize)
         Err(_) if announced > limit_bytes => Err(too_large()),
         Err(_) => Err(ApiError::slow_body()),
     }
+}
+
+/// Takes a place for a request to the model, by the length that it announces, and reads its body.
+pub(super) async fn receive_admitted(
+    shared: &Shared,
+    request: Request,
+) -> Result<(Parts, Bytes, BodyRoom), ApiError> {
+    let (parts, body) = request.into_parts();
+    let limit_bytes = shared.config.max_body_bytes;
+    // One that announces no length may take the most.
+    let bytes = announced(&parts.headers).map_or(limit_bytes, |bytes| bytes.min(limit_bytes));
+    let room = shared.admission.admit_body(bytes).await?;
+    let body = receive(&parts.headers, body, limit_bytes).await?;
+    Ok((parts, body, room))
 }
 
 /// Reads the body of what is no conversation.

@@ -43,8 +43,8 @@ impl Prompt {
     }
 }
 
-/// Refuses what people and tools say when it cannot fit, before anything is made of it, and ids of no token. What an assistant said may be
-/// left out by the template.
+/// Refuses what people and tools say when it cannot fit, before anything is made of it, and ids of no token. What an
+/// assistant said may be left out by the template.
 pub fn check(shared: &Shared, asked: &Asked) -> Result<(), ApiError> {
     let least = match asked {
         Asked::Messages(messages) => {

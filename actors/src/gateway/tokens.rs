@@ -10,7 +10,9 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    Shared, body,
+    Shared,
+    answer::aside,
+    body,
     errors::ApiError,
     prompt,
     protocol::{
@@ -35,20 +37,12 @@ async fn prompt_and_fields(
     request: Request,
     read: impl FnOnce(&mut Fields) -> Result<Ask, ApiError> + Send + 'static,
 ) -> Result<(Vec<u32>, Fields), ApiError> {
-    let (parts, body) = request.into_parts();
-    let limit_bytes = shared.config.max_body_bytes;
-    let bytes = body::announced(&parts.headers).map_or(limit_bytes, |bytes| bytes.min(limit_bytes));
-    let room = shared.admission.admit_body(bytes).await?;
-    let body = body::receive(&parts.headers, body, limit_bytes).await?;
-    let read = move || {
+    let (_, body, room) = body::receive_admitted(shared, request).await?;
+    let (mut ask, fields) = aside(true, move || {
         let mut fields = object_of(&body)?;
         Ok((read(&mut fields)?, fields))
-    };
-    let read = tokio::task::spawn_blocking(read).await;
-    let (mut ask, fields) = read.unwrap_or_else(|error| {
-        tracing::warn!(%error, "reading a body failed");
-        Err(ApiError::internal("The body could not be read."))
-    })?;
+    })
+    .await?;
     let mut asked = std::mem::take(&mut ask.asked);
     if let Asked::Messages(messages) = &mut asked {
         ask.take_begun(messages)?;

@@ -32,6 +32,7 @@ impl Protocol for Completions {
         let logprobs = integer(fields, "logprobs", 0, MAX_LOGPROBS)?.map(|count| count as usize);
         let token_ids = boolean(fields, "return_token_ids")?.unwrap_or(false);
         let echo = boolean(fields, "echo")?.unwrap_or(false);
+        let prompt_logprobs = prompt_logprobs(fields)?;
         let max_tokens = integer(fields, "max_tokens", 0, i64::MAX)?.unwrap_or(DEFAULT_MAX_TOKENS);
         let ask = Ask {
             asked: prompt(fields)?,
@@ -39,7 +40,7 @@ impl Protocol for Completions {
             max_tokens: Some(max_tokens as usize),
             wants_tokens: logprobs.is_some() || token_ids,
             top_logprobs: logprobs.unwrap_or(0),
-            prompt_logprobs: prompt_logprobs(fields)?.or(logprobs.filter(|_| echo)),
+            prompt_logprobs: prompt_logprobs.or(logprobs.filter(|_| echo)),
             ..Ask::read(fields)?
         };
         if max_tokens == 0 && !echo {
@@ -50,13 +51,12 @@ impl Protocol for Completions {
                 return Err(ApiError::invalid(name, format!("'{name}' cannot be streamed.")));
             }
         }
-        let told = prompt_logprobs(fields)?.is_some();
         let writer = CompletionsWriter {
             include_usage: include_usage(fields)?,
             logprobs,
             token_ids,
             echo,
-            told_prompt: told,
+            told_prompt: prompt_logprobs.is_some(),
             offsets: vec![0; ask.choices],
         };
         Ok((ask, writer))
@@ -155,7 +155,7 @@ impl Writer for CompletionsWriter {
 
     fn close(&mut self, head: &Head, replies: &[Reply]) -> Vec<Event> {
         let usage = self.include_usage.then(|| self.chunk(head, json!([]), usage(head, replies)));
-        usage.into_iter().chain([Event { name: None, data: "[DONE]".to_owned() }]).collect()
+        usage.into_iter().chain([Event::done()]).collect()
     }
 
     fn broken(&mut self, error: &ApiError) -> Event {

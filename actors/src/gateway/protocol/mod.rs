@@ -114,6 +114,13 @@ pub struct Reply {
     pub cached: usize,
 }
 
+impl Reply {
+    /// Whether it calls a tool.
+    pub fn has_calls(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Call { .. }))
+    }
+}
+
 /// One server-sent event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -128,6 +135,11 @@ impl Event {
     pub fn of(body: &Value) -> Self {
         // JSON text has no line breaks, so it is one line.
         Self { name: None, data: body.to_string() }
+    }
+
+    /// What ends OpenAI's streams.
+    pub fn done() -> Self {
+        Self { name: None, data: "[DONE]".to_owned() }
     }
 
     /// With a name.

@@ -51,7 +51,7 @@ impl Writer for ChatWriter {
 
     fn close(&mut self, head: &Head, replies: &[Reply]) -> Vec<Event> {
         let usage = self.include_usage.then(|| self.chunk(head, json!([]), usage(head, replies)));
-        usage.into_iter().chain([Event { name: None, data: "[DONE]".to_owned() }]).collect()
+        usage.into_iter().chain([Event::done()]).collect()
     }
 
     fn broken(&mut self, error: &ApiError) -> Event {
@@ -158,7 +158,7 @@ impl ChatWriter {
     fn finish_reason(&self, reply: &Reply) -> &'static str {
         match reply.reason {
             FinishReason::Length => "length",
-            _ if !reply.parts.iter().any(|part| matches!(part, Part::Call { .. })) => "stop",
+            _ if !reply.has_calls() => "stop",
             _ if self.legacy_call => "function_call",
             _ => "tool_calls",
         }

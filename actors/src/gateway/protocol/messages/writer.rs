@@ -118,11 +118,10 @@ impl Writer for MessagesWriter {
 }
 
 fn stop(reply: &Reply) -> (&'static str, Option<&str>) {
-    let calls = reply.parts.iter().any(|part| matches!(part, Part::Call { .. }));
     match (&reply.stopped_by, reply.reason) {
         (_, FinishReason::Length) => ("max_tokens", None),
         (Some(stop), _) => ("stop_sequence", Some(stop)),
-        (None, _) if calls => ("tool_use", None),
+        (None, _) if reply.has_calls() => ("tool_use", None),
         (None, _) => ("end_turn", None),
     }
 }

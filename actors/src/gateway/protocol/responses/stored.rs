@@ -83,7 +83,8 @@ fn head_of(shared: &Shared, turn: &Turn, created: u64) -> Head {
     }
 }
 
-/// `GET /v1/responses/{id}`, whatever format its turn was answered in. What the request said of itself is not kept, and not said again.
+/// `GET /v1/responses/{id}`, whatever format its turn was answered in. What the request said of itself is not kept, and
+/// not said again.
 pub async fn get(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let (turn, completed) = recall::turn(&shared, &TurnId(id.into())).await?;
     let completion = &turn.completion;
