@@ -373,27 +373,32 @@ impl<B: Backend> Batcher<B> {
     /// One forward pass with one set of weights, and a draw for every sequence that reached its last token.
     fn run(&mut self, epoch: u64, chunks: &[Chunk]) -> Result<(), KernelError> {
         let step = self.paged_step(chunks);
-        let weights = &self.live[&epoch].weights;
-        let logits = self.transformer.forward_paged(weights, &mut self.pool, &step)?;
+        let mut drawing: Vec<_> = (chunks.iter().filter(|chunk| chunk.draws))
+            .map(|chunk| {
+                let response = self.responses.remove(&chunk.id);
+                (chunk.id, response.expect("a running sequence has a response"))
+            })
+            .collect();
+        let logits = self.logits(epoch, &step, &mut drawing);
+        let logits = match logits {
+            Ok(logits) => logits,
+            Err(error) => {
+                self.responses.extend(drawing);
+                return Err(error);
+            }
+        };
 
         for chunk in chunks {
             self.schedule.computed(chunk);
             self.stats.computed_tokens += chunk.new as u64;
         }
-        let rows = logits.chunks_exact(self.transformer.config.vocab_size);
-        let mut drawing: Vec<_> = (chunks.iter().filter(|chunk| chunk.draws).zip(rows))
-            .map(|(chunk, row)| {
-                let response = self.responses.remove(&chunk.id).expect("a running sequence has a response");
-                (chunk.id, row, response)
-            })
-            .collect();
         let policy_version = self.live[&epoch].version;
-        let end_ids = &self.end_ids;
-        let drawn: Vec<_> = self
-            .transformer
-            .backend
-            .scope(|| drawing.par_iter_mut().map(|(_, row, response)| response.draw(row, end_ids)).collect());
-        for ((id, _, response), drawn) in drawing.into_iter().zip(drawn) {
+        let (end_ids, vocab_size) = (&self.end_ids, self.transformer.config.vocab_size);
+        let drawn: Vec<_> = self.transformer.backend.scope(|| {
+            let rows = logits.par_chunks_exact(vocab_size);
+            drawing.par_iter_mut().zip(rows).map(|((_, response), row)| response.draw(row, end_ids)).collect()
+        });
+        for ((id, response), drawn) in drawing.into_iter().zip(drawn) {
             match drawn {
                 Ok(Drawn { token, text, end }) => {
                     self.schedule.push(id, token.id);
@@ -412,6 +417,27 @@ impl<B: Backend> Batcher<B> {
             }
         }
         Ok(())
+    }
+
+    /// The forward pass. What draws need beside it is computed at the same time.
+    fn logits(
+        &mut self,
+        epoch: u64,
+        step: &PagedStep,
+        drawing: &mut [(u64, Response)],
+    ) -> Result<Vec<f32>, KernelError> {
+        let weights = &self.live[&epoch].weights;
+        let beside: Vec<_> = drawing.iter_mut().filter_map(|(_, response)| response.before_draw()).collect();
+        let (transformer, pool) = (&self.transformer, &mut self.pool);
+        if beside.is_empty() {
+            return transformer.forward_paged(weights, pool, step);
+        }
+        transformer.backend.scope(|| {
+            rayon::in_place_scope(|scope| {
+                beside.into_iter().for_each(|work| scope.spawn(|_| work()));
+                transformer.forward_paged(weights, pool, step)
+            })
+        })
     }
 
     fn paged_step(&self, chunks: &[Chunk]) -> PagedStep {

@@ -21,9 +21,11 @@ use crate::output_parser::{THINK, THINK_END, TOOL_CALL, TOOL_CALL_END};
 use crate::tokenizer::Tokenizer;
 
 mod matching;
+mod warm;
 
 pub use matching::ConstraintFailed;
 pub(crate) use matching::Matching;
+use warm::{Pristine, WarmLexers};
 
 /// Most bytes of a schema, and of all schemas of the tools together.
 pub const MAX_SCHEMA_BYTES: usize = 256 << 10;
@@ -108,6 +110,7 @@ struct Inner {
     factory: ParserFactory,
     marks: Marks,
     kept: Mutex<VecDeque<(String, Pristine)>>,
+    warm: WarmLexers,
 }
 
 /// A compiled constraint. Cheap to clone.
@@ -116,9 +119,6 @@ pub struct Constraint {
     pristine: Pristine,
     grammars: Arc<Inner>,
 }
-
-/// Has matched nothing yet; each response copies it.
-type Pristine = Arc<Mutex<Matcher>>;
 
 /// The tokens that mean something beside the grammar.
 #[derive(Debug)]
@@ -185,7 +185,9 @@ impl Grammars {
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
         let marks = Marks::new(tokenizer, end);
-        Ok(Self { inner: Arc::new(Inner { factory, marks, kept: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner { factory, marks, kept: Mutex::default(), warm: WarmLexers::default() }),
+        })
     }
 
     /// Any JSON object.
@@ -289,7 +291,7 @@ impl Grammars {
         if let Some((_, pristine)) = kept().iter().find(|(of, _)| *of == key) {
             return Ok(constraint(pristine.clone()));
         }
-        let compiled = std::thread::scope(|scope| {
+        let matcher = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
             let compile = || {
                 let mut matcher = Matcher::new(self.inner.factory.create_parser(grammar));
@@ -299,7 +301,7 @@ impl Grammars {
             let thread = thread.spawn_scoped(scope, compile).map_err(|error| error.to_string())?;
             thread.join().map_err(|_| "its reading panicked".to_owned())?
         });
-        let matcher = compiled.map_err(|problem| classified(kind, problem))?;
+        let matcher = matcher.map_err(|problem| classified(kind, problem))?;
         let pristine = Arc::new(Mutex::new(matcher));
         let mut kept = kept();
         if kept.len() == MAX_KEPT {

@@ -65,7 +65,15 @@ impl Response {
     /// Takes in a token that was drawn elsewhere, as if it had been drawn here.
     pub fn redraw(&mut self, id: u32, end_ids: &[u32]) -> Result<Option<End>, ConstraintFailed> {
         self.sampler.skip_draw(id);
+        // Where a text is forced, its tokens are those of the draw.
+        self.matching.iter_mut().for_each(Matching::force);
         Ok(self.take(id, end_ids)?.1)
+    }
+
+    /// What of the next draw can be done while the model computes its logits, if there is such.
+    pub fn before_draw(&mut self) -> Option<impl FnOnce() + Send + '_> {
+        let matching = self.matching.as_mut().filter(|matching| matching.is_to_look_ahead())?;
+        Some(|| matching.look_ahead())
     }
 
     /// Draws the next token.

@@ -203,8 +203,11 @@ impl Sampler {
         let excluded = || allowed.not.iter().chain(allowed.nor);
         match allowed.only {
             Some(only) => {
-                let possible = only.iter().filter(|&id| (id as usize) < logits.len());
-                ids.extend(possible.filter(|id| !excluded().any(|excluded| excluded == id)));
+                only.iter_set_entries(|id| {
+                    if id < logits.len() && !excluded().any(|&excluded| excluded as usize == id) {
+                        ids.push(id as u32);
+                    }
+                });
                 shaped.extend(ids.iter().map(|&id| logits[id as usize]));
             }
             None => {

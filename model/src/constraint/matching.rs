@@ -1,12 +1,13 @@
 //! One response's way through its constraint. Thinking is no part of it: the constraint begins behind a thought that the
 //! prompt or the response opens, and what a thought says is free.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
 
 use llguidance::Matcher;
 use toktrie::{SimpleVob, TokenId};
 
+use super::warm::Unused;
 use super::{Constraint, Inner};
 use crate::output_parser::{THINK, THINK_END};
 use crate::sampler::Allowed;
@@ -23,9 +24,16 @@ pub struct ConstraintFailed(pub(crate) String);
 
 pub(crate) struct Matching {
     matcher: Matcher,
-    grammars: Arc<Inner>,
+    constraint: Constraint,
+    /// What `matcher` began as: goes back to the constraint.
+    unused: Option<Unused>,
     phase: Phase,
-    mask: SimpleVob,
+    /// The tokens of a text that alone can follow, with which it is in no need of a mask.
+    forced: VecDeque<TokenId>,
+    /// The grammar's, for the next token; None where it was not asked yet.
+    mask: Option<Result<SimpleVob, ConstraintFailed>>,
+    /// What may be drawn.
+    allowed: SimpleVob,
     /// Excluded where there is no mask.
     beyond: Vec<TokenId>,
 }
@@ -46,8 +54,8 @@ enum Phase {
 impl Matching {
     pub fn new(constraint: &Constraint, prompt_ids: &[TokenId]) -> Self {
         let Constraint { pristine, grammars } = constraint;
-        // A copy of its own: what one response learns or breaks is no other's.
-        let matcher = pristine.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
+        let unused = grammars.warm.unused(pristine);
+        let matcher = unused.matcher.clone();
         let tail = &prompt_ids[prompt_ids.len().saturating_sub(TAIL_TOKENS)..];
         let tail = grammars.marks.tokenizer.decode(tail, false);
         let tail = tail.trim_end();
@@ -58,8 +66,41 @@ impl Matching {
         } else {
             Phase::Opening
         };
-        let (mask, beyond) = (SimpleVob::new(), Vec::new());
-        Self { matcher, grammars: grammars.clone(), phase, mask, beyond }
+        Self {
+            matcher,
+            constraint: constraint.clone(),
+            unused: Some(unused),
+            phase,
+            forced: VecDeque::new(),
+            mask: None,
+            allowed: SimpleVob::new(),
+            beyond: Vec::new(),
+        }
+    }
+
+    /// Whether what may be drawn next takes a while to find out.
+    pub fn is_to_look_ahead(&self) -> bool {
+        self.mask.is_none() && self.forced.is_empty() && !matches!(self.phase, Phase::Thinking { .. })
+    }
+
+    /// Finds it out, which needs no logits: while the model computes them.
+    pub fn look_ahead(&mut self) {
+        self.force();
+        if !self.forced.is_empty() {
+            return;
+        }
+        let mask = self.matcher.compute_mask_or_eos();
+        self.mask = Some(mask.map_err(|error| failure(&error)));
+        if let (Some(unused), Ok(stats)) = (&mut self.unused, self.matcher.last_step_stats()) {
+            unused.cost += stats.lexer_cost;
+        }
+    }
+
+    /// Finds the text that alone can follow, whose tokens are then the tokenizer's.
+    pub fn force(&mut self) {
+        if self.forced.is_empty() && self.phase == Phase::Constrained && !self.matcher.is_stopped() {
+            self.forced.extend(self.matcher.compute_ff_tokens());
+        }
     }
 
     /// What may be drawn next. An end is drawn by one of `end_ids`, unless these are `withheld`; where it is all that can
@@ -73,7 +114,10 @@ impl Matching {
         end_ids: &'a [TokenId],
         withheld: bool,
     ) -> Result<Allowed<'a>, ConstraintFailed> {
-        let marks = &self.grammars.marks;
+        if self.is_to_look_ahead() {
+            self.look_ahead();
+        }
+        let Inner { factory, marks, .. } = &*self.constraint.grammars;
         if let Phase::Thinking { come } = self.phase {
             self.beyond.clone_from(&marks.beyond_thought[come]);
             if come > 0 {
@@ -81,48 +125,56 @@ impl Matching {
             }
             return Ok(Allowed { only: None, not: end_ids, nor: &self.beyond });
         }
-        let mask = self.matcher.compute_mask_or_eos();
-        self.mask = mask.map_err(|error| failure(&error))?;
-        let may_end = self.mask.is_allowed(marks.end);
-        self.mask.disallow_token(marks.end);
+        if let Some(&id) = self.forced.front() {
+            self.allowed = factory.tok_env().tok_trie().singleton_token_set(id);
+            return Ok(Allowed { only: Some(&self.allowed), ..Allowed::default() });
+        }
+        let mask = self.mask.as_ref().expect("just computed").as_ref();
+        self.allowed.clone_from(mask.map_err(Clone::clone)?);
+        let may_end = self.allowed.is_allowed(marks.end);
+        self.allowed.disallow_token(marks.end);
         match self.phase {
             Phase::Opening => {
                 let thinks = |id: &TokenId| {
                     let logit = logits.get(*id as usize);
                     logit.is_some_and(|logit| logits.iter().all(|other| other <= logit))
                 };
-                marks.think.filter(thinks).into_iter().for_each(|id| self.mask.allow_token(id));
+                marks.think.filter(thinks).into_iter().for_each(|id| self.allowed.allow_token(id));
             }
             Phase::Thought { newlines } if newlines < MAX_NEWLINES => {
-                marks.newlines.iter().for_each(|&id| self.mask.allow_token(id));
+                marks.newlines.iter().for_each(|&id| self.allowed.allow_token(id));
             }
             _ => {}
         }
-        if may_end && (!withheld || self.mask.is_zero()) {
+        if may_end && (!withheld || self.allowed.is_zero()) {
             let highest = end_ids.iter().max().map_or(0, |&id| id as usize + 1);
-            if highest > self.mask.len() {
-                self.mask.resize(highest);
+            if highest > self.allowed.len() {
+                self.allowed.resize(highest);
             }
-            end_ids.iter().for_each(|&id| self.mask.allow_token(id));
+            end_ids.iter().for_each(|&id| self.allowed.allow_token(id));
         }
-        if self.mask.is_zero() {
+        if self.allowed.is_zero() {
             return Err(ConstraintFailed("it is complete, and the model has no end token".to_owned()));
         }
-        Ok(Allowed { only: Some(&self.mask), ..Allowed::default() })
+        Ok(Allowed { only: Some(&self.allowed), ..Allowed::default() })
     }
 
     /// Goes on by a token that is no end.
     pub fn take(&mut self, id: TokenId) -> Result<(), ConstraintFailed> {
-        let marks = &self.grammars.marks;
+        let marks = &self.constraint.grammars.marks;
         match self.phase {
             Phase::Opening if marks.think == Some(id) => self.phase = Phase::Thinking { come: 0 },
-            Phase::Thinking { come } => self.phase = self.grammars.marks.thought_after(come, id),
+            Phase::Thinking { come } => self.phase = marks.thought_after(come, id),
             Phase::Thought { newlines } if newlines < MAX_NEWLINES && marks.newlines.contains(&id) => {
                 self.phase = Phase::Thought { newlines: newlines + 1 };
             }
             _ => {
                 self.phase = Phase::Constrained;
+                self.mask = None;
                 self.matcher.consume_token(id).map_err(|error| failure(&error))?;
+                if self.forced.pop_front() != Some(id) {
+                    self.forced.clear();
+                }
             }
         }
         Ok(())
@@ -131,6 +183,15 @@ impl Matching {
     /// Nothing but the end is possible.
     pub fn is_complete(&self) -> bool {
         self.phase == Phase::Constrained && self.matcher.is_stopped() && self.matcher.stop_reason().is_ok()
+    }
+}
+
+impl Drop for Matching {
+    fn drop(&mut self) {
+        let failed = self.matcher.is_error();
+        if let Some(unused) = self.unused.take().filter(|_| !failed) {
+            self.constraint.grammars.warm.keep(&self.constraint.pristine, unused);
+        }
     }
 }
 
