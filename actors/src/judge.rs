@@ -394,7 +394,7 @@ async fn collect_answer(engine: &Engine, request: GenerateRequest) -> Result<Ans
                 };
                 return Ok(Answer { text: said, ending });
             }
-            GenerateEvent::Failed { error } => {
+            GenerateEvent::Failed { error, .. } => {
                 return Err(EngineError::Remote { engine: engine.name().to_owned(), reason: error });
             }
         }

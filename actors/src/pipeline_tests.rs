@@ -172,7 +172,7 @@ async fn version_of(mut events: mpsc::Receiver<GenerateEvent>) -> u64 {
     while let Some(event) = events.recv().await {
         match event {
             GenerateEvent::Finished { policy_version, .. } => return policy_version,
-            GenerateEvent::Failed { error } => panic!("{error}"),
+            GenerateEvent::Failed { error, .. } => panic!("{error}"),
             GenerateEvent::Token { .. } => {}
         }
     }

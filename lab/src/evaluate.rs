@@ -150,7 +150,7 @@ pub fn answers<'a>(
                     answer.text.push_str(&text);
                     places.remove(&id);
                 }
-                GenerateEvent::Failed { error } => bail!("an answer failed: {error}"),
+                GenerateEvent::Failed { error, .. } => bail!("an answer failed: {error}"),
             }
         }
     }

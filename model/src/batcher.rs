@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::constraint::ConstraintFailed;
 use crate::pace::{Cost, Load, Paces};
-use crate::response::{Drawn, End, Response};
+use crate::response::{DrawError, Drawn, End, Response};
 use crate::sampler::SamplingError;
 use crate::schedule::{Chunk, Schedule, ScheduleLimits, UNLIMITED};
 use crate::serving::{FinishReason, GenerateEvent, GenerateRequest};
@@ -412,7 +412,9 @@ impl<B: Backend> Batcher<B> {
                 }
                 Err(error) => {
                     self.release(id);
-                    self.events.push((SequenceId(id), GenerateEvent::Failed { error: error.to_string() }));
+                    let by_request = matches!(error, DrawError::Constraint(_));
+                    let failed = GenerateEvent::Failed { error: error.to_string(), by_request };
+                    self.events.push((SequenceId(id), failed));
                 }
             }
         }

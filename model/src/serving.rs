@@ -130,6 +130,8 @@ pub enum GenerateEvent {
     Failed {
         /// Why, for the log and the client.
         error: String,
+        /// It is the request, not the engine: asked again, it would end here again.
+        by_request: bool,
     },
 }
 

@@ -84,7 +84,7 @@ fn replies_of_the_embedded_model_are_what_was_asked_for() {
                     }
                     assert!(value["city"].is_string() && (1..=9).contains(&value["days"].as_i64().unwrap()));
                 }
-                GenerateEvent::Failed { error } => panic!("{error}"),
+                GenerateEvent::Failed { error, .. } => panic!("{error}"),
             }
         }
     }

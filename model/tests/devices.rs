@@ -141,7 +141,7 @@ impl Work for Serving {
                 match event {
                     GenerateEvent::Token { token, .. } => drawn.entry(id).or_default().push(token),
                     GenerateEvent::Finished { .. } => {}
-                    GenerateEvent::Failed { error } => panic!("{error}"),
+                    GenerateEvent::Failed { error, .. } => panic!("{error}"),
                 }
             }
         }

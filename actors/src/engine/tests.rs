@@ -157,7 +157,7 @@ async fn a_panic_reaches_everyone_who_waits_and_the_next_incarnation_serves() {
     let culprit = engine.generate(request(13, 5)).await.expect("accepted");
     for events in [bystander, culprit] {
         let (_, last) = drain(events).await;
-        let Some(GenerateEvent::Failed { error }) = last else { panic!("{last:?}") };
+        let Some(GenerateEvent::Failed { error, .. }) = last else { panic!("{last:?}") };
         assert_eq!(error, "token 13");
     }
     assert_eq!(exited.await, Err("token 13".to_owned()));

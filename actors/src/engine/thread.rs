@@ -298,7 +298,8 @@ impl Thread {
 
     fn fail_all(&mut self, reason: &str) {
         for (_, active) in self.active.drain() {
-            let _ = active.events.try_send(GenerateEvent::Failed { error: reason.to_owned() });
+            let failed = GenerateEvent::Failed { error: reason.to_owned(), by_request: false };
+            let _ = active.events.try_send(failed);
         }
         // Dropping these tells their askers.
         self.scorings.clear();

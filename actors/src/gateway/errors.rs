@@ -36,6 +36,15 @@ impl ApiError {
         Self { param, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message) }
     }
 
+    /// 400 for an answer that cannot be ended in the form that its request asks for.
+    pub fn form(failure: &str) -> Self {
+        let message = format!(
+            "An answer was begun that cannot be ended in the form that is asked for (response_format, tools, \
+             structured_outputs): {failure}."
+        );
+        Self { code: Some("form"), ..Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message) }
+    }
+
     /// 400 for a body that is not a JSON object.
     pub fn not_json(message: impl Into<String>) -> Self {
         Self {

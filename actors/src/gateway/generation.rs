@@ -159,7 +159,8 @@ impl Generation {
                 };
                 Ok(Ok(Drawn::End(ending, text)))
             }
-            Some(GenerateEvent::Failed { error }) => Ok(Err(error)),
+            Some(GenerateEvent::Failed { error, by_request: true }) => Err(ApiError::form(&error)),
+            Some(GenerateEvent::Failed { error, .. }) => Ok(Err(error)),
             None => Ok(Err("the model ended".to_owned())),
         }
     }

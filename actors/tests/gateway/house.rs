@@ -47,6 +47,8 @@ pub enum Line {
     Hold(&'static str),
     /// Says this and breaks.
     Break(&'static str),
+    /// Says this, and then that the request cannot be served any further.
+    Refuse(&'static str),
 }
 
 /// What the policy was asked and will answer.
@@ -100,7 +102,7 @@ impl ServingModel for Policy {
     fn submit(&mut self, request: GenerateRequest) -> Result<u64, String> {
         let line = self.script.lines.lock().expect("no test panics with it").pop_front();
         let line = line.unwrap_or(Line::Say("fine"));
-        let (Line::Say(text) | Line::Hold(text) | Line::Break(text)) = &line;
+        let (Line::Say(text) | Line::Hold(text) | Line::Break(text) | Line::Refuse(text)) = &line;
         let mut ids: VecDeque<u32> = self.tokenizer.encode(text).map_err(|e| e.to_string())?.into();
         if let Line::Say(_) = line {
             ids.push_back(self.tokenizer.eos_id().expect("the tokenizer has an end token"));
@@ -148,7 +150,10 @@ impl ServingModel for Policy {
                 Some(_) => finished(FinishReason::Length),
                 None => match running.line {
                     Line::Say(_) => finished(FinishReason::Stop),
-                    Line::Break(_) => GenerateEvent::Failed { error: "scripted".to_owned() },
+                    Line::Break(_) | Line::Refuse(_) => GenerateEvent::Failed {
+                        error: "scripted".to_owned(),
+                        by_request: matches!(running.line, Line::Refuse(_)),
+                    },
                     Line::Hold(_) if self.script.released.load(Ordering::SeqCst) => {
                         finished(FinishReason::Stop)
                     }

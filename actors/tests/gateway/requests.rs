@@ -362,6 +362,25 @@ async fn a_panic_is_a_500_for_its_request_alone() {
 }
 
 #[tokio::test]
+async fn a_request_that_cannot_be_served_any_further_is_not_asked_again() {
+    let house = House::new().await;
+    for stream in [false, true] {
+        house.script.then(Line::Refuse("half an ans"));
+        house.script.then(Line::Say("not asked"));
+        let body = with(ask("hi"), "stream", json!(stream));
+        if stream {
+            let events = house.stream(&body).await.rest().await;
+            assert!(events.last().is_some_and(|last| last.contains("\"code\":\"form\"")), "{events:?}");
+        } else {
+            let response = house.post("/v1/chat/completions", &body).await;
+            assert_eq!(response.status().as_u16(), 400);
+            assert_eq!(response.json::<Value>().await.expect("JSON")["error"]["code"], "form");
+        }
+        assert_eq!(house.chat(&ask("you?")).await["choices"][0]["message"]["content"], "not asked");
+    }
+}
+
+#[tokio::test]
 async fn a_policy_that_breaks_or_restarts_is_asked_again() {
     let house = House::new().await;
     house.script.then(Line::Break(""));

@@ -110,7 +110,7 @@ impl Reply {
                 self.version = policy_version;
                 self.cached_tokens = cached_tokens;
             }
-            GenerateEvent::Failed { error } => self.error = Some(error),
+            GenerateEvent::Failed { error, .. } => self.error = Some(error),
         }
     }
 }
@@ -538,7 +538,7 @@ fn told(
                     assert!(batcher.is_idle());
                     return (tokens, (reason, text));
                 }
-                GenerateEvent::Failed { error } => panic!("{error}"),
+                GenerateEvent::Failed { error, .. } => panic!("{error}"),
             }
         }
     }

@@ -312,6 +312,7 @@ impl NodeOperator {
             version: seen.version,
             inbox: self.node.panel.inbox_of(&child.role).map(|inbox| inbox.status().into()),
             detail: seen.detail,
+            advice: seen.advice,
             name: child.name,
             role: child.role,
         }

@@ -297,6 +297,9 @@ pub struct ActorStatus {
     pub inbox: Option<InboxView>,
     /// What its role has to say.
     pub detail: String,
+    /// What an operator should look into, although nothing has failed.
+    #[serde(default)]
+    pub advice: Option<String>,
 }
 
 /// An inbox.

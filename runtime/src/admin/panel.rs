@@ -21,6 +21,8 @@ pub struct Seen {
     pub version: Option<u64>,
     /// What it is at.
     pub detail: String,
+    /// What an operator should look into, although nothing has failed.
+    pub advice: Option<String>,
 }
 
 type Look = Box<dyn Fn() -> Seen + Send + Sync>;
@@ -196,7 +198,7 @@ mod tests {
     fn what_is_said_of_an_actor_goes_before_what_is_said_of_its_role() {
         let mut panel = Panel::default();
         let saying = |detail: &str| {
-            let seen = Seen { version: None, detail: detail.into() };
+            let seen = Seen { detail: detail.into(), ..Seen::default() };
             move || seen.clone()
         };
         panel.look("judge", saying("all"));

@@ -67,6 +67,8 @@ pub fn row(actor: &ActorStatus) -> [String; 7] {
 /// What the role says; for one that is not well, why, and what brings it back.
 fn detail(actor: &ActorStatus) -> String {
     let (name, role) = (&actor.name, &actor.role);
+    let said =
+        actor.advice.as_ref().map_or_else(|| actor.detail.clone(), |advice| join(&actor.detail, advice));
     let reason = actor.last_error.as_deref().map(|reason| {
         let ago = span(actor.last_error_secs.unwrap_or_default());
         format!("{} ({ago} ago)", short(reason, REASON_CHARS))
@@ -75,10 +77,10 @@ fn detail(actor: &ActorStatus) -> String {
     match actor.state.as_str() {
         "failed" => join(reason.unwrap_or("ended"), &format!("`openclaw-rl restart {name}`")),
         "stuck" => join(reason.unwrap_or("does not answer"), &format!("`openclaw-rl restart {name}`")),
-        "paused" => join(&actor.detail, &format!("`openclaw-rl resume {role}`")),
+        "paused" => join(&said, &format!("`openclaw-rl resume {role}`")),
         _ => match reason {
-            Some(reason) => join(&actor.detail, &format!("last: {reason}")),
-            None => actor.detail.clone(),
+            Some(reason) => join(&said, &format!("last: {reason}")),
+            None => said,
         },
     }
 }

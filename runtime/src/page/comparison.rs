@@ -275,7 +275,7 @@ impl Comparison {
                     said.push_str(&text);
                     return Ok((said, tokens, reason));
                 }
-                GenerateEvent::Failed { error } => return Err(cut(error)),
+                GenerateEvent::Failed { error, .. } => return Err(cut(error)),
             }
         }
         Err(cut("its thread ended".to_owned()))

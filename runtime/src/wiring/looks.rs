@@ -37,7 +37,7 @@ impl Builder<'_> {
                 let status = engine.status();
                 let rate = rates.of(engine.name()).map(|rate| format!(", {} tok/s", thousands(rate)));
                 let detail = format!("{} sequences{}", status.sequences, rate.unwrap_or_default());
-                Seen { version: status.up.then_some(status.version), detail }
+                Seen { version: status.up.then_some(status.version), detail, ..Seen::default() }
             });
         }
         let (evaluations, judged) = (self.inboxes.evaluations.clone(), self.inboxes.judged.clone());
@@ -52,10 +52,10 @@ impl Builder<'_> {
             let loss = steps.borrow().map(|report| format!(", loss {:.3}", report.loss)).unwrap_or_default();
             let progress = || format!("step {step}, {leased} of {batch} samples{loss}");
             let detail = training.collecting().hint().unwrap_or_else(progress);
-            Seen { version: Some(versions.number()), detail }
+            Seen { version: Some(versions.number()), detail, ..Seen::default() }
         });
         let versions = self.versions.clone();
-        panel.look("publisher", move || Seen { version: Some(versions.number()), detail: String::new() });
+        panel.look("publisher", move || Seen { version: Some(versions.number()), ..Seen::default() });
         let journal = self.journal.clone();
         panel.look("journal", move || {
             let (turns, waiting) = (journal.totals().borrow().turns, journal.queue().waiting);
@@ -69,7 +69,8 @@ impl Builder<'_> {
         let (backlog, sessions) = (self.journal.backlog(), sessions.clone());
         panel.look("sessions", move || {
             let Backlog { waiting, provisional, .. } = *backlog.borrow();
-            says(in_sessions(waiting, provisional, sessions.lonely_conversations()))
+            let advice = advice(sessions.lonely_conversations());
+            Seen { advice, ..says(in_sessions(waiting, provisional)) }
         });
     }
 }
@@ -94,22 +95,25 @@ fn at_work<M: Send + 'static>(inbox: &Inbox<M>) -> String {
 }
 
 /// What turns wait for, and what an operator should know of their clients.
-fn in_sessions(waiting: u64, provisional: u64, lonely: u64) -> String {
+fn in_sessions(waiting: u64, provisional: u64) -> String {
     let mut parts = vec![format!("{waiting} turns wait for what follows")];
     if provisional > 0 {
         parts.push(format!("{provisional} for a request that shows it"));
     }
-    if lonely > 0 {
-        parts.push(format!(
-            "{lonely} conversations of one reply; nothing followed: does your client rewrite its history? send \
-             X-Session-Id"
-        ));
-    }
     parts.join("; ")
 }
 
+/// For a client whose conversations cannot be followed.
+fn advice(lonely: u64) -> Option<String> {
+    let told = format!(
+        "{lonely} conversations of one reply; nothing followed: does your client rewrite its history? Send \
+         X-Session-Id (README, \"Use it with your agent\")"
+    );
+    (lonely > 0).then_some(told)
+}
+
 fn says(detail: String) -> Seen {
-    Seen { version: None, detail }
+    Seen { detail, ..Seen::default() }
 }
 
 /// `840`, `1.2k`, `31k`.
@@ -142,9 +146,10 @@ mod tests {
 
     #[test]
     fn a_client_that_is_not_understood_is_told_of() {
-        assert_eq!(in_sessions(3, 0, 0), "3 turns wait for what follows");
-        assert_eq!(in_sessions(3, 2, 0), "3 turns wait for what follows; 2 for a request that shows it");
-        assert!(in_sessions(0, 0, 5).contains("; 5 conversations of one reply; nothing followed"));
+        assert_eq!(in_sessions(3, 0), "3 turns wait for what follows");
+        assert_eq!(in_sessions(3, 2), "3 turns wait for what follows; 2 for a request that shows it");
+        assert_eq!(advice(0), None);
+        assert!(advice(5).is_some_and(|told| told.starts_with("5 conversations of one reply; nothing")));
     }
 
     #[test]

@@ -83,6 +83,9 @@ fn detail(state: &State, actor: &ActorStatus, columns: usize) -> Vec<Line<'stati
     if !actor.detail.is_empty() {
         add("at", &actor.detail);
     }
+    if let Some(advice) = &actor.advice {
+        add("look into", advice);
+    }
     if let Some(version) = version {
         add("version", &version.to_string());
     }

@@ -295,6 +295,7 @@ fn shown(mut status: NodeStatus) -> NodeStatus {
             clean(text);
         }
         actor.last_error.as_mut().map(clean);
+        actor.advice.as_mut().map(clean);
     }
     status
 }

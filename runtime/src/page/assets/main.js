@@ -56,15 +56,16 @@ function ended() {
   ].flat();
 }
 
-/** Actors that do not come back by themselves, each with what to type. */
+/** Actors that do not come back by themselves, each with what to type; and those that have something to look into. */
 function showNeeds(actors, generation) {
   const down = actors.filter((actor) => actor.state === 'failed' || actor.state === 'stuck');
-  const said = JSON.stringify(down.map(({ name, state, last_error: error }) => [name, state, error]));
-  needs.hidden = down.length === 0;
+  const advising = actors.filter((actor) => actor.advice && !down.includes(actor));
+  const said = JSON.stringify([...down, ...advising].map(({ name, state, last_error: error, advice }) => [name, state, error, advice]));
+  needs.hidden = down.length + advising.length === 0;
   // What has not changed stays, so that it can be selected.
   if (said === needed) return;
   needed = said;
-  replace(needs, down.map((actor) => {
+  replace(needs, [...down.map((actor) => {
     const command = `openclaw-rl restart ${actor.name}`;
     const told = el('span', { role: 'status' });
     const copy = el('button', { type: 'button', 'data-key': `copy-${actor.name}`, onclick: async () => {
@@ -85,7 +86,7 @@ function showNeeds(actors, generation) {
     } }, 'Restart it');
     return el('p', {}, el('b', { class: 'bad' }, `${actor.name} ${actor.state}`), actor.last_error ? `: ${actor.last_error}. ` : '. ',
       'The rest goes on, and its work waits. ', el('code', {}, command), ' ', copy, ' ', restart, told);
-  }));
+  }), ...advising.map((actor) => el('p', {}, el('b', {}, actor.name), `: ${actor.advice}`))]);
 }
 
 function signIn(message) {
