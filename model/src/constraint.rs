@@ -357,9 +357,11 @@ enum Layout {
     OneLine,
 }
 
+/// Says what a schema leaves open as those read it who check answers.
+///
 /// An object whose properties are listed has no others, unless its schema speaks of them: what XGrammar and OpenAI hold
 /// answers to, and what a weak model needs. Where schemas are combined, none of them lists all.
-fn close(schema: &mut Value) {
+fn settle(schema: &mut Value) {
     const COMBINES: [&str; 8] =
         ["allOf", "anyOf", "oneOf", "not", "if", "$ref", "dependentSchemas", "$dynamicRef"];
     const SPEAKS: [&str; 4] =
@@ -369,13 +371,25 @@ fn close(schema: &mut Value) {
     if fields.get("properties").is_some_and(Value::is_object) && !has(&COMBINES) && !has(&SPEAKS) {
         fields.insert("additionalProperties".to_owned(), false.into());
     }
+    // What validators hold beside a format's letters: RFC 3339's leap seconds come at one moment of UTC, and RFC 5321's
+    // names and addresses have an end.
+    let (pattern, most) = match fields.get("format").and_then(Value::as_str) {
+        Some("time" | "date-time") => (Some("^[^:]*:[^:]*:[0-5]"), None),
+        Some("email" | "idn-email") => (Some("^[^@]{1,64}@[^.]{1,63}([.][^.]{1,63})*$"), Some(254)),
+        _ => (None, None),
+    };
+    let mut open = |name: &str, value: Option<Value>| {
+        value.into_iter().for_each(|value| drop(fields.entry(name).or_insert(value)));
+    };
+    open("pattern", pattern.map(Value::from));
+    open("maxLength", most.map(Value::from));
     for (name, within) in fields.iter_mut() {
         match (name.as_str(), within) {
             ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {
-                schemas.values_mut().for_each(close);
+                schemas.values_mut().for_each(settle);
             }
-            ("items" | "contains" | "additionalProperties", schema) => close(schema),
-            ("prefixItems" | "anyOf" | "oneOf", Value::Array(schemas)) => schemas.iter_mut().for_each(close),
+            ("items" | "contains" | "additionalProperties", schema) => settle(schema),
+            ("prefixItems" | "anyOf" | "oneOf", Value::Array(schemas)) => schemas.iter_mut().for_each(settle),
             _ => {}
         }
     }
@@ -389,7 +403,7 @@ fn compiled_schema(schema: &Value, strict: bool, layout: Layout) -> Result<Value
         _ => return Err(invalid_schema("it is no object".to_owned())),
     };
     check_size("JSON schema", schema.to_string().len(), MAX_SCHEMA_BYTES)?;
-    close(&mut schema);
+    settle(&mut schema);
     let options = JsonCompileOptions {
         whitespace_pattern: (layout == Layout::Free).then(|| WHITE_SPACE.to_owned()),
         whitespace_flexible: layout == Layout::Free,

@@ -152,6 +152,31 @@ fn what_a_random_schema_lets_through_is_its_instance() {
 }
 
 #[test]
+fn what_a_format_does_not_say_is_held_too() {
+    let words = Words::embedded();
+    for format in ["time", "date-time", "email"] {
+        let schema = json!({"type": "array", "minItems": 3, "items": {"type": "string", "format": format}});
+        let constraint = words.grammars.json_schema(&schema, true).expect("a schema");
+        for seed in 0..40 {
+            // Nothing but its limits ends a name or makes seconds.
+            let drawn = words.draw_by(&words.request(&constraint, seed), seed, |logits| {
+                for (id, logit) in logits.iter_mut().enumerate() {
+                    match words.tokenizer.bytes_of(id as TokenId) {
+                        b"6" | b"60" => *logit += 8.0,
+                        text if text.contains(&b'@') && seed % 2 == 0 => *logit -= 30.0,
+                        _ => {}
+                    }
+                }
+            });
+            let drawn = drawn.expect("the constraint holds");
+            if drawn.reason == FinishReason::Stop {
+                assert_valid(&schema, &drawn.text);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_character_of_several_tokens_and_a_text_the_tokenizer_would_normalize_are_drawn() {
     // The second is in two code points, which the embedded tokenizer would make one.
     for name in ["日本語 🦀", "e\u{301}te", "</think>\u{10FFFF}", "a\"b\\c\n"] {
