@@ -200,7 +200,7 @@ pub(crate) async fn record_judged(journal: &Journal, judged: &Judged) {
 
 /// Records all that comes before the optimizer.
 pub(crate) async fn record_ready(journal: &Journal, sample: &Sample) {
-    let Sample { turn, verdict, teacher } = sample.clone();
+    let Sample { turn, verdict, teacher, .. } = sample.clone();
     let turn_id = turn.id.clone();
     let hints: Vec<String> = teacher.iter().map(|signal| signal.hint.clone()).collect();
     record_judged(journal, &Judged { turn, verdict, hints, undone: 0 }).await;

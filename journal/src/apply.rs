@@ -9,7 +9,10 @@ use super::{
     record::{Record, Recorded, StepCommit, TurnState, WITHDRAWN},
     tally::{Place, Tally},
 };
-use crate::turn::{Turn, TurnId, TurnKind};
+use crate::{
+    signals::Verdict,
+    turn::{Turn, TurnId, TurnKind},
+};
 
 /// Applies records within a transaction.
 pub(crate) struct Applying<'c> {
@@ -36,7 +39,7 @@ impl Found {
 }
 
 /// The state that a turn gets.
-struct Next<'a> {
+pub(crate) struct Next<'a> {
     state: TurnState,
     reason: Option<&'a str>,
     step: Option<u64>,
@@ -52,9 +55,11 @@ impl From<TurnState> for Next<'_> {
 impl Applying<'_> {
     pub fn apply(&mut self, record: &Record, bodies: &[Kept]) -> rusqlite::Result<Recorded> {
         let done = match record {
-            Record::TurnCompleted { turn, .. } => self.complete(turn, bodies)?,
+            Record::TurnCompleted { turn, mark } => self.complete(turn, mark.before, bodies)?,
             Record::NextStateSeen { turn, provisional, .. } => {
-                let done = self.change(turn, TurnState::Waiting, TurnState::Followed.into(), bodies)?;
+                let is_judged = self.is_judged(turn)?;
+                let next = if is_judged { TurnState::Followed } else { TurnState::Held };
+                let done = self.change(turn, TurnState::Waiting, next.into(), bodies)?;
                 if done && *provisional {
                     self.connection
                         .prepare_cached("UPDATE turns SET provisional = 1 WHERE id = ?1")?
@@ -67,10 +72,11 @@ impl Applying<'_> {
             Record::NextStateUndone { turn } => self.undo_next_state(turn)?,
             Record::Judged { turn, undone, verdict, hints, teach, .. } => {
                 let teach = *teach || self.corrected_hint(turn)?.is_some();
-                let next = if teach { TurnState::Judged } else { TurnState::Ready };
+                let next = if teach { TurnState::Judged } else { self.after_signals(turn)? };
                 let done = self.is_about(turn, *undone)?
                     && self.change(turn, TurnState::Followed, next.into(), bodies)?;
                 if done {
+                    self.judge_step(turn, verdict)?;
                     let totals = &mut self.tally.totals;
                     match verdict.reward {
                         Some(1) => totals.approved += 1,
@@ -78,7 +84,10 @@ impl Applying<'_> {
                         _ => totals.neutral += 1,
                     }
                     totals.hinted += u64::from(!hints.is_empty());
-                    totals.samples += u64::from(!teach);
+                    totals.samples += u64::from(next == TurnState::Ready);
+                    if next == TurnState::Held {
+                        self.release_held(turn)?;
+                    }
                 }
                 done
             }
@@ -88,17 +97,29 @@ impl Applying<'_> {
                     (Some(hint), Some(signal)) => signal.hint != hint,
                     _ => false,
                 };
-                let next = TurnState::Ready.into();
+                let next = self.after_signals(turn)?;
                 let done = !is_outdated
                     && self.is_about(turn, *undone)?
-                    && self.change(turn, TurnState::Judged, next, bodies)?;
-                self.tally.totals.samples += u64::from(done);
+                    && self.change(turn, TurnState::Judged, next.into(), bodies)?;
+                self.tally.totals.samples += u64::from(done && next == TurnState::Ready);
                 self.tally.totals.taught += u64::from(done);
+                if done && next == TurnState::Held {
+                    self.release_held(turn)?;
+                }
                 done
+            }
+            Record::TurnDropped { turn, reason } if self.is_last_for_now(turn, reason)? => {
+                self.change(turn, TurnState::Waiting, TurnState::Held.into(), &[])?
             }
             Record::TurnDropped { turn, reason } => self.give_up(turn, reason)?,
             Record::TurnWithdrawn { turn } => self.withdraw(turn)?,
-            Record::Rated { turn, .. } => self.rate(turn, bodies)?,
+            Record::Rated { turn, rating } => {
+                let done = self.rate(turn, bodies)?;
+                if done {
+                    self.score(turn, Some(f32::from(*rating)))?;
+                }
+                done
+            }
             Record::HintCorrected { turn, hint } => {
                 self.corrected_hint(turn)?.as_ref() != Some(hint) && self.correct_hint(turn, bodies)?
             }
@@ -138,6 +159,10 @@ impl Applying<'_> {
                 let sql = "UPDATE turns SET ended_at = ?2 WHERE session = ?1 AND ended_at IS NULL";
                 self.connection.prepare_cached(sql)?.execute((&*session.0, self.now))? > 0
             }
+            Record::EpisodeBegan { episode } => self.begin_episode(episode)?,
+            Record::EpisodeEnded { episode, outcome } => self.end_episode(episode, outcome)?,
+            Record::EpisodeAbandoned { episode, reason } => self.abandon_episode(episode, reason)?,
+            Record::GroupClosed { group } => self.close_group(group)?,
             Record::Operated { verb, target, outcome } => {
                 self.connection
                     .prepare_cached("INSERT INTO audit (verb, target, outcome, at) VALUES (?1, ?2, ?3, ?4)")?
@@ -148,7 +173,8 @@ impl Applying<'_> {
         Ok(if done { Recorded::Done } else { Recorded::Stale })
     }
 
-    fn complete(&mut self, turn: &Turn, bodies: &[Kept]) -> rusqlite::Result<bool> {
+    /// `before` names what the policy saw last.
+    fn complete(&mut self, turn: &Turn, before: u64, bodies: &[Kept]) -> rusqlite::Result<bool> {
         let is_main = turn.kind == TurnKind::Main;
         let state = if turn.trainable && is_main { TurnState::Waiting } else { TurnState::Answered };
         let inserted = self
@@ -162,7 +188,11 @@ impl Applying<'_> {
             return Ok(false);
         }
         self.tally.next_seq();
-        self.insert_bodies(self.connection.last_insert_rowid(), bodies)?;
+        let no = self.connection.last_insert_rowid();
+        self.insert_bodies(no, bodies)?;
+        if state == TurnState::Waiting {
+            self.step(no, turn, before)?;
+        }
         self.count(Place { state, dead: false, provisional: false }, |counted| counted + 1);
         self.tally.totals.turns += 1;
         self.tally.totals.sessions += u64::from(is_main && turn.index == 1);
@@ -170,7 +200,7 @@ impl Applying<'_> {
     }
 
     /// A new number of change lets the optimizer find what it could not have before.
-    fn settle_next_state(&mut self, turn: &TurnId) -> rusqlite::Result<bool> {
+    pub(crate) fn settle_next_state(&mut self, turn: &TurnId) -> rusqlite::Result<bool> {
         let Some(found) = self.find(turn)?.filter(|found| found.provisional) else { return Ok(false) };
         let seq = (found.state == TurnState::Ready).then(|| self.tally.next_seq());
         self.connection
@@ -186,6 +216,10 @@ impl Applying<'_> {
         let Some(found) = self.find(turn)?.filter(|found| found.state.is_under_way()) else {
             return Ok(false);
         };
+        if self.is_of_closed_episode(turn)? {
+            return Ok(false);
+        }
+        self.score(turn, None)?;
         self.set(&found, TurnState::Waiting.into())?;
         self.connection
             .prepare_cached("UPDATE turns SET undone = undone + 1 WHERE no = ?1")?
@@ -198,15 +232,25 @@ impl Applying<'_> {
         Ok(true)
     }
 
+    /// A person's rating stays what it is.
+    fn judge_step(&mut self, turn: &TurnId, verdict: &Verdict) -> rusqlite::Result<()> {
+        let sql = "SELECT 1 FROM bodies JOIN turns ON no = turn WHERE id = ?1 AND part = ?2";
+        if self.connection.prepare_cached(sql)?.exists((&*turn.0, Part::Rating.name()))? {
+            return Ok(());
+        }
+        self.score(turn, verdict.score())
+    }
+
     /// Whether the turn's next state is the one after so many that were taken back.
     fn is_about(&self, turn: &TurnId, undone: u32) -> rusqlite::Result<bool> {
         Ok(self.find(turn)?.is_some_and(|found| found.undone == undone))
     }
 
-    fn give_up(&mut self, turn: &TurnId, reason: &str) -> rusqlite::Result<bool> {
+    pub(crate) fn give_up(&mut self, turn: &TurnId, reason: &str) -> rusqlite::Result<bool> {
         let Some(found) = self.find(turn)?.filter(|found| found.state.is_open()) else { return Ok(false) };
         self.set(&found, Next { reason: Some(reason), ..TurnState::Dropped.into() })?;
         self.tally.totals.dropped += 1;
+        self.leave_group(turn, found.state)?;
         Ok(true)
     }
 
@@ -274,6 +318,7 @@ impl Applying<'_> {
             .execute((found.no, inbox, attempts, self.now, reason))?;
         self.count(found.place(), |counted| counted - 1);
         self.count(Place { dead: true, ..found.place() }, |counted| counted + 1);
+        self.release_held(turn)?;
         Ok(true)
     }
 
@@ -419,7 +464,7 @@ impl Applying<'_> {
             .optional()
     }
 
-    fn change(
+    pub(crate) fn change(
         &mut self,
         turn: &TurnId,
         expected: TurnState,

@@ -13,6 +13,8 @@ mod browse;
 mod closing;
 mod codec;
 mod contents;
+mod episode;
+mod episodes;
 mod error;
 pub mod fault;
 mod folder;
@@ -60,6 +62,7 @@ pub use self::{
     browse::{ReplyRow, SessionRow, Story, Told},
     closing::{Closed, NotKept, NotTakenUp},
     codec::CodecError,
+    episode::*,
     error::JournalError,
     inspect::{Inspection, inspect, is_in_use},
     reader::{JournalReader, Lesson, Read},
@@ -238,6 +241,40 @@ impl Journal {
     pub async fn turn(&self, turn: &TurnId) -> Result<Option<TurnRow>, JournalError> {
         let turn = turn.clone();
         self.read(move |bodies| bodies.turn(&turn)).await
+    }
+
+    /// Episodes before the place `before`, the latest first.
+    pub async fn episodes(&self, before: u64, limit: usize) -> Result<Vec<EpisodeRow>, JournalError> {
+        self.read(move |bodies| bodies.episodes(before, limit)).await
+    }
+
+    /// An episode, and its steps by their places.
+    pub async fn episode(
+        &self,
+        id: &EpisodeId,
+    ) -> Result<Option<(EpisodeRow, Vec<(u32, EpisodeStep)>)>, JournalError> {
+        let id = id.clone();
+        self.read(move |bodies| {
+            let Some(row) = bodies.episode(&id)? else { return Ok(None) };
+            let steps = bodies.steps_of(row.no as i64)?;
+            Ok(Some((row, steps)))
+        })
+        .await
+    }
+
+    /// The episode that is open in a session, else the last that was.
+    pub async fn episode_in(&self, session: &SessionId) -> Result<Option<EpisodeRow>, JournalError> {
+        let session = session.clone();
+        self.read(move |bodies| bodies.episode_in(&session)).await
+    }
+
+    /// Episodes in which nothing has happened since, and groups that wait for episodes that have not begun since.
+    pub async fn idle_episodes(
+        &self,
+        since: SystemTime,
+    ) -> Result<(Vec<EpisodeId>, Vec<String>), JournalError> {
+        let since = store::millis(since);
+        self.read(move |bodies| Ok((bodies.idle_episodes(since)?, bodies.idle_groups(since)?))).await
     }
 
     /// How many turns are kept in each state.

@@ -14,7 +14,7 @@ use super::{
     tally::Tally,
 };
 use crate::{
-    signals::{Evaluate, Judged, Sample},
+    signals::{Evaluate, Judged, Sample, Verdict},
     turn::{Turn, TurnId},
 };
 
@@ -53,8 +53,14 @@ impl Bodies<'_> {
 
     fn sample(&self, no: i64, id: &str) -> Result<Sample, JournalError> {
         let turn = Arc::new(self.whole_turn(no, id)?);
-        let Opinion { verdict, .. } = self.get_opinion(no, id)?;
-        Ok(Sample { turn, verdict, teacher: self.find(no, id, Part::Signal)? })
+        let standing = self.standing(no, id)?;
+        let verdict = match self.opinion(no, id)? {
+            Some(Opinion { verdict, .. }) => verdict,
+            // The outcome says how good a step was that nobody judged.
+            None if standing.is_some() => Verdict { reward: None, votes: Vec::new(), rule: None },
+            None => self.get_opinion(no, id)?.verdict,
+        };
+        Ok(Sample { turn, verdict, teacher: self.find(no, id, Part::Signal)?, standing })
     }
 
     fn pending<T>(

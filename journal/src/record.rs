@@ -10,6 +10,7 @@ use rusqlite::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    episode::{Episode, EpisodeId, Outcome},
     signals::{TeacherSignal, Verdict},
     turn::{NextState, SessionId, Turn, TurnId, TurnKind},
 };
@@ -185,6 +186,32 @@ pub enum Record {
         /// The conversation.
         session: SessionId,
     },
+    /// An agent begins to act: from now on the main turns of its session are steps of this episode. Stale when it is
+    /// known, or its session has another that is open.
+    EpisodeBegan {
+        /// The episode.
+        episode: Episode,
+    },
+    /// It came out: what waited for that is for the rest of its group from now on. Stale when it is not open.
+    EpisodeEnded {
+        /// The episode.
+        episode: EpisodeId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// It has no outcome: its turns are `dropped`, and its group does not wait for it. Stale when it is not open.
+    EpisodeAbandoned {
+        /// The episode.
+        episode: EpisodeId,
+        /// Why.
+        reason: String,
+    },
+    /// No further episode of a group begins, however many it was to have. Stale when it has one that is open, or no turn
+    /// that waits.
+    GroupClosed {
+        /// Its name.
+        group: String,
+    },
     /// An operator asked for something.
     Operated {
         /// What was asked: `restart`, `rollback`, ..
@@ -255,6 +282,10 @@ impl fmt::Display for Record {
             Self::VersionPublished { version } => write!(f, "version {version} published"),
             Self::RolledBack { from, to } => write!(f, "rolled back from version {from} to {to}"),
             Self::SessionEnded { session } => write!(f, "session {session} ended"),
+            Self::EpisodeBegan { episode } => write!(f, "episode {} began", episode.id),
+            Self::EpisodeEnded { episode, .. } => write!(f, "episode {episode} ended"),
+            Self::EpisodeAbandoned { episode, .. } => write!(f, "episode {episode} abandoned"),
+            Self::GroupClosed { group } => write!(f, "group {group} closed"),
             Self::Operated { verb, target, .. } => write!(f, "operated: {verb} {target}"),
         }
     }
@@ -328,6 +359,8 @@ pub enum TurnState {
     Followed,
     /// For a teacher.
     Judged,
+    /// For the end of its episode, and of the others of its group.
+    Held,
     /// For the optimizer.
     Ready,
     /// In a batch.
@@ -342,11 +375,12 @@ pub enum TurnState {
 
 impl TurnState {
     /// Every state.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Answered,
         Self::Waiting,
         Self::Followed,
         Self::Judged,
+        Self::Held,
         Self::Ready,
         Self::Leased,
         Self::Trained,
@@ -361,6 +395,7 @@ impl TurnState {
             Self::Waiting => "waiting",
             Self::Followed => "followed",
             Self::Judged => "judged",
+            Self::Held => "held",
             Self::Ready => "ready",
             Self::Leased => "leased",
             Self::Trained => "trained",
@@ -371,12 +406,15 @@ impl TurnState {
 
     /// Something followed it, and no batch has it yet.
     pub fn is_under_way(self) -> bool {
-        matches!(self, Self::Followed | Self::Judged | Self::Ready)
+        matches!(self, Self::Followed | Self::Judged | Self::Held | Self::Ready)
     }
 
     /// More is to be done with it.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Waiting | Self::Followed | Self::Judged | Self::Ready | Self::Leased)
+        matches!(
+            self,
+            Self::Waiting | Self::Followed | Self::Judged | Self::Held | Self::Ready | Self::Leased
+        )
     }
 }
 
@@ -441,6 +479,8 @@ pub struct Backlog {
     pub to_judge: u64,
     /// For a teacher.
     pub to_teach: u64,
+    /// For the end of their episodes and groups.
+    pub held: u64,
     /// For the optimizer.
     pub ready: u64,
     /// For the optimizer once their next state is settled.

@@ -117,6 +117,13 @@ fn prune_rows(
         let old = format!("{key} <= (SELECT max({key}) FROM {table}) - {ROWS_KEPT}");
         transaction.execute(&format!("DELETE FROM {table} WHERE {old} AND NOT {unless}"), [])?;
     }
+    // An episode is kept as long as one of its turns, or of its group's.
+    transaction.execute(
+        "DELETE FROM episodes WHERE ended_at < ?1 AND NOT EXISTS
+             (SELECT 1 FROM episodes AS beside JOIN turns ON turns.episode = beside.no
+              WHERE beside.team = episodes.team)",
+        [if excess > 0 { i64::MAX } else { cutoff }],
+    )?;
     transaction.commit()?;
     let mut vacuum = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
     let mut pages = vacuum.query([])?;

@@ -116,6 +116,36 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE turns ADD COLUMN undone INTEGER NOT NULL DEFAULT 0;      -- next states that were taken back
     CREATE INDEX turns_provisional ON turns (no) WHERE provisional;
     ",
+    "
+    CREATE TABLE episodes (
+        no          INTEGER PRIMARY KEY,
+        id          TEXT NOT NULL UNIQUE,
+        session     TEXT NOT NULL,
+        environment TEXT NOT NULL,
+        task        TEXT NOT NULL,
+        seed        INTEGER,
+        team        TEXT NOT NULL,         -- its group's name, or its own where it has none
+        team_of     INTEGER NOT NULL,      -- episodes of the group
+        grouped     INTEGER NOT NULL,
+        judged      INTEGER NOT NULL,      -- by steps
+        outcome     TEXT,                  -- JSON, once it came out
+        abandoned   TEXT,                  -- why
+        began_at    INTEGER NOT NULL,
+        ended_at    INTEGER
+    ) STRICT;
+    CREATE INDEX episodes_open ON episodes (session) WHERE ended_at IS NULL;
+    CREATE INDEX episodes_by_team ON episodes (team);
+    CREATE TABLE episode_steps (
+        turn    TEXT PRIMARY KEY,          -- its name, which stays when the turn has left
+        episode INTEGER NOT NULL REFERENCES episodes (no) ON DELETE CASCADE,
+        place   INTEGER NOT NULL,
+        state   INTEGER NOT NULL,          -- names what was seen before it
+        score   REAL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX episode_steps_by_episode ON episode_steps (episode, place);
+    ALTER TABLE turns ADD COLUMN episode INTEGER; -- that it is a step of
+    CREATE INDEX turns_by_episode ON turns (episode) WHERE episode IS NOT NULL;
+    ",
 ];
 
 /// The latest version of the schema.

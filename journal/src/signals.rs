@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::turn::{NextState, Turn};
+use crate::{
+    episode::Standing,
+    turn::{NextState, Turn},
+};
 
 /// Asks the pipeline to judge a turn whose next state is known.
 #[derive(Clone, Debug)]
@@ -29,6 +32,21 @@ pub struct Verdict {
     pub votes: Vec<Vote>,
     /// Which rule decided, if one did: `empty`, `truncated`, `repeat`, `tool_error`, `rating`.
     pub rule: Option<String>,
+}
+
+impl Verdict {
+    /// How good a step was, in [-1, 1]: the mean of the votes that could be read, or what a rule or a person said; none
+    /// where nobody said anything.
+    pub fn score(&self) -> Option<f32> {
+        if self.rule.is_some() {
+            return self.reward.map(f32::from);
+        }
+        let read: Vec<f32> = self.votes.iter().flatten().map(|vote| f32::from(*vote)).collect();
+        if read.is_empty() {
+            return self.reward.map(f32::from);
+        }
+        Some(read.iter().sum::<f32>() / read.len() as f32)
+    }
 }
 
 /// A judged turn on its way to the teacher.
@@ -79,4 +97,6 @@ pub struct Sample {
     pub verdict: Verdict,
     /// The teacher's signal, when a hint was found.
     pub teacher: Option<TeacherSignal>,
+    /// Where it stands in its group, when it is a step of an episode.
+    pub standing: Option<Standing>,
 }

@@ -93,6 +93,7 @@ impl Tally {
             TurnState::Waiting => &mut backlog.waiting,
             TurnState::Followed => &mut backlog.to_judge,
             TurnState::Judged => &mut backlog.to_teach,
+            TurnState::Held => &mut backlog.held,
             TurnState::Ready if provisional => &mut backlog.provisional,
             TurnState::Ready => &mut backlog.ready,
             TurnState::Leased => &mut backlog.leased,
@@ -107,7 +108,8 @@ impl Tally {
 
     /// Turns that are not settled, dead ones included.
     pub fn open_turns(&self) -> u64 {
-        let Backlog { waiting, to_judge, to_teach, ready, provisional, leased, dead, .. } = self.backlog;
-        waiting + to_judge + to_teach + ready + provisional + leased + dead
+        let Backlog { waiting, to_judge, to_teach, held, ready, provisional, leased, dead, .. } =
+            self.backlog;
+        waiting + to_judge + to_teach + held + ready + provisional + leased + dead
     }
 }

@@ -2,6 +2,7 @@ mod browse;
 mod closing;
 mod codec;
 mod contents;
+mod episodes;
 mod files;
 mod forms;
 mod limits;

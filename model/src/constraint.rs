@@ -379,7 +379,9 @@ fn settle(schema: &mut Value) {
         _ => (None, None),
     };
     let mut open = |name: &str, value: Option<Value>| {
-        value.into_iter().for_each(|value| drop(fields.entry(name).or_insert(value)));
+        if let Some(value) = value {
+            fields.entry(name).or_insert(value);
+        }
     };
     open("pattern", pattern.map(Value::from));
     open("maxLength", most.map(Value::from));

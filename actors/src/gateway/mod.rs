@@ -8,6 +8,7 @@ mod completion;
 mod cors;
 mod door;
 pub(crate) mod draft;
+mod episodes;
 mod errors;
 mod feedback;
 mod generation;
@@ -43,6 +44,7 @@ use self::{admission::Admission, door::Door, models::ServedModels};
 pub use self::{
     auth::{ApiKey, to_foreign_name},
     cors::check as check_origins,
+    episodes::Episodes,
     errors::ApiError,
     recall::{Recall, Recalled},
 };
@@ -147,6 +149,8 @@ pub struct GatewayDeps {
     pub recorder: Option<Recorder>,
     /// Where they are read again, if anywhere.
     pub recall: Option<Recall>,
+    /// Where episodes are, if anywhere.
+    pub episodes: Option<Episodes>,
     /// Whether what is to be written down can be.
     pub journal: watch::Receiver<Health>,
     /// What its connections may take; the same for every incarnation, whose connections go on.
@@ -203,6 +207,7 @@ pub struct Shared {
     sessions: SessionsAddress,
     recorder: Option<Recorder>,
     recall: Option<Recall>,
+    episodes: Option<Episodes>,
     cors: Option<CorsLayer>,
     journal: watch::Receiver<Health>,
     /// Turns that may wait for the journal after their reply has ended.
@@ -274,6 +279,7 @@ impl Gateway {
             sessions: deps.sessions,
             recorder: deps.recorder,
             recall: deps.recall,
+            episodes: deps.episodes,
             cors,
             journal: deps.journal,
             late_turns: Arc::new(Semaphore::new(MOST_LATE_TURNS)),

@@ -18,6 +18,7 @@ use tracing::error;
 use super::{
     Shared, answer,
     auth::{from_foreign_page, is_not_json, to_foreign_name},
+    episodes,
     errors::ApiError,
     feedback, models,
     protocol::{
@@ -32,7 +33,7 @@ use super::{
 };
 
 /// Of the metrics: what a path's last part is called. `chat/completions` and `completions` are told apart.
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 15] = [
     ("/chat/completions", Chat::NAME),
     ("/responses", Responses::NAME),
     ("/messages", Messages::NAME),
@@ -43,6 +44,8 @@ const ROUTES: [(&str, &str); 13] = [
     ("/detokenize", "detokenize"),
     ("/feedback", "feedback"),
     ("/sessions/end", "session_end"),
+    ("/episodes/begin", "episode_begin"),
+    ("/episodes/end", "episode_end"),
     ("/openapi.json", "openapi"),
     ("/health", "health"),
     ("/healthz", "health"),
@@ -61,6 +64,8 @@ fn api() -> Router<Arc<Shared>> {
         .route("/detokenize", post(tokens::detokenize))
         .route("/feedback", post(feedback::post))
         .route("/sessions/end", post(session_end::post))
+        .route("/episodes/begin", post(episodes::begin))
+        .route("/episodes/end", post(episodes::end))
         .route("/models", get(models::list))
         .route("/models/{*id}", get(models::show))
 }

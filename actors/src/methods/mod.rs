@@ -5,14 +5,18 @@
 
 mod binary_rl;
 mod combine;
+mod group;
+mod grpo;
 mod hybrid;
 mod opd;
+mod step_wise;
 mod topk_distill;
 
 use openclaw_journal::Sample;
 use openclaw_model::SurrogateKind;
 use serde::{Deserialize, Serialize};
 
+pub use self::group::{Bucket, Constant, Count, GroupConfig, Single};
 use crate::hints::HintSelection;
 
 /// Which method turns signals into advantages.
@@ -29,6 +33,21 @@ pub enum MethodKind {
     Hybrid,
     /// Reverse KL to the teacher over its most likely ids and a tail.
     TopkDistill,
+    /// An episode's outcome beside those of its group.
+    Grpo,
+    /// Outcome and step verdict, beside those of the same step in the group.
+    StepWise,
+}
+
+/// What a method learns from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Hints, and a teacher that is shown them.
+    pub hints: bool,
+    /// Episodes that came out, beside others of their group.
+    pub episodes: bool,
+    /// What a judge makes of each turn.
+    pub verdicts: bool,
 }
 
 /// Estimator of the KL to the base version.
@@ -112,6 +131,9 @@ pub struct MethodConfig {
     /// `hybrid`: also teach the teacher's most likely id where the student's top-k lacks it. Default off (published).
     #[serde(default)]
     pub add_teacher_top: bool,
+    /// `grpo` and `step_wise`: how a group is compared.
+    #[serde(default)]
+    pub group: GroupConfig,
     /// Cap of the importance weight `p_old / p_rollout`. Default 2 (published).
     #[serde(default = "default_importance_cap")]
     pub importance_cap: f32,
@@ -151,6 +173,7 @@ impl MethodConfig {
             diff_clip: None,
             vocabulary_weight: VocabularyWeight::default(),
             add_teacher_top: false,
+            group: GroupConfig::default(),
             importance_cap: default_importance_cap(),
         }
     }
@@ -169,6 +192,10 @@ impl MethodConfig {
         check(self.clip_high >= 0.0, "clip_high", "at least 0", self.clip_high);
         check(self.kl.coef >= 0.0, "kl.coef", "at least 0", self.kl.coef);
         check(self.entropy_coef >= 0.0, "entropy_coef", "at least 0", self.entropy_coef);
+        let GroupConfig { outcome_weight, step_weight, .. } = self.group;
+        check(outcome_weight.is_finite(), "group.outcome_weight", "a number", outcome_weight);
+        let step_weight = step_weight.unwrap_or_default();
+        check(step_weight.is_finite(), "group.step_weight", "a number", step_weight);
         check(self.importance_cap > 0.0, "importance_cap", "above 0", self.importance_cap);
         if let Some(dual_clip) = self.dual_clip {
             check(dual_clip > 1.0, "dual_clip", "above 1", dual_clip);
@@ -184,9 +211,23 @@ impl MethodConfig {
         problems
     }
 
+    /// What it learns from.
+    pub fn needs(&self) -> Needs {
+        let (none, verdicts) = (Needs::default(), Needs { verdicts: true, ..Needs::default() });
+        match self.kind {
+            MethodKind::BinaryRl => verdicts,
+            MethodKind::Opd | MethodKind::TopkDistill | MethodKind::Combine | MethodKind::Hybrid => {
+                Needs { hints: true, ..verdicts }
+            }
+            MethodKind::Grpo | MethodKind::StepWise => {
+                Needs { episodes: true, verdicts: self.group.step_weight(self.kind) != 0.0, ..none }
+            }
+        }
+    }
+
     /// Whether the judge should look for hints at all.
     pub fn needs_hints(&self) -> bool {
-        self.kind != MethodKind::BinaryRl
+        self.needs().hints
     }
 
     /// Which of the hints found go to the teacher; none where the method has no teacher.
@@ -229,6 +270,8 @@ impl MethodConfig {
             MethodKind::BinaryRl => rewarded,
             MethodKind::Opd | MethodKind::TopkDistill => sample.teacher.is_some(),
             MethodKind::Combine | MethodKind::Hybrid => rewarded || sample.teacher.is_some(),
+            MethodKind::Grpo => grpo::advantage(self, sample).is_some(),
+            MethodKind::StepWise => step_wise::advantage(self, sample).is_some(),
         }
     }
 
@@ -241,6 +284,8 @@ impl MethodConfig {
             MethodKind::Combine => combine::targets(self, sample),
             MethodKind::Hybrid => hybrid::targets(self, sample),
             MethodKind::TopkDistill => topk_distill::targets(sample),
+            MethodKind::Grpo => grpo::targets(self, sample),
+            MethodKind::StepWise => step_wise::targets(self, sample),
         })
     }
 }
@@ -403,7 +448,12 @@ pub(crate) mod tests {
                 split: Default::default(),
             },
         };
-        Sample { turn: Arc::new(turn), verdict: Verdict { reward, votes: vec![reward], rule: None }, teacher }
+        Sample {
+            turn: Arc::new(turn),
+            verdict: Verdict { reward, votes: vec![reward], rule: None },
+            teacher,
+            standing: None,
+        }
     }
 
     /// A teacher without candidates.

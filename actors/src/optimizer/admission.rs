@@ -25,8 +25,10 @@ pub(super) fn refusal(
     if completion.response_ids.is_empty() || completion.prompt_ids.is_empty() {
         return Some("empty");
     }
-    // A cut response says nothing of what the policy wanted to say; that it was cut is all there is to learn.
-    if completion.finish_reason == FinishReason::Length && sample.verdict.reward != Some(-1) {
+    // A cut response says nothing of what the policy wanted to say; that it was cut is all there is to learn. What came of
+    // it in an episode, its outcome says.
+    let by_outcome = method.needs().episodes && sample.standing.is_some();
+    if completion.finish_reason == FinishReason::Length && sample.verdict.reward != Some(-1) && !by_outcome {
         return Some("truncated");
     }
     if ends_in_a_loop(&completion.response_ids, LOOP_TOKENS) {

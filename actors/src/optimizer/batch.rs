@@ -88,7 +88,11 @@ pub(super) fn objective(method: &MethodConfig) -> Objective {
         candidates: match method.kind {
             MethodKind::Hybrid => Some(CandidateObjective::Policy { coef: 1.0, clip }),
             MethodKind::TopkDistill => Some(CandidateObjective::ReverseKl { coef: 1.0 }),
-            MethodKind::BinaryRl | MethodKind::Opd | MethodKind::Combine => None,
+            MethodKind::BinaryRl
+            | MethodKind::Opd
+            | MethodKind::Combine
+            | MethodKind::Grpo
+            | MethodKind::StepWise => None,
         },
     })
 }

@@ -56,6 +56,7 @@ impl Bench {
             turn: Arc::new(turn),
             verdict: Verdict { reward: Some(reward), votes: vec![Some(reward)], rule: None },
             teacher: None,
+            standing: None,
         }
     }
 
@@ -130,7 +131,7 @@ async fn drawn(bench: &Bench, sampling: SamplingParams) -> Sample {
     completion.rollout_logprobs = tokens.iter().map(|token| token.logprob).collect();
     completion.policy_logprobs = Some(tokens.iter().map(|token| token.policy_logprob).collect());
     let verdict = Verdict { reward: Some(-1), votes: Vec::new(), rule: None };
-    Sample { turn: Arc::new(turn), verdict, teacher: None }
+    Sample { turn: Arc::new(turn), verdict, teacher: None, standing: None }
 }
 
 #[tokio::test]

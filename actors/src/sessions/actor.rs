@@ -20,10 +20,15 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::conversations::{
-    Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, SessionsConfig, TurnCompleted,
+use super::{
+    abandoned,
+    conversations::{
+        Arrival, ArrivedRequest, Conversations, Feedback, FeedbackOutcome, SessionsConfig, TurnCompleted,
+    },
 };
 
+/// How often idle episodes are looked for.
+const EPISODES_PERIOD: Duration = Duration::from_secs(60);
 /// How often idle sessions, and what time settles, are looked for.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 /// How long a request waits for a restarting actor before it is answered without a session.
@@ -79,6 +84,10 @@ pub struct SessionsState {
     journal: Journal,
     /// What the journal had no place for.
     unsent: VecDeque<Fact>,
+    /// How long nothing happens in an episode that is abandoned.
+    idle: Duration,
+    /// When such were looked for.
+    looked: Instant,
 }
 
 /// What the journal is to be told, and who waits for its commit.
@@ -97,9 +106,11 @@ impl Actor for Sessions {
         myself: ActorRef<SessionsMessage>,
         SessionsArguments { config, journal, address }: SessionsArguments,
     ) -> Result<SessionsState, ActorProcessingErr> {
+        let idle = Duration::from_secs(config.idle_timeout_secs);
         let conversations = restore(config, &journal).await?;
         let (lonely, unsent) = (address.lonely.clone(), VecDeque::new());
-        let mut state = SessionsState { conversations, lonely, journal, unsent };
+        let mut state =
+            SessionsState { conversations, lonely, journal, unsent, idle, looked: Instant::now() };
         state.tell_journal().await;
         myself.send_interval(SWEEP_PERIOD, || SessionsMessage::Sweep);
         address.current.send_replace(Some(myself));
@@ -151,7 +162,10 @@ impl Actor for Sessions {
             }
             SessionsMessage::Withdrawn(turn) => drop(state.conversations.forget_turn(&turn)),
             SessionsMessage::Ping(reply) => drop(reply.send(())),
-            SessionsMessage::Sweep => state.conversations.sweep(now),
+            SessionsMessage::Sweep => {
+                state.conversations.sweep(now);
+                state.close_idle_episodes(now);
+            }
         }
         state.tell_journal().await;
         state.lonely.store(state.conversations.lonely_conversations(), Ordering::Relaxed);
@@ -171,6 +185,20 @@ impl Actor for Sessions {
 }
 
 impl SessionsState {
+    /// In a task: nobody waits for it.
+    fn close_idle_episodes(&mut self, now: Instant) {
+        if now.duration_since(self.looked) < EPISODES_PERIOD.min(self.idle) {
+            return;
+        }
+        self.looked = now;
+        let (journal, idle) = (self.journal.clone(), self.idle);
+        tokio::spawn(async move {
+            if let Err(error) = abandoned::close(&journal, idle).await {
+                warn!(error = error.line(), "idle episodes cannot be closed");
+            }
+        });
+    }
+
     /// Time to go: the journal has them, whether it can write now or not.
     fn leave_news(&mut self) {
         self.take_news();

@@ -1,5 +1,6 @@
 //! Which conversation a request belongs to, whether it may be trained on, and what its arrival says of the turn before.
 
+mod abandoned;
 mod actor;
 mod branches;
 mod classify;

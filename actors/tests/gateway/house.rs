@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt};
 use openclaw_actors::{
     connections::ConnectionLimits,
     engine::{Device, Engine, EngineLimits, EngineText, Exited, Place, PolicyWeights, ServingModel},
-    gateway::{Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recall, Recalled, Recorder},
+    gateway::{Episodes, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recall, Recalled, Recorder},
     sessions::{Sessions, SessionsAddress, SessionsArguments, SessionsConfig},
 };
 use openclaw_journal::{Evaluate, Health, Journal, Record, Turn, TurnMark};
@@ -344,7 +344,7 @@ fn deps_of(
     health: &watch::Sender<Health>,
     journal: &Journal,
 ) -> GatewayDeps {
-    let journal = journal.clone();
+    let (journal, episodes) = (journal.clone(), journal.clone());
     let recall: Recall = Arc::new(move |what| {
         let journal = journal.clone();
         async move {
@@ -364,6 +364,7 @@ fn deps_of(
         sessions: sessions.clone(),
         recorder: Some(record.clone()),
         recall: Some(recall),
+        episodes: Some(Episodes { journal: episodes, judged: true }),
         journal: health.subscribe(),
         connections: ConnectionLimits::new(1024),
         socket: None,

@@ -66,6 +66,8 @@ fn fine(path: &str, ids: &[u32]) -> Value {
         "/inference/v1/generate" => json!({"token_ids": ids}),
         "/v1/feedback" => json!({"id": "nobody", "rating": 1}),
         "/v1/sessions/end" => json!({"session_id": "s"}),
+        "/v1/episodes/begin" => json!({"session_id": "s", "task": "t"}),
+        "/v1/episodes/end" => json!({"session_id": "s", "reward": 1}),
         other => panic!("{other} has no example"),
     }
 }

@@ -121,7 +121,7 @@ impl House {
             let mut turn = turn(vec![message("user", "2 + 2?")], &format!("it is {n}"));
             turn.completion.rollout_logprobs.iter_mut().for_each(|logprob| *logprob = -5.0);
             let verdict = Verdict { reward: Some(1), votes: vec![Some(1)], rule: None };
-            let sample = Sample { turn: Arc::new(turn), verdict, teacher: None };
+            let sample = Sample { turn: Arc::new(turn), verdict, teacher: None, standing: None };
             record_ready(&self.arguments.journal, &sample).await;
             self.arguments.samples.send(sample).await;
         }

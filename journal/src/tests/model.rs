@@ -272,6 +272,10 @@ impl Memory {
                 let ended = self.turns.values_mut().filter(of).map(|entry| entry.mark.last = true);
                 ended.count() > 0
             }
+            Record::EpisodeBegan { .. }
+            | Record::EpisodeEnded { .. }
+            | Record::EpisodeAbandoned { .. }
+            | Record::GroupClosed { .. } => unreachable!("tests/episodes.rs has them"),
             Record::Operated { verb, target, outcome } => {
                 self.audit.push(AuditRow {
                     when: SystemTime::now(),
@@ -459,7 +463,7 @@ impl Memory {
     pub fn samples(&self, after: u64, limit: usize) -> Vec<(u64, Sample)> {
         let sample = |entry: &Entry| {
             let (verdict, teacher) = (entry.learnt_from()?, entry.signal.clone());
-            Some((entry.seq, Sample { turn: entry.turn.clone(), verdict, teacher }))
+            Some((entry.seq, Sample { turn: entry.turn.clone(), verdict, teacher, standing: None }))
         };
         self.pending(TurnState::Ready, after, limit).into_iter().filter_map(sample).collect()
     }

@@ -40,6 +40,7 @@ impl Fate {
             (TurnState::Waiting, _) => "waiting for what follows it".into(),
             (TurnState::Followed, _) => "waiting for a judge".into(),
             (TurnState::Judged, _) => "waiting for a teacher".into(),
+            (TurnState::Held, _) => "waiting for the end of its episode and of its group".into(),
             (TurnState::Ready, _) if row.provisional => {
                 "waiting for a request that shows what followed it in its history".into()
             }

@@ -1,7 +1,10 @@
 //! `[method]`, read into the methods' own [`MethodConfig`], whose defaults are the published ones. An option
 //! that the chosen kind does not use is an error: it would change nothing, and look as if it did.
 
-use openclaw_actors::methods::{KlConfig, KlEstimator, MethodConfig, MethodKind, VocabularyWeight};
+use openclaw_actors::methods::{
+    Bucket, Constant, Count, GroupConfig, KlConfig, KlEstimator, MethodConfig, MethodKind, Single,
+    VocabularyWeight,
+};
 use openclaw_model::SurrogateKind;
 use serde::{Serialize, Serializer};
 use toml::{Table, Value};
@@ -12,17 +15,26 @@ use super::{
 };
 
 // Hybrid has every option: when the kind is misspelt, its options are not to blame.
-foreign_words!(MethodKind, Hybrid, ["binary_rl", "opd", "combine", "hybrid", "topk_distill"]);
+foreign_words!(
+    MethodKind,
+    Hybrid,
+    ["binary_rl", "opd", "combine", "hybrid", "topk_distill", "grpo", "step_wise"]
+);
 foreign_words!(KlEstimator, LowVar, ["k1", "k2", "k3", "low_var"]);
 foreign_words!(VocabularyWeight, Max, ["old", "max"]);
+foreign_words!(Constant, Drop, ["drop", "keep"]);
+foreign_words!(Single, Constant, ["constant", "raw"]);
+foreign_words!(Bucket, Step, ["step", "state"]);
+foreign_words!(Count, Episode, ["episode", "step"]);
 foreign_words!(SurrogateKind, Ppo, ["ppo", "cispo", "gspo"]);
 
 fn uses(kind: MethodKind, option: &str) -> bool {
-    use MethodKind::{BinaryRl, Combine, Hybrid, Opd, TopkDistill};
+    use MethodKind::{BinaryRl, Combine, Grpo, Hybrid, Opd, StepWise, TopkDistill};
     match option {
         "surrogate" | "clip_low" | "clip_high" | "dual_clip" | "importance_cap" => kind != TopkDistill,
         "weight_rl" | "weight_opd" => matches!(kind, Combine | Hybrid),
-        "hints" => kind != BinaryRl,
+        "hints" => !matches!(kind, BinaryRl | Grpo | StepWise),
+        "group" => matches!(kind, Grpo | StepWise),
         "top_k" => matches!(kind, Hybrid | TopkDistill),
         "diff_clip" => matches!(kind, Opd | Combine | Hybrid),
         "vocabulary_weight" | "add_teacher_top" => kind == Hybrid,
@@ -62,7 +74,8 @@ impl FromToml for MethodConfig {
             top_k,
             diff_clip,
             vocabulary_weight,
-            add_teacher_top
+            add_teacher_top,
+            group
         );
         keys.finish();
         method
@@ -83,6 +96,28 @@ impl FromToml for KlConfig {
 
     fn placeholder() -> Self {
         Self { kind: KlEstimator::LowVar, coef: 0.0 }
+    }
+}
+
+impl FromToml for GroupConfig {
+    fn from_toml(value: &Value, key: &str, problems: &mut Problems) -> Self {
+        let mut keys = Keys::open(value, key, problems);
+        let published = Self::default();
+        let group = Self {
+            normalize: keys.optional("normalize", || published.normalize),
+            constant: keys.optional("constant", || published.constant),
+            single: keys.optional("single", || published.single),
+            bucket: keys.optional("bucket", || published.bucket),
+            count: keys.optional("count", || published.count),
+            outcome_weight: keys.optional("outcome_weight", || published.outcome_weight),
+            step_weight: keys.optional("step_weight", || published.step_weight),
+        };
+        keys.finish();
+        group
+    }
+
+    fn placeholder() -> Self {
+        Self::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use openclaw_actors::methods::MethodKind;
+use openclaw_actors::methods::{Bucket, MethodKind, Single};
 
 use super::*;
 
@@ -107,7 +107,7 @@ fn the_whole_file_is_read_and_its_resolved_copy_reads_back_to_the_same() {
 
 #[test]
 fn every_method_reads_back_from_its_resolved_copy() {
-    for kind in ["binary_rl", "opd", "combine", "hybrid", "topk_distill"] {
+    for kind in ["binary_rl", "opd", "combine", "hybrid", "topk_distill", "grpo", "step_wise"] {
         let topology = parse(WHOLE, &[&format!("method={{ kind = \"{kind}\" }}")]).unwrap();
         assert_eq!(parse(&topology.to_toml(), &[]).unwrap(), topology, "{kind}");
     }
@@ -299,8 +299,8 @@ fn impossible_values_are_refused_by_key() {
         ("optimizer.betas=[0.9, 1.0]", "optimizer.betas: 1 is not from 0 to below 1"),
         ("optimizer.betas=[0.9]", "optimizer.betas: expected two numbers, found an array"),
         (
-            "method.kind=grpo",
-            "method.kind: \"grpo\" is not one of binary_rl, opd, combine, hybrid, topk_distill",
+            "method.kind=reinforce",
+            "method.kind: \"reinforce\" is not one of binary_rl, opd, combine, hybrid, topk_distill, grpo, step_wise",
         ),
         ("method.kl.coef=-1", "method.kl.coef: -1 is not at least 0"),
         ("method.top_k=0", "method.top_k: 0 is not at least 1"),
@@ -321,6 +321,19 @@ fn an_option_of_another_method_is_refused() {
     let told = parse(WHOLE, &["method.kind=binary_rl"]).unwrap_err();
     assert!(told.contains(&"t.toml:26: method.top_k: binary_rl has no such option".to_owned()), "{told:?}");
     assert!(!told.iter().any(|line| line.contains("clip_low")), "{told:?}");
+}
+
+#[test]
+fn how_a_group_is_compared_is_read_and_told_apart_from_other_methods() {
+    let set = "method={ kind = \"step_wise\", group = { bucket = \"state\", single = \"raw\", step_weight = 0.5 } }";
+    let group = parse(WHOLE, &[set]).unwrap().method.group;
+    assert_eq!((group.bucket, group.single, group.step_weight), (Bucket::State, Single::Raw, Some(0.5)));
+    assert_eq!((group.normalize, group.outcome_weight), (true, 1.0));
+    let told = |set: &str| parse(WHOLE, &[set]).unwrap_err();
+    let misspelt = told("method={ kind = \"grpo\", group = { bukcet = \"state\" } }");
+    assert!(misspelt[0].contains("method.group.bukcet: unknown key"), "{misspelt:?}");
+    let other = told("method={ kind = \"opd\", group = { single = \"raw\" } }");
+    assert!(other[0].contains("method.group: opd has no such option"), "{other:?}");
 }
 
 #[test]

@@ -10,7 +10,9 @@ use std::{
 use openclaw_actors::{
     connections::ConnectionLimits,
     engine::Engine,
-    gateway::{ApiKey, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recall, Recalled, Recorder},
+    gateway::{
+        ApiKey, Episodes, Gateway, GatewayConfig, GatewayDeps, GatewayHandle, Recall, Recalled, Recorder,
+    },
     sessions::SessionsAddress,
     stop::StopSignal,
 };
@@ -35,6 +37,7 @@ pub struct GatewayArguments {
     engines: Vec<Engine>,
     sessions: SessionsAddress,
     journal: Journal,
+    judged_steps: bool,
     address: Arc<watch::Sender<Option<SocketAddr>>>,
     in_flight: Arc<watch::Sender<usize>>,
     socket: Arc<OnceLock<TcpListener>>,
@@ -74,6 +77,7 @@ impl GatewayArguments {
             engines,
             sessions,
             journal,
+            judged_steps: topology.method.needs().verdicts,
             address: Arc::new(address),
             in_flight: Arc::new(in_flight),
             socket: Arc::default(),
@@ -148,6 +152,7 @@ impl Actor for GatewayActor {
             sessions: arguments.sessions.clone(),
             recorder: Some(recorder),
             recall: Some(recall),
+            episodes: Some(Episodes { journal: arguments.journal.clone(), judged: arguments.judged_steps }),
             journal: arguments.journal.health(),
             connections: arguments.connections.clone(),
             socket: arguments.socket.get().map(TcpListener::try_clone).transpose()?,
