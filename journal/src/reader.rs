@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{
     bodies::Bodies,
     browse::{Story, Told},
+    episode::{EpisodeId, EpisodeRow, EpisodeStep},
     error::JournalError,
     folder::{DATABASE, Folder},
     inspect::inspect,
@@ -107,6 +108,35 @@ impl JournalReader {
     /// A turn and what became of it.
     pub fn story(&self, turn: &TurnId) -> Result<Option<Story>, JournalError> {
         self.read(|bodies| bodies.story(turn))
+    }
+
+    /// Episodes before the place `before`, the latest first. None in a file that its writer has not opened since there are
+    /// such.
+    pub fn episodes(&self, before: u64, limit: usize) -> Result<Vec<EpisodeRow>, JournalError> {
+        if !self.has_episodes()? {
+            return Ok(Vec::new());
+        }
+        self.read(|bodies| bodies.episodes(before, limit))
+    }
+
+    /// An episode, and its steps by their places.
+    pub fn episode(
+        &self,
+        id: &EpisodeId,
+    ) -> Result<Option<(EpisodeRow, Vec<(u32, EpisodeStep)>)>, JournalError> {
+        if !self.has_episodes()? {
+            return Ok(None);
+        }
+        self.read(|bodies| {
+            let Some(row) = bodies.episode(id)? else { return Ok(None) };
+            let steps = bodies.steps_of(row.no as i64)?;
+            Ok(Some((row, steps)))
+        })
+    }
+
+    fn has_episodes(&self) -> Result<bool, JournalError> {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'episodes'";
+        Ok(self.read(|bodies| bodies.one(sql, (), |_| Ok(())))?.is_some())
     }
 
     /// Every version, oldest first.

@@ -21,6 +21,7 @@ use openclaw_lab::{
 use crate::{
     chat::{self, ChatArgs},
     doctor::{self, CannotFit},
+    episodes::{self, Episodes},
     exit::{self, EXIT_FAILED, EXIT_USAGE},
     experiments,
     export::{self, Export},
@@ -115,6 +116,13 @@ enum Command {
         #[command(subcommand)]
         export: Export,
     },
+    /// Shows what agents did in environments, step by step, and how it came out.
+    #[command(after_help = episodes::EXAMPLES)]
+    Episodes {
+        /// Which of them.
+        #[command(subcommand)]
+        episodes: Episodes,
+    },
     /// Runs an experiment and prints its table.
     #[command(after_help = experiment::EXAMPLES)]
     Experiment {
@@ -192,7 +200,11 @@ pub fn main() -> ExitCode {
             || error.is::<UnknownNode>()
             || error.is::<CannotFit>()
             || error.is::<shell::UnknownVerb>();
-        let of_its_module = || operate::exit_code(&error).or_else(|| export::exit_code(&error));
+        let of_its_module = || {
+            operate::exit_code(&error)
+                .or_else(|| export::exit_code(&error))
+                .or_else(|| episodes::exit_code(&error))
+        };
         let code = if is_usage { Some(EXIT_USAGE) } else { of_its_module() };
         ExitCode::from(code.unwrap_or(EXIT_FAILED))
     })
@@ -248,6 +260,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Export { export } => {
             export::run(export)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Episodes { episodes } => {
+            episodes::run(episodes)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Experiment { experiment } => {

@@ -6,6 +6,7 @@ pub mod chat;
 pub mod cli;
 mod descriptors;
 mod doctor;
+mod episodes;
 mod exit;
 mod experiments;
 mod export;
