@@ -124,3 +124,6 @@ pub struct EpisodeRow {
     /// When it came out or was abandoned.
     pub ended: Option<SystemTime>,
 }
+
+/// An episode, and its steps by their places.
+pub type EpisodeStory = (EpisodeRow, Vec<(u32, EpisodeStep)>);

@@ -249,10 +249,7 @@ impl Journal {
     }
 
     /// An episode, and its steps by their places.
-    pub async fn episode(
-        &self,
-        id: &EpisodeId,
-    ) -> Result<Option<(EpisodeRow, Vec<(u32, EpisodeStep)>)>, JournalError> {
+    pub async fn episode(&self, id: &EpisodeId) -> Result<Option<EpisodeStory>, JournalError> {
         let id = id.clone();
         self.read(move |bodies| {
             let Some(row) = bodies.episode(&id)? else { return Ok(None) };

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{
     bodies::Bodies,
     browse::{Story, Told},
-    episode::{EpisodeId, EpisodeRow, EpisodeStep},
+    episode::{EpisodeId, EpisodeRow, EpisodeStory},
     error::JournalError,
     folder::{DATABASE, Folder},
     inspect::inspect,
@@ -120,10 +120,7 @@ impl JournalReader {
     }
 
     /// An episode, and its steps by their places.
-    pub fn episode(
-        &self,
-        id: &EpisodeId,
-    ) -> Result<Option<(EpisodeRow, Vec<(u32, EpisodeStep)>)>, JournalError> {
+    pub fn episode(&self, id: &EpisodeId) -> Result<Option<EpisodeStory>, JournalError> {
         if !self.has_episodes()? {
             return Ok(None);
         }

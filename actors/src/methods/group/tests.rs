@@ -8,11 +8,13 @@ use super::{
     *,
 };
 
-/// Episodes by their outcome, and the score and state of each step.
-type Told<'a> = &'a [(f32, &'a [(Option<f32>, u64)])];
+/// The score and state of a step.
+type Step = (Option<f32>, u64);
+/// Episodes by their outcome, and their steps.
+type Told<'a> = &'a [(f32, &'a [Step])];
 
 fn group_of(told: Told<'_>) -> Arc<Vec<GroupEpisode>> {
-    let episode = |(no, (reward, steps)): (usize, &(f32, &[(Option<f32>, u64)]))| GroupEpisode {
+    let episode = |(no, (reward, steps)): (usize, &(f32, &[Step]))| GroupEpisode {
         id: EpisodeId(format!("e{no}").into()),
         outcome: Outcome { reward: *reward, success: None, numbers: BTreeMap::new() },
         steps: (0..)
@@ -78,7 +80,7 @@ fn assert_close(found: &[Vec<Option<f32>>], expected: &[&[Option<f64>]]) {
     }
 }
 
-const NONE: &[(Option<f32>, u64)] = &[(None, 0)];
+const NONE: &[Step] = &[(None, 0)];
 
 #[test]
 fn grpo_compares_outcomes_as_published() {
@@ -95,7 +97,7 @@ fn grpo_compares_outcomes_as_published() {
 
 #[test]
 fn an_episode_counts_once_however_many_steps_it_has_unless_steps_are_counted() {
-    let three: &[(Option<f32>, u64)] = &[(Some(1.0), 0), (Some(-1.0), 0), (None, 0)];
+    let three: &[Step] = &[(Some(1.0), 0), (Some(-1.0), 0), (None, 0)];
     let told: Told<'_> = &[(1.0, three), (-1.0, NONE)];
     let half = 2f64.sqrt().recip();
     let once: [&[Option<f64>]; 2] = [&[Some(half); 3], &[Some(-half)]];
@@ -105,8 +107,8 @@ fn an_episode_counts_once_however_many_steps_it_has_unless_steps_are_counted() {
     let each: [&[Option<f64>]; 2] = [&[Some(0.5); 3], &[Some(-1.5)]];
     assert_close(&advantages(&config(MethodKind::Grpo, steps), told), &each);
     // The mean of the verdicts counts where it has a weight: 1 + .3 and -1 + 0 beside 1 - .3.
-    let all: &[(Option<f32>, u64)] = &[(Some(1.0), 0)];
-    let worse: &[(Option<f32>, u64)] = &[(Some(-1.0), 0)];
+    let all: &[Step] = &[(Some(1.0), 0)];
+    let worse: &[Step] = &[(Some(-1.0), 0)];
     let told: Told<'_> = &[(1.0, all), (-1.0, NONE), (1.0, worse)];
     let weighted = GroupConfig { step_weight: Some(0.3), normalize: false, ..GroupConfig::default() };
     let mean = 1.0 / 3.0;
@@ -117,7 +119,7 @@ fn an_episode_counts_once_however_many_steps_it_has_unless_steps_are_counted() {
 #[test]
 fn step_wise_standardises_outcome_and_verdict_by_place_as_published() {
     // Outcome and verdict add up to 2, 0, 0 and 2 at the first place: the published golden values.
-    let [good, bad]: [&[(Option<f32>, u64)]; 2] = [&[(Some(1.0), 0)], &[(Some(-1.0), 0)]];
+    let [good, bad]: [&[Step]; 2] = [&[(Some(1.0), 0)], &[(Some(-1.0), 0)]];
     let told: Told<'_> = &[(1.0, good), (1.0, bad), (-1.0, good), (1.0, good)];
     let one = 1.0 - 1e-6;
     let expected: [&[Option<f64>]; 4] = [&[Some(one)], &[Some(-one)], &[Some(-one)], &[Some(one)]];
@@ -126,8 +128,8 @@ fn step_wise_standardises_outcome_and_verdict_by_place_as_published() {
 
 #[test]
 fn what_is_constant_or_alone_is_told_what_becomes_of_it() {
-    let long: &[(Option<f32>, u64)] = &[(Some(1.0), 4), (Some(1.0), 5), (Some(1.0), 6)];
-    let short: &[(Option<f32>, u64)] = &[(Some(1.0), 4), (Some(-1.0), 6)];
+    let long: &[Step] = &[(Some(1.0), 4), (Some(1.0), 5), (Some(1.0), 6)];
+    let short: &[Step] = &[(Some(1.0), 4), (Some(-1.0), 6)];
     let told: Told<'_> = &[(1.0, long), (1.0, short)];
     let one = 1.0 - 1e-6;
     let step_wise = |group| advantages(&config(MethodKind::StepWise, group), told);
@@ -157,7 +159,7 @@ fn what_is_constant_or_alone_is_told_what_becomes_of_it() {
 fn two_hundred_random_episodes_have_the_advantages_of_an_independent_computation() {
     let mut rng = SmallRng::seed_from_u64(7);
     for round in 0..25 {
-        let mut steps: Vec<(f32, Vec<(Option<f32>, u64)>)> = Vec::new();
+        let mut steps: Vec<(f32, Vec<Step>)> = Vec::new();
         for _ in 0..8 {
             let reward = *[-1.0, 1.0, -0.6, 0.25].get(rng.random_range(0..4)).expect("in range");
             let step = |rng: &mut SmallRng| {
@@ -166,7 +168,7 @@ fn two_hundred_random_episodes_have_the_advantages_of_an_independent_computation
             };
             steps.push((reward, (0..rng.random_range(1..6)).map(|_| step(&mut rng)).collect()));
         }
-        let told: Vec<(f32, &[(Option<f32>, u64)])> =
+        let told: Vec<(f32, &[Step])> =
             steps.iter().map(|(reward, steps)| (*reward, steps.as_slice())).collect();
         for bucket in [Bucket::Step, Bucket::State] {
             let raw = GroupConfig { single: Single::Raw, bucket, ..GroupConfig::default() };
