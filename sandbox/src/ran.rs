@@ -73,13 +73,13 @@ impl Exec {
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself, with a code as a shell tells it: 128 + n after signal n.
+    /// By itself, with a code as a shell tells it: 128 + n after signal n, 127 if there is no such program.
     Exited(i32),
     /// Ended when its time was over.
     TimedOut,
     /// Ended by [`Interrupt::interrupt`](crate::Interrupt::interrupt).
     Interrupted,
-    /// It never ran: no such program or folder. The error output says which.
+    /// It never ran: there is no such folder to start in, say. The error output says why.
     NotStarted,
     /// Its whole sandbox was killed from outside, as by the kernel when memory was used up.
     Killed,

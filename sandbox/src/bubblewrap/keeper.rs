@@ -15,13 +15,18 @@ use landlock::{ABI, Access, RestrictionStatus, Ruleset, RulesetAttr, RulesetErro
 use rustix::io::{FdFlags, fcntl_setfd};
 
 /// Closes whatever descriptors the supervisor lets its children have (a library may open files without
-/// `O_CLOEXEC`), but for those in the first word, and becomes the rest.
-const ONLY_THESE: &str = r#"keep=" 0 1 2 $1 "; shift
+/// `O_CLOEXEC`), but for those in the first word, limits itself as the second says, and becomes the rest. A limit that is
+/// stricter already stays. Not `prlimit` from here: a supervisor that is root in a container may not limit others.
+const BECOME: &str = r#"keep=" 0 1 2 $1 "; limits=$2; shift 2
 for fd in /proc/self/fd/*; do
   fd=${fd##*/}
   case $keep in *" $fd "*) ;; *) eval "exec $fd<&-" ;; esac
 done
+for limit in $limits; do ulimit "${limit%=*}" "${limit#*=}"; done 2>/dev/null
 exec "$@""#;
+
+/// A limit of each process: the option of bash's `ulimit`, and its value.
+pub(super) type Rlimit = (&'static str, u64);
 
 /// What to start.
 pub(super) struct Start {
@@ -32,6 +37,7 @@ pub(super) struct Start {
     pub(super) stderr: Stdio,
     /// Given to the child under their numbers here, and closed here.
     pub(super) inherited: Vec<OwnedFd>,
+    pub(super) rlimits: Vec<Rlimit>,
     /// Whom to become first; none where the supervisor is nobody special.
     pub(super) user: Option<u32>,
 }
@@ -100,7 +106,9 @@ impl Start {
 
         let keep: Vec<String> = self.inherited.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
         let mut command = Command::new("bash");
-        command.args(["--noprofile", "--norc", "-c", ONLY_THESE, "bash", &keep.join(" ")]).args(&self.argv);
+        let limits: Vec<String> = self.rlimits.iter().map(|(option, limit)| format!("{option}={limit}")).collect();
+        command.args(["--noprofile", "--norc", "-c", BECOME, "bash", &keep.join(" "), &limits.join(" ")]);
+        command.args(&self.argv);
         command.stdin(self.stdin).stdout(self.stdout).stderr(self.stderr);
         // The environment of the first process inside can be read by all.
         command.env_clear().env("PATH", super::PATH).current_dir("/");

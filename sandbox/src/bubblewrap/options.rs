@@ -148,7 +148,8 @@ pub(super) fn command(places: &Places, spec: &Spec, exec: Option<&Exec>) -> Resu
     let mut cwd = PathBuf::from(WORKSPACE);
     if let Some(exec) = exec {
         env.extend(exec.env.clone());
-        cwd.push(&exec.cwd);
+        // An empty part would leave a slash at the end.
+        cwd.extend(exec.cwd.components());
     }
     options.env(&env);
     options.add([&"--chdir", &cwd]);

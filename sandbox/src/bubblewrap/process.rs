@@ -14,14 +14,18 @@ use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
-    process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal, prlimit},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use super::{
     cgroup::Group,
-    keeper::{Keeper, Start},
+    keeper::{Keeper, Rlimit, Start},
 };
 use crate::SandboxError;
+
+/// Process 1 of a sandbox. It ends with the command, everything with it, and is waited for by bubblewrap itself: a first
+/// process of bubblewrap's own would be left to process 1 of the host, which may never look.
+const FIRST: &str = "\"$@\"\nexit $?";
 
 /// How long bubblewrap may take to make a sandbox.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,7 +43,7 @@ pub(super) struct Launch<'a> {
     pub(super) words: Vec<OsString>,
     pub(super) seccomp: &'a [u8],
     pub(super) group: Option<&'a Group>,
-    pub(super) rlimits: &'a [(Resource, u64)],
+    pub(super) rlimits: &'a [Rlimit],
     pub(super) user: Option<u32>,
     pub(super) stdin: Stdio,
     pub(super) stdout: Stdio,
@@ -66,6 +70,7 @@ impl Launch<'_> {
         let (status, status_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
         let (go, go_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
         let seccomp = sealed("seccomp", self.seccomp).map_err(failed)?;
+        self.options.push("--as-pid-1".into());
         for (option, fd) in [("--json-status-fd", &status_end), ("--block-fd", &go), ("--seccomp", &seccomp)] {
             self.options.extend([option.into(), fd.as_raw_fd().to_string().into()]);
         }
@@ -78,6 +83,7 @@ impl Launch<'_> {
             argv.extend(["--target".into(), pid.as_raw_nonzero().to_string().into(), "--".into()]);
         }
         argv.extend([self.bwrap.clone(), "--args".into(), options.as_raw_fd().to_string().into(), "--".into()]);
+        argv.extend(["sh", "-c", FIRST, "sh"].map(OsString::from));
         argv.append(&mut self.words);
         let mut outer = self
             .keeper
@@ -87,6 +93,7 @@ impl Launch<'_> {
                 stdout: self.stdout,
                 stderr: Stdio::piped(),
                 inherited: vec![status_end, go, seccomp, options],
+                rlimits: self.rlimits.to_vec(),
                 user: self.user,
             })
             .map_err(failed)?;
@@ -115,11 +122,7 @@ impl Launch<'_> {
 
         // It waits now, in front of the command, so the limits hold for all of it.
         if let Some(group) = self.group {
-            group.add(first).map_err(failed)?;
-        }
-        for (resource, limit) in self.rlimits {
-            let limit = Rlimit { current: Some(*limit), maximum: Some(*limit) };
-            prlimit(Some(first), *resource, limit).map_err(|errno| failed(errno.into()))?;
+            group.add(first).map_err(|source| SandboxError::io("put a sandbox into its control group", source))?;
         }
         // It may have failed already; then its end says so.
         let _ = File::from(go_end).write_all(b".");
@@ -138,14 +141,13 @@ impl Running {
         &self.outer_end
     }
 
-    /// Ends everything in it, and returns when nothing is left. With its code, if the command ended by itself.
+    /// Ends everything in it, and returns when nothing is left. With the code of the command, if it ever ran.
     pub(super) fn finish(&mut self) -> Option<i32> {
         if !self.ended {
-            let by_itself = is_readable(&self.outer_end, Duration::ZERO);
             // The kernel ends every process of the namespace with its first one, and ends that one last.
             let _ = pidfd_send_signal(&self.first_end, Signal::KILL);
             is_readable(&self.first_end, PATIENCE);
-            if !by_itself {
+            if !is_readable(&self.outer_end, PATIENCE) {
                 let _ = self.outer.kill();
             }
             let _ = self.outer.wait();

@@ -13,13 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Resource;
 use tempfile::TempDir;
 
 use super::{
     Bubblewrap,
     cgroup::{Cgroups, Group},
-    keeper::Keeper,
+    keeper::{Keeper, Rlimit},
     options::{self, Places},
     prefix,
     process::{Launch, Running, is_readable},
@@ -67,7 +66,7 @@ pub(super) struct BubblewrapSession {
     /// For snapshots.
     dir: PathBuf,
     seccomp: Vec<u8>,
-    rlimits: Vec<(Resource, u64)>,
+    rlimits: Vec<Rlimit>,
     places: Places,
     interrupt: Interrupt,
     /// Nothing untrusted has run.
@@ -224,8 +223,8 @@ impl BubblewrapSession {
         feed: &[u8],
     ) -> Result<(), SandboxError> {
         // A snapshot is a file of the host's: what packs it has a limit of its own.
-        let file = (Resource::Fsize, self.spec.limits.disk_bytes.saturating_mul(2).saturating_add(64 << 20));
-        let rlimits: Vec<_> = self.rlimits.iter().copied().filter(|(resource, _)| *resource != Resource::Fsize).chain([file]).collect();
+        let file = ("-f", self.spec.limits.disk_bytes.saturating_mul(2).div_ceil(1024) + (64 << 10));
+        let rlimits: Vec<_> = self.rlimits.iter().copied().filter(|(option, _)| *option != "-f").chain([file]).collect();
         let options = options::porter(&self.places, self.furnishing);
         let running = self.launch(options, words, &rlimits, stdin, stdout)?;
         let (ending, captures) = self.attend(running, feed, PORTER_TIMEOUT, None)?;
@@ -243,7 +242,7 @@ impl BubblewrapSession {
         &self,
         options: Vec<OsString>,
         words: Vec<OsString>,
-        rlimits: &[(Resource, u64)],
+        rlimits: &[Rlimit],
         stdin: Stdio,
         stdout: Stdio,
     ) -> Result<Running, SandboxError> {
@@ -464,18 +463,19 @@ fn open_dir(path: &Path) -> Result<OwnedFd, SandboxError> {
     Ok(opened.map_err(|source| SandboxError::io("open the disk of a session", source))?.into())
 }
 
-fn rlimits(limits: &Limits, group_has_memory: bool) -> Vec<(Resource, u64)> {
+fn rlimits(limits: &Limits, group_has_memory: bool) -> Vec<Rlimit> {
     let mut all = vec![
-        (Resource::Core, 0),
-        (Resource::Cpu, limits.cpu_secs),
-        (Resource::Fsize, limits.file_bytes),
-        (Resource::Memlock, 64 << 10),
-        (Resource::Msgqueue, 64 << 10),
-        (Resource::Nofile, limits.open_files),
-        (Resource::Nproc, limits.processes),
+        ("-c", 0),
+        ("-f", limits.file_bytes.div_ceil(1024)),
+        ("-l", 64),
+        ("-n", limits.open_files),
+        ("-q", 64 << 10),
+        ("-t", limits.cpu_secs),
+        // Counted in the user namespace of the base: all of the session together.
+        ("-u", limits.processes),
     ];
     if !group_has_memory {
-        all.push((Resource::As, limits.memory_bytes));
+        all.push(("-v", limits.memory_bytes.div_ceil(1024)));
     }
     all
 }

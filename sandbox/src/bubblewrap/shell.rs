@@ -114,16 +114,15 @@ impl Shell {
         let mut back = stop == Stop::Enough;
         if let (Stop::TimedOut | Stop::Interrupted, Some(before)) = (stop, &before) {
             let patience = Instant::now() + GRACE;
-            while !back && Instant::now() < patience {
-                let ended = end_new(self.running.first(), before);
-                let stop = attend(&self.running, &mut pipes, Instant::now() + AGAIN, None, &mut marks)?;
-                back = stop == Stop::Enough && ended;
-                if stop == Stop::End {
-                    break;
-                }
+            // A shell takes an interrupt for its own only if its child has died of one, so that comes first.
+            let mut signals = [Signal::INT, Signal::KILL].into_iter().cycle();
+            let mut stop = stop;
+            while !back && stop != Stop::End && Instant::now() < patience {
+                signal_new(self.running.first(), before, signals.next().unwrap_or(Signal::KILL));
+                stop = attend(&self.running, &mut pipes, Instant::now() + AGAIN, None, &mut marks)?;
+                back = stop == Stop::Enough;
             }
-            // A last look: what was forked while the others were killed.
-            back = back && end_all_new(self.running.first(), before);
+            back = back && end_new(self.running.first(), before);
         }
         let mut code = None;
         if !back {
@@ -136,26 +135,22 @@ impl Shell {
             Stop::Interrupted => Ending::Interrupted,
             Stop::Enough | Stop::End => status.or(code).map_or(Ending::Killed, Ending::Exited),
         };
-        Ok(Step { ending, stdout: marks.stdout.finish(), stderr: marks.stderr.finish(), lost: !back })
+        Ok(Step { ending, stdout: marks.stdout.finish(), stderr: without_noise(marks.stderr.finish()), lost: !back })
     }
 }
 
-/// Kills what was not there before, and interrupts the shell. Whether there was nothing left to kill.
-fn end_new(first: Pid, before: &[Pid]) -> bool {
-    let Some(now) = below(first) else { return false };
-    let mut none = true;
-    for pid in now.iter().filter(|pid| !before.contains(pid)) {
-        none = false;
-        signal(*pid, Signal::KILL);
-    }
+/// To what was not there before, and an interrupt to the shell.
+fn signal_new(first: Pid, before: &[Pid], to_new: Signal) {
+    let now = below(first).unwrap_or_default();
+    now.iter().filter(|pid| !before.contains(pid)).for_each(|pid| signal(*pid, to_new));
     // The shell was the first of all below process 1.
     if let Some(shell) = before.first() {
         signal(*shell, Signal::INT);
     }
-    none
 }
 
-fn end_all_new(first: Pid, before: &[Pid]) -> bool {
+/// Kills what was not there before, until nothing is left that could have forked meanwhile.
+fn end_new(first: Pid, before: &[Pid]) -> bool {
     let patience = Instant::now() + GRACE;
     loop {
         let Some(now) = below(first) else { return false };
@@ -178,4 +173,18 @@ fn signal(pid: Pid, signal: Signal) {
 
 fn quoted(line: &str) -> String {
     format!("'{}'", line.replace('\'', r"'\''"))
+}
+
+/// An interactive bash wants its terminal back from each child that died of a signal, and says that there is none.
+fn without_noise(mut output: Output) -> Output {
+    const NOISE: &[u8] = b"(255)] tcsetattr: Inappropriate ioctl for device";
+    for part in [&mut output.head, &mut output.tail] {
+        let lines: Vec<&[u8]> = part.split(|byte| *byte == b'\n').collect();
+        let is_noise = |line: &&[u8]| line.starts_with(b"bash: [") && line.ends_with(NOISE);
+        if lines.iter().any(is_noise) {
+            let kept: Vec<&[u8]> = lines.into_iter().filter(|line| !is_noise(line)).collect();
+            *part = kept.join(&b'\n');
+        }
+    }
+    output
 }
