@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openclaw_sandbox::{Backend, Bubblewrap, Ran, Session, Spec};
+use openclaw_sandbox::{Backend, Bubblewrap, Session, Spec};
 use tempfile::TempDir;
 
 /// A minute, which no test needs.
@@ -110,13 +110,6 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 /// A session with defaults.
 pub fn open(backend: &dyn Backend) -> Box<dyn Session> {
     backend.open(&Spec::default()).unwrap()
-}
-
-/// Whether a line was refused by the sandbox, and not by a missing tool.
-#[track_caller]
-pub fn refused(ran: &Ran) {
-    let code = ran.exit_code();
-    assert!(code.is_some_and(|code| code != 0 && code != 127), "{ran:?}");
 }
 
 /// Makes tests of functions over a backend.
