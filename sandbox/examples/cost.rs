@@ -32,10 +32,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut session = backend.open(&Spec::default())?;
     let hour = Duration::from_secs(3600);
     println!("{:24} {}", "exec true", told(times(|| Ok(drop(session.exec(&Exec::argv(["true"]))?)))?));
-    println!("{:24} {}", "first line of a shell", told(times(|| {
-        session.stop_all()?;
-        Ok(drop(session.shell(":", hour)?))
-    })?));
+    println!(
+        "{:24} {}",
+        "first line of a shell",
+        told(times(|| {
+            session.stop_all()?;
+            Ok(drop(session.shell(":", hour)?))
+        })?)
+    );
     println!("{:24} {}", "line of a shell", told(times(|| Ok(drop(session.shell(":", hour)?)))?));
     println!("{:24} {}", "write_file", told(times(|| Ok(session.write_file(Path::new("a"), b"text")?))?));
     println!("{:24} {}", "read_file", told(times(|| Ok(drop(session.read_file(Path::new("a"))?)))?));
@@ -56,5 +60,10 @@ fn times(mut work: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<Vec<Dur
 
 fn told(mut times: Vec<Duration>) -> String {
     times.sort();
-    format!("median {:>10.3?}  min {:>10.3?}  max {:>10.3?}", times[times.len() / 2], times[0], times[times.len() - 1])
+    format!(
+        "median {:>10.3?}  min {:>10.3?}  max {:>10.3?}",
+        times[times.len() / 2],
+        times[0],
+        times[times.len() - 1]
+    )
 }

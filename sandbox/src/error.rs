@@ -81,7 +81,9 @@ impl SandboxError {
     /// What to do.
     pub fn advice(&self) -> Advice {
         match self {
-            Self::Missing { .. } | Self::Limit { .. } | Self::Path { .. } | Self::TooLarge { .. } => Advice::Refused,
+            Self::Missing { .. } | Self::Limit { .. } | Self::Path { .. } | Self::TooLarge { .. } => {
+                Advice::Refused
+            }
             Self::Start { .. } | Self::Io { .. } => Advice::Retry,
             Self::Carry { .. } | Self::Closed => Advice::NewSession,
         }

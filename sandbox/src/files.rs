@@ -112,7 +112,12 @@ pub(crate) fn list(workspace: &OwnedFd, path: &Path) -> Result<Listing, SandboxE
 }
 
 /// Copies folders and regular files of at most `limit` bytes together.
-pub(crate) fn copy_out(workspace: &OwnedFd, path: &Path, to: &Path, limit: u64) -> Result<Copied, SandboxError> {
+pub(crate) fn copy_out(
+    workspace: &OwnedFd,
+    path: &Path,
+    to: &Path,
+    limit: u64,
+) -> Result<Copied, SandboxError> {
     let folder = open(workspace, path, OFlags::DIRECTORY)?;
     let mut copy = Copy { copied: Copied::default(), looked: 0, limit };
     copy.folder(&folder, to, DEPTH).map_err(|source| SandboxError::io("copy out of a workspace", source))?;
@@ -157,7 +162,8 @@ impl Copy {
                 return Ok(());
             }
             // Without waiting for whoever is at the other end of a pipe.
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let flags =
+                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             let Ok(entry) = openat(from, &name, flags, Mode::empty()).map(File::from) else {
                 self.copied.skipped += 1;
                 continue;

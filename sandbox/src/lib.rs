@@ -63,7 +63,8 @@ pub trait Session: Send {
     /// too, is counted and not copied.
     fn copy_out(&self, path: &Path, to: &Path) -> Result<Copied, SandboxError>;
 
-    /// The workspace as it is. It outlives the session, and opens others: [`Workspace::Snapshot`].
+    /// The workspace as it is, without sockets and paths of more than 4 KiB. What its owner could not read can be read
+    /// afterwards. What still runs may write meanwhile, see [`Session::stop_all`]. It outlives the session, and opens others: [`Workspace::Snapshot`].
     fn snapshot(&mut self) -> Result<Snapshot, SandboxError>;
 
     /// Ends every process and makes the workspace that of `snapshot` again. Logs and temporary files go.

@@ -1,10 +1,6 @@
 //! A workspace at one moment.
 
-use std::{
-    fs::File,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, path::Path, sync::Arc};
 
 use tempfile::TempPath;
 

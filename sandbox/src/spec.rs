@@ -57,7 +57,8 @@ pub enum Workspace {
 /// What a session may use. One process over its limit fails by itself; the session goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Memory of all processes together; 1 GiB. Files lie in memory, too, and have [`Limits::disk_bytes`] on top.
+    /// Memory of all processes together; 1 GiB. Files lie in memory, too: what commands write has
+    /// [`Limits::disk_bytes`] on top, what is copied in is the supervisor's.
     /// Without control groups: the address space of each process.
     pub memory_bytes: u64,
     /// Processes and threads at once; 128.
@@ -95,15 +96,31 @@ impl Default for Limits {
 }
 
 /// Places that a session makes itself.
-const TAKEN: [&str; 13] =
-    ["/", "/bin", "/dev", "/etc", "/home", "/lib", "/lib64", "/logs", "/proc", "/sbin", "/tmp", "/usr", "/workspace"];
+const TAKEN: [&str; 13] = [
+    "/",
+    "/bin",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/logs",
+    "/proc",
+    "/sbin",
+    "/tmp",
+    "/usr",
+    "/workspace",
+];
 
 impl Spec {
     /// What can be said without looking at the host.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
         for at in self.read_only.keys() {
-            let plain = at.is_absolute() && at.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
-            let free = !TAKEN.iter().any(|taken| at == Path::new(taken)) && !at.starts_with("/proc") && !at.starts_with("/dev");
+            let plain = at.is_absolute()
+                && at.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
+            let free = !TAKEN.iter().any(|taken| at == Path::new(taken))
+                && !at.starts_with("/proc")
+                && !at.starts_with("/dev");
             if !plain || !free {
                 return Err(SandboxError::path(at, "is not a place for a read-only folder"));
             }

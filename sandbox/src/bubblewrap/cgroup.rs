@@ -48,7 +48,9 @@ impl Cgroups {
         let mut found = Self::default();
         for line in mounts.lines() {
             let Some((before, after)) = line.split_once(" - ") else { continue };
-            let (Some(at), Some(kind)) = (before.split(' ').nth(4), after.split(' ').next()) else { continue };
+            let (Some(at), Some(kind)) = (before.split(' ').nth(4), after.split(' ').next()) else {
+                continue;
+            };
             let options: Vec<&str> = after.rsplit(' ').next().unwrap_or_default().split(',').collect();
             let path = |controller: &str| {
                 let own = own.lines().find_map(|line| {
@@ -85,7 +87,11 @@ impl Cgroups {
             (all, none) if none.is_empty() => (true, format!("version 1: {}", all.join(", "))),
             (some, without) => (
                 false,
-                format!("not writable: {}; have: {}; limits are those of each process", without.join(", "), some.join(", ")),
+                format!(
+                    "not writable: {}; have: {}; limits are those of each process",
+                    without.join(", "),
+                    some.join(", ")
+                ),
             ),
         }
     }
@@ -156,7 +162,9 @@ impl Group {
 
     /// Puts a process in, and with it all it will start.
     pub(super) fn add(&self, pid: Pid) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| put(folder, "cgroup.procs", pid.as_raw_nonzero().get() as u64))
+        self.folders
+            .iter()
+            .try_for_each(|folder| put(folder, "cgroup.procs", pid.as_raw_nonzero().get() as u64))
     }
 
     /// How often the kernel killed for memory.
@@ -229,6 +237,9 @@ mod tests {
             cpu: Some("/g/cpu,cpuacct".into()),
         };
         assert_eq!(found.memory, expected.memory);
-        assert_eq!(Cgroups { unified: Some("/g/unified".into()), cpu: expected.cpu.clone(), ..found }, expected);
+        assert_eq!(
+            Cgroups { unified: Some("/g/unified".into()), cpu: expected.cpu.clone(), ..found },
+            expected
+        );
     }
 }

@@ -106,7 +106,8 @@ impl Start {
 
         let keep: Vec<String> = self.inherited.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
         let mut command = Command::new("bash");
-        let limits: Vec<String> = self.rlimits.iter().map(|(option, limit)| format!("{option}={limit}")).collect();
+        let limits: Vec<String> =
+            self.rlimits.iter().map(|(option, limit)| format!("{option}={limit}")).collect();
         command.args(["--noprofile", "--norc", "-c", BECOME, "bash", &keep.join(" "), &limits.join(" ")]);
         command.args(&self.argv);
         command.stdin(self.stdin).stdout(self.stdout).stderr(self.stderr);

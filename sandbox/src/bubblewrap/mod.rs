@@ -118,11 +118,14 @@ pub(crate) fn prefix() -> String {
 
 /// Whether a name says that its maker is gone.
 fn is_orphan(name: &str) -> bool {
-    let maker = name.strip_prefix("openclaw-sandbox-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    let maker =
+        name.strip_prefix("openclaw-sandbox-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
     maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
 /// Where a program lies.
 fn find_program(name: &str) -> Option<PathBuf> {
-    env::split_paths(std::ffi::OsStr::from_bytes(PATH.as_bytes())).map(|dir| dir.join(name)).find(|path| path.is_file())
+    env::split_paths(std::ffi::OsStr::from_bytes(PATH.as_bytes()))
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }

@@ -13,7 +13,8 @@ use crate::{Exec, HOME, LOGS, Root, SandboxError, Spec, TMP, WORKSPACE};
 const ETC: [&str; 7] =
     ["alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "ssl/certs"];
 /// Top folders of a root file system that a session makes itself.
-const OWN: [&str; 10] = ["dev", "etc", "home", "logs", "proc", "run", "sys", "tmp", "workspace", "lost+found"];
+const OWN: [&str; 10] =
+    ["dev", "etc", "home", "logs", "proc", "run", "sys", "tmp", "workspace", "lost+found"];
 
 /// Places in a session's folder on the host.
 #[derive(Clone, Debug)]
@@ -36,8 +37,24 @@ impl Options {
     }
 
     fn isolated(&mut self) {
-        self.add([&"--unshare-all", &"--unshare-user", &"--disable-userns", &"--uid", &"1000", &"--gid", &"1000"]);
-        self.add([&"--cap-drop", &"ALL", &"--die-with-parent", &"--new-session", &"--hostname", &"sandbox", &"--clearenv"]);
+        self.add([
+            &"--unshare-all",
+            &"--unshare-user",
+            &"--disable-userns",
+            &"--uid",
+            &"1000",
+            &"--gid",
+            &"1000",
+        ]);
+        self.add([
+            &"--cap-drop",
+            &"ALL",
+            &"--die-with-parent",
+            &"--new-session",
+            &"--hostname",
+            &"sandbox",
+            &"--clearenv",
+        ]);
     }
 
     /// The host's programs.
@@ -73,7 +90,8 @@ impl Options {
         self.add([&"--dir", &"/etc"]);
         for entry in fs::read_dir(root.join("etc")).into_iter().flatten() {
             let name = entry?.file_name();
-            if ["passwd", "group", "hosts", "resolv.conf", "shadow", "gshadow"].iter().any(|own| name == *own) {
+            if ["passwd", "group", "hosts", "resolv.conf", "shadow", "gshadow"].iter().any(|own| name == *own)
+            {
                 continue;
             }
             let (from, to) = (root.join("etc").join(&name), Path::new("/etc").join(&name));
@@ -120,7 +138,11 @@ pub(super) fn porter(places: &Places, furnishing: bool) -> Vec<OsString> {
 }
 
 /// Of commands.
-pub(super) fn command(places: &Places, spec: &Spec, exec: Option<&Exec>) -> Result<Vec<OsString>, SandboxError> {
+pub(super) fn command(
+    places: &Places,
+    spec: &Spec,
+    exec: Option<&Exec>,
+) -> Result<Vec<OsString>, SandboxError> {
     let mut options = Options::default();
     options.isolated();
     match &spec.root {
@@ -142,7 +164,14 @@ pub(super) fn command(places: &Places, spec: &Spec, exec: Option<&Exec>) -> Resu
     }
     // What is left to write is limited: these two are not.
     options.add([&"--remount-ro", &"/dev", &"--remount-ro", &"/"]);
-    let own = [("PATH", super::PATH), ("HOME", HOME), ("USER", "agent"), ("LANG", "C.UTF-8"), ("TERM", "dumb"), ("TMPDIR", TMP)];
+    let own = [
+        ("PATH", super::PATH),
+        ("HOME", HOME),
+        ("USER", "agent"),
+        ("LANG", "C.UTF-8"),
+        ("TERM", "dumb"),
+        ("TMPDIR", TMP),
+    ];
     let mut env: BTreeMap<OsString, OsString> = own.map(|(name, value)| (name.into(), value.into())).into();
     env.extend(spec.env.clone());
     let mut cwd = PathBuf::from(WORKSPACE);

@@ -8,13 +8,21 @@ use std::{
 
 use landlock::LandlockStatus;
 
-use super::{Bubblewrap, cgroup::Cgroups, find_program, keeper::{self, Keeper}, process, seccomp};
+use super::{
+    Bubblewrap,
+    cgroup::Cgroups,
+    find_program,
+    keeper::{self, Keeper},
+    process, seccomp,
+};
 use crate::Check;
 
 /// By name, with what the check of namespaces needs last.
 pub(super) fn checks(backend: &Bubblewrap) -> Vec<Check> {
     let mut all = vec![bubblewrap()];
-    for (name, package) in [("bash", "bash"), ("tar", "tar"), ("find", "findutils"), ("nsenter", "util-linux")] {
+    for (name, package) in
+        [("bash", "bash"), ("tar", "tar"), ("find", "findutils"), ("nsenter", "util-linux")]
+    {
         all.push(program(name, package));
     }
     let complete = all.iter().all(|check| check.ok);
@@ -36,10 +44,16 @@ fn program(name: &'static str, package: &str) -> Check {
 fn bubblewrap() -> Check {
     let name = "bubblewrap";
     let Some(path) = find_program("bwrap") else {
-        return Check { name, ok: false, detail: "bwrap is not installed: install bubblewrap".into(), needed: true };
+        return Check {
+            name,
+            ok: false,
+            detail: "bwrap is not installed: install bubblewrap".into(),
+            needed: true,
+        };
     };
     let said = Command::new(&path).arg("--version").env_clear().stdin(Stdio::null()).output();
-    let version = said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let version =
+        said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     let number = version.split(' ').nth(1).unwrap_or_default();
     let mut parts = number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     // --disable-userns, --args and --json-status-fd together.

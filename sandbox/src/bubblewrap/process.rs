@@ -71,7 +71,8 @@ impl Launch<'_> {
         let (go, go_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
         let seccomp = sealed("seccomp", self.seccomp).map_err(failed)?;
         self.options.push("--as-pid-1".into());
-        for (option, fd) in [("--json-status-fd", &status_end), ("--block-fd", &go), ("--seccomp", &seccomp)] {
+        for (option, fd) in [("--json-status-fd", &status_end), ("--block-fd", &go), ("--seccomp", &seccomp)]
+        {
             self.options.extend([option.into(), fd.as_raw_fd().to_string().into()]);
         }
         // As one file: what is in its arguments can be read inside.
@@ -79,10 +80,20 @@ impl Launch<'_> {
 
         let mut argv = Vec::new();
         if let Some(pid) = self.inside {
-            argv.extend(["nsenter".into(), "--preserve-credentials".into(), "--user".into(), "--mount".into()]);
+            argv.extend([
+                "nsenter".into(),
+                "--preserve-credentials".into(),
+                "--user".into(),
+                "--mount".into(),
+            ]);
             argv.extend(["--target".into(), pid.as_raw_nonzero().to_string().into(), "--".into()]);
         }
-        argv.extend([self.bwrap.clone(), "--args".into(), options.as_raw_fd().to_string().into(), "--".into()]);
+        argv.extend([
+            self.bwrap.clone(),
+            "--args".into(),
+            options.as_raw_fd().to_string().into(),
+            "--".into(),
+        ]);
         argv.extend(["sh", "-c", FIRST, "sh"].map(OsString::from));
         argv.append(&mut self.words);
         let mut outer = self
@@ -114,15 +125,22 @@ impl Launch<'_> {
                 let why = said(outer.stderr.take());
                 let _ = outer.wait();
                 // No such process: it has ended already, and said why.
-                return Err(if errno == Errno::SRCH { SandboxError::Start { why } } else { failed(errno.into()) });
+                return Err(if errno == Errno::SRCH {
+                    SandboxError::Start { why }
+                } else {
+                    failed(errno.into())
+                });
             }
         };
         let (stdin, stdout, stderr) = (outer.stdin.take(), outer.stdout.take(), outer.stderr.take());
-        let running = Running { outer, outer_end, first, first_end, status, ended: false, stdin, stdout, stderr };
+        let running =
+            Running { outer, outer_end, first, first_end, status, ended: false, stdin, stdout, stderr };
 
         // It waits now, in front of the command, so the limits hold for all of it.
         if let Some(group) = self.group {
-            group.add(first).map_err(|source| SandboxError::io("put a sandbox into its control group", source))?;
+            group
+                .add(first)
+                .map_err(|source| SandboxError::io("put a sandbox into its control group", source))?;
         }
         // It may have failed already; then its end says so.
         let _ = File::from(go_end).write_all(b".");
@@ -183,7 +201,9 @@ pub(super) fn below(pid: Pid) -> Option<Vec<Pid>> {
                         let pids = pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
                         all.extend(pids);
                     }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && thread.path().exists() => return None,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && thread.path().exists() => {
+                        return None;
+                    }
                     Err(_) => {}
                 }
             }

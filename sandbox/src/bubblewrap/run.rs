@@ -111,6 +111,12 @@ pub(super) fn attend(
     }
 }
 
+/// When `timeout` is over; some years are for ever.
+pub(super) fn deadline(timeout: Duration) -> Instant {
+    const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+    Instant::now() + timeout.min(FOR_EVER)
+}
+
 /// What is left after everything has ended.
 pub(super) fn drain(pipes: &Pipes<'_>, sink: &mut dyn Sink) {
     // A pipe holds little, and nobody is left who writes.

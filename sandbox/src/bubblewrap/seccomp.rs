@@ -31,7 +31,8 @@ const THIS_ARCH: u32 = 0xc000_003e;
 const THIS_ARCH: u32 = 0xc000_00b7;
 
 /// `CLONE_NEW*` of mount, cgroup, uts, ipc, user, pid, net and time.
-const NEW_NAMESPACES: u32 = 0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000 | 0x80;
+const NEW_NAMESPACES: u32 =
+    0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000 | 0x80;
 
 /// A socket to the hypervisor, say, passes by every network namespace.
 const SOCKETS: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];

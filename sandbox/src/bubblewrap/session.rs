@@ -3,10 +3,13 @@
 use std::{
     ffi::OsString,
     fs::{self, File, Permissions},
-    io::Read,
+    io::{Read, Seek},
     os::{
         fd::OwnedFd,
-        unix::fs::{OpenOptionsExt, PermissionsExt},
+        unix::{
+            fs::{OpenOptionsExt, PermissionsExt},
+            process::ExitStatusExt,
+        },
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -22,7 +25,7 @@ use super::{
     options::{self, Places},
     prefix,
     process::{Launch, Running, is_readable},
-    run::{Pipes, Sink, Stop, attend, drain, nonblocking},
+    run::{Pipes, Sink, Stop, attend, deadline, drain, nonblocking},
     seccomp, shell,
     shell::Shell,
 };
@@ -36,7 +39,11 @@ const PORTER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Says that its mounts are made, and waits for the end of its input.
 const BASE_WORDS: [&str; 3] = ["sh", "-c", "echo; exec cat"];
 
-const UNPACK: &str = r#"cd -- "$1" && exec tar --extract --preserve-permissions --file=-"#;
+/// A path may be longer than the kernel takes, made so as to spoil every copy: it is left out.
+const UNPACK: &str = r#"cd -- "$1" || exit
+said=$({ tar --extract --preserve-permissions --file=- 2>&1; echo "code $?"; } |
+  grep -av -e ': File name too long$' -e '^tar: Exiting with failure status due to previous errors$')
+case $said in "code 0" | "code 2") ;; *) printf '%s\n' "$said" >&2; exit 2 ;; esac"#;
 /// Folders and files that their owner cannot read are made readable first.
 const PACK: &str = r#"cd -- "$1" || exit
 find . -type d ! -perm -u=rwx -exec chmod u+rwx {} \;
@@ -158,7 +165,8 @@ impl BubblewrapSession {
     fn furnish(&mut self) -> Result<(), SandboxError> {
         let mut folders = vec!["mkdir", "-p", "workspace", "home", "tmp", "shm"];
         folders.extend(["logs/agent", "logs/verifier", "logs/artifacts"]);
-        let numbers: Vec<String> = (0..self.spec.read_only.len()).map(|number| format!("/store/{number}")).collect();
+        let numbers: Vec<String> =
+            (0..self.spec.read_only.len()).map(|number| format!("/store/{number}")).collect();
         folders.extend(numbers.iter().map(String::as_str));
         self.carry("make the disk of a session", &folders, Stdio::null(), Stdio::null())?;
         let read_only: Vec<PathBuf> = self.spec.read_only.values().cloned().collect();
@@ -173,28 +181,36 @@ impl BubblewrapSession {
     }
 
     fn copy_in(&mut self, from: &Path, to: &str) -> Result<(), SandboxError> {
-        let carry = |why: String| SandboxError::Carry { doing: "copy a folder in", why };
         if !from.is_dir() {
             return Err(SandboxError::path(from, "is not a folder"));
         }
+        let mut said =
+            tempfile::tempfile().map_err(|source| SandboxError::io("make a temporary file", source))?;
+        let stderr = said.try_clone().map_err(|source| SandboxError::io("make a temporary file", source))?;
         let mut tar = Command::new("tar")
             .args(["--create", "--sparse", "--file=-", "--directory"])
             .arg(from)
             .arg(".")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .map_err(|source| SandboxError::io("start tar", source))?;
         let packed = tar.stdout.take().expect("it is a pipe");
-        let unpacked =
-            self.carry("copy a folder in", &["sh", "-c", UNPACK, "sh", to], packed.into(), Stdio::null());
-        let _ = tar.kill();
-        let ended = tar.wait_with_output().map_err(|source| SandboxError::io("wait for tar", source))?;
+        let words = ["sh", "-c", UNPACK, "sh", to];
+        let unpacked = self.carry("copy a folder in", &words, packed.into(), Stdio::null());
+        if unpacked.is_err() {
+            let _ = tar.kill();
+        }
+        let status = tar.wait().map_err(|source| SandboxError::io("wait for tar", source))?;
         unpacked?;
-        // Unpacking ends with the last block, tar a moment later: killed by us, it has packed all.
-        let killed = std::os::unix::process::ExitStatusExt::signal(&ended.status).is_some();
-        if ended.status.success() || killed { Ok(()) } else { Err(carry(String::from_utf8_lossy(&ended.stderr).trim().into())) }
+        // Nobody reads the padding behind the last block.
+        if status.success() || status.signal() == Some(libc::SIGPIPE) {
+            return Ok(());
+        }
+        let mut why = String::new();
+        let _ = said.rewind().and_then(|()| said.take(4096).read_to_string(&mut why));
+        Err(SandboxError::Carry { doing: "copy a folder in", why: why.trim().into() })
     }
 
     fn unpack(&mut self, packed: File) -> Result<(), SandboxError> {
@@ -222,11 +238,14 @@ impl BubblewrapSession {
         stdout: Stdio,
         feed: &[u8],
     ) -> Result<(), SandboxError> {
-        // A snapshot is a file of the host's: what packs it has a limit of its own.
-        let file = ("-f", self.spec.limits.disk_bytes.saturating_mul(2).div_ceil(1024) + (64 << 10));
-        let rlimits: Vec<_> = self.rlimits.iter().copied().filter(|(option, _)| *option != "-f").chain([file]).collect();
+        // Whatever the session's own processes hold, files can be carried: these have limits of their own.
+        let rlimits = [
+            ("-c", 0),
+            ("-f", self.spec.limits.disk_bytes.saturating_mul(2).div_ceil(1024) + (64 << 10)),
+            ("-v", 2 << 20),
+        ];
         let options = options::porter(&self.places, self.furnishing);
-        let running = self.launch(options, words, &rlimits, stdin, stdout)?;
+        let running = self.launch(options, words, None, &rlimits, stdin, stdout)?;
         let (ending, captures) = self.attend(running, feed, PORTER_TIMEOUT, None)?;
         match ending {
             Ending::Exited(0) => Ok(()),
@@ -242,6 +261,7 @@ impl BubblewrapSession {
         &self,
         options: Vec<OsString>,
         words: Vec<OsString>,
+        group: Option<&Group>,
         rlimits: &[Rlimit],
         stdin: Stdio,
         stdout: Stdio,
@@ -257,13 +277,18 @@ impl BubblewrapSession {
             options,
             words,
             seccomp: &self.seccomp,
-            group: Some(&open.group),
+            group,
             rlimits,
             user: self.user,
             stdin,
             stdout,
         }
         .start()
+    }
+
+    fn launch_command(&self, options: Vec<OsString>, words: Vec<OsString>) -> Result<Running, SandboxError> {
+        let group = self.open.as_ref().map(|open| &open.group);
+        self.launch(options, words, group, &self.rlimits, Stdio::piped(), Stdio::piped())
     }
 
     /// Attends to a command until all it started is gone.
@@ -283,7 +308,7 @@ impl BubblewrapSession {
         };
         let stderr = nonblocking(running.stderr.take().expect("it is always a pipe"))?;
         let mut pipes = Pipes { stdin: &mut stdin, stdout: &stdout, stderr: &stderr, feed, closes: true };
-        let stop = attend(&running, &mut pipes, Instant::now() + timeout, interrupt, &mut captures);
+        let stop = attend(&running, &mut pipes, deadline(timeout), interrupt, &mut captures);
         let code = running.finish();
         drain(&pipes, &mut captures);
         let ending = match (stop?, code) {
@@ -310,7 +335,7 @@ impl Session for BubblewrapSession {
         let (began, kills) = (Instant::now(), self.kills());
         self.interrupt.clear();
         let options = options::command(&self.places, &self.spec, Some(exec))?;
-        let running = self.launch(options, exec.words(), &self.rlimits, Stdio::piped(), Stdio::piped())?;
+        let running = self.launch_command(options, exec.words())?;
         let (ending, captures) = self.attend(running, &exec.stdin, exec.timeout, Some(&self.interrupt))?;
         Ok(Ran {
             ending,
@@ -333,7 +358,7 @@ impl Session for BubblewrapSession {
             None => {
                 let options = options::command(&self.places, &self.spec, None)?;
                 let words = shell::WORDS.map(OsString::from).to_vec();
-                let running = self.launch(options, words, &self.rlimits, Stdio::piped(), Stdio::piped())?;
+                let running = self.launch_command(options, words)?;
                 Shell::new(running, self.spec.limits.output_bytes)?
             }
         };
@@ -432,7 +457,10 @@ fn places(folder: &Path) -> std::io::Result<Places> {
         fs::set_permissions(path, everyone())?;
     }
     let texts = [
-        ("passwd", "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+        (
+            "passwd",
+            "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        ),
         ("group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
         ("hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
     ];
@@ -447,7 +475,8 @@ fn places(folder: &Path) -> std::io::Result<Places> {
 /// Waits until the base has its mounts.
 fn ready(base: &mut Running) -> Result<(), SandboxError> {
     let mut stdout = base.stdout.take().expect("it is a pipe");
-    if is_readable(&stdout, Duration::from_secs(60)) && stdout.read(&mut [0]).is_ok_and(|length| length == 1) {
+    if is_readable(&stdout, Duration::from_secs(60)) && stdout.read(&mut [0]).is_ok_and(|length| length == 1)
+    {
         return Ok(());
     }
     let mut stderr = base.stderr.take().expect("it is a pipe");

@@ -9,16 +9,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{
     process::{Running, below},
-    run::{Pipes, Sink, Stop, attend, drain, nonblocking},
+    run::{Pipes, Sink, Stop, attend, deadline, drain, nonblocking},
 };
 use crate::{Ending, Interrupt, Output, SandboxError, capture::Until};
 
 /// What runs it. Interactive, bash goes on after an interrupt; the rest of an interactive shell is switched off.
-pub(super) const WORDS: [&str; 3] = [
-    "sh",
-    "-c",
-    "command -v bash >/dev/null && exec bash --noprofile --norc --noediting -i; exec sh",
-];
+pub(super) const WORDS: [&str; 3] =
+    ["sh", "-c", "command -v bash >/dev/null && exec bash --noprofile --norc --noediting -i; exec sh"];
 
 /// The first line. Descriptors 3 and 4 are for the marks, whatever becomes of 1 and 2.
 const PREPARE: &str = "if [ -n \"$BASH_VERSION\" ]; then set +H +m; set +o history; unset HISTFILE; fi\n\
@@ -95,13 +92,20 @@ impl Shell {
         self.say(line, timeout, Some(interrupt))
     }
 
-    fn say(&mut self, line: String, timeout: Duration, interrupt: Option<&Interrupt>) -> Result<Step, SandboxError> {
-        let deadline = Instant::now() + timeout;
+    fn say(
+        &mut self,
+        line: String,
+        timeout: Duration,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Step, SandboxError> {
+        let deadline = deadline(timeout);
         let nonce = uuid::Uuid::new_v4().simple();
         let feed = format!("{line}\nprintf '\\n{nonce} %d\\n' \"$?\" >&3; printf '\\n{nonce}\\n' >&4\n");
         let mark = || format!("\n{nonce}").into_bytes();
-        let mut marks =
-            Marks { stdout: Until::new(mark(), self.output_bytes), stderr: Until::new(mark(), self.output_bytes) };
+        let mut marks = Marks {
+            stdout: Until::new(mark(), self.output_bytes),
+            stderr: Until::new(mark(), self.output_bytes),
+        };
         let before = below(self.running.first());
         let mut pipes = Pipes {
             stdin: &mut self.stdin,
@@ -135,7 +139,12 @@ impl Shell {
             Stop::Interrupted => Ending::Interrupted,
             Stop::Enough | Stop::End => status.or(code).map_or(Ending::Killed, Ending::Exited),
         };
-        Ok(Step { ending, stdout: marks.stdout.finish(), stderr: without_noise(marks.stderr.finish()), lost: !back })
+        Ok(Step {
+            ending,
+            stdout: marks.stdout.finish(),
+            stderr: without_noise(marks.stderr.finish()),
+            lost: !back,
+        })
     }
 }
 

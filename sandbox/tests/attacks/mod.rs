@@ -16,7 +16,9 @@ use std::{
     path::Path,
 };
 
-use openclaw_sandbox::{Advice, Backend, Ending, Exec, Kind, Limits, Ran, SandboxError, Session, Spec, Workspace};
+use openclaw_sandbox::{
+    Advice, Backend, Ending, Exec, Kind, Limits, Ran, SandboxError, Session, Spec, Workspace,
+};
 
 use crate::host::{MINUTE, SHORT, eventually, open, with_marker};
 
@@ -41,6 +43,10 @@ fn fails(session: &mut dyn Session, line: &str) -> Ran {
 #[track_caller]
 fn forbidden(session: &mut dyn Session, call: &str) {
     // EPERM is 1; what is not there would be ENOSYS.
+    // The numbers are this machine's.
+    if cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
     let line = format!("perl -e 'my $r = syscall({call}); exit($r == -1 && $!{{EPERM}} ? 0 : 1 + ($!+0))'");
     let ran = run(session, &line);
     assert!(ran.success(), "{call}: {ran:?}");
@@ -67,7 +73,19 @@ pub fn files_of_the_host_cannot_be_read(backend: &dyn Backend) {
             fails(&mut *session, &format!("cat /proc/{pid}/root{0} /proc/{pid}/cwd{0}", secret.display()));
         }
     }
-    for path in ["/etc/shadow", "/etc/gshadow", "/root/.bashrc", "/var/lib/dpkg/status", "/sys/class", "/run", "/boot", "/dev/kvm", "/dev/mem", "/dev/vda", "/proc/kcore"] {
+    for path in [
+        "/etc/shadow",
+        "/etc/gshadow",
+        "/root/.bashrc",
+        "/var/lib/dpkg/status",
+        "/sys/class",
+        "/run",
+        "/boot",
+        "/dev/kvm",
+        "/dev/mem",
+        "/dev/vda",
+        "/proc/kcore",
+    ] {
         fails(&mut *session, &format!("cat {path} || ls {path}/*"));
     }
     // Nothing that lies on a disk of the host can be written.
@@ -78,12 +96,25 @@ pub fn files_of_the_host_cannot_be_read(backend: &dyn Backend) {
 
 pub fn nothing_outside_the_disk_can_be_written(backend: &dyn Backend) {
     let mut session = open(backend);
-    for path in ["/x", "/etc/x", "/etc/passwd", "/usr/x", "/dev/x", "/home/x", "/proc/x", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger"] {
+    for path in [
+        "/x",
+        "/etc/x",
+        "/etc/passwd",
+        "/usr/x",
+        "/dev/x",
+        "/home/x",
+        "/proc/x",
+        "/proc/sys/kernel/hostname",
+        "/proc/sysrq-trigger",
+    ] {
         fails(&mut *session, &format!("echo x > {path}"));
     }
     fails(&mut *session, "mkdir /a");
     fails(&mut *session, "ln -s /tmp /home/b");
-    let places = run(&mut *session, "for d in /workspace /tmp /home/agent /logs /dev/shm; do echo x > $d/x || exit; done");
+    let places = run(
+        &mut *session,
+        "for d in /workspace /tmp /home/agent /logs /dev/shm; do echo x > $d/x || exit; done",
+    );
     assert!(places.success(), "{places:?}");
 }
 
@@ -96,7 +127,10 @@ pub fn the_environment_of_the_supervisor_is_not_there(backend: &dyn Backend) {
     ] {
         let text = ran.stdout.text();
         assert!(text.contains("HOME=/home/agent"), "{ran:?}");
-        assert!(!text.contains("CARGO") && !text.contains("RUST") && !text.contains("openclaw-sandbox"), "{ran:?}");
+        assert!(
+            !text.contains("CARGO") && !text.contains("RUST") && !text.contains("openclaw-sandbox"),
+            "{ran:?}"
+        );
     }
 }
 
@@ -108,7 +142,10 @@ pub fn no_descriptor_is_inherited(backend: &dyn Backend) {
     let mut session = open(backend);
     let ran = run(&mut *session, "exec ls /proc/self/fd");
     assert_eq!(ran.stdout.text(), "0\n1\n2\n3\n", "the last is the folder itself");
-    let ran = run(&mut *session, "for fd in /proc/[0-9]*/fd/*; do cat $fd < /dev/null & done; wait; readlink /proc/[0-9]*/fd/*");
+    let ran = run(
+        &mut *session,
+        "for fd in /proc/[0-9]*/fd/*; do cat $fd < /dev/null & done; wait; readlink /proc/[0-9]*/fd/*",
+    );
     assert!(!ran.stdout.text().contains(SECRET) && !ran.stdout.text().contains("memfd"), "{ran:?}");
     let ran = session.shell("readlink /proc/[0-9]*/fd/*", MINUTE).unwrap();
     assert!(!ran.stdout.text().contains("memfd") && !ran.stdout.text().contains("deleted"), "{ran:?}");
@@ -151,7 +188,9 @@ pub fn there_is_no_network(backend: &dyn Backend) {
         fails(&mut *session, &format!("bash -c 'exec 3<>/dev/tcp/{address}/80' {call}"));
     }
     let connect = |path: &str| {
-        format!("perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0) or exit 9; exit(connect($s, pack_sockaddr_un({path})) ? 0 : 2)'")
+        format!(
+            "perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0) or exit 9; exit(connect($s, pack_sockaddr_un({path})) ? 0 : 2)'"
+        )
     };
     fails(&mut *session, &connect(&format!("\"{}\"", path.display())));
     fails(&mut *session, &connect(&format!("\"\\0{name}\"")));
@@ -177,12 +216,25 @@ pub fn there_is_no_network(backend: &dyn Backend) {
 pub fn a_fork_bomb_ends_with_its_time(backend: &dyn Backend) {
     let limits = Limits { processes: 40, ..Limits::default() };
     let mut session = backend.open(&Spec { limits, ..Spec::default() }).unwrap();
-    for line in ["bash -c 'f() { f 7102.5 | f 7102.5 & }; f; wait; sleep 7102.5'", "perl -e 'while (1) { fork; $0 = q(7102.5) }'"] {
+    for line in [
+        "bash -c 'f() { f 7102.5 | f 7102.5 & }; f; wait; sleep 7102.5'",
+        "perl -e 'while (1) { fork; $0 = q(7102.5) }'",
+    ] {
         let ran = session.exec(&Exec::line(line).timeout(SHORT)).unwrap();
         assert_eq!(ran.ending, Ending::TimedOut, "{line}");
         assert_eq!(with_marker("7102.5"), 0);
         still_works(&mut *session);
     }
+    // Files can be carried out all the same while it runs.
+    assert!(
+        session
+            .shell("f() { f 7106.5 | f 7106.5 & }; f; for i in $(seq 60); do sleep 7106.5 & done", SHORT)
+            .is_ok()
+    );
+    session.snapshot().unwrap();
+    session.write_file(Path::new("x"), b"x").unwrap();
+    session.stop_all().unwrap();
+    assert_eq!(with_marker("7106.5"), 0);
     let ran = session.shell("f() { f | f & }; f; sleep 7102.5", SHORT).unwrap();
     assert_eq!(ran.ending, Ending::TimedOut);
     assert_eq!(with_marker("7102.5"), 0);
@@ -213,7 +265,11 @@ pub fn a_memory_bomb_is_killed(backend: &dyn Backend) {
 pub fn the_disk_has_an_end(backend: &dyn Backend) {
     let limits = Limits { disk_bytes: 8 << 20, file_bytes: 3 << 20, ..Limits::default() };
     let mut session = backend.open(&Spec { limits, ..Spec::default() }).unwrap();
-    let fill = |dir: &str| format!("i=0; while [ $i -lt 8 ]; do head -c 2097152 /dev/zero > {dir}/f$i || exit 5; i=$((i+1)); done");
+    let fill = |dir: &str| {
+        format!(
+            "i=0; while [ $i -lt 8 ]; do head -c 2097152 /dev/zero > {dir}/f$i || exit 5; i=$((i+1)); done"
+        )
+    };
     for dir in ["/workspace", "/tmp", "/dev/shm", "/home/agent", "/logs/agent"] {
         let ran = run(&mut *session, &fill(dir));
         assert_eq!(ran.ending, Ending::Exited(5), "{dir}: {ran:?}");
@@ -261,7 +317,9 @@ pub fn nothing_survives_to_change_a_verdict(backend: &dyn Backend) {
     session.write_file(Path::new("answer"), b"wrong").unwrap();
     let tamper = "(setsid sh -c 'while :; do echo right > answer; done' 7103.5 &) ; sleep 0.1";
     assert!(session.shell(tamper, MINUTE).unwrap().success());
-    eventually("it tampers", || session.read_file(Path::new("answer")).is_ok_and(|bytes| bytes == b"right\n"));
+    eventually("it tampers", || {
+        session.read_file(Path::new("answer")).is_ok_and(|bytes| bytes == b"right\n")
+    });
     session.stop_all().unwrap();
     assert_eq!(with_marker("7103.5"), 0);
     session.write_file(Path::new("answer"), b"wrong").unwrap();
@@ -272,22 +330,43 @@ pub fn nothing_survives_to_change_a_verdict(backend: &dyn Backend) {
     session.close().unwrap();
     assert_eq!(with_marker("7103.5"), 0);
     let tests = tempfile::tempdir().unwrap();
-    fs::write(tests.path().join("test.sh"), "grep -q . answer && echo 1 > /logs/verifier/reward.txt").unwrap();
+    fs::write(tests.path().join("test.sh"), "test -e answer && echo 1 > /logs/verifier/reward.txt").unwrap();
     let read_only = [("/tests".into(), tests.path().into())].into();
-    let mut grader = backend.open(&Spec { workspace: Workspace::Snapshot(end), read_only, ..Spec::default() }).unwrap();
+    let mut grader =
+        backend.open(&Spec { workspace: Workspace::Snapshot(end), read_only, ..Spec::default() }).unwrap();
     assert!(run(&mut *grader, "sh /tests/test.sh; cat /logs/verifier/reward.txt").success());
 }
 
 pub fn no_namespace_is_made_inside(backend: &dyn Backend) {
     let mut session = open(backend);
-    for line in ["unshare -Ur true", "unshare -m true", "unshare -n true", "nsenter -t 1 -m true", "mount -t tmpfs x /tmp", "umount /workspace", "mount --bind /tmp /usr", "chroot / true"] {
+    for line in [
+        "unshare -Ur true",
+        "unshare -m true",
+        "unshare -n true",
+        "nsenter -t 1 -m true",
+        "mount -t tmpfs x /tmp",
+        "umount /workspace",
+        "mount --bind /tmp /usr",
+        "chroot / true",
+    ] {
         fails(&mut *session, line);
     }
     // unshare of a user namespace, clone of one, mount, setns, pivot_root, move_mount, fsopen.
-    for call in ["272, 0x10000000", "56, 0x10000011, 0, 0, 0, 0", "165, 0, 0, 0, 0, 0", "308, 0, 0", "155, 0, 0", "429, 0, 0, 0, 0, 0", "430, 0, 0"] {
+    for call in [
+        "272, 0x10000000",
+        "56, 0x10000011, 0, 0, 0, 0",
+        "165, 0, 0, 0, 0, 0",
+        "308, 0, 0",
+        "155, 0, 0",
+        "429, 0, 0, 0, 0, 0",
+        "430, 0, 0",
+    ] {
         forbidden(&mut *session, call);
     }
-    let ran = run(&mut *session, "grep -h ^Cap /proc/self/status | cut -f2 | sort -u; grep NoNewPrivs /proc/self/status | cut -f2");
+    let ran = run(
+        &mut *session,
+        "grep -h ^Cap /proc/self/status | cut -f2 | sort -u; grep NoNewPrivs /proc/self/status | cut -f2",
+    );
     assert_eq!(ran.stdout.text(), "0000000000000000\n1\n", "{ran:?}");
 }
 
@@ -295,11 +374,28 @@ pub fn other_processes_cannot_be_traced(backend: &dyn Backend) {
     let mut session = open(backend);
     assert!(session.shell("sleep 7104.5 &", MINUTE).unwrap().success());
     // ptrace attach and seize, process_vm_readv and writev, pidfd_getfd, kcmp.
-    for call in ["101, 16, 1, 0, 0", "101, 0x4206, 1, 0, 0", "310, 1, 0, 0, 0, 0, 0", "311, 1, 0, 0, 0, 0, 0", "438, 0, 0, 0", "312, 1, 2, 0, 0, 0"] {
+    for call in [
+        "101, 16, 1, 0, 0",
+        "101, 0x4206, 1, 0, 0",
+        "310, 1, 0, 0, 0, 0, 0",
+        "311, 1, 0, 0, 0, 0, 0",
+        "438, 0, 0, 0",
+        "312, 1, 2, 0, 0, 0",
+    ] {
         forbidden(&mut *session, call);
     }
     // bpf, perf_event_open, userfaultfd, io_uring_setup, keyctl, add_key, kexec_load, init_module, open_by_handle_at.
-    for call in ["321, 0, 0, 0", "298, 0, 0, 0, 0, 0", "323, 0", "425, 1, 0", "250, 0, 0, 0, 0, 0", "248, 0, 0, 0, 0, 0", "246, 0, 0, 0, 0", "175, 0, 0, 0", "304, 0, 0, 0"] {
+    for call in [
+        "321, 0, 0, 0",
+        "298, 0, 0, 0, 0, 0",
+        "323, 0",
+        "425, 1, 0",
+        "250, 0, 0, 0, 0, 0",
+        "248, 0, 0, 0, 0, 0",
+        "246, 0, 0, 0, 0",
+        "175, 0, 0, 0",
+        "304, 0, 0, 0",
+    ] {
         forbidden(&mut *session, call);
     }
     // The same by the second numbering of x86-64, and what is typed into a terminal.
@@ -320,7 +416,16 @@ pub fn a_link_leads_nowhere(backend: &dyn Backend) {
         dir.path().display()
     );
     assert!(run(&mut *session, &links).success());
-    let paths = ["passwd", "file", "folder/secret", "up", "above/etc/passwd", "root/etc/passwd", "loop", "inner/etc/passwd"];
+    let paths = [
+        "passwd",
+        "file",
+        "folder/secret",
+        "up",
+        "above/etc/passwd",
+        "root/etc/passwd",
+        "loop",
+        "inner/etc/passwd",
+    ];
     for path in paths {
         let error = session.read_file(Path::new(path)).unwrap_err();
         assert_eq!(error.advice(), Advice::Refused, "{path}: {error}");
@@ -367,7 +472,8 @@ pub fn what_blocks_a_reader_is_not_read(backend: &dyn Backend) {
     }
     let copied = session.copy_out(Path::new(""), &dir.path().join("out")).unwrap();
     assert_eq!((copied.files, copied.skipped), (1, 5));
-    let other = session.list(Path::new("")).unwrap().entries.iter().filter(|entry| entry.kind == Kind::Other).count();
+    let other =
+        session.list(Path::new("")).unwrap().entries.iter().filter(|entry| entry.kind == Kind::Other).count();
     assert_eq!(other, 2);
     // What is written replaces what is there, and waits for no reader.
     session.write_file(Path::new("pipe"), b"file now").unwrap();
@@ -379,7 +485,13 @@ pub fn what_blocks_a_reader_is_not_read(backend: &dyn Backend) {
 pub fn names_are_only_names(backend: &dyn Backend) {
     let dir = tempfile::tempdir().unwrap();
     let mut session = open(backend);
-    let names: [&[u8]; 5] = [b"two\nlines", b"\xff\xfe not utf-8", b"-rf", b"$(touch ran)`touch ran`;'\"", b"--checkpoint-action=exec=sh"];
+    let names: [&[u8]; 5] = [
+        b"two\nlines",
+        b"\xff\xfe not utf-8",
+        b"-rf",
+        b"$(touch ran)`touch ran`;'\"",
+        b"--checkpoint-action=exec=sh",
+    ];
     for name in names {
         session.write_file(Path::new(OsStr::from_bytes(name)), name).unwrap();
     }
@@ -432,4 +544,3 @@ pub fn the_first_process_is_no_way_out(backend: &dyn Backend) {
     assert_eq!(ran.stdout.text(), "alive\n");
     still_works(&mut *session);
 }
-

@@ -46,7 +46,8 @@ pub fn a_command_says_how_it_ended(backend: &dyn Backend) {
 }
 
 pub fn a_command_has_its_input_environment_and_folder(backend: &dyn Backend) {
-    let spec = Spec { env: [("ONE".into(), "1".into()), ("TWO".into(), "x".into())].into(), ..Spec::default() };
+    let spec =
+        Spec { env: [("ONE".into(), "1".into()), ("TWO".into(), "x".into())].into(), ..Spec::default() };
     let mut session = backend.open(&spec).unwrap();
     let long: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
     let ran = session.exec(&Exec::line("wc -c").stdin(long)).unwrap();
@@ -71,7 +72,9 @@ pub fn a_long_output_keeps_its_ends(backend: &dyn Backend) {
             true => session.shell(line, MINUTE).unwrap(),
             false => session.exec(&Exec::line(line)).unwrap(),
         };
-        assert!(ran.stdout.head.starts_with(b"first\n100000\n") && ran.stdout.tail.ends_with(b"199999\nlast\n"));
+        assert!(
+            ran.stdout.head.starts_with(b"first\n100000\n") && ran.stdout.tail.ends_with(b"199999\nlast\n")
+        );
         assert_eq!(ran.stdout.dropped_bytes, 6 + 700_000 + 5 - 100);
         assert_eq!(ran.stderr.text(), "error\n");
     }
@@ -95,8 +98,14 @@ pub fn the_shell_persists(backend: &dyn Backend) {
     assert_eq!(told(&mut *session, "pwd; echo \"$x\"; f 3"), "/workspace/a\none two\nf 3");
     told(&mut *session, "sleep 7003.5 &");
     eventually("the job runs", || with_marker("7003.5") == 1);
-    assert_eq!(told(&mut *session, "cat <<END\nit's $x\nEND\nprintf 'no end of line'"), "it's one two\nno end of line");
-    assert_eq!(told(&mut *session, "echo 'hello!'; read line || echo nothing to read"), "hello!\nnothing to read");
+    assert_eq!(
+        told(&mut *session, "cat <<END\nit's $x\nEND\nprintf 'no end of line'"),
+        "it's one two\nno end of line"
+    );
+    assert_eq!(
+        told(&mut *session, "echo 'hello!'; read line || echo nothing to read"),
+        "hello!\nnothing to read"
+    );
     let ran = session.shell("false", MINUTE).unwrap();
     assert_eq!((ran.ending, ran.shell_lost), (Ending::Exited(1), false));
     let ran = session.shell("echo 'open", MINUTE).unwrap();
@@ -146,8 +155,12 @@ pub fn files_are_written_read_and_listed(backend: &dyn Backend) {
     assert_eq!(session.read_file(Path::new("a/b c/-file")).unwrap(), b"newmore\n");
     says(&mut *session, "ln -s 'b c' a/link; mkfifo a/pipe; : > a/empty");
     let listing = session.list(Path::new("a")).unwrap();
-    let entries: Vec<_> = listing.entries.iter().map(|entry| (entry.name.to_str().unwrap(), entry.kind)).collect();
-    assert_eq!(entries, [("b c", Kind::Folder), ("empty", Kind::File), ("link", Kind::Link), ("pipe", Kind::Other)]);
+    let entries: Vec<_> =
+        listing.entries.iter().map(|entry| (entry.name.to_str().unwrap(), entry.kind)).collect();
+    assert_eq!(
+        entries,
+        [("b c", Kind::Folder), ("empty", Kind::File), ("link", Kind::Link), ("pipe", Kind::Other)]
+    );
     assert_eq!(session.list(Path::new("")).unwrap().entries.len(), 1);
     // A link that stays inside is a way like any other.
     assert_eq!(session.read_file(Path::new("a/link/-file")).unwrap(), b"newmore\n");
@@ -163,7 +176,10 @@ pub fn files_are_written_read_and_listed(backend: &dyn Backend) {
     let limits = Limits { read_bytes: 10, ..Limits::default() };
     let mut small = backend.open(&Spec { limits, ..Spec::default() }).unwrap();
     small.write_file(Path::new("file"), b"more than ten").unwrap();
-    assert!(matches!(small.read_file(Path::new("file")), Err(SandboxError::TooLarge { bytes: 13, limit: 10, .. })));
+    assert!(matches!(
+        small.read_file(Path::new("file")),
+        Err(SandboxError::TooLarge { bytes: 13, limit: 10, .. })
+    ));
 }
 
 pub fn folders_go_in_and_out(backend: &dyn Backend) {
@@ -176,12 +192,22 @@ pub fn folders_go_in_and_out(backend: &dyn Backend) {
     fs::write(task.join("src/run.sh"), "#!/bin/sh\necho ran\n").unwrap();
     fs::set_permissions(task.join("src/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
     std::os::unix::fs::symlink("src/run.sh", task.join("link")).unwrap();
-    fs::write(tests.join("test.sh"), "test -f /workspace/made && echo 1 > /logs/verifier/reward.txt\n").unwrap();
+    fs::write(tests.join("test.sh"), "test -f /workspace/made && echo 1 > /logs/verifier/reward.txt\n")
+        .unwrap();
     let read_only = [("/tests".into(), tests)].into();
     let spec = Spec { workspace: Workspace::Folder(task), read_only, ..Spec::default() };
     let mut session = backend.open(&spec).unwrap();
-    assert_eq!(says(&mut *session, "./link && touch made && sh /tests/test.sh && cat /logs/verifier/reward.txt"), "ran\n1");
-    for line in ["echo >> /tests/test.sh", "rm -f /tests/test.sh", "touch /tests/x", "mv /tests /t", "chmod 777 /tests"] {
+    assert_eq!(
+        says(&mut *session, "./link && touch made && sh /tests/test.sh && cat /logs/verifier/reward.txt"),
+        "ran\n1"
+    );
+    for line in [
+        "echo >> /tests/test.sh",
+        "rm -f /tests/test.sh",
+        "touch /tests/x",
+        "mv /tests /t",
+        "chmod 777 /tests",
+    ] {
         let ran = session.exec(&Exec::line(line)).unwrap();
         assert!(ran.exit_code().is_some_and(|code| code != 0), "{line}: {ran:?}");
     }
@@ -201,12 +227,24 @@ pub fn a_snapshot_is_the_workspace_again(backend: &dyn Backend) {
     let mut session = open(backend);
     let strange = std::ffi::OsStr::from_bytes(b"new\nline \xff");
     session.write_file(Path::new(strange), b"strange").unwrap();
-    says(&mut *session, "mkdir -p d/e; echo one > d/e/f; ln -s d/e/f l; mkfifo p; ln d/e/f hard; chmod 750 d; chmod 000 d/e");
+    says(
+        &mut *session,
+        "mkdir -p d/e; echo one > d/e/f; ln -s d/e/f l; mkfifo p; ln d/e/f hard; chmod 750 d; chmod 000 d/e",
+    );
     let snapshot = session.snapshot().unwrap();
-    told(&mut *session, "chmod 700 d/e; rm -r d l; echo other > other; echo x > /tmp/x; (while :; do echo 7006 > late; done) &");
+    told(
+        &mut *session,
+        "chmod 700 d/e; rm -r d l; echo other > other; echo x > /tmp/x; (while :; do echo 7006 > late; done) &",
+    );
     told(&mut *session, "mkdir -p none/in; chmod 000 none");
     session.reset(&snapshot).unwrap();
-    assert_eq!(says(&mut *session, "cat d/e/f l; stat -c %a d; ls /tmp /logs; ls late other none 2>/dev/null || echo gone"), "one\none\n750\n/logs:\nagent\nartifacts\nverifier\n\n/tmp:\ngone");
+    assert_eq!(
+        says(
+            &mut *session,
+            "cat d/e/f l; stat -c %a d; ls /tmp /logs; ls late other none 2>/dev/null || echo gone"
+        ),
+        "one\none\n750\n/logs:\nagent\nartifacts\nverifier\n\n/tmp:\ngone"
+    );
     assert_eq!(session.read_file(Path::new(strange)).unwrap(), b"strange");
     session.close().unwrap();
     // It outlives the session, and opens others.

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 /// A minute, which no test needs.
 pub const MINUTE: Duration = Duration::from_secs(60);
 /// For what never ends by itself.
+#[allow(dead_code, reason = "not every suite looks")]
 pub const SHORT: Duration = Duration::from_millis(700);
 
 /// Counts what sessions could leave behind: one at a time, so that a difference is this test's.
@@ -51,6 +52,19 @@ impl Host {
         Some((Self { dir, before, _alone: alone }, backend))
     }
 
+    /// Control groups of this process's sessions.
+    #[allow(dead_code, reason = "not every suite looks")]
+    pub fn groups(&self) -> Vec<PathBuf> {
+        Left::now(&self.dir).groups
+    }
+
+    /// Numbers of this process's children.
+    #[allow(dead_code, reason = "not every suite looks")]
+    pub fn children(&self) -> Vec<String> {
+        let stats = Left::now(&self.dir).children;
+        stats.iter().filter_map(|stat| Some(stat.split_whitespace().next()?.to_owned())).collect()
+    }
+
     /// Nothing is left. Processes and groups go a moment after their last signal.
     pub fn is_as_before(self) {
         eventually("everything of the sessions is gone", || Left::now(&self.dir) == self.before);
@@ -64,7 +78,8 @@ impl Left {
         let mut children = Vec::new();
         for pid in pids() {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let parent = stat.rsplit(')').next().unwrap_or_default().split_whitespace().nth(1).unwrap_or_default();
+            let parent =
+                stat.rsplit(')').next().unwrap_or_default().split_whitespace().nth(1).unwrap_or_default();
             if parent == own {
                 children.push(stat);
             }
@@ -89,7 +104,10 @@ fn find_groups(dir: PathBuf, prefix: &str, found: &mut Vec<PathBuf>) {
 }
 
 fn pids() -> Vec<u32> {
-    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect()
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Processes of this machine, those in sandboxes too, with `marker` in their arguments.
