@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openclaw_sandbox::{Backend, Bubblewrap, Exec, Spec};
+use openclaw_sandbox::{Backend, Bubblewrap, Exec, SandboxError, Spec};
 
 const TIMES: usize = 40;
 
@@ -31,31 +31,31 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut session = backend.open(&Spec::default())?;
     let hour = Duration::from_secs(3600);
-    println!("{:24} {}", "exec true", told(times(|| Ok(drop(session.exec(&Exec::argv(["true"]))?)))?));
-    println!(
-        "{:24} {}",
-        "first line of a shell",
-        told(times(|| {
-            session.stop_all()?;
-            Ok(drop(session.shell(":", hour)?))
-        })?)
-    );
-    println!("{:24} {}", "line of a shell", told(times(|| Ok(drop(session.shell(":", hour)?)))?));
-    println!("{:24} {}", "write_file", told(times(|| Ok(session.write_file(Path::new("a"), b"text")?))?));
-    println!("{:24} {}", "read_file", told(times(|| Ok(drop(session.read_file(Path::new("a"))?)))?));
-    println!("{:24} {}", "snapshot", told(times(|| Ok(drop(session.snapshot()?)))?));
+    let file = Path::new("a");
+    tell("exec true", || session.exec(&Exec::argv(["true"])).map(drop))?;
+    tell("first line of a shell", || {
+        session.stop_all()?;
+        session.shell(":", hour).map(drop)
+    })?;
+    tell("line of a shell", || session.shell(":", hour).map(drop))?;
+    tell("write_file", || session.write_file(file, b"text"))?;
+    tell("read_file", || session.read_file(file).map(drop))?;
+    tell("snapshot", || session.snapshot().map(drop))?;
     let snapshot = session.snapshot()?;
-    println!("{:24} {}", "reset", told(times(|| Ok(session.reset(&snapshot)?))?));
+    tell("reset", || session.reset(&snapshot))?;
     Ok(())
 }
 
-fn times(mut work: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<Vec<Duration>, Box<dyn Error>> {
-    (0..TIMES)
-        .map(|_| {
-            let began = Instant::now();
-            work().map(|()| began.elapsed())
-        })
-        .collect()
+#[allow(clippy::print_stdout, reason = "it is what this program is for")]
+fn tell(what: &str, mut work: impl FnMut() -> Result<(), SandboxError>) -> Result<(), SandboxError> {
+    let mut times = Vec::new();
+    for _ in 0..TIMES {
+        let began = Instant::now();
+        work()?;
+        times.push(began.elapsed());
+    }
+    println!("{what:24} {}", told(times));
+    Ok(())
 }
 
 fn told(mut times: Vec<Duration>) -> String {

@@ -52,7 +52,7 @@ fn a_killed_supervisor_takes_its_sandboxes_along() {
         fs::read_dir(&backend.dir).unwrap().next().is_none()
     });
     assert!(swept >= 2, "{swept}");
-    host.is_as_before();
+    host.leaves_nothing();
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_root_file_system_is_all_there_is() {
     let ran = session.shell("echo $x; ls -d $PWD", MINUTE).unwrap();
     assert_eq!(ran.stdout.text(), "1\n/tmp\n", "{ran:?}");
     session.close().unwrap();
-    host.is_as_before();
+    host.leaves_nothing();
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn root_is_refused() {
     assert_eq!(error.advice(), Advice::Refused);
     let SandboxError::Missing { missing } = error else { panic!("{error}") };
     assert_eq!(missing, ["unprivileged user: commands would run as root: choose another user"]);
-    host.is_as_before();
+    host.leaves_nothing();
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_share_of_a_processor_is_enforced() {
         eventually("it is held back", throttled);
         session.close().unwrap();
     }
-    host.is_as_before();
+    host.leaves_nothing();
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_base_that_died_is_told() {
     let error = session.exec(&Exec::line("true")).err().unwrap();
     assert_eq!(error.advice(), Advice::NewSession, "{error}");
     session.close().unwrap();
-    host.is_as_before();
+    host.leaves_nothing();
 }
 
 /// With the libraries that it needs.

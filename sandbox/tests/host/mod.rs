@@ -66,7 +66,7 @@ impl Host {
     }
 
     /// Nothing is left. Processes and groups go a moment after their last signal.
-    pub fn is_as_before(self) {
+    pub fn leaves_nothing(self) {
         eventually("everything of the sessions is gone", || Left::now(&self.dir) == self.before);
     }
 }
@@ -138,7 +138,7 @@ macro_rules! claims {
         fn $name() {
             let Some((host, backend)) = $crate::host::Host::new() else { return };
             $crate::$suite::$name(&backend);
-            host.is_as_before();
+            host.leaves_nothing();
         })+
     };
 }
