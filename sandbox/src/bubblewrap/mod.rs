@@ -13,6 +13,7 @@ mod options;
 mod probe;
 mod process;
 mod run;
+mod scripts;
 mod seccomp;
 mod session;
 mod shell;

@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fs, io,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -25,6 +27,32 @@ pub(super) struct Places {
     pub(super) store: PathBuf,
     /// `passwd`, `group`, `hosts`.
     pub(super) etc: PathBuf,
+}
+
+impl Places {
+    /// Makes the places on the host. What the base mounts is not seen there.
+    pub(super) fn make(folder: &Path) -> io::Result<Self> {
+        let places = Self { disk: folder.join("disk"), store: folder.join("store"), etc: folder.join("etc") };
+        let everyone = || Permissions::from_mode(0o755);
+        for path in [&places.disk, &places.store, &places.etc] {
+            fs::create_dir(path)?;
+            fs::set_permissions(path, everyone())?;
+        }
+        let texts = [
+            (
+                "passwd",
+                "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+            ),
+            ("group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
+            ("hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
+        ];
+        for (name, text) in texts {
+            fs::write(places.etc.join(name), text)?;
+            fs::set_permissions(places.etc.join(name), Permissions::from_mode(0o644))?;
+        }
+        fs::set_permissions(folder, everyone())?;
+        Ok(places)
+    }
 }
 
 /// Options, in the making.

@@ -2,14 +2,11 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io::{Read, Seek},
     os::{
         fd::OwnedFd,
-        unix::{
-            fs::{OpenOptionsExt, PermissionsExt},
-            process::ExitStatusExt,
-        },
+        unix::{fs::OpenOptionsExt, process::ExitStatusExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -26,6 +23,7 @@ use super::{
     prefix,
     process::{Launch, Running, is_readable},
     run::{Pipes, Sink, Stop, attend, deadline, drain, nonblocking},
+    scripts::{EMPTY, PACK, UNPACK, WRITE},
     seccomp, shell,
     shell::Shell,
 };
@@ -38,32 +36,6 @@ use crate::{
 const PORTER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Says that its mounts are made, and waits for the end of its input.
 const BASE_WORDS: [&str; 3] = ["sh", "-c", "echo; exec cat"];
-
-/// A path may be longer than the kernel takes, made so as to spoil every copy: it is left out.
-const UNPACK: &str = r#"cd -- "$1" || exit
-said=$({ tar --extract --preserve-permissions --file=- 2>&1; echo "code $?"; } |
-  grep -av -e ': File name too long$' -e '^tar: Exiting with failure status due to previous errors$')
-case $said in "code 0" | "code 2") ;; *) printf '%s\n' "$said" >&2; exit 2 ;; esac"#;
-/// Folders and files that their owner cannot read are made readable first.
-const PACK: &str = r#"cd -- "$1" || exit
-find . -type d ! -perm -u=rwx -exec chmod u+rwx {} \;
-find . -type f ! -perm -u=r -exec chmod u+r {} +
-tar --create --sparse --file=- .
-code=$?
-[ $code = 1 ] || exit $code"#;
-const EMPTY: &str = r#"for folder; do
-  cd -- "$folder" || exit
-  find . -type d ! -perm -u=rwx -exec chmod u+rwx {} \;
-  find . -mindepth 1 -delete || exit
-  cd /disk
-done
-mkdir -p logs/agent logs/verifier logs/artifacts"#;
-/// Beside its place and then into it: whatever lies there, a pipe or a link, is neither opened nor followed.
-const WRITE: &str = r#"set -C
-mkdir -p -- "$1" && cd -P -- "$1" && [ "$PWD" = "$1" ] || exit
-cat > "$3" && mv -fT -- "$3" "$2" && exit
-rm -f -- "$3"
-exit 1"#;
 
 /// See [`Session`].
 pub(super) struct BubblewrapSession {
@@ -116,7 +88,7 @@ impl BubblewrapSession {
     pub(super) fn open(backend: &Bubblewrap, cgroups: &Cgroups, spec: &Spec) -> Result<Self, SandboxError> {
         let made = |source| SandboxError::io("make the folder of a session", source);
         let folder = tempfile::Builder::new().prefix(&prefix()).tempdir_in(&backend.dir).map_err(made)?;
-        let places = places(folder.path()).map_err(made)?;
+        let places = Places::make(folder.path()).map_err(made)?;
         let name = folder.path().file_name().expect("it was given a name").to_string_lossy().into_owned();
         let group = cgroups.make(&name, &spec.limits)?;
         let keeper = Keeper::new().map_err(|source| SandboxError::io("start a thread", source))?;
@@ -446,30 +418,6 @@ impl Drop for BubblewrapSession {
             tracing::warn!(%error, "a sandbox leaves something behind");
         }
     }
-}
-
-/// Makes the places on the host. What the base mounts is not seen there.
-fn places(folder: &Path) -> std::io::Result<Places> {
-    let places = Places { disk: folder.join("disk"), store: folder.join("store"), etc: folder.join("etc") };
-    let everyone = || Permissions::from_mode(0o755);
-    for path in [&places.disk, &places.store, &places.etc] {
-        fs::create_dir(path)?;
-        fs::set_permissions(path, everyone())?;
-    }
-    let texts = [
-        (
-            "passwd",
-            "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-        ),
-        ("group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
-        ("hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
-    ];
-    for (name, text) in texts {
-        fs::write(places.etc.join(name), text)?;
-        fs::set_permissions(places.etc.join(name), Permissions::from_mode(0o644))?;
-    }
-    fs::set_permissions(folder, everyone())?;
-    Ok(places)
 }
 
 /// Waits until the base has its mounts.
