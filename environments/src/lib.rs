@@ -2,3 +2,4 @@
 pub mod dice;
 pub mod persona;
 pub mod tool_call;
+pub mod terminal;
