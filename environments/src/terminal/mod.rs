@@ -1,7 +1,6 @@
 //! Tasks in a terminal: how task folders are read, what a Dockerfile asks for, how verifiers report, and the
 //! families of small tasks that are made from a seed.
 pub mod dockerfile;
-//pub mod families;
 pub mod folder;
 pub mod harbor;
 mod keys;
