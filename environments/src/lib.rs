@@ -1,5 +1,5 @@
 //! What an agent acts in. It knows no actor: text goes in, text comes out.
 pub mod dice;
 pub mod persona;
-pub mod tool_call;
 pub mod terminal;
+pub mod tool_call;

@@ -170,7 +170,11 @@ fn logical_lines(text: &str) -> Result<Vec<(usize, String)>, (usize, DockerfileF
         let comment = line.trim_start().strip_prefix('#');
         if let Some(comment) = comment {
             let directive = comment.trim().to_ascii_lowercase();
-            if lines.is_empty() && open.is_none() && directive.starts_with("escape") && directive.contains('=') {
+            if lines.is_empty()
+                && open.is_none()
+                && directive.starts_with("escape")
+                && directive.contains('=')
+            {
                 return Err((at + 1, Unsupported("the escape directive".into())));
             }
             continue;
@@ -242,9 +246,8 @@ fn copy(rest: &str) -> Result<Instruction, DockerfileFault> {
 /// `a=1 b="two words"` or the older `a the rest`.
 fn env(rest: &str) -> Result<Instruction, DockerfileFault> {
     let (first, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    let name_fits = |name: &str| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
-    };
+    let name_fits =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     if !first.contains('=') {
         return match name_fits(first) && !after.trim().is_empty() {
             true => Ok(Instruction::Env(vec![(first.to_owned(), after.trim().to_owned())])),
@@ -293,7 +296,9 @@ fn run(rest: &str, needs: &mut BTreeSet<Package>) -> Result<Option<Instruction>,
             Some(words) if !has_operators(text) => installer(words, needs)?,
             // Inside pipes and groups an installer cannot be taken out, only be seen.
             _ => match fetcher(text) {
-                Some(name) => return Err(Unsupported(format!("RUN with {name} in a group, pipe or redirection"))),
+                Some(name) => {
+                    return Err(Unsupported(format!("RUN with {name} in a group, pipe or redirection")));
+                }
                 None => false,
             },
         };
@@ -313,8 +318,28 @@ fn run(rest: &str, needs: &mut BTreeSet<Package>) -> Result<Option<Instruction>,
 
 /// Programs that would need a network.
 const FETCHERS: [&str; 22] = [
-    "apt-get", "apt", "aptitude", "pip", "pip3", "pipx", "uv", "conda", "curl", "wget", "npm", "npx", "yarn", "pnpm", "gem",
-    "cargo", "rustup", "apk", "yum", "dnf", "apt-key", "add-apt-repository",
+    "apt-get",
+    "apt",
+    "aptitude",
+    "pip",
+    "pip3",
+    "pipx",
+    "uv",
+    "conda",
+    "curl",
+    "wget",
+    "npm",
+    "npx",
+    "yarn",
+    "pnpm",
+    "gem",
+    "cargo",
+    "rustup",
+    "apk",
+    "yum",
+    "dnf",
+    "apt-key",
+    "add-apt-repository",
 ];
 
 /// The first word that names one of [`FETCHERS`].
@@ -364,9 +389,13 @@ fn installer(command: &[String], needs: &mut BTreeSet<Package>) -> Result<bool, 
                 _ => Err(refused(words)),
             }
         }
-        ["git", "clone" | "fetch" | "pull" | "submodule", ..] | ["go", "get" | "install", ..] => Err(refused(words)),
+        ["git", "clone" | "fetch" | "pull" | "submodule", ..] | ["go", "get" | "install", ..] => {
+            Err(refused(words))
+        }
         [program, ..] if fetcher(program).is_some() => Err(refused(words)),
-        ["sh" | "bash" | "/bin/sh" | "/bin/bash", "-c" | "-lc", script, ..] if fetcher(script).is_some() => Err(refused(words)),
+        ["sh" | "bash" | "/bin/sh" | "/bin/bash", "-c" | "-lc", script, ..] if fetcher(script).is_some() => {
+            Err(refused(words))
+        }
         ["python" | "python3", "-m", module, ..] if fetcher(module).is_some() => Err(refused(words)),
         _ => Ok(false),
     }
@@ -380,9 +409,17 @@ fn is_assignment(word: &str) -> bool {
 
 /// Long options of pip that name another source.
 fn value_flag(word: &str) -> bool {
-    ["--index-url", "--extra-index-url", "--find-links", "--requirement", "--editable", "--constraint", "--target"]
-        .iter()
-        .any(|flag| word.starts_with(flag))
+    [
+        "--index-url",
+        "--extra-index-url",
+        "--find-links",
+        "--requirement",
+        "--editable",
+        "--constraint",
+        "--target",
+    ]
+    .iter()
+    .any(|flag| word.starts_with(flag))
 }
 
 /// The words that are no options; `with_value` are the options whose next word belongs to them.

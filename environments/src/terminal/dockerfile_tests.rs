@@ -32,13 +32,24 @@ fn packages_become_needs_and_the_rest_is_kept() {
     let needs: Vec<String> = file.needs.iter().map(Package::to_string).collect();
     assert_eq!(
         needs,
-        ["apt:git", "apt:python3", "apt:python3-pip=22.0", "pip:numpy==1.26", "pip:pytest>=8,<9", "pip:requests", "pip:scikit-learn"]
+        [
+            "apt:git",
+            "apt:python3",
+            "apt:python3-pip=22.0",
+            "pip:numpy==1.26",
+            "pip:pytest>=8,<9",
+            "pip:requests",
+            "pip:scikit-learn"
+        ]
     );
     let text = |text: &str| text.to_owned();
     assert_eq!(
         file.instructions,
         [
-            Instruction::Env(vec![(text("DEBIAN_FRONTEND"), text("noninteractive")), (text("LANG"), text("C UTF-8"))]),
+            Instruction::Env(vec![
+                (text("DEBIAN_FRONTEND"), text("noninteractive")),
+                (text("LANG"), text("C UTF-8"))
+            ]),
             Instruction::Env(vec![(text("PATH"), text("/opt/bin:$PATH"))]),
             Instruction::Shell(text("set -eux ; mkdir -p /app/data")),
             Instruction::Workdir(text("/app")),
@@ -79,13 +90,28 @@ fn everything_else_is_refused_by_name() {
         ("ENV X", "Dockerfile:2: ENV is not written right"),
         ("RUN --mount=type=cache make", "Dockerfile:2: RUN --mount is not supported"),
         ("RUN cat <<EOF\nhello\nEOF", "Dockerfile:2: RUN with << is not supported"),
-        ("RUN curl -fsSL x | sh", "Dockerfile:2: RUN with curl in a group, pipe or redirection is not supported"),
+        (
+            "RUN curl -fsSL x | sh",
+            "Dockerfile:2: RUN with curl in a group, pipe or redirection is not supported",
+        ),
         ("RUN echo a && wget b", "Dockerfile:2: RUN wget b is not supported"),
-        ("RUN (apt-get install -y x)", "Dockerfile:2: RUN with apt-get in a group, pipe or redirection is not supported"),
-        ("RUN if true; then pip install x; fi", "Dockerfile:2: RUN with pip in a group, pipe or redirection is not supported"),
-        ("RUN apt-get install -y x || true", "Dockerfile:2: RUN with apt-get in a group, pipe or redirection is not supported"),
+        (
+            "RUN (apt-get install -y x)",
+            "Dockerfile:2: RUN with apt-get in a group, pipe or redirection is not supported",
+        ),
+        (
+            "RUN if true; then pip install x; fi",
+            "Dockerfile:2: RUN with pip in a group, pipe or redirection is not supported",
+        ),
+        (
+            "RUN apt-get install -y x || true",
+            "Dockerfile:2: RUN with apt-get in a group, pipe or redirection is not supported",
+        ),
         ("RUN bash -c 'curl x'", "Dockerfile:2: RUN bash -c curl x is not supported"),
-        ("RUN pip install -r requirements.txt", "Dockerfile:2: RUN pip install -r requirements.txt is not supported"),
+        (
+            "RUN pip install -r requirements.txt",
+            "Dockerfile:2: RUN pip install -r requirements.txt is not supported",
+        ),
         ("RUN pip install .", "Dockerfile:2: RUN pip install . is not supported"),
         ("RUN pip install git+https://x/y", "Dockerfile:2: RUN pip install git+https://x/y is not supported"),
         ("RUN pip install $X", "Dockerfile:2: RUN pip install $X is not supported"),
@@ -99,7 +125,10 @@ fn everything_else_is_refused_by_name() {
     assert_eq!(error("ARG X=1\nFROM a"), "Dockerfile:1: no FROM");
     assert_eq!(error("FROM $X"), "Dockerfile:1: FROM $X is not supported");
     assert_eq!(error("# escape=`\nFROM a"), "Dockerfile:1: the escape directive is not supported");
-    assert_eq!(error(&"#".repeat(BYTES_MAX + 1)), "Dockerfile:1: longer than 262144 bytes or 1000 instructions");
+    assert_eq!(
+        error(&"#".repeat(BYTES_MAX + 1)),
+        "Dockerfile:1: longer than 262144 bytes or 1000 instructions"
+    );
 }
 
 proptest! {

@@ -220,7 +220,11 @@ pub enum FolderError {
     #[error("{} has neither task.toml nor task.yaml", .0.display())]
     NoTask(PathBuf),
     #[error("cannot read {}", path.display())]
-    Read { path: PathBuf, #[source] source: std::io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{} is longer than {FILE_BYTES_MAX} bytes", .0.display())]
     TooLong(PathBuf),
     #[error("{file}: {message}")]
@@ -239,7 +243,8 @@ impl TaskFolder {
                 task.instruction = required(folder, Path::new("instruction.md"))?;
             }
             for step in &mut task.steps {
-                step.instruction = required(folder, &Path::new("steps").join(&step.name).join("instruction.md"))?;
+                step.instruction =
+                    required(folder, &Path::new("steps").join(&step.name).join("instruction.md"))?;
             }
             return Ok(task);
         }

@@ -1,7 +1,7 @@
 //! Harbor's `task.toml`, schema 1.0 to 1.4, with the keys that older folders still have.
 use super::folder::{
-    AgentSpec, Collect, EnvironmentSpec, FolderError, Form, Healthcheck, McpServer, McpTransport, Network, Report,
-    StepRewards, StepSpec, TaskFolder, VerifierSpec, group_of,
+    AgentSpec, Collect, EnvironmentSpec, FolderError, Form, Healthcheck, McpServer, McpTransport, Network,
+    Report, StepRewards, StepSpec, TaskFolder, VerifierSpec, group_of,
 };
 use super::keys::{KeyError, Keys};
 use serde_json::{Map, Value};
@@ -291,7 +291,9 @@ fn min_reward(keys: &mut Keys<'_>) -> Result<BTreeMap<String, f64>, KeyError> {
     for (name, value) in table {
         match value.as_f64().filter(|number| number.is_finite()) {
             Some(number) => least.insert(name, number),
-            None => return Err(keys.error("min_reward", format!("{name} is {value}, expected a finite number"))),
+            None => {
+                return Err(keys.error("min_reward", format!("{name} is {value}, expected a finite number")));
+            }
         };
     }
     Ok(least)

@@ -97,7 +97,10 @@ fn every_key_of_the_newest_schema_is_read() {
     assert_eq!((environment.cpus, environment.memory_mb, environment.gpus), (Some(1.5), Some(2048), Some(0)));
     assert_eq!(environment.network, Some(Network::Allowlist(vec!["example.org".into()])));
     assert_eq!(environment.healthcheck.as_ref().unwrap().retries, Some(3));
-    assert_eq!(environment.mcp_servers[0].transport, McpTransport::Stdio("server".into(), vec!["--quiet".into()]));
+    assert_eq!(
+        environment.mcp_servers[0].transport,
+        McpTransport::Stdio("server".into(), vec!["--quiet".into()])
+    );
     assert_eq!(task.solution_env["DEBUG"], "true");
     assert_eq!(task.steps[0].min_reward["reward"], 0.5);
     assert_eq!(task.steps[1].min_reward["tests"], 1.0);
@@ -123,7 +126,11 @@ fn folders_of_the_first_schema_are_read() {
 
 #[test]
 fn keys_that_are_not_known_are_listed() {
-    let task = parse("t", "odd = 1\n[environment]\nmood = \"good\"\n[environment.healthcheck]\ncommand = \"true\"\nx = 1").unwrap();
+    let task = parse(
+        "t",
+        "odd = 1\n[environment]\nmood = \"good\"\n[environment.healthcheck]\ncommand = \"true\"\nx = 1",
+    )
+    .unwrap();
     assert_eq!(task.unknown_keys, ["environment.healthcheck.x", "environment.mood", "odd"]);
 }
 
@@ -132,22 +139,52 @@ fn errors_name_the_key() {
     for (toml, says) in [
         ("schema_version = \"2.0\"", "task.toml: key `schema_version` is \"2.0\", known are 1.0 to 1.4"),
         ("version = \"1.5\"", "task.toml: key `version` is \"1.5\", known are 1.0 to 1.4"),
-        ("version = \"1.0\"\nschema_version = \"1.1\"", "task.toml: key `version` is \"1.0\" but `schema_version` is \"1.1\""),
+        (
+            "version = \"1.0\"\nschema_version = \"1.1\"",
+            "task.toml: key `version` is \"1.0\" but `schema_version` is \"1.1\"",
+        ),
         ("agent = 1", "task.toml: key `agent` is a number, expected a table"),
-        ("[agent]\ntimeout_sec = \"x\"", "task.toml: key `agent.timeout_sec` is text, expected a finite number"),
-        ("[verifier]\ntimeout_sec = 0", "task.toml: key `verifier.timeout_sec` is 0 s, expected more than 0 and at most 604800 s"),
+        (
+            "[agent]\ntimeout_sec = \"x\"",
+            "task.toml: key `agent.timeout_sec` is text, expected a finite number",
+        ),
+        (
+            "[verifier]\ntimeout_sec = 0",
+            "task.toml: key `verifier.timeout_sec` is 0 s, expected more than 0 and at most 604800 s",
+        ),
         ("[verifier]\ncollect = [{}]", "task.toml: key `verifier.collect[0].command` is missing"),
-        ("[environment]\nmemory = \"lots\"", "task.toml: key `environment.memory` is \"lots\", expected a size such as \"2G\""),
-        ("[environment]\nmemory = \"1G\"\nmemory_mb = 5", "task.toml: key `environment.memory` is 1024 MiB but `memory_mb` is 5"),
-        ("[environment]\nallow_internet = true\nnetwork_mode = \"no-network\"", "task.toml: key `environment.allow_internet` contradicts `network_mode`"),
-        ("[environment]\nallowed_hosts = [\"a\"]", "task.toml: key `environment.allowed_hosts` needs network_mode = \"allowlist\""),
-        ("[[steps]]\nname = \"../x\"", "task.toml: key `steps[0].name` is \"../x\", expected the name of a folder in steps/"),
-        ("[environment]\nmemory_mb = -1", "task.toml: key `environment.memory_mb` is a number, expected a whole number, 0 or more"),
+        (
+            "[environment]\nmemory = \"lots\"",
+            "task.toml: key `environment.memory` is \"lots\", expected a size such as \"2G\"",
+        ),
+        (
+            "[environment]\nmemory = \"1G\"\nmemory_mb = 5",
+            "task.toml: key `environment.memory` is 1024 MiB but `memory_mb` is 5",
+        ),
+        (
+            "[environment]\nallow_internet = true\nnetwork_mode = \"no-network\"",
+            "task.toml: key `environment.allow_internet` contradicts `network_mode`",
+        ),
+        (
+            "[environment]\nallowed_hosts = [\"a\"]",
+            "task.toml: key `environment.allowed_hosts` needs network_mode = \"allowlist\"",
+        ),
+        (
+            "[[steps]]\nname = \"../x\"",
+            "task.toml: key `steps[0].name` is \"../x\", expected the name of a folder in steps/",
+        ),
+        (
+            "[environment]\nmemory_mb = -1",
+            "task.toml: key `environment.memory_mb` is a number, expected a whole number, 0 or more",
+        ),
     ] {
         assert_eq!(error(toml), says);
     }
     assert!(error("a = ").starts_with("task.toml: "));
-    assert_eq!(error("[agent]\ntimeout_sec = nan"), "task.toml: key `agent.timeout_sec` is null, expected a finite number");
+    assert_eq!(
+        error("[agent]\ntimeout_sec = nan"),
+        "task.toml: key `agent.timeout_sec` is null, expected a finite number"
+    );
 }
 
 proptest! {

@@ -160,9 +160,12 @@ impl<'a> Keys<'a> {
     pub(super) fn element(&mut self, key: &str, at: usize, item: Value) -> Result<Keys<'_>, KeyError> {
         let key = format!("{key}[{at}]");
         match item {
-            Value::Object(table) => {
-                Ok(Keys { file: self.file, path: format!("{}{key}.", self.path), table, unknown: self.unknown })
-            }
+            Value::Object(table) => Ok(Keys {
+                file: self.file,
+                path: format!("{}{key}.", self.path),
+                table,
+                unknown: self.unknown,
+            }),
             other => Err(self.kind(&key, &other, "a table")),
         }
     }

@@ -135,10 +135,16 @@ fn reward_json(bytes: &[u8]) -> Result<Reward, ResultError> {
 fn reward_txt(bytes: &[u8]) -> Result<Reward, ResultError> {
     const FILE: &str = "reward.txt";
     let text = text(FILE, bytes)?;
-    let reward: f64 = text.trim().parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| {
-        let found: String = text.trim().chars().take(40).collect();
-        ResultError::Kind { file: FILE, key: "*".into(), found: format!("{found:?}"), expected: "a finite number" }
-    })?;
+    let reward: f64 =
+        text.trim().parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| {
+            let found: String = text.trim().chars().take(40).collect();
+            ResultError::Kind {
+                file: FILE,
+                key: "*".into(),
+                found: format!("{found:?}"),
+                expected: "a finite number",
+            }
+        })?;
     Ok(Reward { reward, named: BTreeMap::from([("reward".to_owned(), reward)]) })
 }
 
@@ -194,7 +200,9 @@ pub fn pytest(output: &str) -> Result<Tests, ResultError> {
     }
     // The last heading is pytest's own: what tests print is shown before it.
     let heading = |line: &str| {
-        line.starts_with('=') && line.ends_with('=') && line.trim_matches('=').trim() == "short test summary info"
+        line.starts_with('=')
+            && line.ends_with('=')
+            && line.trim_matches('=').trim() == "short test summary info"
     };
     let lines: Vec<&str> = output.lines().map(str::trim_end).collect();
     let start = lines.iter().rposition(|line| heading(line)).ok_or(ResultError::NoSummary)?;
@@ -252,13 +260,15 @@ impl Tests {
             let base = name.split('[').next().unwrap_or(name);
             let last = base.rsplit("::").next().unwrap_or(base);
             let key = [name.as_str(), base, last].into_iter().find_map(|key| weights.get_key_value(key));
-            let Some((key, _)) = key.or_else(|| weights.iter().find(|(key, _)| short_name(key) == name)) else {
+            let Some((key, _)) = key.or_else(|| weights.iter().find(|(key, _)| short_name(key) == name))
+            else {
                 return Err(ResultError::NoWeight(name.clone()));
             };
             *by_key.entry(key).or_insert(true) &= passed;
         }
         let total: f64 = weights.values().sum();
-        let passed: f64 = weights.iter().filter(|(key, _)| by_key.get(key.as_str()) == Some(&true)).map(|(_, w)| w).sum();
+        let passed: f64 =
+            weights.iter().filter(|(key, _)| by_key.get(key.as_str()) == Some(&true)).map(|(_, w)| w).sum();
         Ok(passed / total)
     }
 }

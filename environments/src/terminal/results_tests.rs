@@ -63,7 +63,9 @@ fn a_test_passed_only_if_it_passed_each_time() {
 
 #[test]
 fn weights_make_the_rate() {
-    let tests = pytest("= short test summary info =\nPASSED a::x\nFAILED a::y - z\nPASSED a::p[1]\nPASSED a::p[2]\n").unwrap();
+    let tests =
+        pytest("= short test summary info =\nPASSED a::x\nFAILED a::y - z\nPASSED a::p[1]\nPASSED a::p[2]\n")
+            .unwrap();
     let rate = |pairs: &[(&str, f64)]| tests.grade(&weights(pairs)).map(|grade| grade.rate);
     assert_eq!(rate(&[("x", 0.5), ("y", 0.25), ("p", 0.25)]), Ok(0.75));
     assert_eq!(rate(&[("a::x", 1.0), ("a::y", 2.0), ("p", 1.0)]), Ok(0.5));
@@ -89,7 +91,14 @@ fn reward_files_have_many_ways_to_be_wrong() {
     ] {
         assert_eq!(json(text).unwrap_err(), says, "{text}");
     }
-    for text in [r#"{"reward": NaN}"#, r#"{"reward": Infinity}"#, r#"{"reward": 1e999}"#, "1", "[1]", r#"{"reward": 1"#] {
+    for text in [
+        r#"{"reward": NaN}"#,
+        r#"{"reward": Infinity}"#,
+        r#"{"reward": 1e999}"#,
+        "1",
+        "[1]",
+        r#"{"reward": 1"#,
+    ] {
         assert!(json(text).unwrap_err().starts_with("reward.json: "), "{text}");
     }
     let txt = |text: &str| reward(None, Some(text.as_bytes())).map_err(|error| error.to_string());
@@ -131,7 +140,10 @@ fn a_damaged_list_of_tests_is_an_error() {
         ("{}", "ctrf.json: `results` is null, expected a table"),
         (r#"{"results":{"tests":{}}}"#, "ctrf.json: `results.tests` is a table, expected a list"),
         (r#"{"results":{"tests":[]}}"#, "ctrf.json has no tests"),
-        (r#"{"results":{"tests":[{"name":"a"}]}}"#, "ctrf.json: `results.tests[0].status` is null, expected text"),
+        (
+            r#"{"results":{"tests":[{"name":"a"}]}}"#,
+            "ctrf.json: `results.tests[0].status` is null, expected text",
+        ),
         (
             r#"{"results":{"tests":[{"name":"a","status":"ok"}]}}"#,
             "ctrf.json: `results.tests[0].status` is \"ok\", expected passed, failed, skipped, pending or other",

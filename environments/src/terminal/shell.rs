@@ -101,9 +101,13 @@ mod tests {
 
     #[test]
     fn lines_are_cut_outside_quotes_and_groups() {
-        let texts = |line| pieces(line).map(|found| found.into_iter().map(|piece| piece.text).collect::<Vec<_>>());
+        let texts =
+            |line| pieces(line).map(|found| found.into_iter().map(|piece| piece.text).collect::<Vec<_>>());
         assert_eq!(texts("a && b; c").unwrap(), ["a", "b", "c"]);
-        assert_eq!(texts("echo 'a && b' && (c; d) && \"e;f\"").unwrap(), ["echo 'a && b'", "(c; d)", "\"e;f\""]);
+        assert_eq!(
+            texts("echo 'a && b' && (c; d) && \"e;f\"").unwrap(),
+            ["echo 'a && b'", "(c; d)", "\"e;f\""]
+        );
         assert_eq!(texts("for i in 1 2; do echo $i; done").unwrap(), ["for i in 1 2; do echo $i; done"]);
         assert_eq!(texts("a \\; b").unwrap(), ["a \\; b"]);
         assert_eq!(texts("echo 'a"), None);

@@ -25,7 +25,11 @@ pub fn parse(folder: &str, yaml: &str, weights: Option<&str>) -> Result<TaskFold
     Ok(task(folder, table, weights)?)
 }
 
-fn task(folder: &str, table: Map<String, Value>, weights: BTreeMap<String, f64>) -> Result<TaskFolder, KeyError> {
+fn task(
+    folder: &str,
+    table: Map<String, Value>,
+    weights: BTreeMap<String, f64>,
+) -> Result<TaskFolder, KeyError> {
     let mut unknown_keys = Vec::new();
     let mut keys = Keys::new(FILE, table, &mut unknown_keys);
     let instruction = match keys.text("instruction")? {
@@ -45,8 +49,16 @@ fn task(folder: &str, table: Map<String, Value>, weights: BTreeMap<String, f64>)
     let timeout_secs = keys.secs("max_test_timeout_sec")?.unwrap_or(TEST_TIMEOUT_SECS);
     let mut metadata = Map::new();
     for key in [
-        "difficulty", "author_name", "author_email", "category", "tags", "run_tests_in_same_shell",
-        "disable_asciinema", "estimated_duration_sec", "expert_time_estimate_min", "junior_time_estimate_min",
+        "difficulty",
+        "author_name",
+        "author_email",
+        "category",
+        "tags",
+        "run_tests_in_same_shell",
+        "disable_asciinema",
+        "estimated_duration_sec",
+        "expert_time_estimate_min",
+        "junior_time_estimate_min",
     ] {
         if let Some(value) = keys.any(key) {
             metadata.insert(key.into(), value);
@@ -148,7 +160,10 @@ run_tests_in_same_shell: false
     fn errors_name_the_key() {
         assert_eq!(error("difficulty: easy"), "task.yaml: key `instruction` is missing or empty");
         assert_eq!(error("instruction: [a]"), "task.yaml: key `instruction` is a list, expected text");
-        assert_eq!(error("instruction: a\nparser_name: x"), r#"task.yaml: key `parser_name` is "x", which is not known"#);
+        assert_eq!(
+            error("instruction: a\nparser_name: x"),
+            r#"task.yaml: key `parser_name` is "x", which is not known"#
+        );
         assert_eq!(
             error("instruction: a\nmax_agent_timeout_sec: -1"),
             "task.yaml: key `max_agent_timeout_sec` is -1 s, expected more than 0 and at most 604800 s"

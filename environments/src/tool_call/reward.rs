@@ -22,7 +22,9 @@ mod tests {
 
     #[test]
     fn failures_cost_what_was_published() {
-        for (calls, reward) in [(0, -1.10), (1, -1.05), (2, -1.00), (4, -0.90), (7, -0.75), (10, -0.60), (16, -0.60)] {
+        for (calls, reward) in
+            [(0, -1.10), (1, -1.05), (2, -1.00), (4, -0.90), (7, -0.75), (10, -0.60), (16, -0.60)]
+        {
             assert!((shaped(outcome(false), calls) - reward).abs() < 1e-12, "{calls}");
         }
     }

@@ -182,7 +182,10 @@ mod tests {
         assert_eq!((rows[0].label.as_str(), rows[1].label.as_str()), ("2", "4"));
         assert_eq!(rows[0].prompt[0].content, "1+1?");
         assert_eq!(rows[1].prompt, [PromptMessage { role: "user".into(), content: "2+2?".into() }]);
-        assert_eq!(Value::Object(rows[0].extra.clone()).to_string(), r#"{"reward_model":{"style":"rule"},"ability":"MATH"}"#);
+        assert_eq!(
+            Value::Object(rows[0].extra.clone()).to_string(),
+            r#"{"reward_model":{"style":"rule"},"ability":"MATH"}"#
+        );
     }
 
     #[test]
@@ -191,11 +194,23 @@ mod tests {
         for (line, says) in [
             (r#"{"label":"1"}"#, "set.jsonl:2: no key `prompt`"),
             (r#"{"prompt":"a"}"#, "set.jsonl:2: no key `label` or `reward_model.ground_truth`"),
-            (r#"{"prompt":3,"label":"1"}"#, "set.jsonl:2: key `prompt` is a number, expected text or a list of messages"),
-            (r#"{"prompt":[{"role":"user"}],"label":"1"}"#, "set.jsonl:2: key `prompt[0].content` is missing or null, expected text"),
-            (r#"{"prompt":"a","label":["1"]}"#, "set.jsonl:2: key `label` is a list, expected text or a number"),
+            (
+                r#"{"prompt":3,"label":"1"}"#,
+                "set.jsonl:2: key `prompt` is a number, expected text or a list of messages",
+            ),
+            (
+                r#"{"prompt":[{"role":"user"}],"label":"1"}"#,
+                "set.jsonl:2: key `prompt[0].content` is missing or null, expected text",
+            ),
+            (
+                r#"{"prompt":"a","label":["1"]}"#,
+                "set.jsonl:2: key `label` is a list, expected text or a number",
+            ),
             (r#"{"prompt":"a","label":" "}"#, "set.jsonl:2: key `label` is empty"),
-            (r#"{"prompt":"a","reward_model":"1"}"#, "set.jsonl:2: key `reward_model` is text, expected an object"),
+            (
+                r#"{"prompt":"a","reward_model":"1"}"#,
+                "set.jsonl:2: key `reward_model` is text, expected an object",
+            ),
             (
                 r#"{"prompt":"a","label":"1","reward_model":{"ground_truth":"2"}}"#,
                 r#"set.jsonl:2: key `label` says "1" but `reward_model.ground_truth` says "2""#,

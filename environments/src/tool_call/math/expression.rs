@@ -157,11 +157,8 @@ impl<'a> Parser<'a> {
                 value = value.factorial()?;
             } else if self.take("**") || self.take("^") {
                 self.deeper()?;
-                let exponent = if self.rest.trim_start().starts_with('{') {
-                    self.argument()?
-                } else {
-                    self.factor()?.0
-                };
+                let exponent =
+                    if self.rest.trim_start().starts_with('{') { self.argument()? } else { self.factor()?.0 };
                 self.depth -= 1;
                 value = value.pow(exponent)?;
             } else {

@@ -18,7 +18,10 @@ pub(super) struct Answer(Vec<Reading>);
 
 #[derive(Debug)]
 enum Reading {
-    Number { value: Value, unit: Option<String> },
+    Number {
+        value: Value,
+        unit: Option<String>,
+    },
     Choice(char),
     /// Brackets and elements in order.
     Tuple(char, char, Vec<Answer>),
@@ -55,7 +58,8 @@ impl Reading {
                     && left.iter().zip(right).all(|(left, right)| left.same(right))
             }
             (Self::Set(left), Self::Set(right)) => {
-                let within = |few: &[Answer], many: &[Answer]| few.iter().all(|a| many.iter().any(|b| a.same(b)));
+                let within =
+                    |few: &[Answer], many: &[Answer]| few.iter().all(|a| many.iter().any(|b| a.same(b)));
                 within(left, right) && within(right, left)
             }
             (Self::List(left), Self::List(right)) => same_in_any_order(left, right),
@@ -255,7 +259,8 @@ fn spelling(text: &str) -> String {
     let words = text.chars().filter(|c| c.is_alphabetic()).count();
     let mut squeezed = String::with_capacity(text.len());
     for part in text.replace("\\text", "").split_whitespace() {
-        if squeezed.ends_with(|c: char| c.is_ascii_digit()) && part.starts_with(|c: char| c.is_ascii_digit()) {
+        if squeezed.ends_with(|c: char| c.is_ascii_digit()) && part.starts_with(|c: char| c.is_ascii_digit())
+        {
             squeezed.push(' ');
         }
         squeezed.push_str(part);

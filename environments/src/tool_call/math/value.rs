@@ -58,7 +58,8 @@ impl Value {
                 let (left, right) = (self.to_f64(), other.to_f64());
                 // Nothing is close to infinity.
                 let both = left.is_finite() && right.is_finite();
-                left == right || both && (left - right).abs() <= (RELATIVE * left.abs().max(right.abs())).max(1e-12)
+                left == right
+                    || both && (left - right).abs() <= (RELATIVE * left.abs().max(right.abs())).max(1e-12)
             }
         }
     }
@@ -123,7 +124,8 @@ impl Value {
             }
         }
         let value = self.to_f64();
-        finite(value.abs().powf(1.0 / f64::from(degree)).copysign(value)).filter(|_| value >= 0.0 || degree % 2 == 1)
+        finite(value.abs().powf(1.0 / f64::from(degree)).copysign(value))
+            .filter(|_| value >= 0.0 || degree % 2 == 1)
     }
 
     pub(super) fn factorial(self) -> Option<Self> {
