@@ -1,5 +1,4 @@
-//! Tasks in a terminal: how task folders are read, what a Dockerfile asks for, how verifiers report, and the
-//! families of small tasks that are made from a seed.
+//! Tasks in a terminal: how task folders are read, what a Dockerfile asks for, and how verifiers report.
 pub mod dockerfile;
 pub mod folder;
 pub mod harbor;
