@@ -71,8 +71,8 @@ pub const METRICS: &[Metric] = &[
     counter("openclaw_engine_scored_tokens_total", "Tokens scored."),
     gauge("openclaw_engine_sequences", "Generations under way."),
     histogram("openclaw_engine_step_seconds", SECONDS, "Time of one forward pass of the batch."),
-    counter("openclaw_gateway_completion_tokens_total", "Tokens of responses sent to clients."),
     counter("openclaw_episodes_total", "Episodes of agents, by what became of them."),
+    counter("openclaw_gateway_completion_tokens_total", "Tokens of responses sent to clients."),
     counter("openclaw_gateway_feedback_total", "Ratings and remarks of users, by what became of them."),
     counter(
         "openclaw_gateway_generations_repeated_total",

@@ -7,6 +7,7 @@ const STATES = [
   ['waiting', 'waiting', 'for what follows the reply: a user\u2019s answer, a tool\u2019s output or a rating'],
   ['followed', 'to judge', 'something followed; it waits for a judge to read it'],
   ['judged', 'to teach', 'it has a verdict and a hint; it waits for a teacher to be shown the hint'],
+  ['held', 'held', 'it is a step of an episode; it waits for its outcome, and for the others of its group'],
   ['ready', 'ready', 'all is known; it waits until enough are ready for a batch'],
   ['leased', 'in a batch', 'a step learns from it now, or its version is not on the disk yet'],
   ['trained', 'trained', 'a version has learnt from it'],
