@@ -43,7 +43,7 @@ JSON: run, dir, node, pid, stopping, uptime_secs, gateway, page, version, sessio
 learning {steps, withheld, trained, loss, approved, rejected, neutral, hinted, versions [{version, replies, approved, \
 rejected, first, first_approved}]}, serving {tokens_per_sec, in_flight, recent {period_secs, tokens_per_sec [], \
 in_flight []}}, actors [{name, role, state, up_secs, restarts, last_error, last_error_secs, version, inbox {waiting, \
-leased, capacity, oldest_wait_secs, dead_letters, paused}, detail}]. What is not known is null; keys are added and \
+leased, capacity, oldest_wait_secs, dead_letters, paused}, detail, advice}]. What is not known is null; keys are added and \
 never renamed.
 
 --watch on a terminal: the arrow keys choose an actor, Enter shows it whole, r restarts it; ? tells the other keys.")]
