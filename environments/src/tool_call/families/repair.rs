@@ -41,7 +41,7 @@ pub(super) const KINDS: &[Kind] = &[
         name: "no_such_attribute",
         train: &[],
         held_out: &[
-            "Print the length of {v} times {m}.",
+            "The list {v} has a length, {v}.length. Print it times {m}.",
             "How long is the list {v}, times {m}? Its length is {v}.length.",
         ],
     },

@@ -107,6 +107,9 @@ fn read_at(text: &str, depth: usize) -> Answer {
 }
 
 fn numbers(text: &str) -> Vec<Reading> {
+    if is_date(text) {
+        return Vec::new();
+    }
     let bare = |value| Reading::Number { value, unit: None };
     if let Some(value) = number(text) {
         return vec![bare(value)];
@@ -129,6 +132,13 @@ fn number(text: &str) -> Option<Value> {
         return evaluate(&digits);
     }
     mixed(text).or_else(|| evaluate(text))
+}
+
+/// `2031-04-17` is no subtraction.
+fn is_date(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let shape = |at: usize| if at == 4 || at == 7 { bytes[at] == b'-' } else { bytes[at].is_ascii_digit() };
+    bytes.len() == 10 && (0..10).all(shape)
 }
 
 /// `1,234,567.8` or `1 234 567` without its separators.
