@@ -252,6 +252,14 @@ impl Engine {
         self.answer(answer).await
     }
 
+    /// Takes every place of a scoring: until it is dropped, an engine that is up scores nothing.
+    #[cfg(test)]
+    pub(crate) fn occupied(&self) -> OwnedSemaphorePermit {
+        let places = self.shared.scorings.clone();
+        let all = u32::try_from(places.available_permits()).expect("there are few");
+        places.try_acquire_many_owned(all).expect("nobody takes one meanwhile")
+    }
+
     /// Loads a version beside the one that serves; new requests use it as soon as this returns.
     pub async fn load(&self, version: u64, weights: PolicyWeights) -> Result<(), EngineError> {
         let (done, answer) = oneshot::channel();

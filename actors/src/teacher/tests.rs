@@ -7,7 +7,6 @@ use openclaw_journal::{
 
 use super::*;
 use crate::{
-    engine::EngineLimits,
     methods::MethodKind,
     tiny::{Tiny, message, record_judged, turn},
 };
@@ -98,10 +97,9 @@ async fn a_hint_too_long_for_the_context_leaves_the_verdict() {
 #[tokio::test]
 async fn a_turn_that_is_late_has_twice_the_time_and_dies_in_the_end_with_the_keys_name() {
     let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
-    // One that is up may answer within the tick of a deadline of nothing.
-    let away = Engine::new("teacher.0", EngineLimits::default(), Tiny::text());
-    let config = TeacherConfig { deadline: Duration::ZERO, ..teacher.config };
-    let teacher = Teacher { config, teacher: away, ..teacher };
+    // It might answer within the tick of a deadline of nothing.
+    let _occupied = teacher.student.occupied();
+    let teacher = Teacher { config: TeacherConfig { deadline: Duration::ZERO, ..teacher.config }, ..teacher };
     let work = Inbox::new("teacher", InboxLimits { capacity: 1, max_attempts: 2 });
     let verdict = Verdict { reward: Some(-1), votes: vec![Some(-1)], rule: None };
     let hints = vec!["Be brief, please.".to_owned()];
