@@ -115,8 +115,8 @@ impl Teacher {
         teacher: Option<TeacherSignal>,
     ) -> Result<Recorded, JournalError> {
         let turn = judged.turn.id.clone();
-        let (turn_of, verdict) = (judged.turn.clone(), judged.verdict.clone());
-        let sample = Sample { turn: turn_of, verdict, teacher, standing: None };
+        let verdict = judged.verdict.clone();
+        let sample = Sample { turn: judged.turn.clone(), verdict, teacher, standing: None };
         if let Err(error) = check_alignment(&sample) {
             warn!(%turn, %error, "sample dropped");
             return self.journal.record(Record::TurnDropped { turn, reason: "misaligned" }).await;

@@ -3,7 +3,7 @@
 //! Steps are held until their episode has come out and the others of its group too: a method compares them. What it sees
 //! of a group is in tables of its own, which turns that are trained on and leave change no more.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -12,7 +12,8 @@ use crate::{
     apply::Applying,
     bodies::Bodies,
     episode::{
-        Episode, EpisodeId, EpisodeRow, EpisodeState, EpisodeStep, Group, GroupEpisode, Outcome, Standing,
+        Episode, EpisodeId, EpisodeRow, EpisodeState, EpisodeStep, EpisodeStory, Group, GroupEpisode,
+        Outcome, Standing,
     },
     record::TurnState,
     store::time,
@@ -51,8 +52,8 @@ impl Applying<'_> {
         Ok(inserted > 0)
     }
 
-    /// The episode that a turn of this session is a step of, and whether its steps are judged.
-    pub(crate) fn open_episode(&self, session: &SessionId) -> rusqlite::Result<Option<i64>> {
+    /// The episode that a turn of this session is a step of.
+    fn open_episode(&self, session: &SessionId) -> rusqlite::Result<Option<i64>> {
         let sql = "SELECT no FROM episodes WHERE session = ?1 AND ended_at IS NULL";
         self.connection.prepare_cached(sql)?.query_row([&*session.0], |row| row.get(0)).optional()
     }
@@ -226,6 +227,9 @@ impl Applying<'_> {
     }
 }
 
+/// Groups that were read, by their names, so that a page of samples shares them.
+pub(crate) type Groups = BTreeMap<Arc<str>, Arc<Vec<GroupEpisode>>>;
+
 fn turn_id(row: &Row<'_>) -> rusqlite::Result<TurnId> {
     Ok(TurnId(row.get::<_, String>(0)?.into()))
 }
@@ -274,8 +278,12 @@ impl Bodies<'_> {
         self.select(&sql, (i64::try_from(before).unwrap_or(i64::MAX), limit), episode_row)
     }
 
-    pub fn episode(&self, id: &EpisodeId) -> Result<Option<EpisodeRow>, JournalError> {
-        self.one(&format!("{EPISODE} WHERE id = ?1"), [&*id.0], episode_row)
+    /// An episode, and its steps by their places.
+    pub fn episode(&self, id: &EpisodeId) -> Result<Option<EpisodeStory>, JournalError> {
+        let row = self.one(&format!("{EPISODE} WHERE id = ?1"), [&*id.0], episode_row)?;
+        let Some(row) = row else { return Ok(None) };
+        let steps = self.steps_of(row.no as i64)?;
+        Ok(Some((row, steps)))
     }
 
     /// The one that is open in a session, else the last that was.
@@ -312,17 +320,31 @@ impl Bodies<'_> {
         })
     }
 
-    /// Where the turn of this place stands in its group.
-    pub fn standing(&self, no: i64, turn: &str) -> Result<Option<Standing>, JournalError> {
+    /// Where the turn of this place stands in its group, which is read once for all that are in `groups`.
+    pub fn standing(
+        &self,
+        no: i64,
+        turn: &str,
+        groups: &mut Groups,
+    ) -> Result<Option<Standing>, JournalError> {
         let sql = format!("{EPISODE} WHERE no = (SELECT episode FROM turns WHERE no = ?1)");
-        let Some(EpisodeRow { no, episode, .. }) = self.one(&sql, [no], episode_row)? else {
+        let Some(EpisodeRow { episode, .. }) = self.one(&sql, [no], episode_row)? else {
             return Ok(None);
         };
         let sql = "SELECT place FROM episode_steps WHERE turn = ?1";
         let Some(step) = self.one(sql, [turn], |row| row.get(0))? else { return Ok(None) };
-        let sql = "SELECT no, id, outcome FROM episodes WHERE outcome IS NOT NULL
-                   AND team = (SELECT team FROM episodes WHERE no = ?1) ORDER BY id";
-        let came_out = self.select(sql, [no], |row| {
+        let team = episode.group.as_ref().map_or(&episode.id.0, |group| &group.name).clone();
+        let group = match groups.get(&team) {
+            Some(group) => group.clone(),
+            None => groups.entry(team.clone()).or_insert(Arc::new(self.group(&team)?)).clone(),
+        };
+        Ok(Some(Standing { episode: Arc::new(episode), step, group }))
+    }
+
+    /// The episodes of a group that came out, by their names.
+    fn group(&self, team: &str) -> Result<Vec<GroupEpisode>, JournalError> {
+        let sql = "SELECT no, id, outcome FROM episodes WHERE outcome IS NOT NULL AND team = ?1 ORDER BY id";
+        let came_out = self.select(sql, [team], |row| {
             let outcome = read_outcome(2, &row.get::<_, String>(2)?)?;
             Ok((row.get::<_, i64>(0)?, EpisodeId(row.get::<_, String>(1)?.into()), outcome))
         })?;
@@ -330,6 +352,6 @@ impl Bodies<'_> {
         for (no, id, outcome) in came_out {
             group.push(GroupEpisode { id, outcome, steps: self.steps_of(no)?.into_iter().collect() });
         }
-        Ok(Some(Standing { episode: Arc::new(episode), step, group: Arc::new(group) }))
+        Ok(group)
     }
 }

@@ -251,12 +251,7 @@ impl Journal {
     /// An episode, and its steps by their places.
     pub async fn episode(&self, id: &EpisodeId) -> Result<Option<EpisodeStory>, JournalError> {
         let id = id.clone();
-        self.read(move |bodies| {
-            let Some(row) = bodies.episode(&id)? else { return Ok(None) };
-            let steps = bodies.steps_of(row.no as i64)?;
-            Ok(Some((row, steps)))
-        })
-        .await
+        self.read(move |bodies| bodies.episode(&id)).await
     }
 
     /// The episode that is open in a session, else the last that was.

@@ -124,11 +124,7 @@ impl JournalReader {
         if !self.has_episodes()? {
             return Ok(None);
         }
-        self.read(|bodies| {
-            let Some(row) = bodies.episode(id)? else { return Ok(None) };
-            let steps = bodies.steps_of(row.no as i64)?;
-            Ok(Some((row, steps)))
-        })
+        self.read(|bodies| bodies.episode(id))
     }
 
     fn has_episodes(&self) -> Result<bool, JournalError> {

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Params, Row};
 use super::{
     bodies::{Bodies, Part},
     codec::{Body, Opinion, TurnBody},
+    episodes::Groups,
     error::JournalError,
     reader::Read,
     record::*,
@@ -48,12 +49,13 @@ impl Bodies<'_> {
     }
 
     pub fn samples(&self, after: u64, limit: usize) -> Result<Page<(u64, Sample)>, JournalError> {
-        self.pending(TurnState::Ready, after, limit, |found| self.sample(found.no, &found.id))
+        let mut groups = Groups::new();
+        self.pending(TurnState::Ready, after, limit, |found| self.sample(found.no, &found.id, &mut groups))
     }
 
-    fn sample(&self, no: i64, id: &str) -> Result<Sample, JournalError> {
+    fn sample(&self, no: i64, id: &str, groups: &mut Groups) -> Result<Sample, JournalError> {
         let turn = Arc::new(self.whole_turn(no, id)?);
-        let standing = self.standing(no, id)?;
+        let standing = self.standing(no, id, groups)?;
         let verdict = match self.opinion(no, id)? {
             Some(Opinion { verdict, .. }) => verdict,
             // The outcome says how good a step was that nobody judged.
@@ -68,7 +70,7 @@ impl Bodies<'_> {
         state: TurnState,
         after: u64,
         limit: usize,
-        read: impl Fn(&Pending) -> Result<T, JournalError>,
+        mut read: impl FnMut(&Pending) -> Result<T, JournalError>,
     ) -> Result<Page<(u64, T)>, JournalError> {
         // What is judged and taught may still be taken back; what is learnt may not.
         let sql = "SELECT no, seq, id, undone FROM turns
@@ -98,10 +100,10 @@ impl Bodies<'_> {
     pub fn overruled(&self, turns: &[TurnId]) -> Result<Vec<Sample>, JournalError> {
         let sql = "SELECT no FROM turns WHERE id = ?1 AND (undone > 0 OR EXISTS
                        (SELECT 1 FROM bodies WHERE turn = no AND part IN ('rating', 'hint')))";
-        let mut samples = Vec::new();
+        let (mut samples, mut groups) = (Vec::new(), Groups::new());
         for turn in turns {
             if let Some(no) = self.one(sql, [&*turn.0], |row| row.get(0))? {
-                samples.push(self.sample(no, &turn.0)?);
+                samples.push(self.sample(no, &turn.0, &mut groups)?);
             }
         }
         Ok(samples)

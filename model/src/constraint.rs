@@ -373,18 +373,16 @@ fn settle(schema: &mut Value) {
     }
     // What validators hold beside a format's letters: RFC 3339's leap seconds come at one moment of UTC, and RFC 5321's
     // names and addresses have an end.
-    let (pattern, most) = match fields.get("format").and_then(Value::as_str) {
-        Some("time" | "date-time") => (Some("^[^:]*:[^:]*:[0-5]"), None),
-        Some("email" | "idn-email") => (Some("^[^@]{1,64}@[^.]{1,63}([.][^.]{1,63})*$"), Some(254)),
-        _ => (None, None),
-    };
-    let mut open = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            fields.entry(name).or_insert(value);
+    let held: Vec<(&str, Value)> = match fields.get("format").and_then(Value::as_str) {
+        Some("time" | "date-time") => vec![("pattern", "^[^:]*:[^:]*:[0-5]".into())],
+        Some("email" | "idn-email") => {
+            vec![("pattern", "^[^@]{1,64}@[^.]{1,63}([.][^.]{1,63})*$".into()), ("maxLength", 254.into())]
         }
+        _ => Vec::new(),
     };
-    open("pattern", pattern.map(Value::from));
-    open("maxLength", most.map(Value::from));
+    for (name, value) in held {
+        fields.entry(name).or_insert(value);
+    }
     for (name, within) in fields.iter_mut() {
         match (name.as_str(), within) {
             ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {

@@ -10,7 +10,7 @@ use axum::{
 };
 use futures::StreamExt;
 use openclaw_model::exact_json;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Shared, admission::BodyRoom, errors::ApiError};
 
@@ -82,6 +82,15 @@ pub(super) async fn receive_small(
 /// Reads a body as JSON.
 pub(super) fn read(body: &[u8]) -> Result<Value, serde_json::Error> {
     read_as(body, |json| serde_json::from_slice(json))
+}
+
+/// Reads a body as a JSON object.
+pub(super) fn read_object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    let refused = |problem: &str| ApiError::not_json(format!("The body is not a JSON object: {problem}."));
+    match read(body).map_err(|error| refused(&error.to_string()))? {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(refused("it is another value")),
+    }
 }
 
 /// Reads the body of a request to a model: the numbers in what that is shown stay as they are written.

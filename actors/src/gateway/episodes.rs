@@ -128,11 +128,8 @@ pub async fn end(State(shared): State<Arc<Shared>>, request: Request) -> Result<
 async fn read(shared: &Shared, request: Request) -> Result<(HeaderMap, Map<String, Value>), ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::receive_small(&parts.headers, body, shared.config.max_body_bytes).await?;
-    let refused = |problem: &str| ApiError::not_json(format!("The body is not a JSON object: {problem}."));
-    match body::read(&body).map_err(|error| refused(&error.to_string()))? {
-        Value::Object(fields) => Ok((parts.headers, fields)),
-        _ => Err(refused("it is another value")),
-    }
+    let fields = body::read_object(&body)?;
+    Ok((parts.headers, fields))
 }
 
 fn kept(shared: &Shared) -> Result<&Episodes, ApiError> {
@@ -171,9 +168,9 @@ async fn record(episodes: &Episodes, record: Record) -> Result<Recorded, ApiErro
 fn session(headers: &HeaderMap, fields: &Map<String, Value>) -> Result<Option<SessionId>, ApiError> {
     name(fields, "session_id")?;
     let marks = request_marks(headers, fields, false);
-    let named = |id: &Option<String>| id.as_deref().is_some_and(|id| !id.trim().is_empty());
-    let is_named = named(&marks.session_header) || named(&marks.session_body);
-    Ok(is_named.then(|| ArrivedRequest::new(marks, Arc::default(), false).without_session().session))
+    Ok(marks
+        .names_its_session()
+        .then(|| ArrivedRequest::new(marks, Arc::default(), false).without_session().session))
 }
 
 fn outcome(fields: &Map<String, Value>) -> Result<EpisodeState, ApiError> {

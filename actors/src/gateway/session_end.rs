@@ -16,19 +16,9 @@ use crate::sessions::{ArrivedRequest, RequestMarks};
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::receive_small(&parts.headers, body, shared.config.max_body_bytes).await?;
-    let fields: Map<String, Value> = if body.trim_ascii().is_empty() {
-        Map::new()
-    } else {
-        let refused =
-            |problem: &str| ApiError::not_json(format!("The body is not a JSON object: {problem}."));
-        match body::read(&body).map_err(|error| refused(&error.to_string()))? {
-            Value::Object(fields) => fields,
-            _ => return Err(refused("it is another value")),
-        }
-    };
+    let fields = if body.trim_ascii().is_empty() { Map::new() } else { body::read_object(&body)? };
     let stated = request_marks(&parts.headers, &fields, false);
-    let named = |id: &Option<String>| id.as_deref().is_some_and(|id| !id.trim().is_empty());
-    if !named(&stated.session_header) && !named(&stated.session_body) {
+    if !stated.names_its_session() {
         return Err(ApiError::invalid("session_id", "'session_id' or X-Session-Id must name the session."));
     }
     let marks = RequestMarks {

@@ -1,6 +1,6 @@
 //! How episodes and steps of a group are compared: the `[method.group]` table of `grpo` and `step_wise`.
 
-use openclaw_journal::{GroupEpisode, Sample, Standing};
+use openclaw_journal::{EpisodeStep, GroupEpisode, Sample};
 use serde::{Deserialize, Serialize};
 
 use super::MethodKind;
@@ -127,17 +127,17 @@ impl GroupConfig {
 }
 
 /// A step nobody judged is neither good nor bad (published).
-fn score(episode: &GroupEpisode, place: u32) -> f64 {
-    episode.steps.get(&place).and_then(|step| step.score).map_or(0.0, f64::from)
+fn score(step: &EpisodeStep) -> f64 {
+    step.score.map_or(0.0, f64::from)
 }
 
 /// `grpo`: `A = (R - mean) / (std + 1e-6)` over the episodes of the group, the standard deviation unbiased, for every token
 /// of every step; `R` is the outcome and, weighted, the mean of the step verdicts.
 pub(super) fn of_episode(config: &GroupConfig, step_weight: f32, sample: &Sample) -> Option<f32> {
-    let Standing { group, .. } = sample.standing.as_ref()?;
-    let own = sample.standing.as_ref()?.own()?;
+    let standing = sample.standing.as_ref()?;
+    let own = standing.own()?;
     let reward = |episode: &GroupEpisode| {
-        let scores: f64 = episode.steps.keys().map(|place| score(episode, *place)).sum();
+        let scores: f64 = episode.steps.values().map(score).sum();
         let mean = scores / episode.steps.len().max(1) as f64;
         f64::from(config.outcome_weight) * f64::from(episode.outcome.reward) + f64::from(step_weight) * mean
     };
@@ -145,31 +145,35 @@ pub(super) fn of_episode(config: &GroupConfig, step_weight: f32, sample: &Sample
         Count::Episode => 1,
         Count::Step => episode.steps.len(),
     };
-    let rewards: Vec<f64> =
-        group.iter().flat_map(|episode| std::iter::repeat_n(reward(episode), times(episode))).collect();
+    let rewards: Vec<f64> = standing
+        .group
+        .iter()
+        .flat_map(|episode| std::iter::repeat_n(reward(episode), times(episode)))
+        .collect();
     config.standardised(reward(own), &rewards, true).map(|advantage| advantage as f32)
 }
 
 /// `step_wise`: `v = outcome + step`, and `A = (v - mean) / (std + 1e-6)` over the steps that it is compared with, the
 /// variance that of all of them (not unbiased); for every token of the step.
 pub(super) fn of_step(config: &GroupConfig, step_weight: f32, sample: &Sample) -> Option<f32> {
-    let Standing { group, step, .. } = sample.standing.as_ref()?;
-    let own = sample.standing.as_ref()?.own()?;
-    let value = |episode: &GroupEpisode, place: u32| {
+    let standing = sample.standing.as_ref()?;
+    let own = standing.own()?;
+    let value = |episode: &GroupEpisode, step: &EpisodeStep| {
         f64::from(config.outcome_weight) * f64::from(episode.outcome.reward)
-            + f64::from(step_weight) * score(episode, place)
+            + f64::from(step_weight) * score(step)
     };
-    let state = own.steps.get(step)?.state;
-    let values: Vec<f64> = group
+    let taken = own.steps.get(&standing.step)?;
+    let values: Vec<f64> = standing
+        .group
         .iter()
-        .flat_map(|episode| episode.steps.iter().map(move |(place, step)| (episode, *place, step.state)))
-        .filter(|(_, place, other)| match config.bucket {
-            Bucket::Step => place == step,
-            Bucket::State => *other == state,
+        .flat_map(|episode| episode.steps.iter().map(move |(place, step)| (episode, place, step)))
+        .filter(|(_, place, step)| match config.bucket {
+            Bucket::Step => **place == standing.step,
+            Bucket::State => step.state == taken.state,
         })
-        .map(|(episode, place, _)| value(episode, place))
+        .map(|(episode, _, step)| value(episode, step))
         .collect();
-    config.standardised(value(own, *step), &values, false).map(|advantage| advantage as f32)
+    config.standardised(value(own, taken), &values, false).map(|advantage| advantage as f32)
 }
 
 #[cfg(test)]

@@ -270,8 +270,7 @@ impl MethodConfig {
             MethodKind::BinaryRl => rewarded,
             MethodKind::Opd | MethodKind::TopkDistill => sample.teacher.is_some(),
             MethodKind::Combine | MethodKind::Hybrid => rewarded || sample.teacher.is_some(),
-            MethodKind::Grpo => grpo::advantage(self, sample).is_some(),
-            MethodKind::StepWise => step_wise::advantage(self, sample).is_some(),
+            MethodKind::Grpo | MethodKind::StepWise => self.group_advantage(sample).is_some(),
         }
     }
 
@@ -284,9 +283,19 @@ impl MethodConfig {
             MethodKind::Combine => combine::targets(self, sample),
             MethodKind::Hybrid => hybrid::targets(self, sample),
             MethodKind::TopkDistill => topk_distill::targets(sample),
-            MethodKind::Grpo => grpo::targets(self, sample),
-            MethodKind::StepWise => step_wise::targets(self, sample),
+            MethodKind::Grpo | MethodKind::StepWise => {
+                let advantage = self.group_advantage(sample).unwrap_or_default();
+                taken_targets(self, sample, |_| advantage)
+            }
         })
+    }
+
+    /// The same for every token of a step; none where it is not trained on.
+    fn group_advantage(&self, sample: &Sample) -> Option<f32> {
+        match self.kind {
+            MethodKind::StepWise => step_wise::advantage(self, sample),
+            _ => grpo::advantage(self, sample),
+        }
     }
 }
 

@@ -37,6 +37,11 @@ pub struct RequestMarks {
 }
 
 impl RequestMarks {
+    /// It has `X-Session-Id` or `session_id`, and no empty one.
+    pub(crate) fn names_its_session(&self) -> bool {
+        [&self.session_header, &self.session_body].into_iter().flatten().any(|id| !id.trim().is_empty())
+    }
+
     /// What it says that it is, in small letters.
     pub(super) fn stated_type(&self) -> Option<String> {
         self.turn_type.as_deref().map(|kind| kind.trim().to_ascii_lowercase())

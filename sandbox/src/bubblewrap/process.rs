@@ -111,19 +111,14 @@ impl Launch<'_> {
 
         let mut status = File::from(status);
         let Some(first) = first_process(&mut status) else {
-            let _ = outer.kill();
-            let why = said(outer.stderr.take());
-            let _ = outer.wait();
-            return Err(SandboxError::Start { why });
+            return Err(SandboxError::Start { why: give_up(outer) });
         };
         let ends = pidfd_open(Pid::from_child(&outer), PidfdFlags::empty())
             .and_then(|outer_end| Ok((outer_end, pidfd_open(first, PidfdFlags::empty())?)));
         let (outer_end, first_end) = match ends {
             Ok(ends) => ends,
             Err(errno) => {
-                let _ = outer.kill();
-                let why = said(outer.stderr.take());
-                let _ = outer.wait();
+                let why = give_up(outer);
                 // No such process: it has ended already, and said why.
                 return Err(if errno == Errno::SRCH {
                     SandboxError::Start { why }
@@ -252,12 +247,14 @@ fn first_process(status: &mut File) -> Option<Pid> {
     Pid::from_raw(said.get("child-pid")?.as_i64()?.try_into().ok()?)
 }
 
-/// Why it did not start, in its own words.
-fn said(stderr: Option<ChildStderr>) -> String {
+/// Ends it. Why it did not start, in its own words.
+fn give_up(mut outer: Child) -> String {
+    let _ = outer.kill();
     let mut why = String::new();
-    if let Some(stderr) = stderr {
+    if let Some(stderr) = outer.stderr.take() {
         let _ = stderr.take(4096).read_to_string(&mut why);
     }
+    let _ = outer.wait();
     if why.trim().is_empty() { "bubblewrap said nothing".into() } else { why.trim().into() }
 }
 

@@ -13,7 +13,7 @@ use std::{
             net::{SocketAddr, UnixListener},
         },
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use openclaw_sandbox::{Backend, Ending, Exec, Limits, Ran, Session, Spec, Workspace};
@@ -61,7 +61,8 @@ fn still_works(session: &mut dyn Session) {
 pub fn files_of_the_host_cannot_be_read(backend: &dyn Backend) {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let home = tempfile::tempdir_in(std::env::var_os("HOME").unwrap_or("/tmp".into())).unwrap();
+    let user_home = PathBuf::from(std::env::var_os("HOME").unwrap_or("/tmp".into()));
+    let home = tempfile::tempdir_in(&user_home).unwrap();
     let mut session = open(backend);
     for folder in [dir.path(), home.path()] {
         let secret = folder.join("secret");
@@ -72,10 +73,11 @@ pub fn files_of_the_host_cannot_be_read(backend: &dyn Backend) {
             fails(&mut *session, &format!("cat /proc/{pid}/root{0} /proc/{pid}/cwd{0}", secret.display()));
         }
     }
+    let profile = user_home.join(".bashrc");
+    fails(&mut *session, &format!("cat {0} || ls {0}/*", profile.display()));
     for path in [
         "/etc/shadow",
         "/etc/gshadow",
-        "/root/.bashrc",
         "/var/lib/dpkg/status",
         "/sys/class",
         "/run",

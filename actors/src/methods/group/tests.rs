@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use openclaw_journal::{Episode, EpisodeId, EpisodeStep, Group, Outcome, SessionId, TurnId};
+use openclaw_journal::{Episode, EpisodeId, EpisodeStep, Group, Outcome, SessionId, Standing, TurnId};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
