@@ -1,5 +1,12 @@
-//! What an agent acts in. It knows no actor: text goes in, text comes out.
+//! What an agent acts in. It knows no actor: actions go in, observations come out.
+//!
+//! A new kind of environment is a folder that implements [`Environment`](world::Environment), a line in [`registry`], and a
+//! config that names it.
+pub mod agent;
+pub mod calculator;
 pub mod dice;
 pub mod persona;
+pub mod registry;
 pub mod terminal;
 pub mod tool_call;
+pub mod world;

@@ -6,14 +6,7 @@ use crate::dice::Dice;
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-/// Which part of a list of wordings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Split {
-    /// May occur in pretraining text.
-    Train,
-    /// Never occurs there.
-    HeldOut,
-}
+pub use crate::world::Split;
 
 /// What a persona wants to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,28 +1,7 @@
 //! What every family draws from a seed: names, numbers and wordings that one split has and the other has not.
 use crate::dice::Dice;
-pub use crate::persona::Split;
+pub use crate::world::{Split, StepVerdict};
 use std::collections::BTreeSet;
-
-/// How good one step was, and why; there is no 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepVerdict {
-    /// +1 or -1.
-    pub score: i8,
-    /// For journals and for the documents a judge is taught with.
-    pub reason: &'static str,
-}
-
-impl StepVerdict {
-    /// +1.
-    pub fn good(reason: &'static str) -> Self {
-        Self { score: 1, reason }
-    }
-
-    /// -1.
-    pub fn bad(reason: &'static str) -> Self {
-        Self { score: -1, reason }
-    }
-}
 
 /// Which kinds of task a split draws from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
