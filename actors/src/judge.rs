@@ -410,7 +410,8 @@ fn decide_by_rule(
 ) -> Option<(&'static str, i8)> {
     let answer = conversation::answer(turn);
     if let Some(rating) = next_state.rating {
-        return Some(("rating", rating.signum()));
+        let rule = if next_state.by_rule.is_some() { "environment" } else { "rating" };
+        return Some((rule, rating.signum()));
     }
     if turn.completion.finish_reason == FinishReason::Length {
         return Some(("truncated", -1));

@@ -168,7 +168,13 @@ pub(crate) fn turn(messages: Vec<Value>, answer: &str) -> Turn {
 
 /// A user's message as a next state.
 pub(crate) fn user_says(text: &str) -> NextState {
-    NextState { kind: NextStateKind::User, text: text.to_owned(), rating: None, is_error: false }
+    NextState {
+        kind: NextStateKind::User,
+        text: text.to_owned(),
+        rating: None,
+        is_error: false,
+        by_rule: None,
+    }
 }
 
 /// Records all that comes before a judge.

@@ -56,7 +56,7 @@ impl Applying<'_> {
     pub fn apply(&mut self, record: &Record, bodies: &[Kept]) -> rusqlite::Result<Recorded> {
         let done = match record {
             Record::TurnCompleted { turn, mark } => self.complete(turn, mark.before, bodies)?,
-            Record::NextStateSeen { turn, provisional, .. } => {
+            Record::NextStateSeen { turn, next_state, provisional } => {
                 let is_judged = self.is_judged(turn)?;
                 let next = if is_judged { TurnState::Followed } else { TurnState::Held };
                 let done = self.change(turn, TurnState::Waiting, next.into(), bodies)?;
@@ -64,6 +64,9 @@ impl Applying<'_> {
                     self.connection
                         .prepare_cached("UPDATE turns SET provisional = 1 WHERE id = ?1")?
                         .execute([&*turn.0])?;
+                }
+                if let (true, false, Some(rating)) = (done, is_judged, next_state.rating) {
+                    self.score(turn, Some(f32::from(rating.signum())))?;
                 }
                 self.tally.totals.next_states += u64::from(done);
                 done
@@ -190,7 +193,7 @@ impl Applying<'_> {
         self.tally.next_seq();
         let no = self.connection.last_insert_rowid();
         self.insert_bodies(no, bodies)?;
-        if state == TurnState::Waiting {
+        if is_main {
             self.step(no, turn, before)?;
         }
         self.count(Place { state, dead: false, provisional: false }, |counted| counted + 1);

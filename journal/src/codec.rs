@@ -174,11 +174,20 @@ impl Body for TurnMark {
 }
 
 #[derive(Encode, Decode)]
+struct UnruledNextStateBody {
+    kind: Author,
+    text: String,
+    rating: Option<i8>,
+    is_error: bool,
+}
+
+#[derive(Encode, Decode)]
 struct NextStateBody {
     kind: Author,
     text: String,
     rating: Option<i8>,
     is_error: bool,
+    by_rule: Option<String>,
 }
 
 #[derive(Encode, Decode)]
@@ -190,23 +199,29 @@ enum Author {
 
 impl Body for NextState {
     fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        let Self { kind, text, rating, is_error } = self.clone();
+        let Self { kind, text, rating, is_error, by_rule } = self.clone();
         let kind = match kind {
             NextStateKind::User => Author::User,
             NextStateKind::Tool => Author::Tool,
             NextStateKind::Feedback => Author::Feedback,
         };
-        write(1, NextStateBody { kind, text, rating, is_error })
+        write(2, NextStateBody { kind, text, rating, is_error, by_rule })
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let NextStateBody { kind, text, rating, is_error } = read(1, bytes)?;
+        let NextStateBody { kind, text, rating, is_error, by_rule } = match version(bytes)? {
+            1 => {
+                let UnruledNextStateBody { kind, text, rating, is_error } = read(1, bytes)?;
+                NextStateBody { kind, text, rating, is_error, by_rule: None }
+            }
+            _ => read(2, bytes)?,
+        };
         let kind = match kind {
             Author::User => NextStateKind::User,
             Author::Tool => NextStateKind::Tool,
             Author::Feedback => NextStateKind::Feedback,
         };
-        Ok(Self { kind, text, rating, is_error })
+        Ok(Self { kind, text, rating, is_error, by_rule })
     }
 }
 

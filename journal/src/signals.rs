@@ -30,7 +30,8 @@ pub struct Verdict {
     pub reward: Option<i8>,
     /// The votes; empty when a rule decided, unless a person overruled them.
     pub votes: Vec<Vote>,
-    /// Which rule decided, if one did: `empty`, `truncated`, `repeat`, `tool_error`, `rating`.
+    /// Which rule decided, if one did: `empty`, `truncated`, `repeat`, `tool_error`, `rating`,
+    /// `environment`.
     pub rule: Option<String>,
 }
 

@@ -77,7 +77,13 @@ fn completed(name: &str) -> Record {
 }
 
 fn next_state() -> NextState {
-    NextState { kind: NextStateKind::User, text: "no bold, please".to_owned(), rating: None, is_error: false }
+    NextState {
+        kind: NextStateKind::User,
+        text: "no bold, please".to_owned(),
+        rating: None,
+        is_error: false,
+        by_rule: None,
+    }
 }
 
 fn followed(name: &str) -> Record {

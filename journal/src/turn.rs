@@ -139,8 +139,11 @@ pub struct NextState {
     pub kind: NextStateKind,
     /// Its text; several messages are joined by blank lines.
     pub text: String,
-    /// An explicit rating, from `POST /v1/feedback`: +1 or -1. No judge is asked then.
+    /// An explicit rating, from `POST /v1/feedback` or a rule: +1 or -1. No judge is asked then.
     pub rating: Option<i8>,
     /// A tool reported an error.
     pub is_error: bool,
+    /// The rating is a rule's of the environment, and this is why; none where a person gave it.
+    #[serde(default)]
+    pub by_rule: Option<String>,
 }

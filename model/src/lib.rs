@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod constraint;
 pub mod detokenizer;
+pub mod dialogue;
 pub mod durable;
 pub mod exact_json;
 pub mod generation_config;
@@ -42,6 +43,7 @@ pub use checkpoint::{
 pub use config::{ConfigError, ModelConfig};
 pub use constraint::{CallableTool, Constraint, ConstraintError, ConstraintFailed, Grammars, ToolCalls};
 pub use detokenizer::IncrementalDetokenizer;
+pub use dialogue::Dialogue;
 pub use generation_config::GenerationConfig;
 pub use messages::{normalize_messages, unseen_parts};
 pub use output_parser::{OutputDelta, OutputParser, ParserConfig, answer_in};

@@ -377,8 +377,13 @@ impl Conversations {
         if let Some(hint) = explicit_hint(NextStateKind::Feedback, &text).filter(|_| self.config.teaches) {
             self.untold.push(Record::HintCorrected { turn: feedback.turn.clone(), hint });
         }
-        let next_state =
-            NextState { kind: NextStateKind::Feedback, text, rating: feedback.rating, is_error: false };
+        let next_state = NextState {
+            kind: NextStateKind::Feedback,
+            text,
+            rating: feedback.rating,
+            is_error: false,
+            by_rule: None,
+        };
         self.untold.push(Record::NextStateSeen { turn: feedback.turn, next_state, provisional: false });
         outcome
     }

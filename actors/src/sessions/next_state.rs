@@ -46,7 +46,7 @@ pub fn next_state(
             texts.push(text.trim().to_owned());
         }
     }
-    kind.map(|kind| NextState { kind, text: texts.join("\n\n"), rating: None, is_error })
+    kind.map(|kind| NextState { kind, text: texts.join("\n\n"), rating: None, is_error, by_rule: None })
 }
 
 /// The messages that followed a reply and say something about it.

@@ -60,8 +60,13 @@ pub fn completed(name: &str) -> Record {
 }
 
 pub fn followed(name: &str) -> Record {
-    let next_state =
-        NextState { kind: NextStateKind::User, text: "thanks".to_owned(), rating: None, is_error: false };
+    let next_state = NextState {
+        kind: NextStateKind::User,
+        text: "thanks".to_owned(),
+        rating: None,
+        is_error: false,
+        by_rule: None,
+    };
     Record::NextStateSeen { turn: id(name), next_state, provisional: false }
 }
 

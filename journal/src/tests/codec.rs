@@ -139,6 +139,8 @@ fn what_is_written_is_read_back_bit_for_bit() {
     for kind in [NextStateKind::User, NextStateKind::Tool, NextStateKind::Feedback] {
         let next_state = NextState { kind, rating: Some(1), is_error: true, ..next_state() };
         assert_eq!(NextState::decode(&next_state.encode().expect("written")).expect("read"), next_state);
+        let by_rule = NextState { by_rule: Some("nothing new".into()), ..next_state };
+        assert_eq!(NextState::decode(&by_rule.encode().expect("written")).expect("read"), by_rule);
     }
     let ratio = StepReport { ratio: 1.25, max_ratio: 2.0, truncated_fraction: 0.5, ..report(2) };
     let read = StepReport::decode(&ratio.encode().expect("written")).expect("read");
@@ -168,7 +170,10 @@ fn bytes_that_are_not_a_body_are_an_error_and_not_a_turn() {
     assert!(matches!(TurnBody::decode(&[9, 0]), Err(CodecError::Version { found: 9, known: 2 })));
     let whole = next_state().encode().expect("written");
     let later = [&[9], &whole[1..]].concat();
-    assert!(matches!(NextState::decode(&later), Err(CodecError::Version { found: 9, known: 1 })));
+    assert!(matches!(NextState::decode(&later), Err(CodecError::Version { found: 9, known: 2 })));
+    // As it was kept before environments had rules: without the option's byte at its end.
+    let earlier = [&[1], &whole[1..whole.len() - 1]].concat();
+    assert_eq!(NextState::decode(&earlier).expect("read"), next_state());
     assert!(matches!(NextState::decode(&[]), Err(CodecError::Empty)));
     let longer = [&whole[..], &[0]].concat();
     assert!(matches!(NextState::decode(&longer), Err(CodecError::LeftOver { bytes: 1 })));
@@ -176,7 +181,7 @@ fn bytes_that_are_not_a_body_are_an_error_and_not_a_turn() {
         assert!(NextState::decode(&whole[..end]).is_err(), "{end} bytes");
     }
     // A length that no memory could hold is refused before anything is reserved.
-    let mut huge = vec![1, 0, 0, 0, 0];
+    let mut huge = vec![2, 0, 0, 0, 0];
     huge.extend(u64::MAX.to_le_bytes());
     assert!(matches!(NextState::decode(&huge), Err(CodecError::Decode(_))));
 }

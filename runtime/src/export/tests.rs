@@ -80,6 +80,7 @@ impl Run {
             text: "no bold, please".to_owned(),
             rating: None,
             is_error: false,
+            by_rule: None,
         };
         self.record(Record::NextStateSeen { turn: turn(), next_state, provisional: false }).await;
         self.record(Record::Judged {

@@ -137,6 +137,7 @@ impl House {
             text: format!("no bold, {SECRET}"),
             rating: None,
             is_error: false,
+            by_rule: None,
         };
         self.record(Record::NextStateSeen { turn: turn.clone(), next_state, provisional: false }).await;
         self.record(Record::Judged {

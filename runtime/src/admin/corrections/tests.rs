@@ -90,8 +90,13 @@ impl Run {
     /// One that a judge has read, and that waits for its batch.
     async fn ready(&self, name: &str) {
         self.answered(name).await;
-        let next_state =
-            NextState { kind: NextStateKind::User, text: "thanks".into(), rating: None, is_error: false };
+        let next_state = NextState {
+            kind: NextStateKind::User,
+            text: "thanks".into(),
+            rating: None,
+            is_error: false,
+            by_rule: None,
+        };
         self.record(Record::NextStateSeen { turn: id(name), next_state, provisional: false }).await;
         self.record(Record::Judged {
             turn: id(name),
