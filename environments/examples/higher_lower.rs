@@ -175,7 +175,8 @@ impl Halving {
     }
 }
 
-/// Plays a task to its end: what the agent is told, what the policy replies, and what comes of it, in turn.
+/// Plays a task to its end: what the agent is told, what the policy replies, and what comes of it, in turn. A model would
+/// find its own replies among the messages, too; this policy does without.
 #[allow(clippy::print_stdout, reason = "it is what this program is for")]
 fn play(environment: &dyn Environment, number: u64) -> Result<Verdict, WorldError> {
     let task = environment.task(Split::Train, number)?;

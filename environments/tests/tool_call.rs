@@ -160,7 +160,7 @@ fn an_endless_loop_times_out_and_the_session_goes_on() {
     if !has_sandbox() {
         return;
     }
-    let mut world = bench("step_secs = 2");
+    let mut world = bench("step_secs = 4");
     run(&mut *world, "open('kept', 'w').write('here')");
     let outcome = world.step(&code("print('begun', flush=True)\nwhile True: pass")).expect("a step");
     assert_eq!(text_of(&result(&outcome).parts), "begun\nEnded: it took too long.");
@@ -174,7 +174,7 @@ fn an_endless_output_is_cut() {
     if !has_sandbox() {
         return;
     }
-    let mut world = bench("step_secs = 2\noutput_bytes = 200");
+    let mut world = bench("step_secs = 4\noutput_bytes = 200");
     let (text, is_error) = run(&mut *world, "while True: print('x' * 79)");
     assert!(is_error && text.len() < 400 && text.contains("bytes left out"), "{text}");
     let (text, is_error) = run(&mut *world, "print('first')\nprint('x' * 5000)\nprint('last')");
@@ -186,7 +186,7 @@ fn what_code_starts_does_not_outlive_its_call() {
     if !has_sandbox() {
         return;
     }
-    let mut world = bench("step_secs = 5");
+    let mut world = bench("step_secs = 10");
     let marker = format!("86{}.25", std::process::id());
     let started = format!("import os\nos.system('sleep {marker} &')\nprint('started')");
     assert_eq!(run(&mut *world, &started), ("started".to_owned(), false));

@@ -147,6 +147,20 @@ mod tests {
     }
 
     #[test]
+    fn where_python_is_missing_nothing_runs() {
+        let backend = openclaw_sandbox::Bubblewrap::default();
+        let missing: Vec<_> = backend.probe().into_iter().filter(|check| check.needed && !check.ok).collect();
+        if !missing.is_empty() {
+            assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{missing:?}");
+            eprintln!("skipped, no sandbox can be made here: {missing:?}");
+            return;
+        }
+        let mut interpreter = Interpreter::open(&backend, &Settings::default()).expect("it opens");
+        let refused = interpreter.needs("python-that-is-not-there").expect_err("it is refused");
+        assert!(matches!(&refused, WorldError::Refused(why) if why.contains("not-there")), "{refused:?}");
+    }
+
+    #[test]
     fn errors_of_a_sandbox_are_those_of_a_world() {
         let missing = SandboxError::Missing { missing: vec!["bwrap is not installed".into()] };
         assert!(matches!(told(missing), WorldError::Refused(why) if why.contains("bwrap")));

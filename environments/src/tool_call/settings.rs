@@ -32,7 +32,7 @@ pub struct Settings {
     pub decoy_tools: usize,
     /// Of families: what is held out is of its `own` kinds, or of those `seen` in training.
     pub kinds: String,
-    /// Offers the code tool.
+    /// Offers the code tool. Without it there is no rule for steps.
     pub interpreter: bool,
     /// Servers whose tools are offered, too.
     pub mcp: Vec<Server>,
@@ -140,9 +140,10 @@ impl Settings {
     }
 
     fn families(&self) -> Result<Vec<Family>, WorldError> {
-        let Some(names) = &self.families else { return Ok(Family::ALL.to_vec()) };
+        let all = || Family::ALL.map(|family| family.name().to_owned()).to_vec();
+        let names = self.families.clone().unwrap_or_else(all);
         let mut families = Vec::with_capacity(names.len());
-        for name in names {
+        for name in &names {
             match Family::ALL.into_iter().find(|family| family.name() == name) {
                 None => return refuse("families", format!("{name:?} is not one of tc1, tc2, tc3")),
                 Some(family) if families.contains(&family) => {
@@ -151,7 +152,14 @@ impl Settings {
                 Some(family) => families.push(family),
             }
         }
-        if families.is_empty() { refuse("families", "is empty") } else { Ok(families) }
+        if families.is_empty() {
+            return refuse("families", "is empty");
+        }
+        // The others begin with what only code can see.
+        match families.iter().find(|family| **family != Family::Expression && !self.interpreter) {
+            Some(family) => refuse("interpreter", format!("{} cannot be solved without it", family.name())),
+            None => Ok(families),
+        }
     }
 
     /// What is said of families would be lost on rows.
@@ -232,6 +240,7 @@ mod tests {
             ("families = [\"tc4\"]", "families: \"tc4\" is not one of tc1, tc2, tc3"),
             ("families = []", "families: is empty"),
             ("families = [\"tc1\", \"tc1\"]", "families: tc1 is there twice"),
+            ("interpreter = false", "interpreter: tc2 cannot be solved without it"),
             ("digits = [4, 3]", "digits: 3 is not from 4 to 9"),
             ("items = [1, 3]", "items: 1 is not from 3 to 40"),
             ("rows = \"a\"\ndigits = [2, 2]", "digits: is of families, and there are rows"),

@@ -78,7 +78,10 @@ impl Stop {
         drop(state);
         // A command that begins at this moment forgets what came before it, so it is told until the step has ended.
         let stop = self.clone();
-        thread::spawn(move || stop.insist(number));
+        let insists = thread::Builder::new().name("interrupt".to_owned()).spawn(move || stop.insist(number));
+        if let Err(error) = insists {
+            tracing::warn!(%error, "an interrupt is told once only");
+        }
     }
 
     fn insist(&self, number: u64) {

@@ -76,7 +76,7 @@ fn a_server_that_hangs_or_ends_is_no_fault_of_the_agent_for_ever() {
         return;
     }
     let marker = marker("hangs");
-    let short = environment(&format!("step_secs = 1\n{}", settings(&marker)));
+    let short = environment(&format!("step_secs = 4\n{}", settings(&marker)));
     let (mut world, task) = begin(&*short, Split::Train, 0);
     assert_eq!(called(&mut *world, "hang"), ("Ended: it took too long.".to_owned(), true));
     world.reset(&task).expect("it begins anew");
