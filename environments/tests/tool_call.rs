@@ -293,6 +293,8 @@ fn rows_of_a_file_are_played() {
     assert_eq!(said[1], ("user", "What is 6 times 7?".to_owned()));
     let bare = environment(&format!("system = \"\"\n{paths}")).task(Split::Train, 0).expect("a task");
     assert_eq!(bare.opening.len(), 1);
+    let alone = environment(&format!("interpreter = false\n{paths}")).task(Split::Train, 0).expect("a task");
+    assert!(!text_of(&alone.opening[0].parts).contains("code_interpreter") && alone.tools.is_empty());
 
     let (mut world, _) = begin(&*rows, Split::Train, 1);
     let verdict = answer(&mut *world, "It is \\boxed{0.5}");

@@ -16,7 +16,7 @@ use super::{
     families::{self, Family, FamilyTask, Knobs, TOOL},
     mcp::Servers,
     rows::{PromptMessage, ROLES, Row, read_rows},
-    settings::{Problems, SYSTEM, Settings, refuse},
+    settings::{Problems, SYSTEM, SYSTEM_WITHOUT_CODE, Settings, refuse},
     stop::Stop,
     tools,
     world::Bench,
@@ -141,6 +141,17 @@ impl Shared {
         row.ok_or_else(|| WorldError::NoTask(format!("row/{split}/{number}")))
     }
 
+    /// A row's messages, after its own system message or what stands in its place.
+    fn prompt(&self, messages: &[PromptMessage]) -> Vec<Said> {
+        let own = messages.iter().find(|message| message.role == "system");
+        let usual = if self.settings.interpreter { SYSTEM } else { SYSTEM_WITHOUT_CODE };
+        let set = self.settings.system.as_deref();
+        let first = set.or(own.map(|own| own.content.as_str())).unwrap_or(usual);
+        let first = (!first.is_empty()).then(|| message("system", first));
+        let others = messages.iter().filter(|message| message.role != "system");
+        first.into_iter().chain(others.map(|other| message(&other.role, &other.content))).collect()
+    }
+
     fn offered(&self, own: impl Iterator<Item = Tool>) -> Result<Vec<Tool>, WorldError> {
         let is_on = |tool: &Tool| self.settings.interpreter || tool.name != TOOL;
         Ok(own.filter(is_on).chain(self.served()?.iter().cloned()).collect())
@@ -161,7 +172,6 @@ impl Environment for ToolCall {
     }
 
     fn task(&self, split: Split, number: u64) -> Result<Task, WorldError> {
-        let system = self.0.settings.system.as_deref();
         match &self.0.source {
             Source::Rows { .. } => {
                 let row = self.0.row(split, number)?;
@@ -169,7 +179,7 @@ impl Environment for ToolCall {
                     id: format!("row/{split}/{number}").into(),
                     split,
                     number,
-                    opening: prompt(&row.prompt, system),
+                    opening: self.0.prompt(&row.prompt),
                     tools: self.0.offered(std::iter::once(tools::interpreter()))?,
                 })
             }
@@ -180,6 +190,7 @@ impl Environment for ToolCall {
                     TOOL => Some(tools::interpreter()),
                     name => tools::decoy(name),
                 });
+                let system = self.0.settings.system.as_deref();
                 let said = system.filter(|text| !text.is_empty()).map(|text| message("system", text));
                 Ok(Task {
                     id: task.id.as_str().into(),
@@ -215,15 +226,6 @@ fn rows(key: &str, file: Option<&Path>) -> Result<Vec<Row>, WorldError> {
         Ok(rows) => Ok(rows),
         Err(error) => refuse(key, error),
     }
-}
-
-/// A row's messages, after `system` or what stands in its place.
-fn prompt(messages: &[PromptMessage], system: Option<&str>) -> Vec<Said> {
-    let own = messages.iter().find(|message| message.role == "system");
-    let first = system.or(own.map(|own| own.content.as_str())).unwrap_or(SYSTEM);
-    let first = (!first.is_empty()).then(|| message("system", first));
-    let others = messages.iter().filter(|message| message.role != "system");
-    first.into_iter().chain(others.map(|other| message(&other.role, &other.content))).collect()
 }
 
 /// A row has no other roles than these, see [`ROLES`].

@@ -15,4 +15,4 @@ mod tools;
 mod world;
 
 pub use environment::KIND;
-pub use settings::{Server, Settings};
+pub use settings::{SYSTEM, SYSTEM_WITHOUT_CODE, Server, Settings};

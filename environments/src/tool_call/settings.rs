@@ -45,7 +45,7 @@ pub struct Settings {
     /// The most steps of an episode.
     pub steps: u32,
     /// A message that comes before the problem, in place of the one that a row has; an empty one is none. Unless it is
-    /// set, rows without a message of their own have [`SYSTEM`], and families have none.
+    /// set, rows without one of their own have [`SYSTEM`] or [`SYSTEM_WITHOUT_CODE`], and families have none.
     pub system: Option<String>,
 }
 
@@ -53,6 +53,10 @@ pub struct Settings {
 pub const SYSTEM: &str = "Solve the problem. You can run Python with the tool code_interpreter as often as it helps: \
     print what you want to see. Every call starts anew, and only files stay. When you know the answer, write it as \
     \\boxed{answer} and call nothing more.";
+
+/// The same, where there is no code tool.
+pub const SYSTEM_WITHOUT_CODE: &str = "Solve the problem. You can call the tools that you have as often as it helps. \
+    When you know the answer, write it as \\boxed{answer} and call nothing more.";
 
 /// A server of tools, which speaks the Model Context Protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
