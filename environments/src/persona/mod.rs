@@ -2,6 +2,7 @@
 //! they say so. The rule of a persona is the experiment's yardstick alone; what trains a policy is a judge's
 //! reading of what the persona says.
 mod complaints;
+mod environment;
 mod reactions;
 mod rule;
 mod session;
@@ -10,6 +11,7 @@ mod style;
 mod task;
 mod wording;
 
+pub use environment::{KIND, Settings, estimated_tokens};
 pub use rule::{TA_MIN_TOKENS, WARM_PHRASES};
 pub use session::{PersonaSession, SessionRecord, Step};
 pub use style::{Style, reply};

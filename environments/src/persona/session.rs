@@ -76,6 +76,11 @@ impl PersonaSession {
         &self.record
     }
 
+    /// The last remark was made: a further reply counts for nothing.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed | State::Gone)
+    }
+
     /// Takes the reply to the last message. At most one complaint follows another: then the persona leaves.
     pub fn next(&mut self, reply: &str, response_tokens: usize) -> Step {
         let satisfied = self.persona.satisfied(reply, response_tokens);

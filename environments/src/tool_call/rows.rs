@@ -11,6 +11,9 @@ pub const LINE_BYTES_MAX: usize = 4 << 20;
 /// Most rows that are read from one file.
 pub const ROWS_MAX: usize = 2_000_000;
 
+/// Who may speak in a prompt.
+pub const ROLES: [&str; 3] = ["system", "user", "assistant"];
+
 /// A problem and its answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
@@ -59,6 +62,8 @@ pub enum RowFault {
     Missing(&'static str),
     #[error("key `{key}` is {found}, expected {expected}")]
     Kind { key: String, found: &'static str, expected: &'static str },
+    #[error("key `{key}` is {found:?}, expected one of {}", ROLES.join(", "))]
+    Role { key: String, found: String },
     #[error("key `{0}` is empty")]
     Empty(String),
     #[error("key `label` says {label:?} but `reward_model.ground_truth` says {ground_truth:?}")]
@@ -136,7 +141,11 @@ fn message((at, value): (usize, Value)) -> Result<PromptMessage, RowFault> {
         Some(Value::String(text)) => Ok(text),
         other => Err(wrong_kind(format!("prompt[{at}].{key}"), &other.unwrap_or(Value::Null), "text")),
     };
-    Ok(PromptMessage { role: text("role")?, content: text("content")? })
+    let (role, content) = (text("role")?, text("content")?);
+    if !ROLES.contains(&role.as_str()) {
+        return Err(RowFault::Role { key: format!("prompt[{at}].role"), found: role });
+    }
+    Ok(PromptMessage { role, content })
 }
 
 /// Labels are text, but a set written from a table has them as numbers.
@@ -201,6 +210,10 @@ mod tests {
             (
                 r#"{"prompt":[{"role":"user"}],"label":"1"}"#,
                 "set.jsonl:2: key `prompt[0].content` is missing or null, expected text",
+            ),
+            (
+                r#"{"prompt":[{"role":"tool","content":"b"}],"label":"1"}"#,
+                "set.jsonl:2: key `prompt[0].role` is \"tool\", expected one of system, user, assistant",
             ),
             (
                 r#"{"prompt":"a","label":["1"]}"#,
