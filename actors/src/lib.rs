@@ -1,5 +1,6 @@
 //! The roles of the loop and what they say to each other.
 
+pub mod agents;
 pub mod breaker;
 pub mod chat_client;
 pub mod connections;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use toml::Table;
+pub use toml::Table;
 
 use crate::{
     calculator, persona, tool_call,

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::turn::{SessionId, TurnId};
 
+/// Sessions whose names begin so are of the node's own agents: their turns are recorded by whoever plays them, and no
+/// client can name one.
+pub const OWN_SESSIONS: &str = "own:";
+
 /// Names an episode for good.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -13,7 +13,7 @@ use crate::{
     bodies::Bodies,
     episode::{
         Episode, EpisodeId, EpisodeRow, EpisodeState, EpisodeStep, EpisodeStory, Group, GroupEpisode,
-        Outcome, Standing,
+        OWN_SESSIONS, Outcome, Standing,
     },
     record::TurnState,
     store::time,
@@ -292,11 +292,13 @@ impl Bodies<'_> {
         self.one(&sql, [&*session.0], episode_row)
     }
 
-    /// Those that go on although nothing has happened in them since.
+    /// Those of agents outside that go on although nothing has happened in them since. One of the node's own goes on
+    /// when its worker does.
     pub fn idle_episodes(&self, since: i64) -> Result<Vec<EpisodeId>, JournalError> {
-        let sql = "SELECT id FROM episodes AS idle WHERE ended_at IS NULL AND began_at < ?1 AND NOT EXISTS
+        let sql = "SELECT id FROM episodes AS idle WHERE ended_at IS NULL AND began_at < ?1
+                   AND substr(session, 1, length(?2)) <> ?2 AND NOT EXISTS
                        (SELECT 1 FROM turns WHERE episode = idle.no AND max(completed_at, changed_at) >= ?1)";
-        self.select(sql, [since], |row| Ok(EpisodeId(row.get::<_, String>(0)?.into())))
+        self.select(sql, (since, OWN_SESSIONS), |row| Ok(EpisodeId(row.get::<_, String>(0)?.into())))
     }
 
     /// Groups that want further episodes, of which none goes on and none was since.

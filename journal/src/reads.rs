@@ -15,6 +15,7 @@ use super::{
     tally::Tally,
 };
 use crate::{
+    episode::OWN_SESSIONS,
     signals::{Evaluate, Judged, Sample, Verdict},
     turn::{Turn, TurnId},
 };
@@ -123,9 +124,10 @@ impl Bodies<'_> {
 
     pub fn open_turns(&self, since: SystemTime) -> Result<Page<RecordedTurn>, JournalError> {
         let sql = "SELECT no, id, state, completed_at, ended_at IS NOT NULL FROM turns
-                   WHERE state = 'waiting' OR session IN (SELECT session FROM turns WHERE completed_at >= ?1)
+                   WHERE (state = 'waiting' OR session IN (SELECT session FROM turns WHERE completed_at >= ?1))
+                       AND substr(session, 1, length(?2)) <> ?2
                    ORDER BY no";
-        let found = self.select(sql, [millis(since)], |row| {
+        let found = self.select(sql, (millis(since), OWN_SESSIONS), |row| {
             let (no, id): (i64, String) = (row.get(0)?, row.get(1)?);
             Ok((no, id, row.get::<_, TurnState>(2)?, row.get::<_, i64>(3)?, row.get::<_, bool>(4)?))
         })?;

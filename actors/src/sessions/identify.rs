@@ -3,7 +3,7 @@
 //! and proxies have for a conversation. A request that says nothing is recognised by its history (see `conversations`);
 //! `user` and `safety_identifier` name a person, whose histories are told from those of others.
 
-use openclaw_journal::SessionId;
+use openclaw_journal::{OWN_SESSIONS, SessionId};
 use serde_json::Value;
 
 use super::{name::Name, transcript::message_text};
@@ -68,7 +68,8 @@ pub fn stated_session(marks: &RequestMarks, messages: &[Value]) -> Option<Sessio
 }
 
 fn session_id(id: &str) -> SessionId {
-    if id.len() <= MAX_SESSION_ID_BYTES {
+    // No client is an agent of the node's own.
+    if id.len() <= MAX_SESSION_ID_BYTES && !id.starts_with(OWN_SESSIONS) {
         return SessionId(id.into());
     }
     let [first, second] = [1, 2].map(|half| Name::new().number(half).text(id).finish());

@@ -9,7 +9,7 @@ mod histories;
 mod identify;
 mod lonely;
 mod mark;
-mod name;
+pub(crate) mod name;
 mod next_state;
 mod provisional;
 mod recency;

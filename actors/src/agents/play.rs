@@ -1,0 +1,407 @@
+//! One episode, from its task to its outcome. Each step is written down before the next begins, so that an episode whose
+//! worker died is played up to where it was, and goes on.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use openclaw_environments::{
+    agent::{Agent, Fit, Parsed, Reply, ReplyCall, ToolAgent},
+    world::{Action, Environment, Outcome, Split, Verdict, WorldError},
+};
+use openclaw_journal::{
+    Episode, EpisodeId, EpisodeState, Group, Journal, JournalError, NextState, NextStateKind, OWN_SESSIONS,
+    Record, Recorded, SessionId, Turn, TurnId, TurnKind, TurnMark, fault,
+};
+use openclaw_model::{Dialogue, FinishReason, TextError};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+
+use super::{
+    AgentsConfig, Pass, StepJudge,
+    draw::{Drawn, draw},
+    meters,
+    plan::{Held, Plan, locked},
+    slot::Slot,
+};
+use crate::{
+    conversation,
+    engine::{Engine, EngineError},
+    gateway::draft::Part,
+    sessions::name::Name,
+};
+
+/// Most steps of an episode that are read back.
+const MOST_STEPS: usize = 10_000;
+/// Between two tries to write down what the journal refuses.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// So many replies in a row that nobody can read end an episode.
+const MALFORMED_IN_A_ROW: u32 = 3;
+
+/// What a player plays with.
+pub struct Player {
+    /// Limits and sampling.
+    pub config: AgentsConfig,
+    /// The environment.
+    pub environment: Arc<dyn Environment>,
+    /// Which episodes there are.
+    pub plan: Arc<Mutex<Plan>>,
+    /// The policy.
+    pub engines: Vec<Engine>,
+    /// Where all of it is written down.
+    pub journal: Journal,
+    /// Awaited before each step.
+    pub pass: Pass,
+}
+
+/// Why an episode did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    /// The world failed.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// The policy failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// What was said cannot be shown to the policy.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// It was played before, and went otherwise.
+    #[error("step {step} came out otherwise than before")]
+    Diverged {
+        /// Its number, from 1.
+        step: u32,
+    },
+    /// A turn of it cannot be read back.
+    #[error("step {step} cannot be read back")]
+    Unreadable {
+        /// Its number, from 1.
+        step: u32,
+    },
+    /// It ended meanwhile.
+    #[error("it ended meanwhile")]
+    Ended,
+}
+
+impl PlayError {
+    /// Why it is abandoned, for the journal and the counter; none where it is worth another try.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::World(error) if error.may_pass() => None,
+            Self::World(error) => Some(error.name()),
+            Self::Engine(EngineError::Refused { .. } | EngineError::Prompt { .. }) => {
+                Some("refused_by_model")
+            }
+            Self::Engine(_) | Self::Journal(_) => None,
+            Self::Text(_) => Some("text"),
+            Self::Diverged { .. } => Some("diverged"),
+            Self::Unreadable { .. } => Some("unreadable"),
+            Self::Ended => None,
+        }
+    }
+}
+
+/// How far an episode is.
+struct Course {
+    episode: Episode,
+    agent: Box<dyn Agent>,
+    dialogue: Dialogue,
+    slot: Slot,
+    /// Steps taken.
+    steps: u32,
+    malformed: u32,
+    /// Names what the policy saw last.
+    state: u64,
+    done: bool,
+}
+
+impl Player {
+    /// Plays an episode, and says what came of it to the plan and the journal.
+    pub(super) async fn play(&self, held: Held) {
+        let environment = locked(&self.plan).config().environment.clone();
+        let episode = match self.begin(&held).await {
+            Ok(Some(episode)) => episode,
+            Ok(None) => return held.skip(),
+            Err(error) => {
+                warn!(%error, "an episode does not begin");
+                return sleep(RETRY_PERIOD).await;
+            }
+        };
+        let id = episode.id.clone();
+        let split = held.ticket.split();
+        meters::under_way(&environment).increment(1.0);
+        let guard = meters::OnDrop(|| meters::under_way(&environment).decrement(1.0));
+        let played = self.play_on(episode, &held).await;
+        drop(guard);
+        match played {
+            Ok((verdict, steps)) => {
+                meters::came_out(&environment, split, &verdict, steps);
+                held.end(Some(verdict.success));
+            }
+            Err(PlayError::Ended) => held.skip(),
+            Err(error) => {
+                let reason = error.reason().or(held.is_hopeless().then_some("gave_up"));
+                warn!(episode = %id, %error, again = reason.is_none(), "an episode broke off");
+                let Some(reason) = reason else { return sleep(RETRY_PERIOD).await };
+                let abandoned = Record::EpisodeAbandoned { episode: id, reason: reason.to_owned() };
+                self.record(abandoned).await;
+                meters::abandoned(&environment, reason);
+                held.end(None);
+            }
+        }
+    }
+
+    /// The episode, begun; none where it has ended before.
+    async fn begin(&self, held: &Held) -> Result<Option<Episode>, PlayError> {
+        let (name, group, number, config) = {
+            let mut plan = locked(&self.plan);
+            let number = plan.task(held.ticket);
+            (plan.episode_name(held.ticket), plan.group_name(held.ticket), number, plan.config().clone())
+        };
+        let id = EpisodeId(name.as_str().into());
+        if let Some((row, _)) = self.journal.episode(&id).await? {
+            let open = row.state == EpisodeState::Open;
+            return Ok(open.then_some(row.episode));
+        }
+        let split = held.ticket.split();
+        let task = self.environment.task(split, number)?;
+        let episode = Episode {
+            id,
+            session: SessionId(format!("{OWN_SESSIONS}{name}").into()),
+            environment: config.environment.clone(),
+            task: task.id,
+            seed: Some(number),
+            group: (split == Split::Train).then(|| Group { name: group.into(), of: config.group }),
+            judged: split == Split::Train && self.config.judged,
+        };
+        self.record(Record::EpisodeBegan { episode: episode.clone() }).await;
+        fault::point("agent.after_begin");
+        Ok(Some(episode))
+    }
+
+    async fn play_on(&self, episode: Episode, held: &Held) -> Result<(Verdict, u32), PlayError> {
+        let split = held.ticket.split();
+        let number = episode.seed.unwrap_or_default();
+        let task = Arc::new(self.environment.task(split, number)?);
+        let slot = Slot::open(self.environment.clone()).await?;
+        let first = slot.reset(task.clone()).await?;
+        let mut agent: Box<dyn Agent> = Box::new(ToolAgent::default());
+        let messages = agent.start(&task, &first.parts);
+        let tools: Vec<Value> = task.tools.iter().map(|tool| tool.function()).collect();
+        let text = self.engines[0].text();
+        let dialogue = Dialogue::new(&text.tokenizer, &text.template, &messages, &tools)?;
+        let state = first.state.unwrap_or_else(|| name_of(&messages));
+        let mut course =
+            Course { episode, agent, dialogue, slot, steps: 0, malformed: 0, state, done: false };
+        self.go_on(&mut course).await?;
+        let until = Instant::now() + self.config.episode;
+        while !course.done && course.steps < self.config.steps && Instant::now() < until {
+            (self.pass)().await;
+            if !self.has_room(&mut course)? {
+                break;
+            }
+            self.step(&mut course).await?;
+        }
+        let verdict = course.slot.evaluate().await?;
+        fault::point("agent.before_end");
+        let outcome = openclaw_journal::Outcome {
+            reward: verdict.reward,
+            success: Some(verdict.success),
+            numbers: verdict.numbers.clone(),
+        };
+        let ended = Record::EpisodeEnded { episode: course.episode.id.clone(), outcome };
+        if self.record(ended).await == Recorded::Stale {
+            return Err(PlayError::Ended);
+        }
+        Ok((verdict, course.steps))
+    }
+
+    /// Takes the steps again that were written down, and sees that the world answers as it did.
+    async fn go_on(&self, course: &mut Course) -> Result<(), PlayError> {
+        let told = self.journal.stories(&course.episode.session, 0, MOST_STEPS).await?;
+        if !told.is_empty() {
+            debug!(episode = %course.episode.id, steps = told.len(), "an episode goes on");
+            metrics::counter!("openclaw_episodes_resumed_total").increment(1);
+        }
+        for told in told {
+            let step = course.steps + 1;
+            let story = told.story.map_err(|_| PlayError::Unreadable { step })?;
+            let turn = story.row.turn;
+            let parts = conversation::parts(&turn);
+            let message = conversation::reply(&turn);
+            let before = story.row.next_state;
+            if turn.completion.prompt_ids != course.dialogue.ids() {
+                // A prompt that was rendered anew to make room is found again the same way.
+                self.has_room(course)?;
+                if turn.completion.prompt_ids != course.dialogue.ids() {
+                    return Err(PlayError::Diverged { step });
+                }
+            }
+            let drawn = Drawn { completion: turn.completion.clone(), parts, message };
+            let (next_state, followed) = self.act(course, &drawn).await?;
+            match (&before, next_state) {
+                (Some(before), Some(next_state)) if *before != next_state => {
+                    return Err(PlayError::Diverged { step });
+                }
+                (None, Some(next_state)) if turn.trainable => self.follow(turn.id.clone(), next_state).await,
+                _ => {}
+            }
+            if !course.done {
+                course.dialogue.followed(&followed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out what can be where there is no room for another reply; false where that is not enough.
+    fn has_room(&self, course: &mut Course) -> Result<bool, PlayError> {
+        let context = self.engines[0].text().context_tokens;
+        let fits =
+            |dialogue: &Dialogue| dialogue.ids().len() + self.config.sampling.max_new_tokens <= context;
+        if fits(&course.dialogue) {
+            return Ok(true);
+        }
+        if let Fit::Rewrite(messages) = course.agent.fit(course.dialogue.messages()) {
+            course.dialogue.rewrite(&messages)?;
+        }
+        Ok(fits(&course.dialogue))
+    }
+
+    async fn step(&self, course: &mut Course) -> Result<(), PlayError> {
+        let number = course.steps + 1;
+        let id = TurnId(format!("{}-s{number}", course.episode.id).into());
+        let home = name_of(&[Value::from(&*course.episode.id.0)]) as usize % self.engines.len();
+        let started = Instant::now();
+        let drawn = draw(&self.engines, home, &id, &course.dialogue, self.config.sampling).await?;
+        let turn = Turn {
+            id: id.clone(),
+            session: course.episode.session.clone(),
+            index: number,
+            kind: TurnKind::Main,
+            trainable: course.episode.group.is_some(),
+            messages: Arc::new(course.dialogue.messages().to_vec()),
+            tools: Arc::new(course.dialogue.tools().to_vec()),
+            template_kwargs: Arc::default(),
+            completion: drawn.completion.clone(),
+        };
+        let trains = turn.trainable;
+        let mark = TurnMark {
+            chain: [course.state].into(),
+            named: true,
+            before: course.state,
+            says_anything: true,
+            ..TurnMark::default()
+        };
+        fault::point("agent.before_turn");
+        if self.record(Record::TurnCompleted { turn: Arc::new(turn), mark }).await == Recorded::Stale {
+            // Another worker had the episode, and its turn came after this one looked.
+            return Err(PlayError::Diverged { step: number });
+        }
+        fault::point("agent.after_turn");
+        let acting = Instant::now();
+        let (next_state, followed) = self.act(course, &drawn).await?;
+        meters::step(&course.episode.environment, acting - started, acting.elapsed());
+        if let Some(next_state) = next_state.filter(|_| trains) {
+            self.follow(id, next_state).await;
+        }
+        fault::point("agent.after_step");
+        if !course.done {
+            course.dialogue.followed(&followed)?;
+        }
+        Ok(())
+    }
+
+    /// Does what a reply says. What followed it, for the judge, and as messages.
+    async fn act(
+        &self,
+        course: &mut Course,
+        drawn: &Drawn,
+    ) -> Result<(Option<NextState>, Vec<Value>), PlayError> {
+        course.dialogue.replied(&drawn.message, &drawn.completion.response_ids)?;
+        course.steps += 1;
+        let (outcome, messages) = match course.agent.parse(&reply(drawn)) {
+            Parsed::Action(action) => {
+                course.malformed = 0;
+                let outcome = course.slot.step(action).await?;
+                let messages = course.agent.observe(&outcome);
+                (outcome, messages)
+            }
+            Parsed::Malformed(told) => {
+                course.malformed += 1;
+                let mut outcome = course.slot.step(Action::Malformed).await?;
+                outcome.done |= course.malformed >= MALFORMED_IN_A_ROW;
+                (outcome, told)
+            }
+        };
+        course.done = outcome.done;
+        course.state = outcome.observation.state.unwrap_or_else(|| name_of(&messages));
+        let malformed = course.malformed > 0;
+        Ok((self.next_state(&outcome, &messages, malformed), messages))
+    }
+
+    fn next_state(&self, outcome: &Outcome, messages: &[Value], malformed: bool) -> Option<NextState> {
+        let says = |message: &Value| message["content"].as_str().map(str::to_owned);
+        let text = messages.iter().filter_map(says).collect::<Vec<_>>().join("\n\n");
+        let rule = match (malformed, self.config.step_judge) {
+            (true, _) => Some((-1, outcome.rule.map_or("cannot be read", |rule| rule.reason))),
+            (false, StepJudge::Rule) => outcome.rule.map(|rule| (rule.score, rule.reason)),
+            (false, StepJudge::Model) => None,
+        };
+        if text.is_empty() && rule.is_none() {
+            // Nothing is seen of it but the outcome.
+            return None;
+        }
+        let is_tool = messages.iter().any(|message| message["role"] == "tool");
+        Some(NextState {
+            kind: if is_tool { NextStateKind::Tool } else { NextStateKind::User },
+            text,
+            rating: rule.map(|(score, _)| score),
+            is_error: outcome.observation.results.iter().any(|result| result.is_error),
+            by_rule: rule.map(|(_, reason)| reason.to_owned()),
+        })
+    }
+
+    async fn follow(&self, turn: TurnId, next_state: NextState) {
+        self.record(Record::NextStateSeen { turn, next_state, provisional: false }).await;
+    }
+
+    /// Waits for the journal for as long as it takes: a step that is not written down is not taken.
+    async fn record(&self, record: Record) -> Recorded {
+        loop {
+            match self.journal.record(record.clone()).await {
+                Ok(recorded) => return recorded,
+                Err(error) => {
+                    warn!(error = error.line(), "an episode waits for the journal");
+                    sleep(RETRY_PERIOD).await;
+                }
+            }
+        }
+    }
+}
+
+fn reply(drawn: &Drawn) -> Reply {
+    let mut reply =
+        Reply { truncated: drawn.completion.finish_reason == FinishReason::Length, ..Reply::default() };
+    for part in &drawn.parts {
+        match part {
+            Part::Reasoning(_) => {}
+            Part::Content(text) => reply.text.push_str(text),
+            Part::Call { id, name, arguments } => reply.calls.push(ReplyCall {
+                id: id.clone(),
+                name: name.clone(),
+                arguments: arguments.clone(),
+            }),
+        }
+    }
+    reply
+}
+
+/// Names what messages say.
+fn name_of(messages: &[Value]) -> u64 {
+    messages.iter().fold(Name::new(), |name, message| name.text(&message.to_string())).finish()
+}
