@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use toml::Table;
 
 use crate::{
-    calculator,
+    calculator, terminal,
     world::{Environment, WorldError},
 };
 
@@ -21,7 +21,7 @@ pub struct Kind {
 }
 
 /// All of them.
-pub const KINDS: &[Kind] = &[calculator::KIND];
+pub const KINDS: &[Kind] = &[calculator::KIND, terminal::KIND];
 
 /// The environment of a kind with these settings.
 pub fn make(kind: &str, settings: Table) -> Result<Arc<dyn Environment>, WorldError> {
