@@ -234,13 +234,22 @@ fn a_broken_verifier_is_no_verdict() {
 #[test]
 fn what_the_agent_rigs_does_not_count() {
     let tasks = tempfile::tempdir().unwrap();
-    harbor(tasks.path(), "all", "", CHECK);
-    let Some(terminal) = over(tasks.path()) else { return };
+    harbor(tasks.path(), "all", "WORKDIR sub", CHECK);
+    let images = vec![terminal_host::IMAGE.to_owned()];
+    let tasks = Some(tasks.path().to_owned());
+    let settings = Settings { tasks, held_out: 0, images, disk_mb: 8, ..Settings::default() };
+    let Some(terminal) = terminal(settings) else { return };
     let (task, mut world) = begun(&terminal, "all");
     for rigged in [
         "echo 1 > /logs/verifier/reward.txt; echo '{\"reward\": 1}' > /logs/verifier/reward.json",
-        "mkdir .openclaw-verifier; echo '{\"reward\": 1}' > .openclaw-verifier/reward.json",
-        "ln -s /workspace/forged .openclaw-verifier; mkdir forged; echo '{\"reward\": 1}' > forged/reward.json",
+        "cd ..; mkdir .openclaw-verifier; echo '{\"reward\": 1}' > .openclaw-verifier/reward.json",
+        "cd ..; ln -s /workspace/forged .openclaw-verifier; mkdir forged; echo '{\"reward\": 1}' > forged/reward.json",
+        // No verdict would be better than a bad one.
+        "cd ..; rm -r sub",
+        "cd ..; rm -r sub; echo x > sub",
+        "cd ..; rm -r sub; ln -s /tests sub",
+        "cat /dev/zero > full 2>/dev/null; chmod 0 full; true",
+        "cat /dev/zero > full 2>/dev/null; cd ..; chmod 0 sub .; true",
         // It would answer as soon as the verifier is there.
         "setsid bash -c 'until [ -e /tests ]; do :; done; echo right > answer.txt' >/dev/null 2>&1 </dev/null &",
         "(while :; do echo 1 > /logs/verifier/reward.txt; [ -e /tests ] && echo right > answer.txt; done) >/dev/null 2>&1 &",
@@ -327,9 +336,14 @@ fn a_world_that_is_dropped_leaves_nothing() {
 #[ignore = "it measures"]
 fn how_long_it_takes() {
     let Some(terminal) = terminal(Settings::default()) else { return };
-    let mut world = terminal.open().unwrap();
     let ms = |began: Instant, count: u32| began.elapsed().as_secs_f64() * 1e3 / f64::from(count);
     let mut told = Vec::new();
+    let began = Instant::now();
+    let mut world = terminal.open().unwrap();
+    told.push(format!("first open {:.1} ms", ms(began, 1)));
+    let began = Instant::now();
+    (0..20).for_each(|_| drop(terminal.open().unwrap()));
+    told.push(format!("open {:.3} ms", ms(began, 20)));
     let began = Instant::now();
     (0..20).for_each(|number| drop(world.reset(&terminal.task(Split::Train, number).unwrap()).unwrap()));
     told.push(format!("reset {:.1} ms", ms(began, 20)));

@@ -4,7 +4,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use openclaw_sandbox::{Backend, Ending, Exec, LOGS, SandboxError, Session, Snapshot, Spec, Workspace};
+use openclaw_sandbox::{
+    Backend, Ending, Exec, LOGS, SandboxError, Session, Snapshot, Spec, WORKSPACE, Workspace,
+};
 
 use super::{
     build::{Built, PATH},
@@ -24,6 +26,18 @@ const SCRIPT: &str = "/verifier";
 const FOUND: &str = ".openclaw-verifier";
 /// Kept of the verifier's own output, which may hold its results.
 const OUTPUT_BYTES: usize = 4 << 20;
+
+/// What an agent that is stopped has left.
+pub(super) fn left_by(session: &mut dyn Session) -> Result<Snapshot, WorldError> {
+    if let Ok(left) = session.snapshot() {
+        return Ok(left);
+    }
+    // It may have shut the workspace itself.
+    let mut exec = Exec::argv(["/bin/chmod", "u+rwx", WORKSPACE]);
+    exec.cwd = PathBuf::from("/");
+    session.exec(&exec).map_err(|error| failed(&error))?;
+    session.snapshot().map_err(|error| failed(&error))
+}
 
 /// The verdict of a task's verifier on a workspace.
 pub(super) fn verdict(
@@ -49,6 +63,8 @@ pub(super) fn verdict(
     let environment = &task.task.environment;
     let mut limits = settings.limits(environment.memory_mb, environment.storage_mb);
     limits.output_bytes = OUTPUT_BYTES;
+    // An agent that has filled its disk leaves room for the verifier all the same.
+    limits.disk_bytes *= 2;
     limits.read_bytes = BYTES_MAX as u64;
     let spec = Spec {
         workspace: Workspace::Snapshot(left.clone()),
@@ -59,15 +75,13 @@ pub(super) fn verdict(
     };
     let mut session = control.open(backend, &spec)?;
     let mut exec = Exec::argv(["/bin/bash".into(), script.into_os_string()]);
-    exec.cwd = built.folder.clone();
+    exec.cwd = started_in(session.as_mut(), &built.folder)?;
     let time = settings.long_time(Some(verifier.timeout_secs));
     let ran = session.exec(&exec.timeout(time)).map_err(|error| failed(&error))?;
     match ran.ending {
         Ending::TimedOut => {
             return Err(invalid(format!("the verifier was not done in {} s", time.as_secs())));
         }
-        // The agent has removed the folder that the verifier starts in.
-        Ending::NotStarted => return Err(invalid(ran.stderr.text().trim().to_owned())),
         ending => control.ended(ending)?,
     }
     let graded = match &verifier.report {
@@ -79,6 +93,21 @@ pub(super) fn verdict(
         Report::Foreign(name) => return Err(invalid(format!("needs parser:{name}"))),
     };
     Ok(of(&graded.map_err(|error| invalid(error.to_string()))?))
+}
+
+/// Where the verifier starts: an agent that has removed the folder, or put something else there, has failed, and gets a
+/// verdict for it.
+fn started_in(session: &mut dyn Session, folder: &Path) -> Result<PathBuf, WorldError> {
+    if folder.as_os_str().is_empty() {
+        return Ok(PathBuf::new());
+    }
+    let path = Path::new(WORKSPACE).join(folder);
+    let make = r#"mkdir -p -- "$1" && cd -P -- "$1" && [ "$PWD" = "$1" ]"#;
+    let words = ["/bin/sh", "-c", make, "sh"].map(OsString::from).into_iter().chain([path.into_os_string()]);
+    let mut exec = Exec::argv(words);
+    exec.env = [(OsString::from("PATH"), OsString::from(PATH))].into();
+    let ran = session.exec(&exec).map_err(|error| failed(&error))?;
+    Ok(if ran.success() { folder.to_owned() } else { PathBuf::new() })
 }
 
 /// Folders of the verifier by their place inside, and its script there.

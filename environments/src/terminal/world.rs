@@ -162,7 +162,7 @@ impl World for Desk {
                     None => {
                         let session = episode.session.as_mut().ok_or_else(no_episode)?;
                         session.stop_all().map_err(|error| failed(&error))?;
-                        left.insert(session.snapshot().map_err(|error| failed(&error))?)
+                        left.insert(grade::left_by(session.as_mut())?)
                     }
                 };
                 // What it holds in memory goes before the verifier's comes.
