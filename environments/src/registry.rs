@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 pub use toml::Table;
 
 use crate::{
-    calculator, persona, tool_call,
+    calculator, persona, terminal, tool_call,
     world::{Environment, WorldError},
 };
 
@@ -21,7 +21,7 @@ pub struct Kind {
 }
 
 /// All of them.
-pub const KINDS: &[Kind] = &[calculator::KIND, persona::KIND, tool_call::KIND];
+pub const KINDS: &[Kind] = &[calculator::KIND, persona::KIND, terminal::KIND, tool_call::KIND];
 
 /// The environment of a kind with these settings.
 pub fn make(kind: &str, settings: Table) -> Result<Arc<dyn Environment>, WorldError> {

@@ -1,0 +1,182 @@
+//! How a task folder's verifier is run: after the agent, in a sandbox that it never was in, on a copy of what it left.
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use openclaw_sandbox::{
+    Backend, Ending, Exec, LOGS, SandboxError, Session, Snapshot, Spec, WORKSPACE, Workspace,
+};
+
+use super::{
+    build::{Built, PATH},
+    control::{Control, failed},
+    folder::{Report, expand},
+    results::{BYTES_MAX, Grade, VerifierFiles, grade, pytest},
+    settings::Settings,
+    task_set::FolderTask,
+};
+use crate::world::{Verdict, WorldError};
+
+/// Where the verifier's files are, for it and for nobody else.
+const TESTS: &str = "/tests";
+/// Where the script is that is not among them.
+const SCRIPT: &str = "/verifier";
+/// Reward files are copied to here to be read.
+const FOUND: &str = ".openclaw-verifier";
+/// Kept of the verifier's own output, which may hold its results.
+const OUTPUT_BYTES: usize = 4 << 20;
+
+/// What an agent that is stopped has left.
+pub(super) fn left_by(session: &mut dyn Session) -> Result<Snapshot, WorldError> {
+    if let Ok(left) = session.snapshot() {
+        return Ok(left);
+    }
+    // It may have shut the workspace itself.
+    let mut exec = Exec::argv(["/bin/chmod", "u+rwx", WORKSPACE]);
+    exec.cwd = PathBuf::from("/");
+    session.exec(&exec).map_err(|error| failed(&error))?;
+    session.snapshot().map_err(|error| failed(&error))
+}
+
+/// The verdict of a task's verifier on a workspace.
+pub(super) fn verdict(
+    task: &FolderTask,
+    built: &Built,
+    left: &Snapshot,
+    settings: &Settings,
+    backend: &dyn Backend,
+    control: &Control,
+) -> Result<Verdict, WorldError> {
+    let invalid = |what: String| WorldError::Invalid(format!("{}: {what}", task.task.id));
+    let verifier = &task.task.verifier;
+    let own = tempfile::tempdir().map_err(|error| WorldError::Broken(error.to_string()))?;
+    let (mut read_only, script) = script(task, own.path())?;
+    read_only.retain(|(_, from)| from.is_dir());
+    let mut env = built.env.clone();
+    let ours = [("TEST_DIR", TESTS), ("PYTHONDONTWRITEBYTECODE", "1"), ("PYTHONNOUSERSITE", "1")];
+    env.extend(ours.map(|(name, value)| (name.into(), value.into())));
+    for (name, value) in &verifier.env {
+        let value = expand(value, |_| None).map_err(|name| invalid(format!("needs variable:{name}")))?;
+        env.insert(name.into(), value.into());
+    }
+    let environment = &task.task.environment;
+    let mut limits = settings.limits(environment.memory_mb, environment.storage_mb);
+    limits.output_bytes = OUTPUT_BYTES;
+    // An agent that has filled its disk leaves room for the verifier all the same.
+    limits.disk_bytes *= 2;
+    limits.read_bytes = BYTES_MAX as u64;
+    let spec = Spec {
+        workspace: Workspace::Snapshot(left.clone()),
+        read_only: read_only.into_iter().collect(),
+        env,
+        limits,
+        ..Spec::default()
+    };
+    let mut session = control.open(backend, &spec)?;
+    let mut exec = Exec::argv(["/bin/bash".into(), script.into_os_string()]);
+    exec.cwd = started_in(session.as_mut(), &built.folder)?;
+    let time = settings.long_time(Some(verifier.timeout_secs));
+    let ran = session.exec(&exec.timeout(time)).map_err(|error| failed(&error))?;
+    match ran.ending {
+        Ending::TimedOut => {
+            return Err(invalid(format!("the verifier was not done in {} s", time.as_secs())));
+        }
+        ending => control.ended(ending)?,
+    }
+    let graded = match &verifier.report {
+        Report::RewardFiles => {
+            let found = Found::read(session.as_mut(), control)?;
+            grade(found.files(), &verifier.weights)
+        }
+        Report::Pytest => pytest(&ran.stdout.text()).and_then(|tests| tests.grade(&verifier.weights)),
+        Report::Foreign(name) => return Err(invalid(format!("needs parser:{name}"))),
+    };
+    Ok(of(&graded.map_err(|error| invalid(error.to_string()))?))
+}
+
+/// Where the verifier starts: an agent that has removed the folder, or put something else there, has failed, and gets a
+/// verdict for it.
+fn started_in(session: &mut dyn Session, folder: &Path) -> Result<PathBuf, WorldError> {
+    if folder.as_os_str().is_empty() {
+        return Ok(PathBuf::new());
+    }
+    let path = Path::new(WORKSPACE).join(folder);
+    let make = r#"mkdir -p -- "$1" && cd -P -- "$1" && [ "$PWD" = "$1" ]"#;
+    let words = ["/bin/sh", "-c", make, "sh"].map(OsString::from).into_iter().chain([path.into_os_string()]);
+    let mut exec = Exec::argv(words);
+    exec.env = [(OsString::from("PATH"), OsString::from(PATH))].into();
+    let ran = session.exec(&exec).map_err(|error| failed(&error))?;
+    Ok(if ran.success() { folder.to_owned() } else { PathBuf::new() })
+}
+
+/// Folders of the verifier by their place inside, and its script there.
+fn script(task: &FolderTask, own: &Path) -> Result<(Vec<(PathBuf, PathBuf)>, PathBuf), WorldError> {
+    let tests = (PathBuf::from(TESTS), task.path.join("tests"));
+    let path = &task.task.verifier.script;
+    if let Ok(inside) = path.strip_prefix("tests") {
+        return Ok((vec![tests], Path::new(TESTS).join(inside)));
+    }
+    let failed =
+        |error: std::io::Error| WorldError::Invalid(format!("{}: {}: {error}", task.task.id, path.display()));
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    std::fs::copy(task.path.join(path), own.join(name)).map_err(failed)?;
+    Ok((vec![tests, (SCRIPT.into(), own.to_owned())], Path::new(SCRIPT).join(name)))
+}
+
+/// Reward files as they were found.
+struct Found {
+    reward_json: Option<Vec<u8>>,
+    reward_txt: Option<Vec<u8>>,
+    ctrf: Option<Vec<u8>>,
+}
+
+impl Found {
+    /// By programs of the machine, whatever the task or the agent calls so.
+    fn read(session: &mut dyn Session, control: &Control) -> Result<Self, WorldError> {
+        let logs = format!("{LOGS}/verifier");
+        let copy = r#"cd /workspace && rm -rf -- "$1" && cp -RP -- "$2" "$1" && chmod -R u+rX -- "$1""#;
+        let mut exec = Exec::argv(["/bin/sh", "-c", copy, "sh", FOUND, &logs]);
+        exec.env = [(OsString::from("PATH"), OsString::from(PATH))].into();
+        let ran = session.exec(&exec).map_err(|error| failed(&error))?;
+        control.ended(ran.ending)?;
+        if !ran.success() {
+            return Err(WorldError::Invalid(format!(
+                "reward files cannot be read: {}",
+                ran.stderr.text().trim()
+            )));
+        }
+        let read = |name: &str| {
+            let path = Path::new(FOUND).join(name);
+            match session.read_file(&path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(SandboxError::Path { why, .. }) if why == "does not exist" => Ok(None),
+                Err(error @ (SandboxError::Path { .. } | SandboxError::TooLarge { .. })) => {
+                    Err(WorldError::Invalid(error.to_string()))
+                }
+                Err(error) => Err(failed(&error)),
+            }
+        };
+        Ok(Self {
+            reward_json: read("reward.json")?,
+            reward_txt: read("reward.txt")?,
+            ctrf: read("ctrf.json")?,
+        })
+    }
+
+    fn files(&self) -> VerifierFiles<'_> {
+        VerifierFiles {
+            reward_json: self.reward_json.as_deref(),
+            reward_txt: self.reward_txt.as_deref(),
+            ctrf: self.ctrf.as_deref(),
+        }
+    }
+}
+
+/// The verdict that a grade is.
+pub(super) fn of(grade: &Grade) -> Verdict {
+    let mut numbers = grade.named.clone();
+    let own = [("rate", grade.rate), ("passed", grade.passed as f64), ("total", grade.total as f64)];
+    numbers.extend(own.map(|(name, number)| (name.to_owned(), number)));
+    Verdict { reward: grade.outcome() as f32, success: grade.rate >= 1.0, numbers }
+}
