@@ -39,6 +39,11 @@ pub trait Environment: Send + Sync {
     /// A task by its number, from 0. The same number is the same task for ever.
     fn task(&self, split: Split, number: u64) -> Result<Task, WorldError>;
 
+    /// Whether this machine has what its worlds need. Asked once, before any is opened.
+    fn ready(&self) -> Result<(), WorldError> {
+        self.open().map(drop)
+    }
+
     /// A world, before its first task.
     fn open(&self) -> Result<Box<dyn World>, WorldError>;
 }

@@ -73,6 +73,7 @@ pub async fn run(
         return Err(JournalError::InUse { dir: dir.clone() }.into());
     }
     doctor::must_fit(&topology)?;
+    must_be_ready(&topology)?;
     must_listen("actors.gateway.listen", Some(topology.actors.gateway.listen))?;
     must_listen(&format!("nodes.{name}.admin"), node.admin)?;
     // Metrics and progress outlive the stop, so that the shutdown is seen too.
@@ -226,6 +227,15 @@ async fn start(topology: &Topology, name: &str, node: &Node) -> anyhow::Result<S
             Err(refused.into())
         }
     }
+}
+
+/// Whether this machine has what the worlds of agents need, before a run begins whose every episode would be abandoned.
+fn must_be_ready(topology: &Topology) -> anyhow::Result<()> {
+    for name in topology.actors.agent.iter().map(|agent| &agent.environment) {
+        let key = format!("environments.{name}");
+        topology.environments[name].make().and_then(|made| made.ready()).with_context(|| key)?;
+    }
+    Ok(())
 }
 
 /// Whether an actor can listen there, before anything is written for a run that nobody could reach.

@@ -3,6 +3,7 @@
 //! Inboxes, engine handles and the announcement of versions are made here, once, and outlive every incarnation of
 //! the actors that use them.
 
+mod agents;
 mod care;
 mod gateway;
 pub(crate) mod journal;
@@ -253,6 +254,7 @@ impl Builder<'_> {
             self.gateway(&policies, sessions.clone())?;
         let (session_reports, session_view) = mpsc::channel(1024);
         let personas = self.rollouts(&gateway, &pace, session_reports)?;
+        self.agents(&policies, &pace)?;
         let rates = TokenRates::new(&policies);
         self.looks(&policies, &bases, &sessions, &in_flight, &steps, &rates);
         let policy = &self.models[&self.topology.actors.policy.model];

@@ -203,6 +203,18 @@ impl Environment for ToolCall {
         }
     }
 
+    fn ready(&self) -> Result<(), WorldError> {
+        let missing: Vec<String> = match self.0.settings.interpreter {
+            true => openclaw_sandbox::probe()
+                .into_iter()
+                .filter(|check| check.needed && !check.ok)
+                .map(|check| format!("{}: {}", check.name, check.detail))
+                .collect(),
+            false => Vec::new(),
+        };
+        if missing.is_empty() { Ok(()) } else { Err(WorldError::Refused(missing.join("; "))) }
+    }
+
     fn open(&self) -> Result<Box<dyn World>, WorldError> {
         Ok(Box::new(Bench::new(self.0.clone())))
     }

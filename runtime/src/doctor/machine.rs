@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 /// Where groups of processes have their limits.
@@ -81,18 +80,11 @@ fn driver_version(text: &str) -> Option<&str> {
         .find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'))
 }
 
-/// Whether bubblewrap can put a process into namespaces of its own; an error says what is missing.
+/// Whether untrusted code can be isolated here; an error says what is missing.
 pub fn sandbox() -> Result<(), String> {
-    let mut command = Command::new("bwrap");
-    command.args(["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "true"]);
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(|_| "bubblewrap (bwrap) is not installed".to_owned())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let told = String::from_utf8_lossy(&output.stderr);
-    let why = told.lines().next().unwrap_or("it does not say why").trim().to_owned();
-    Err(format!("bubblewrap cannot make namespaces: {why}"))
+    let missing = openclaw_sandbox::probe().into_iter().filter(|check| check.needed && !check.ok);
+    let missing: Vec<String> = missing.map(|check| format!("{}: {}", check.name, check.detail)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
 }
 
 #[cfg(test)]

@@ -166,6 +166,13 @@ fn topology_lines(topology: &Topology) -> Vec<Line> {
         lines
             .extend([gateway].into_iter().chain(of_node.flatten()).map(|(key, address)| port(&key, address)));
     }
+    lines.extend(topology.environments.iter().map(|(name, environment)| {
+        let what = format!("environments.{name}");
+        match environment.make().and_then(|made| made.ready()) {
+            Ok(()) => Line::ok(what, format!("{} is ready", environment.kind)),
+            Err(error) => Line::fail(what, error),
+        }
+    }));
     lines.push(writable(dir));
     lines.push(journal(dir, running));
     let needs = Needs::of(topology);

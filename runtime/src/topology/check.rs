@@ -6,7 +6,7 @@ use std::{net::SocketAddr, ops::RangeInclusive};
 use openclaw_actors::gateway::check_origins;
 
 use super::{
-    method,
+    agents, method,
     problems::{Problems, did_you_mean},
     sections::{Actors, Engine, Gateway, Judge, Topology},
 };
@@ -27,6 +27,7 @@ pub fn check(topology: &Topology, problems: &mut Problems) {
     checks.teacher(actors);
     checks.trainer(actors);
     checks.rollout(actors);
+    agents::check(topology, problems);
 }
 
 struct Checks<'t> {

@@ -4,6 +4,7 @@
 //! `sections` is the reference of keys and defaults; `check` says what must hold between them; `preflight` looks
 //! at the machine: files and environment variables.
 
+mod agents;
 mod check;
 mod method;
 mod overrides;
@@ -17,6 +18,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use agents::{Agent, StepJudge};
 pub use overrides::Override;
 pub(crate) use preflight::inspected;
 pub(crate) use problems::did_you_mean;

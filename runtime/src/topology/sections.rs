@@ -6,7 +6,7 @@ use openclaw_actors::{breaker::BreakerConfig, methods::MethodConfig, prompts::Pr
 use toml::Value;
 
 use super::{
-    method,
+    agents, method,
     problems::Problems,
     read::{FromToml, foreign_words, section, words},
 };
@@ -29,6 +29,8 @@ section! {
         breaker: Breaker = every_default(),
         /// How much of a run is kept.
         journal: Journal = every_default(),
+        /// What agents act in, by name.
+        environments: BTreeMap<String, agents::Environment> = BTreeMap::new(),
         /// The roles.
         actors: Actors,
     }
@@ -144,6 +146,8 @@ section! {
         optimizer: Trainer,
         /// Simulated users.
         rollout: Vec<Rollout> = Vec::new(),
+        /// Workers that let the policy act.
+        agent: Vec<agents::Agent> = Vec::new(),
     }
 }
 

@@ -112,7 +112,7 @@ fn advice(lonely: u64) -> Option<String> {
     (lonely > 0).then_some(told)
 }
 
-fn says(detail: String) -> Seen {
+pub(super) fn says(detail: String) -> Seen {
     Seen { detail, ..Seen::default() }
 }
 

@@ -120,7 +120,7 @@ impl Builder<'_> {
 }
 
 /// Waits for what is waited for, and then at the gate.
-fn at_gate(gate: &Gate, pace: Option<Pace>) -> Pace {
+pub(super) fn at_gate(gate: &Gate, pace: Option<Pace>) -> Pace {
     let gate = gate.clone();
     Arc::new(move || {
         let (gate, pace) = (gate.clone(), pace.clone());
