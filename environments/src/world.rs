@@ -39,7 +39,8 @@ pub trait Environment: Send + Sync {
     /// A task by its number, from 0. The same number is the same task for ever.
     fn task(&self, split: Split, number: u64) -> Result<Task, WorldError>;
 
-    /// Whether this machine has what its worlds need. Asked once, before any is opened.
+    /// Whether this machine has what its worlds need. Asked once, before any is opened; what worlds of a process that was
+    /// killed have left is cleared away.
     fn ready(&self) -> Result<(), WorldError> {
         self.open().map(drop)
     }

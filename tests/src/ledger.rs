@@ -59,6 +59,23 @@ impl Ledger {
         sessions.into_iter().filter(|session| open.contains(*session)).cloned().collect()
     }
 
+    /// The numbers of each episode's steps, in order, by the names of episodes.
+    pub fn episode_steps(&self) -> BTreeMap<String, Vec<u64>> {
+        let mut steps: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        let query =
+            "SELECT episodes.id, place FROM episode_steps JOIN episodes ON no = episode ORDER BY no, place";
+        for (episode, place) in self.rows::<String, u64>(query) {
+            steps.entry(episode).or_default().push(place);
+        }
+        steps
+    }
+
+    /// Episodes by how they stand: `open`, `ended`, or why they were abandoned.
+    pub fn episodes(&self) -> BTreeMap<String, u64> {
+        let state = "CASE WHEN abandoned IS NOT NULL THEN abandoned WHEN outcome IS NULL THEN 'open' ELSE 'ended' END";
+        self.rows(&format!("SELECT {state}, count(*) FROM episodes GROUP BY 1")).into_iter().collect()
+    }
+
     /// The numbers of the steps that were applied.
     pub fn steps(&self) -> Vec<u64> {
         let steps =

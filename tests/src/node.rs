@@ -146,6 +146,11 @@ impl Node {
         self.log.lock().expect("nobody panics with it").join("\n")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`, and waits for its end.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");

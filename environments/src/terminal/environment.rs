@@ -122,6 +122,11 @@ impl Environment for Terminal {
         Ok(Task { id: id.into(), split, number, opening, tools: tools() })
     }
 
+    fn ready(&self) -> Result<(), WorldError> {
+        openclaw_sandbox::sweep();
+        self.shared.isolates()
+    }
+
     fn open(&self) -> Result<Box<dyn World>, WorldError> {
         self.shared.isolates()?;
         Ok(Box::new(Desk::new(Arc::clone(&self.shared))))

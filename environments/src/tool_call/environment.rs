@@ -204,6 +204,7 @@ impl Environment for ToolCall {
     }
 
     fn ready(&self) -> Result<(), WorldError> {
+        openclaw_sandbox::sweep();
         let missing: Vec<String> = match self.0.settings.interpreter {
             true => openclaw_sandbox::probe()
                 .into_iter()
