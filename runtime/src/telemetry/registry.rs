@@ -54,7 +54,10 @@ pub const METRICS: &[Metric] = &[
         "openclaw_agent_abandoned_total",
         "Episodes of the node's own agents that have no outcome, by environment and reason.",
     ),
-    gauge("openclaw_agent_episodes_under_way", "Episodes of the node's own agents, a world each, being played."),
+    gauge(
+        "openclaw_agent_episodes_under_way",
+        "Episodes of the node's own agents, a world each, being played.",
+    ),
     counter(
         "openclaw_agent_outcomes_total",
         "Episodes of the node's own agents that came out, by environment, split and whether the task was done.",
