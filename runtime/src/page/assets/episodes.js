@@ -149,6 +149,8 @@ function beginning(text) {
 /** The votes, or the rule and its reason. */
 function verdictOf(turn) {
   const reason = turn.next_state?.by_rule;
+  const waits = turn.fate.state === 'waiting' || turn.fate.state === 'followed';
+  if (!turn.verdict && !reason && !waits) return el('p', { class: 'note' }, 'Nobody judged it: the outcome alone counts.');
   return [
     turn.verdict || !reason ? judged(turn.verdict, turn.rated) : null,
     reason && el('p', {}, !turn.verdict && [el('span', { class: turn.next_state.rating > 0 ? 'good' : 'bad' }, signed(turn.next_state.rating, 0)), ' by the environment\u2019s rule: '], turn.verdict && 'Why: ', passage(reason)),

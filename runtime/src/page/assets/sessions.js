@@ -165,7 +165,7 @@ const AUTHORS = { user: 'user', tool: 'tool', feedback: 'feedback' };
 
 function following(next) {
   if (!next) return el('p', { class: 'note' }, 'Nothing yet.');
-  const rating = next.rating === 1 ? ' rated it up' : next.rating === -1 ? ' rated it down' : '';
+  const rating = next.by_rule ? '' : next.rating === 1 ? ' rated it up' : next.rating === -1 ? ' rated it down' : '';
   return el('p', { class: 'said' }, el('b', {}, `${AUTHORS[next.kind] ?? next.kind}${rating} `), next.is_error && el('span', { class: 'bad' }, 'error '), passage(next.text));
 }
 
