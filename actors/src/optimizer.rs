@@ -5,6 +5,7 @@
 //! thread itself acks them, so that an optimizer killed in the middle neither loses nor repeats them.
 
 mod admission;
+mod agreement;
 mod batch;
 mod learner;
 mod thread;

@@ -162,9 +162,18 @@ impl Applying<'_> {
                 let sql = "UPDATE turns SET ended_at = ?2 WHERE session = ?1 AND ended_at IS NULL";
                 self.connection.prepare_cached(sql)?.execute((&*session.0, self.now))? > 0
             }
-            Record::EpisodeBegan { episode } => self.begin_episode(episode)?,
-            Record::EpisodeEnded { episode, outcome } => self.end_episode(episode, outcome)?,
-            Record::EpisodeAbandoned { episode, reason } => self.abandon_episode(episode, reason)?,
+            Record::EpisodeBegan { episode } => {
+                let done = self.begin_episode(episode)?;
+                self.moved(done)
+            }
+            Record::EpisodeEnded { episode, outcome } => {
+                let done = self.end_episode(episode, outcome)?;
+                self.moved(done)
+            }
+            Record::EpisodeAbandoned { episode, reason } => {
+                let done = self.abandon_episode(episode, reason)?;
+                self.moved(done)
+            }
             Record::GroupClosed { group } => self.close_group(group)?,
             Record::Operated { verb, target, outcome } => {
                 self.connection
@@ -174,6 +183,14 @@ impl Applying<'_> {
             }
         };
         Ok(if done { Recorded::Done } else { Recorded::Stale })
+    }
+
+    /// Whoever looks again finds something new, though no turn has changed.
+    fn moved(&mut self, done: bool) -> bool {
+        if done {
+            self.tally.next_seq();
+        }
+        done
     }
 
     /// `before` names what the policy saw last.

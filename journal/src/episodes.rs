@@ -292,6 +292,21 @@ impl Bodies<'_> {
         self.one(&sql, [&*session.0], episode_row)
     }
 
+    /// The version that took the first step that is kept of the episode at this place; none where none is kept.
+    pub fn first_version(&self, episode: u64) -> Result<Option<u64>, JournalError> {
+        let sql = "SELECT no, id FROM turns WHERE episode = ?1 ORDER BY no LIMIT 1";
+        let found = self.one(sql, [episode], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+        found.map(|(no, id)| Ok(self.glance(no, &id)?.policy_version)).transpose()
+    }
+
+    /// Those that turns of a session are steps of, the oldest first.
+    pub fn episodes_in(&self, session: &SessionId) -> Result<Vec<EpisodeStory>, JournalError> {
+        let sql = format!("{EPISODE} WHERE no IN (SELECT episode FROM turns WHERE session = ?1) ORDER BY no");
+        let rows = self.select(&sql, [&*session.0], episode_row)?;
+        let told = |row: EpisodeRow| self.steps_of(row.no as i64).map(|steps| (row, steps));
+        rows.into_iter().map(told).collect()
+    }
+
     /// Those of agents outside that go on although nothing has happened in them since. One of the node's own goes on
     /// when its worker does.
     pub fn idle_episodes(&self, since: i64) -> Result<Vec<EpisodeId>, JournalError> {

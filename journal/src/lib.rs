@@ -254,6 +254,16 @@ impl Journal {
         self.read(move |bodies| bodies.episode(&id)).await
     }
 
+    /// Of each of these places of episodes: the version that took the first step that is kept; none where none is, or it
+    /// cannot be read.
+    pub async fn first_versions(&self, episodes: Vec<u64>) -> Result<Vec<Option<u64>>, JournalError> {
+        let version = |bodies: &Bodies<'_>, episode| match bodies.first_version(episode) {
+            Err(error) if error.is_of_one_turn() => Ok(None),
+            found => found,
+        };
+        self.read(move |bodies| episodes.into_iter().map(|episode| version(bodies, episode)).collect()).await
+    }
+
     /// The episode that is open in a session, else the last that was.
     pub async fn episode_in(&self, session: &SessionId) -> Result<Option<EpisodeRow>, JournalError> {
         let session = session.clone();

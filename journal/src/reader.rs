@@ -127,6 +127,19 @@ impl JournalReader {
         self.read(|bodies| bodies.episode(id))
     }
 
+    /// The version that took the first step that is kept of the episode at this place; none where none is kept.
+    pub fn first_version(&self, episode: u64) -> Result<Option<u64>, JournalError> {
+        self.read(|bodies| bodies.first_version(episode))
+    }
+
+    /// Episodes that turns of a session are steps of, the oldest first.
+    pub fn episodes_in(&self, session: &SessionId) -> Result<Vec<EpisodeStory>, JournalError> {
+        if !self.has_episodes()? {
+            return Ok(Vec::new());
+        }
+        self.read(|bodies| bodies.episodes_in(session))
+    }
+
     fn has_episodes(&self) -> Result<bool, JournalError> {
         let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'episodes'";
         Ok(self.read(|bodies| bodies.one(sql, (), |_| Ok(())))?.is_some())

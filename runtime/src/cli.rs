@@ -262,10 +262,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             export::run(export)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Episodes { episodes } => {
-            episodes::run(episodes)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Episodes { episodes } => episodes::run(episodes),
         Command::Experiment { experiment } => {
             let _logging = telemetry::init_logging(LogFormat::Text);
             tokio_runtime()?.block_on(async {

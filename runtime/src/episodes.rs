@@ -1,17 +1,24 @@
 //! `episodes`: what agents did, step by step, and how it came out. It reads beside a running node, or a run that has
 //! ended, and changes nothing.
 
+mod replay;
+mod success;
+
 use std::{
     io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
     time::SystemTime,
 };
 
 use clap::Subcommand;
-use openclaw_journal::{EpisodeId, EpisodeRow, EpisodeState, EpisodeStep, JournalReader, TurnRow};
+use openclaw_journal::{
+    EpisodeId, EpisodeRow, EpisodeState, EpisodeStep, EpisodeStory, JournalReader, TurnRow,
+};
 use serde_json::{Value, json};
 
 use crate::{
-    exit::EXIT_UNKNOWN,
+    exit::{EXIT_FAILED, EXIT_NOT_POSSIBLE, EXIT_UNKNOWN},
     measures::span,
     operate::{
         RunArgs,
@@ -24,6 +31,8 @@ use crate::{
 const NAME_CELLS: usize = 32;
 /// Cells of an action, and of what came of it.
 const TOLD_CELLS: usize = 400;
+/// Episodes that are read at once.
+const AT_ONCE: usize = 256;
 
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "\
@@ -31,8 +40,10 @@ Reads beside a running node, or a run that has ended; changes nothing there.
 
 Examples:
   openclaw-rl episodes list
-  openclaw-rl episodes list --limit 200 --json
-  openclaw-rl episodes show ep-3f2a";
+  openclaw-rl episodes list --environment shell --limit 200 --json
+  openclaw-rl episodes show ep-3f2a
+  openclaw-rl episodes success
+  openclaw-rl episodes replay sums-17-train-3-0";
 
 /// What to do with episodes.
 #[derive(Debug, Subcommand)]
@@ -44,6 +55,9 @@ pub enum Episodes {
         /// Most episodes.
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
+        /// Only those of this environment.
+        #[arg(long, value_name = "NAME")]
+        environment: Option<String>,
         /// Prints a JSON object per line.
         #[arg(long)]
         json: bool,
@@ -59,6 +73,30 @@ pub enum Episodes {
         #[arg(long)]
         json: bool,
     },
+    /// Shows how often tasks were done, by environment, split and version of the policy.
+    Success {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Only episodes of this environment.
+        #[arg(long, value_name = "NAME")]
+        environment: Option<String>,
+        /// Prints a JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes an episode's actions again in a new world: exits with 0 if all of it comes out as it did, with 1 if not.
+    ///
+    /// For episodes of the node's own agents. The world is made as the run made it, on this machine.
+    Replay {
+        /// The episode's id.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        run: RunArgs,
+        /// The topology that has the environment; the run's own, unless given.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
 }
 
 /// Why there is nothing to show.
@@ -70,31 +108,69 @@ pub enum EpisodesError {
     /// It is none of this run.
     #[error("there is no episode {0}: `openclaw-rl episodes list` has the latest")]
     Unknown(String),
+    /// No world of this program had it.
+    #[error(
+        "episode {id} is of an agent outside, which has its own world: only episodes of [[actors.agent]] can be replayed"
+    )]
+    Outside {
+        /// The episode.
+        id: String,
+    },
+    /// Its world cannot be made.
+    #[error("episode {id} is of the environment \"{name}\", which is not under [environments] in {path}")]
+    NoEnvironment {
+        /// The episode.
+        id: String,
+        /// The environment.
+        name: String,
+        /// The topology.
+        path: String,
+    },
+    /// The environment has changed since.
+    #[error("the task is now {now}, and was {then}: the environment is not the one that the run had")]
+    OtherTask {
+        /// What it makes now.
+        now: String,
+        /// What was recorded.
+        then: String,
+    },
+    /// A step of it is not there any more.
+    #[error("step {0} has left the journal: the episode cannot be replayed")]
+    Pruned(usize),
 }
 
 /// The process's exit code for an error of this module.
 pub fn exit_code(error: &anyhow::Error) -> Option<u8> {
-    error.downcast_ref::<EpisodesError>().map(|_| EXIT_UNKNOWN)
+    error.downcast_ref::<EpisodesError>().map(|error| match error {
+        EpisodesError::NoJournal(_) | EpisodesError::Unknown(_) => EXIT_UNKNOWN,
+        _ => EXIT_NOT_POSSIBLE,
+    })
 }
 
 /// Does it.
-pub fn run(what: Episodes) -> anyhow::Result<()> {
+pub fn run(what: Episodes) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match what {
-        Episodes::List { run, limit, json } => {
-            let episodes = open(&run)?.episodes(u64::MAX, limit)?;
+        Episodes::List { run, limit, environment, json } => {
+            let mut episodes = Vec::new();
+            if limit > 0 {
+                each(&open(&run)?, environment.as_deref(), |row| {
+                    episodes.push(row);
+                    Ok(episodes.len() < limit)
+                })?;
+            }
             if json {
-                return episodes.iter().try_for_each(|row| Ok(writeln!(out, "{}", told(row))?));
+                episodes.iter().try_for_each(|row| writeln!(out, "{}", told(row)))?;
+            } else if episodes.is_empty() {
+                writeln!(out, "{}", none_of(environment.as_deref()))?;
             }
-            if episodes.is_empty() {
-                writeln!(out, "no agent has begun an episode: README, \"Agents that act\"")?;
+            if !json {
+                table(&episodes).into_iter().try_for_each(|line| writeln!(out, "{line}"))?;
             }
-            Ok(table(&episodes).into_iter().try_for_each(|line| writeln!(out, "{line}"))?)
         }
         Episodes::Show { id, run, json } => {
             let reader = open(&run)?;
-            let found = reader.episode(&EpisodeId(id.as_str().into()))?;
-            let (row, steps) = found.ok_or(EpisodesError::Unknown(id))?;
+            let (row, steps) = find(&reader, id)?;
             let mut shown = Vec::new();
             for (place, step) in steps {
                 // What has left the journal leaves its score.
@@ -106,9 +182,83 @@ pub fn run(what: Episodes) -> anyhow::Result<()> {
                     shown.iter().map(|(place, step, turn)| told_step(*place, step, turn.as_ref())).collect();
                 let mut told = told(&row);
                 told["steps"] = steps.into();
-                return Ok(writeln!(out, "{told}")?);
+                writeln!(out, "{told}")?;
+            } else {
+                page(&row, &shown).into_iter().try_for_each(|line| writeln!(out, "{line}"))?;
             }
-            Ok(page(&row, &shown).into_iter().try_for_each(|line| writeln!(out, "{line}"))?)
+        }
+        Episodes::Success { run, environment, json } => {
+            let rows = success::count(&open(&run)?, environment.as_deref())?;
+            if json {
+                rows.iter().try_for_each(|row| writeln!(out, "{}", success::told(row)))?;
+            } else if rows.is_empty() {
+                writeln!(out, "{}", none_of(environment.as_deref()))?;
+            } else {
+                success::table(&rows).into_iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            }
+        }
+        Episodes::Replay { id, run, config } => {
+            let reader = open(&run)?;
+            let (row, _) = find(&reader, id)?;
+            let turns = turns(&reader, &row)?;
+            if !replay::replay(&row, &turns, config, &run.dir()?, &mut out)? {
+                return Ok(ExitCode::from(EXIT_FAILED));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn none_of(environment: Option<&str>) -> String {
+    match environment {
+        Some(name) => format!("no episode of \"{}\"", printable(name)),
+        None => "no agent has begun an episode: README, \"Agents that act\"".to_owned(),
+    }
+}
+
+fn find(reader: &JournalReader, id: String) -> anyhow::Result<EpisodeStory> {
+    let found = reader.episode(&EpisodeId(id.as_str().into()))?;
+    Ok(found.ok_or(EpisodesError::Unknown(id))?)
+}
+
+/// Every turn of the session of one of the node's own episodes: those that no method compares, too.
+fn turns(reader: &JournalReader, row: &EpisodeRow) -> anyhow::Result<Vec<TurnRow>> {
+    let mut turns: Vec<TurnRow> = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = reader.stories(&row.episode.session, after, AT_ONCE)?;
+        let Some(last) = page.last() else { break };
+        after = last.place;
+        for told in page {
+            let row = told.story?.row;
+            if row.turn.index as usize != turns.len() + 1 {
+                return Err(EpisodesError::Pruned(turns.len() + 1).into());
+            }
+            turns.push(row);
+        }
+    }
+    if turns.len() < row.steps as usize {
+        return Err(EpisodesError::Pruned(turns.len() + 1).into());
+    }
+    Ok(turns)
+}
+
+/// Gives `take` each episode, of this environment if one is named, the latest first, until it has had enough.
+fn each(
+    reader: &JournalReader,
+    environment: Option<&str>,
+    mut take: impl FnMut(EpisodeRow) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let mut before = u64::MAX;
+    loop {
+        let page = reader.episodes(before, AT_ONCE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        before = last.no;
+        for row in page {
+            let meant = environment.is_none_or(|name| *row.episode.environment == *name);
+            if meant && !take(row)? {
+                return Ok(());
+            }
         }
     }
 }
@@ -248,7 +398,7 @@ mod tests {
 
     use super::*;
 
-    fn row(state: EpisodeState) -> EpisodeRow {
+    pub fn row(state: EpisodeState) -> EpisodeRow {
         EpisodeRow {
             no: 1,
             episode: Episode {

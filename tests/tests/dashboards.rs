@@ -40,7 +40,7 @@ fn is_exported(name: &str) -> bool {
 fn dashboards_are_whole() {
     let all = Dashboard::all();
     let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["overview", "rollouts", "serving", "supervision", "training"]);
+    assert_eq!(names, ["agents", "overview", "rollouts", "serving", "supervision", "training"]);
     for (name, board) in &all {
         assert_eq!(board.uid, format!("openclaw-{name}"), "links lead to it by this name");
         assert_eq!(board.schema_version, 42, "{name}");
@@ -172,7 +172,11 @@ async fn a_live_prometheus_answers_every_panel_of_a_learning_node() {
     // small that the users are never satisfied and go on talking.
     let users =
         r#"[{environment="persona", personas=["student", "ta", "teacher"], workers=3, max_sessions=100000}]"#;
+    // And an agent whose outcomes come as fast.
+    let agents = r#"[{environment="sums", concurrency=2, group=2, held_out=2, held_out_every=1, steps=2, max_new_tokens=32, wait_for_learning=false}]"#;
     let node = Launch::new("configs/quickstart.toml", &dir.path().join("run"))
+        .set(r#"environments.sums={kind="calculator"}"#)
+        .set(&format!("actors.agent={agents}"))
         .set("actors.judge.votes=3")
         .set("actors.optimizer.batch_samples=4")
         .set("optimizer.learning_rate=1e-9")

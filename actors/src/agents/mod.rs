@@ -7,8 +7,10 @@
 mod actor;
 mod draw;
 mod meters;
+mod moves;
 mod plan;
 mod play;
+mod replay;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ pub use self::{
     draw::Sampling,
     plan::{Plan, PlanConfig, Tally, Ticket},
     play::{PlayError, Player},
+    replay::{Likeness, Replay, Taken},
 };
 
 /// Returns when the next step may be taken; an operator may have paused it.

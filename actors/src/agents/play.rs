@@ -7,38 +7,35 @@ use std::{
 };
 
 use openclaw_environments::{
-    agent::{Agent, Fit, Parsed, Reply, ReplyCall, ToolAgent},
-    world::{Action, Environment, Outcome, Split, Verdict, WorldError},
+    agent::{Agent, Fit, ToolAgent},
+    world::{Environment, Split, Verdict, WorldError},
 };
 use openclaw_journal::{
-    Episode, EpisodeId, EpisodeState, Group, Journal, JournalError, NextState, NextStateKind, OWN_SESSIONS,
-    Record, Recorded, SessionId, Turn, TurnId, TurnKind, TurnMark, fault,
+    Episode, EpisodeId, EpisodeState, Group, Journal, JournalError, NextState, OWN_SESSIONS, Record,
+    Recorded, SessionId, Turn, TurnId, TurnKind, TurnMark, fault,
 };
-use openclaw_model::{Dialogue, FinishReason, TextError};
+use openclaw_model::{Dialogue, TextError};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::{
-    AgentsConfig, Pass, StepJudge,
+    AgentsConfig, Pass,
     draw::{Drawn, draw},
     meters,
+    moves::{Move, name_of, next_state},
     plan::{Held, Plan, locked},
     slot::Slot,
 };
 use crate::{
     conversation,
     engine::{Engine, EngineError},
-    gateway::draft::Part,
-    sessions::name::Name,
 };
 
 /// Most steps of an episode that are read back.
 const MOST_STEPS: usize = 10_000;
 /// Between two tries to write down what the journal refuses.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
-/// So many replies in a row that nobody can read end an episode.
-const MALFORMED_IN_A_ROW: u32 = 3;
 
 /// What a player plays with.
 pub struct Player {
@@ -324,46 +321,13 @@ impl Player {
     ) -> Result<(Option<NextState>, Vec<Value>), PlayError> {
         course.dialogue.replied(&drawn.message, &drawn.completion.response_ids)?;
         course.steps += 1;
-        let (outcome, messages) = match course.agent.parse(&reply(drawn)) {
-            Parsed::Action(action) => {
-                course.malformed = 0;
-                let outcome = course.slot.step(action).await?;
-                let messages = course.agent.observe(&outcome);
-                (outcome, messages)
-            }
-            Parsed::Malformed(told) => {
-                course.malformed += 1;
-                let mut outcome = course.slot.step(Action::Malformed).await?;
-                outcome.done |= course.malformed >= MALFORMED_IN_A_ROW;
-                (outcome, told)
-            }
-        };
+        let taken = Move::read(&*course.agent, &drawn.parts, drawn.completion.finish_reason);
+        let mut outcome = course.slot.step(taken.action.clone()).await?;
+        let messages = taken.told(&mut *course.agent, &mut outcome, &mut course.malformed);
         course.done = outcome.done;
         course.state = outcome.observation.state.unwrap_or_else(|| name_of(&messages));
         let malformed = course.malformed > 0;
-        Ok((self.next_state(&outcome, &messages, malformed), messages))
-    }
-
-    fn next_state(&self, outcome: &Outcome, messages: &[Value], malformed: bool) -> Option<NextState> {
-        let says = |message: &Value| message["content"].as_str().map(str::to_owned);
-        let text = messages.iter().filter_map(says).collect::<Vec<_>>().join("\n\n");
-        let rule = match (malformed, self.config.step_judge) {
-            (true, _) => Some((-1, outcome.rule.map_or("cannot be read", |rule| rule.reason))),
-            (false, StepJudge::Rule) => outcome.rule.map(|rule| (rule.score, rule.reason)),
-            (false, StepJudge::Model) => None,
-        };
-        if text.is_empty() && rule.is_none() {
-            // Nothing is seen of it but the outcome.
-            return None;
-        }
-        let is_tool = messages.iter().any(|message| message["role"] == "tool");
-        Some(NextState {
-            kind: if is_tool { NextStateKind::Tool } else { NextStateKind::User },
-            text,
-            rating: rule.map(|(score, _)| score),
-            is_error: outcome.observation.results.iter().any(|result| result.is_error),
-            by_rule: rule.map(|(_, reason)| reason.to_owned()),
-        })
+        Ok((next_state(&outcome, &messages, malformed, self.config.step_judge), messages))
     }
 
     async fn follow(&self, turn: TurnId, next_state: NextState) {
@@ -382,26 +346,4 @@ impl Player {
             }
         }
     }
-}
-
-fn reply(drawn: &Drawn) -> Reply {
-    let mut reply =
-        Reply { truncated: drawn.completion.finish_reason == FinishReason::Length, ..Reply::default() };
-    for part in &drawn.parts {
-        match part {
-            Part::Reasoning(_) => {}
-            Part::Content(text) => reply.text.push_str(text),
-            Part::Call { id, name, arguments } => reply.calls.push(ReplyCall {
-                id: id.clone(),
-                name: name.clone(),
-                arguments: arguments.clone(),
-            }),
-        }
-    }
-    reply
-}
-
-/// Names what messages say.
-fn name_of(messages: &[Value]) -> u64 {
-    messages.iter().fold(Name::new(), |name, message| name.text(&message.to_string())).finish()
 }

@@ -4,8 +4,8 @@ use std::{
     time::Duration,
 };
 
-use openclaw_environments::registry;
-use openclaw_journal::{EpisodeId, EpisodeState, Journal, SessionId};
+use openclaw_environments::{registry, world::Split};
+use openclaw_journal::{EpisodeId, EpisodeState, Journal, NextState, SessionId};
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, ScoreRequest, Scored, TokenLogprob};
 use ractor::{Actor, ActorRef};
 
@@ -358,4 +358,39 @@ async fn a_drained_worker_ends_its_episodes_and_begins_no_other() {
     assert!(!bench.stories().await.iter().any(open));
     let unknown = bench.journal.episode(&EpisodeId("sums-5-train-999-3".into())).await.expect("read");
     assert!(unknown.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_recorded_is_played_again_and_compared() {
+    let bench = Bench::new(plays, 4, 6).await;
+    bench.worker().await.1.await.expect("it stops by itself");
+    let environment = &*bench.player.environment;
+    let mut told_otherwise = 0;
+    for ((row, _), stories) in bench.stories().await {
+        let EpisodeState::Ended(outcome) = &row.state else { panic!("{row:?}") };
+        let split = if row.episode.group.is_some() { Split::Train } else { Split::HeldOut };
+        let number = row.episode.seed.expect("the node's own have one");
+        let mut replay = Replay::begin(environment, split, number).expect("it opens");
+        assert_eq!(replay.task().id, row.episode.task);
+        assert_eq!(replay.opening(), *stories[0].row.turn.messages);
+        for (at, story) in stories.iter().enumerate() {
+            assert!(!replay.is_done());
+            let (turn, recorded) = (&story.row.turn, story.row.next_state.as_ref());
+            let next = stories.get(at + 1).map(|next| &*next.row.turn);
+            let taken = replay.step(turn).expect("it acts");
+            let likeness = taken.likeness(recorded, next);
+            let is_known = recorded.is_some() || next.is_some();
+            let expected = if is_known { Likeness::Same } else { Likeness::Unrecorded };
+            assert_eq!(likeness, expected, "{} {taken:?}", turn.id);
+            if let Some(recorded) = recorded {
+                let other = NextState { text: format!("{} but", recorded.text), ..recorded.clone() };
+                assert!(matches!(taken.likeness(Some(&other), next), Likeness::Other(_)));
+                told_otherwise += 1;
+            }
+        }
+        let verdict = replay.outcome().expect("it is evaluated");
+        assert_eq!((verdict.reward, Some(verdict.success)), (outcome.reward, outcome.success));
+        assert_eq!(verdict.numbers, outcome.numbers);
+    }
+    assert!(told_otherwise > 20, "{told_otherwise}");
 }

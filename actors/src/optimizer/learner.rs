@@ -15,7 +15,7 @@ use openclaw_model::{
 use tokio::runtime::Handle;
 use tracing::{Span, debug, debug_span, error, field::Empty, info, warn};
 
-use super::{OptimizerArguments, batch, thread::TrainingEnded};
+use super::{OptimizerArguments, agreement, batch, thread::TrainingEnded};
 use crate::{
     breaker::{Canary, CanaryScore, Tripped},
     engine::{Device, PolicyWeights},
@@ -297,6 +297,7 @@ impl Learner {
         let turns = turns(&leases);
         self.record(Record::StepWithheld { step, turns, reason, report, fingerprint })?;
         self.step = step;
+        agreement::count(leases.iter().map(|lease| &**lease));
         leases.into_iter().for_each(Lease::ack);
         Ok(())
     }
@@ -341,6 +342,7 @@ impl Learner {
         }
         fault::point("optimizer.after_commit");
         count_step("committed");
+        agreement::count(leases.iter().map(|lease| &**lease));
         self.held.extend(leases);
         self.unsaved_steps += 1;
         if checkpoint {

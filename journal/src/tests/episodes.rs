@@ -195,3 +195,30 @@ async fn a_persons_rating_of_a_step_stays_its_score() {
     let scores: Vec<_> = steps.iter().map(|(_, step)| step.score).collect();
     assert_eq!(scores, [Some(-1.0), Some(-1.0)]);
 }
+
+#[tokio::test]
+async fn an_episode_is_found_by_its_session_and_known_by_the_version_of_its_first_step() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let run = Run::start(config(dir.path())).await;
+    let journal = &run.journal;
+    let seq = journal.backlog().borrow().last_seq;
+    journal.done(began("a", None)).await;
+    assert!(journal.backlog().borrow().last_seq > seq, "whoever looks again finds it");
+    let of = |index: u64| {
+        let Record::TurnCompleted { turn, mark } = acted("a", &format!("a{index}"), index) else {
+            unreachable!("it is made so")
+        };
+        let mut turn = Arc::unwrap_or_clone(turn);
+        turn.completion.policy_version = 7 + index;
+        Record::TurnCompleted { turn: Arc::new(turn), mark }
+    };
+    all(journal, [of(0), of(1), began("b", None), came_out("a", 1.0)]).await;
+    let rows = journal.episodes(u64::MAX, 9).await.expect("read");
+    let places = rows.iter().map(|row| row.no).collect();
+    assert_eq!(journal.first_versions(places).await.expect("read"), [None, Some(7)]);
+    let reader = JournalReader::open(dir.path()).expect("it opens").expect("there is one");
+    assert_eq!(reader.first_version(rows[1].no).expect("read"), Some(7));
+    let found = reader.episodes_in(&rows[1].episode.session).expect("read");
+    assert_eq!((found.len(), &found[0].0, found[0].1.len()), (1, &rows[1], 2));
+    assert!(reader.episodes_in(&SessionId("another".into())).expect("read").is_empty());
+}

@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::Context;
-use openclaw_journal::{JournalReader, SessionId, Story};
+use openclaw_journal::{Episode, EpisodeState, EpisodeStory, JournalReader, SessionId, Story, TurnId};
 use openclaw_model::exact_json;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::steps::{Step, add_result, heard, replied, use_ids};
 use super::{
@@ -36,6 +36,7 @@ pub fn export(
     let folder = NewFolder::create(out, replace)?;
     let model = run_dir::base_model(run_dir);
     each_session(reader, picks, progress, |session, conversations, progress| {
+        let episodes = reader.episodes_in(session)?;
         for (index, conversation) in conversations.iter().enumerate() {
             let is_next =
                 |next: &&Conversation| conversation.goes_on && next.number == conversation.number + 1;
@@ -43,6 +44,7 @@ pub fn export(
             let (name, file) = folder.file(&stem(session, conversation), ".json")?;
             let write = || -> anyhow::Result<bool> {
                 let mut document = Document::begin(file, session, conversation)?;
+                document.totals.extra.episodes = episodes_of(&episodes, conversation);
                 for planned in &conversation.turns {
                     match read(reader, planned, progress)? {
                         Some(story) => {
@@ -114,6 +116,37 @@ struct FinalMetrics {
 struct Rewards {
     total_reward: i64,
     judged_replies: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    episodes: Vec<Value>,
+}
+
+/// Episodes that turns of a conversation are steps of: what they were about, and how they came out.
+fn episodes_of(episodes: &[EpisodeStory], conversation: &Conversation) -> Vec<Value> {
+    let is_step = |turn: &TurnId| conversation.turns.iter().any(|planned| planned.turn == *turn);
+    let of = episodes.iter().filter(|(_, steps)| {
+        // Where no method has a step of it, it is told in each conversation of its session.
+        steps.is_empty() || steps.iter().any(|(_, step)| is_step(&step.turn))
+    });
+    of.map(|(row, _)| episode(&row.episode, &row.state)).collect()
+}
+
+fn episode(episode: &Episode, state: &EpisodeState) -> Value {
+    let Episode { id, environment, task, seed, group, .. } = episode;
+    let mut told = json!({"id": id, "environment": environment, "task": task, "seed": seed, "group": group});
+    match state {
+        EpisodeState::Open => told["state"] = "open".into(),
+        EpisodeState::Abandoned(reason) => {
+            told["state"] = "abandoned".into();
+            told["reason"] = reason.as_str().into();
+        }
+        EpisodeState::Ended(outcome) => {
+            told["state"] = "ended".into();
+            told["reward"] = outcome.reward.into();
+            told["success"] = outcome.success.into();
+            told["numbers"] = json!(outcome.numbers);
+        }
+    }
+    told
 }
 
 impl<W: Write> Document<W> {

@@ -435,3 +435,38 @@ async fn an_export_that_cannot_be_says_why() {
     let error = open(run.dir.path()).err().unwrap();
     assert_eq!(exit_code(&error), Some(2));
 }
+
+#[tokio::test]
+async fn a_trajectory_of_an_episode_says_what_it_was_about_and_how_it_came_out() {
+    let run = Run::start().await;
+    let id = || EpisodeId("ep-1".into());
+    let episode = Episode {
+        id: id(),
+        session: SessionId("s".into()),
+        environment: "shell".into(),
+        task: "count-lines".into(),
+        seed: None,
+        group: Some(Group { name: "g".into(), of: 1 }),
+        judged: false,
+    };
+    run.record(Record::EpisodeBegan { episode }).await;
+    run.complete(tool_chat()).await;
+    let numbers = [("tests".to_owned(), 3.0)].into();
+    let outcome = Outcome { reward: 0.5, success: Some(true), numbers };
+    run.record(Record::EpisodeEnded { episode: id(), outcome }).await;
+    run.complete([Turn {
+        session: SessionId("other".into()),
+        ..turn("o", &[], &[said("user", "hi")], "ho")
+    }])
+    .await;
+    let (files, _) = run.atif("episodes", &all());
+    let told = json!([{
+        "id": "ep-1", "environment": "shell", "task": "count-lines", "seed": null, "group": {"name": "g", "of": 1},
+        "state": "ended", "reward": 0.5, "success": true, "numbers": {"tests": 3.0},
+    }]);
+    let of = |name: &str| {
+        let (_, file) = files.iter().find(|(file, _)| file == name).unwrap();
+        file["final_metrics"]["extra"]["episodes"].clone()
+    };
+    assert_eq!((of("s.json"), of("other.json")), (told, Value::Null));
+}

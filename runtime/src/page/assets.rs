@@ -25,7 +25,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, media type and content of each.
-pub(super) const ASSETS: [(&str, &str, &str); 15] = [
+pub(super) const ASSETS: [(&str, &str, &str); 16] = [
     ("/", "text/html; charset=utf-8", include_str!("assets/page.html")),
     ("/page/page.css", "text/css; charset=utf-8", include_str!("assets/page.css")),
     ("/page/icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
@@ -37,6 +37,7 @@ pub(super) const ASSETS: [(&str, &str, &str); 15] = [
     ("/page/states.js", JAVASCRIPT, include_str!("assets/states.js")),
     ("/page/actions.js", JAVASCRIPT, include_str!("assets/actions.js")),
     ("/page/sessions.js", JAVASCRIPT, include_str!("assets/sessions.js")),
+    ("/page/episodes.js", JAVASCRIPT, include_str!("assets/episodes.js")),
     ("/page/heatmap.js", JAVASCRIPT, include_str!("assets/heatmap.js")),
     ("/page/learning.js", JAVASCRIPT, include_str!("assets/learning.js")),
     ("/page/versions.js", JAVASCRIPT, include_str!("assets/versions.js")),

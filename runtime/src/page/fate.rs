@@ -1,6 +1,6 @@
 //! What became of a turn, in words.
 
-use openclaw_journal::{Story, TurnKind, TurnState};
+use openclaw_journal::{OWN_SESSIONS, Story, TurnKind, TurnState};
 use serde::Serialize;
 
 /// What became of a turn.
@@ -33,6 +33,9 @@ impl Fate {
             }
             (TurnState::Answered, _) if row.turn.kind == TurnKind::Side => {
                 "not trained on: a side request".into()
+            }
+            (TurnState::Answered, _) if row.turn.session.0.starts_with(OWN_SESSIONS) => {
+                "not trained on: a step of a held-out task".into()
             }
             (TurnState::Answered, _) => {
                 "not trained on: it, or words of its history, came with X-No-Train".into()
@@ -85,6 +88,7 @@ fn why_dropped(reason: &str) -> &str {
         "repetition" => "the reply repeats itself",
         "misaligned" => "its streams of numbers do not align",
         "no_signal" => "neither the judge nor a teacher had anything to say",
+        "episode_abandoned" => "its episode was abandoned",
         "operator" => "an operator dropped it",
         other => other,
     }
@@ -110,6 +114,7 @@ mod tests {
             ("actors/src/sessions/conversations.rs", "self.drop_turn(id, \""),
             ("actors/src/sessions/conversations.rs", "self.end(&session, \""),
             ("actors/src/teacher.rs", "TurnDropped { turn, reason: \""),
+            ("journal/src/episodes.rs", "const ABANDONED: &str = \""),
             ("journal/src/retention.rs", "=> (\""),
         ];
         for (file, before) in places {

@@ -2,11 +2,12 @@
 //! curve, the versions, and what two of them answer to the same prompt.
 //!
 //! `assets` is what the browser runs, public because there is nothing in it; `routes` is the data, for the run's owner
-//! on the socket and whoever holds the operator's token on the port; `overview`, `story`, `reply`, `tokens`, `fate` and
+//! on the socket and whoever holds the operator's token on the port; `overview`, `story`, `episodes`, `reply`, `tokens`, `fate` and
 //! `learning` are its shapes; `received` keeps what was judged, for `status` too; `comparison` has two versions answer.
 
 mod assets;
 mod comparison;
+mod episodes;
 pub(crate) mod fate;
 mod learning;
 mod overview;

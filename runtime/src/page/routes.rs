@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | `GET /page/overview` | | `{answer, replies, ratings, pair, question}` |
 //! | `GET /page/sessions` | `before` (a place), `limit` (25, at most 100) | `{sessions: [..], next, totals}`, newest first |
-//! | `GET /page/session` | `id`, `after` (a place), `limit` (20, at most 50), `tokens` (512) | `{session, turns: [..], next, batch, teaches}`, oldest first |
+//! | `GET /page/session` | `id`, `after` (a place), `limit` (20, at most 50), `tokens` (512) | `{session, episode, turns: [..], next, batch, teaches}`, oldest first |
+//! | `GET /page/episodes` | `before` (a place), `limit` (25, at most 100) | `{episodes: [..], next}`, newest first |
+//! | `GET /page/episode` | `id`, `after` (a step), `limit` (20, at most 50) | `{episode, steps: [..], next}`, in order |
 //! | `GET /page/turn` | `id`, `tokens` (8192) | one turn |
 //! | `GET /page/learning` | | `{replies, versions, steps, most_replies, most_steps}` |
 //! | `GET /page/versions` | `skip`, `limit` (50, at most 200) | `{current, total, versions: [..]}`, newest first |
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Page,
     comparison::{CompareError, Compared, Question},
+    episodes::{EpisodeName, EpisodeSteps, EpisodeView},
     learning::{Learning, Versions},
     overview::Overview,
     story::{SessionView, Shown, TurnView},
@@ -50,6 +53,8 @@ pub(crate) fn router(page: Page) -> Router {
         .route("/page/overview", get(overview))
         .route("/page/sessions", get(sessions))
         .route("/page/session", get(session))
+        .route("/page/episodes", get(episodes))
+        .route("/page/episode", get(episode))
         .route("/page/turn", get(turn))
         .route("/page/learning", get(learning))
         .route("/page/versions", get(versions))
@@ -92,6 +97,7 @@ struct Sessions {
 #[derive(Serialize)]
 struct Session {
     session: String,
+    episode: Option<EpisodeName>,
     turns: Vec<Shown>,
     next: Option<u64>,
     batch: Batch,
@@ -129,7 +135,27 @@ async fn session(State(page): State<Page>, Query(span): Query<Span>) -> Result<J
     let tokens = span.tokens(SESSION_TOKENS);
     let turns = rows.into_iter().map(|row| Shown::new(row, &page.text.tokenizer, tokens)).collect();
     let batch = Batch { ready: page.journal.backlog().borrow().ready, of: page.batch_samples };
-    Ok(Json(Session { session: id.to_owned(), turns, next, batch, teaches: page.teaches }))
+    let episode = page.journal.episode_in(&SessionId(id.into())).await?;
+    let episode = episode.map(|row| EpisodeName::new(&row.episode));
+    Ok(Json(Session { session: id.to_owned(), episode, turns, next, batch, teaches: page.teaches }))
+}
+
+#[derive(Serialize)]
+struct Episodes {
+    episodes: Vec<EpisodeView>,
+    next: Option<u64>,
+}
+
+async fn episodes(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<Episodes>, Refusal> {
+    let (episodes, next) = page.episodes(span.before.unwrap_or(u64::MAX), span.limit(25, 100)).await?;
+    Ok(Json(Episodes { episodes, next }))
+}
+
+async fn episode(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<EpisodeSteps>, Refusal> {
+    let (id, after) = (span.id()?, span.after.unwrap_or(0));
+    let from = u32::try_from(after.saturating_add(1)).unwrap_or(u32::MAX);
+    let found = page.episode_steps(id, from, span.limit(20, 50)).await?;
+    Ok(Json(found.ok_or_else(|| Refusal::new(RefusalKind::Unknown, format!("no episode `{id}`")))?))
 }
 
 async fn turn(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<TurnView>, Refusal> {

@@ -121,7 +121,7 @@ pub(super) struct TurnView {
 
 /// A message of a request.
 #[derive(Debug, Serialize)]
-struct Message {
+pub(super) struct Message {
     role: String,
     text: Text,
 }
@@ -133,6 +133,8 @@ struct Following {
     text: Text,
     rating: Option<i8>,
     is_error: bool,
+    /// Why a rule of the environment rated it.
+    by_rule: Option<Text>,
 }
 
 /// The majority and its votes.
@@ -164,6 +166,7 @@ impl TurnView {
             text: Text::cut(&next.text, REPLY_CHARS),
             rating: next.rating,
             is_error: next.is_error,
+            by_rule: next.by_rule.as_deref().map(|reason| Text::cut(reason, MESSAGE_CHARS)),
         });
         let hints = row.hints.iter().take(MOST_PARTS).map(|hint| Text::cut(hint, MESSAGE_CHARS));
         Self {
@@ -207,7 +210,7 @@ fn answers(said: &[Option<String>]) -> Vec<Option<Text>> {
 }
 
 /// The messages behind the last reply.
-fn asked(messages: &[Value]) -> Vec<Message> {
+pub(super) fn asked(messages: &[Value]) -> Vec<Message> {
     let last_reply = messages.iter().rposition(|message| message["role"] == "assistant");
     let new = &messages[last_reply.map_or(0, |place| place + 1)..];
     // The latest are the ones that were answered.
@@ -255,7 +258,7 @@ impl Shown {
 }
 
 /// Milliseconds since 1970.
-fn unix_ms(time: SystemTime) -> u64 {
+pub(super) fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -15,6 +15,7 @@ use crate::{
     page::tokens::Tokens,
 };
 
+mod episodes;
 mod replies;
 
 /// Stands in every conversation, and nowhere else.

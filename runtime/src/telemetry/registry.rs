@@ -34,6 +34,7 @@ const RATIOS: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 /// Below zero the teacher finds a token less likely than the student does.
 const NATS: &[f64] = &[-8.0, -4.0, -2.0, -1.0, -0.5, -0.1, 0.1, 0.5, 1.0, 2.0, 4.0, 8.0];
 const VERSIONS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0];
+const STEPS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0];
 
 const fn counter(name: &'static str, help: &'static str) -> Metric {
     Metric { name, kind: Kind::Counter, help }
@@ -49,6 +50,28 @@ const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static s
 
 /// Every metric, by name.
 pub const METRICS: &[Metric] = &[
+    counter(
+        "openclaw_agent_abandoned_total",
+        "Episodes of the node's own agents that have no outcome, by environment and reason.",
+    ),
+    gauge(
+        "openclaw_agent_episodes_under_way",
+        "Episodes of the node's own agents, a world each, being played.",
+    ),
+    counter(
+        "openclaw_agent_outcomes_total",
+        "Episodes of the node's own agents that came out, by environment, split and whether the task was done.",
+    ),
+    histogram(
+        "openclaw_agent_step_seconds",
+        SECONDS,
+        "Time of a step of an agent, by environment and part: the policy's or the world's.",
+    ),
+    counter(
+        "openclaw_agent_step_verdicts_total",
+        "Steps of episodes that were trained on, by what was said of the step and by how its episode came out.",
+    ),
+    histogram("openclaw_agent_steps", STEPS, "Steps of an episode that came out, by environment."),
     gauge("openclaw_build_info", "1, by version of the program."),
     counter("openclaw_dispatcher_turns_total", "Turns handed from the journal to a stage, by inbox."),
     counter("openclaw_engine_cached_tokens_total", "Prompt tokens that the prefix cache knew."),
@@ -71,6 +94,10 @@ pub const METRICS: &[Metric] = &[
     counter("openclaw_engine_scored_tokens_total", "Tokens scored."),
     gauge("openclaw_engine_sequences", "Generations under way."),
     histogram("openclaw_engine_step_seconds", SECONDS, "Time of one forward pass of the batch."),
+    counter(
+        "openclaw_episodes_resumed_total",
+        "Episodes that were played up to where their worker had ended, and went on.",
+    ),
     counter("openclaw_episodes_total", "Episodes of agents, by what became of them."),
     counter("openclaw_gateway_completion_tokens_total", "Tokens of responses sent to clients."),
     counter("openclaw_gateway_feedback_total", "Ratings and remarks of users, by what became of them."),
@@ -363,7 +390,7 @@ mod tests {
             let totals = metric.name.ends_with("_total");
             assert_eq!(totals, metric.kind == Kind::Counter, "{}", metric.name);
             let Kind::Histogram(buckets) = metric.kind else { continue };
-            let units = ["_seconds", "_nats", "_ratio", "_versions"];
+            let units = ["_seconds", "_nats", "_ratio", "_versions", "_steps"];
             assert!(units.iter().any(|unit| metric.name.ends_with(unit)), "{} names no unit", metric.name);
             assert!(buckets.is_sorted() && !buckets.is_empty(), "{}", metric.name);
         }

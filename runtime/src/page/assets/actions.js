@@ -54,7 +54,8 @@ export function actions(id, seen) {
   return {
     element,
     show(turn, teaches) {
-      const rated = turn.rated ?? turn.next_state?.rating ?? null;
+      // What an environment's rule said is no person's word.
+      const rated = turn.rated ?? (turn.next_state?.by_rule ? null : turn.next_state?.rating) ?? null;
       good.setAttribute('aria-pressed', String(rated === 1));
       bad.setAttribute('aria-pressed', String(rated === -1));
       controls.hidden = !turn.changeable;

@@ -4,6 +4,7 @@ import { el, replace, moment, count } from './dom.js';
 import * as wire from './wire.js';
 import * as overview from './overview.js';
 import * as sessions from './sessions.js';
+import * as episodes from './episodes.js';
 import * as learning from './learning.js';
 import * as versions from './versions.js';
 import * as compare from './compare.js';
@@ -21,6 +22,8 @@ const VIEWS = {
   overview: overview.view,
   sessions: sessions.list,
   session: sessions.one,
+  episodes: episodes.list,
+  episode: episodes.one,
   learning: learning.view,
   versions: versions.view,
   compare: compare.view,

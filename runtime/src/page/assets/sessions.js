@@ -9,6 +9,9 @@ import { label, stateLegend } from './states.js';
 /** A link to a conversation. */
 export const sessionLink = (id, words, key) => el('a', { href: `#/session?id=${encodeURIComponent(id)}`, 'data-key': key ?? `session-${id}` }, words);
 
+/** A link to an episode. */
+export const episodeLink = (id, words, key) => el('a', { href: `#/episode?id=${encodeURIComponent(id)}`, 'data-key': key ?? `episode-${id}` }, words);
+
 /** How often each verdict was given, in the order that is read first. */
 function verdicts({ approved, rejected, neutral }) {
   const times = (number, words, kind) => number > 0 && [el('span', { class: kind }, `${number} ${words}`), ' '];
@@ -63,16 +66,21 @@ export const one = {
     const after = parameters.get('after');
     const path = `/page/session?id=${encodeURIComponent(id)}${after ? `&after=${encodeURIComponent(after)}` : ''}`;
     const turns = el('div', { class: 'turns' });
+    const episode = el('p', { class: 'note' });
     const pages = el('nav', { class: 'pages', 'aria-label': 'Pages' });
     main.replaceChildren(
       el('p', { class: 'crumbs' }, el('a', { href: '#/sessions' }, 'Sessions')),
       el('h1', {}, 'Session ', el('code', {}, id)),
-      legend(), stateLegend(), turns, pages);
+      episode, legend(), stateLegend(), turns, pages);
     // A turn that has not changed is left as it is: what is focused, unfolded or selected in it stays.
     const known = new Map();
+    // One that is linked to is brought into sight, once.
+    let wanted = parameters.get('turn');
     const refresh = async (isFirst) => {
       const { body, changed } = await look(path, isFirst);
       if (!changed) return;
+      episode.hidden = !body.episode;
+      if (body.episode) replace(episode, 'Steps of the episode ', episodeLink(body.episode.episode, body.episode.episode), ' in ', passage(body.episode.environment), ': ', passage(body.episode.task));
       body.turns.forEach((turn, place) => {
         const said = JSON.stringify(turn);
         const last = known.get(turn.turn);
@@ -90,6 +98,11 @@ export const one = {
           article.remove();
           known.delete(turn);
         }
+      }
+      const found = wanted !== null && known.get(wanted);
+      if (found) {
+        found.article.scrollIntoView({ block: 'start' });
+        wanted = null;
       }
       const here = `#/session?id=${encodeURIComponent(id)}`;
       replace(pages,
@@ -152,11 +165,12 @@ const AUTHORS = { user: 'user', tool: 'tool', feedback: 'feedback' };
 
 function following(next) {
   if (!next) return el('p', { class: 'note' }, 'Nothing yet.');
-  const rating = next.rating === 1 ? ' rated it up' : next.rating === -1 ? ' rated it down' : '';
+  const rating = next.by_rule ? '' : next.rating === 1 ? ' rated it up' : next.rating === -1 ? ' rated it down' : '';
   return el('p', { class: 'said' }, el('b', {}, `${AUTHORS[next.kind] ?? next.kind}${rating} `), next.is_error && el('span', { class: 'bad' }, 'error '), passage(next.text));
 }
 
-function judged(said, rated) {
+/** What was made of a turn: the verdict, and each vote with what was said. */
+export function judged(said, rated) {
   if (!said) return el('p', { class: 'note' }, rated === null ? 'Not judged yet.' : 'Not read yet; your rating will count.');
   const by = said.rule === 'rating' ? ` as a person rated it${said.votes.length ? '; the judge had said:' : ''}`
     : said.rule ? ` by the rule \u201c${said.rule}\u201d, without a vote` : ` of ${count(said.votes.length, 'vote')}`;

@@ -11,7 +11,7 @@ const STATES = [
   ['ready', 'ready', 'all is known; it waits until enough are ready for a batch'],
   ['leased', 'in a batch', 'a step learns from it now, or its version is not on the disk yet'],
   ['trained', 'trained', 'a version has learnt from it'],
-  ['answered', 'kept out', 'never trained on: a side request, or one that came with X-No-Train or has such words in its history'],
+  ['answered', 'kept out', 'never trained on: a side request, a step of a held-out task, or one that came with X-No-Train or has such words in its history'],
   ['dropped', 'dropped', 'given up, and never trained on; the turn says why'],
   ['quarantined', 'withheld', 'its step left the allowed band and was not applied'],
   ['dead', 'dead', 'given up after several tries: waits for \u201copenclaw-rl dead retry\u201d or \u201cdrop\u201d'],
