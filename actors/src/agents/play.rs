@@ -80,6 +80,9 @@ pub enum PlayError {
         /// Its number, from 1.
         step: u32,
     },
+    /// The worker that had it before has still written this step down, behind the look of this one.
+    #[error("its former worker took another step")]
+    Overtaken,
     /// It ended meanwhile.
     #[error("it ended meanwhile")]
     Ended,
@@ -98,7 +101,7 @@ impl PlayError {
             Self::Text(_) => Some("text"),
             Self::Diverged { .. } => Some("diverged"),
             Self::Unreadable { .. } => Some("unreadable"),
-            Self::Ended => None,
+            Self::Overtaken | Self::Ended => None,
         }
     }
 }
@@ -125,8 +128,11 @@ impl Player {
             Ok(Some(episode)) => episode,
             Ok(None) => return held.skip(),
             Err(error) => {
-                warn!(%error, "an episode does not begin");
-                return sleep(RETRY_PERIOD).await;
+                let reason = error.reason().or(held.is_hopeless().then_some("gave_up"));
+                warn!(%error, again = reason.is_none(), "an episode does not begin");
+                let Some(reason) = reason else { return sleep(RETRY_PERIOD).await };
+                meters::abandoned(&environment, reason);
+                return held.end(None);
             }
         };
         let id = episode.id.clone();
@@ -296,8 +302,7 @@ impl Player {
         };
         fault::point("agent.before_turn");
         if self.record(Record::TurnCompleted { turn: Arc::new(turn), mark }).await == Recorded::Stale {
-            // Another worker had the episode, and its turn came after this one looked.
-            return Err(PlayError::Diverged { step: number });
+            return Err(PlayError::Overtaken);
         }
         fault::point("agent.after_turn");
         let acting = Instant::now();
