@@ -234,7 +234,7 @@ fn a_broken_verifier_is_no_verdict() {
 #[test]
 fn what_the_agent_rigs_does_not_count() {
     let tasks = tempfile::tempdir().unwrap();
-    harbor(tasks.path(), "all", "WORKDIR sub", CHECK);
+    harbor(tasks.path(), "all", "WORKDIR /app/sub", CHECK);
     let images = vec![terminal_host::IMAGE.to_owned()];
     let tasks = Some(tasks.path().to_owned());
     let settings = Settings { tasks, held_out: 0, images, disk_mb: 8, ..Settings::default() };
@@ -265,7 +265,7 @@ fn what_a_task_lacks_is_named() {
     let tasks = tempfile::tempdir().unwrap();
     let lacks = [
         ("apt", "RUN apt-get install -y no-such-tool", "needs apt:no-such-tool"),
-        ("path", "WORKDIR /app", "needs path:/app"),
+        ("path", "WORKDIR /srv/app", "needs path:/srv/app"),
         ("home", "RUN echo x > ~/.rc", "needs path:/home/agent"),
         ("fails", "RUN no-such-command --now", "RUN fails here, Exited(127)"),
         ("copy", "COPY none.txt ./", "COPY fails here"),

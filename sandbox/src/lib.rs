@@ -22,7 +22,7 @@ pub use self::{
     files::{Copied, Entry, Kind, Listing},
     ran::{Command, Ending, Exec, Output, Ran},
     snapshot::Snapshot,
-    spec::{HOME, LOGS, Limits, Root, Spec, TMP, WORKSPACE, Workspace},
+    spec::{APP, HOME, LOGS, Limits, Root, Spec, TMP, WORKSPACE, Workspace},
 };
 
 /// A way to isolate.

@@ -10,6 +10,8 @@ use crate::{SandboxError, Snapshot};
 
 /// The folder an agent works in, and where commands start.
 pub const WORKSPACE: &str = "/workspace";
+/// Another name of [`WORKSPACE`], as images of tasks have it: a link.
+pub const APP: &str = "/app";
 /// Writable, with the folders `agent`, `verifier` and `artifacts`.
 pub const LOGS: &str = "/logs";
 /// `$HOME`.
@@ -96,8 +98,9 @@ impl Default for Limits {
 }
 
 /// Places that a session makes itself.
-const TAKEN: [&str; 13] = [
+const TAKEN: [&str; 14] = [
     "/",
+    "/app",
     "/bin",
     "/dev",
     "/etc",

@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use openclaw_sandbox::{Backend, Command, Exec, HOME, Session, Snapshot, Spec, WORKSPACE};
+use openclaw_sandbox::{APP, Backend, Command, Exec, HOME, Session, Snapshot, Spec, WORKSPACE};
 
 use super::{
     control::{Control, failed},
@@ -196,7 +196,7 @@ impl Builder<'_> {
                 part => plain.push(part),
             }
         }
-        match plain.strip_prefix(WORKSPACE) {
+        match plain.strip_prefix(WORKSPACE).or_else(|_| plain.strip_prefix(APP)) {
             Ok(inside) => Ok(inside.to_owned()),
             Err(_) => Err(self.refused(format!("needs path:{}, only {WORKSPACE} is kept", plain.display()))),
         }

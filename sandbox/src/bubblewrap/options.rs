@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Exec, HOME, LOGS, Root, SandboxError, Spec, TMP, WORKSPACE};
+use crate::{APP, Exec, HOME, LOGS, Root, SandboxError, Spec, TMP, WORKSPACE};
 
 /// Files of `/etc` that programs need and that tell nothing.
 const ETC: [&str; 7] =
     ["alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "ssl/certs"];
 /// Top folders of a root file system that a session makes itself.
-const OWN: [&str; 10] =
-    ["dev", "etc", "home", "logs", "proc", "run", "sys", "tmp", "workspace", "lost+found"];
+const OWN: [&str; 11] =
+    ["app", "dev", "etc", "home", "logs", "proc", "run", "sys", "tmp", "workspace", "lost+found"];
 
 /// Places in a session's folder on the host.
 #[derive(Clone, Debug)]
@@ -187,6 +187,7 @@ pub(super) fn command(
     for (from, to) in disk {
         options.add([&"--bind", &places.disk.join(from), &to]);
     }
+    options.add([&"--symlink", &WORKSPACE, &APP]);
     for (number, at) in spec.read_only.keys().enumerate() {
         options.add([&"--ro-bind", &places.store.join(number.to_string()), at]);
     }
