@@ -18,14 +18,14 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use agents::{Agent, StepJudge};
+pub use agents::{Agent, Environment, StepJudge};
 pub use overrides::Override;
 pub(crate) use preflight::inspected;
 pub(crate) use problems::did_you_mean;
 pub use problems::{Origin, Problem, TopologyError};
 pub use sections::{
-    Actors, AdamW, Device, Dtype, Engine, EngineKind, Environment, Gateway, Judge, Model, Node, Persona,
-    Policy, Rollout, Run, Sessions, Teacher, Topology, Trainer, TurnType, WhenFailing,
+    Actors, AdamW, Device, Dtype, Engine, EngineKind, Gateway, Judge, Model, Node, Persona, Policy, Rollout,
+    RolloutEnvironment, Run, Sessions, Teacher, Topology, Trainer, TurnType, WhenFailing,
 };
 
 use problems::Problems;

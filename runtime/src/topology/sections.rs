@@ -282,7 +282,7 @@ section! {
     /// `[[actors.rollout]]`: one group of workers.
     pub struct Rollout {
         /// What they act in.
-        environment: Environment,
+        environment: RolloutEnvironment,
         /// Who they play.
         personas: Vec<Persona>,
         /// Workers in the group.
@@ -340,8 +340,8 @@ words! {
 }
 
 words! {
-    /// What rollout workers act in.
-    pub enum Environment {
+    /// Whom simulated users are.
+    pub enum RolloutEnvironment {
         /// A scripted person in conversation.
         Persona = "persona",
     }
