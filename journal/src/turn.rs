@@ -144,6 +144,6 @@ pub struct NextState {
     /// A tool reported an error.
     pub is_error: bool,
     /// The rating is a rule's of the environment, and this is why; none where a person gave it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_rule: Option<String>,
 }

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::Context;
 use openclaw_actors::{
+    agents::worlds_closed,
     rollout::{Progress, SessionReport},
     stop::{StopHandle, StopSignal, stop_flag},
 };
@@ -53,6 +54,8 @@ pub struct LaunchOptions {
 
 /// How often the snapshot is made.
 const SNAPSHOT_PERIOD: Duration = Duration::from_millis(500);
+/// How long worlds of agents may take to close.
+const LAST_WORLDS: Duration = Duration::from_secs(10);
 /// What the end of the last step is waited for.
 const LAST_STEP: Duration = Duration::from_secs(10);
 
@@ -155,6 +158,7 @@ pub async fn run(
     if timeout(LAST_STEP, watcher.view.training.ended()).await.is_err() {
         warn!("the last step is not over: it is taken again");
     }
+    worlds_closed(LAST_WORLDS).await;
     let closed = wiring::journal::close(&topology, &watcher.view.journal).await;
     snapshots.send_replace(watcher.snapshot());
     shutdown_over.stop();

@@ -25,6 +25,7 @@ pub use self::{
     plan::{Plan, PlanConfig, Tally, Ticket},
     play::{PlayError, Player},
     replay::{Likeness, Replay, Taken},
+    slot::worlds_closed,
 };
 
 /// Returns when the next step may be taken; an operator may have paused it.

@@ -1,7 +1,7 @@
 //! A world on a thread of its own: worlds block, and some end with the thread that made them.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -9,7 +9,36 @@ use std::{
 use openclaw_environments::world::{
     Action, Environment, Interrupt, Observation, Outcome, Task, Verdict, World, WorldError,
 };
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
+
+/// Worlds of this process that are open.
+static OPEN: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
+
+/// Returns once every world is closed, or has not closed in time: what ends with the process leaves its folders behind.
+pub async fn worlds_closed(within: Duration) {
+    let mut open = OPEN.subscribe();
+    // The sender is never dropped.
+    let _ = timeout(within, open.wait_for(|open| *open == 0)).await;
+}
+
+/// A world that is open.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        OPEN.send_modify(|open| *open += 1);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        OPEN.send_modify(|open| *open -= 1);
+    }
+}
 
 /// Above what a world allows itself: one that does not keep to it is broken.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -40,6 +69,7 @@ impl Slot {
         thread::Builder::new()
             .name("world".to_owned())
             .spawn(move || {
+                let _open = Open::new();
                 let mut world = match environment.open() {
                     Ok(world) => world,
                     // Whoever asked may be gone, here and below.
