@@ -173,7 +173,7 @@ async fn a_live_prometheus_answers_every_panel_of_a_learning_node() {
     let users =
         r#"[{environment="persona", personas=["student", "ta", "teacher"], workers=3, max_sessions=100000}]"#;
     // And an agent whose outcomes come as fast.
-    let agents = r#"[{environment="sums", concurrency=2, group=2, held_out=2, held_out_every=1, steps=2, max_new_tokens=32, wait_for_learning=false}]"#;
+    let agents = r#"[{environment="sums", concurrency=2, group=2, held_out=2, held_out_every=1, steps=2, max_new_tokens=32}]"#;
     let node = Launch::new("configs/quickstart.toml", &dir.path().join("run"))
         .set(r#"environments.sums={kind="calculator"}"#)
         .set(&format!("actors.agent={agents}"))
