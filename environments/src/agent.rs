@@ -91,7 +91,7 @@ impl Agent for ToolAgent {
             return match reply.text.trim() {
                 "" => malformed("Your reply was empty. Call a tool, or say your answer."),
                 text if text.contains("<tool_call>") => malformed(
-                    "Your call cannot be read. A call is one JSON object with \"name\" and \"arguments\".",
+                    "Your call cannot be read. It is one JSON object with \"name\", of a tool you have, and \"arguments\".",
                 ),
                 text => Parsed::Action(Action::Text(text.to_owned())),
             };
