@@ -6,6 +6,7 @@ mod meters;
 mod schedule;
 
 use std::{
+    marker::PhantomData,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -93,8 +94,21 @@ pub enum RolloutControl {
     Ended(Result<(), String>),
 }
 
-/// The actor `rollout.N`: plays one session after the other, and stops by itself when none is left.
-pub struct Rollout;
+/// What a worker does until nothing is left, or until a drain is asked for: then it finishes what it has begun.
+pub trait Play: Send + 'static {
+    /// Does it.
+    fn play(self, drain_asked: watch::Receiver<bool>) -> impl Future<Output = ()> + Send;
+}
+
+/// The actor of a worker that plays: `rollout.N` one session after the other, `agent.N` episodes. It stops by itself when
+/// none is left.
+pub struct Rollout<P>(PhantomData<fn() -> P>);
+
+impl<P> Default for Rollout<P> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
 
 /// One incarnation.
 pub struct Running {
@@ -109,19 +123,15 @@ impl Drop for Running {
     }
 }
 
-impl Actor for Rollout {
+impl<P: Play> Actor for Rollout<P> {
     type Msg = RolloutControl;
     type State = Running;
-    type Arguments = RolloutArguments;
+    type Arguments = P;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        arguments: RolloutArguments,
-    ) -> Result<Running, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, play: P) -> Result<Running, ActorProcessingErr> {
         let (draining, drain_asked) = watch::channel(false);
         let playing = tokio::spawn(async move {
-            let ended = AssertUnwindSafe(work(&arguments, drain_asked)).catch_unwind().await;
+            let ended = AssertUnwindSafe(play.play(drain_asked)).catch_unwind().await;
             // Fails only when the actor is gone, and then nobody needs to know.
             let _ = myself.cast(RolloutControl::Ended(ended.map_err(panic_message)));
         });
@@ -148,6 +158,12 @@ impl Actor for Rollout {
             }
         }
         Ok(())
+    }
+}
+
+impl Play for RolloutArguments {
+    async fn play(self, drain_asked: watch::Receiver<bool>) {
+        work(&self, drain_asked).await;
     }
 }
 
@@ -336,7 +352,7 @@ mod tests {
             pace: None,
             reports,
         };
-        let (_actor, task) = Actor::spawn(None, Rollout, arguments).await.expect("it starts");
+        let (_actor, task) = Actor::spawn(None, Rollout::default(), arguments).await.expect("it starts");
         task.await.expect("it stops by itself");
         let (mut satisfied, mut exchanges) = (Vec::new(), Vec::new());
         let mut last = Progress::Open;
@@ -379,13 +395,14 @@ mod tests {
             pace: None,
             reports,
         };
-        let (killed, task) = Actor::spawn(None, Rollout, arguments.clone()).await.expect("it starts");
+        let (killed, task) =
+            Actor::spawn(None, Rollout::default(), arguments.clone()).await.expect("it starts");
         asking.wait_for(|asked| *asked == 1).await.expect("the endpoint is up");
         killed.kill();
         task.await.expect("it ends");
 
         let schedule = arguments.schedule.clone();
-        let (drained, task) = Actor::spawn(None, Rollout, arguments).await.expect("it starts");
+        let (drained, task) = Actor::spawn(None, Rollout::default(), arguments).await.expect("it starts");
         asking.wait_for(|asked| *asked == 2).await.expect("the endpoint is up");
         let (answer, drain) = ractor::concurrency::oneshot();
         drained.cast(RolloutControl::Drain(answer.into())).expect("it is up");

@@ -26,7 +26,7 @@ struct HigherLower {
 impl HigherLower {
     fn new() -> Self {
         let patience = Duration::from_secs(5);
-        Self { spec: Spec { kind: "higher_lower", deterministic: true, steps: 10, patience } }
+        Self { spec: Spec { kind: "higher_lower", steps: 10, patience } }
     }
 }
 

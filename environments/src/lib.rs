@@ -5,8 +5,11 @@
 pub mod agent;
 pub mod calculator;
 pub mod dice;
+pub mod draw;
 pub mod persona;
 pub mod registry;
+mod sandboxed;
+mod stop;
 pub mod terminal;
 pub mod tool_call;
 pub mod world;

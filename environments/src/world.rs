@@ -26,6 +26,11 @@ impl Split {
             Self::HeldOut => "held-out",
         }
     }
+
+    /// What a task is drawn from by its number: no seed is of both splits.
+    pub fn seed(self, number: u64) -> u64 {
+        number << 1 | u64::from(self == Self::HeldOut)
+    }
 }
 
 /// A kind of world with its settings.
@@ -75,9 +80,6 @@ pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
 pub struct Spec {
     /// Its kind, as the registry has it.
     pub kind: &'static str,
-    /// The same actions on the same task give the same observations: an episode whose process died is played up to where
-    /// it was, and goes on.
-    pub deterministic: bool,
     /// The most steps an episode takes, where the topology says nothing.
     pub steps: u32,
     /// The most that a step or the evaluation takes.

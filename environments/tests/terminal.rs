@@ -1,9 +1,11 @@
 //! Terminals with real sandboxes: families by their oracles, task folders from end to end.
 
+mod machine;
 mod terminal_host;
 
 use std::{thread, time::Instant};
 
+use machine::{eventually, with_marker};
 use openclaw_environments::{
     terminal::{
         Settings, Terminal,
@@ -11,7 +13,7 @@ use openclaw_environments::{
     },
     world::{Action, Environment, Split, Verdict, World, WorldError},
 };
-use terminal_host::{bash, begun, call, eventually, gave, harbor, over, terminal, with_marker, write};
+use terminal_host::{bash, begun, call, gave, harbor, over, terminal, write};
 
 /// Says what share is right: one check of two is whether there is an answer at all.
 const CHECK: &str = r#"score=0

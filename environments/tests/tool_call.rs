@@ -2,14 +2,14 @@
 
 #[path = "tool_call/host.rs"]
 mod host;
+mod machine;
 #[path = "tool_call/servers.rs"]
 mod servers;
 
 use std::{fs, thread};
 
-use host::{
-    answer, begin, bench, call, code, environment, eventually, has_sandbox, result, run, with_marker,
-};
+use host::{answer, begin, bench, call, code, environment, has_sandbox, result, run};
+use machine::{eventually, with_marker};
 use openclaw_environments::{
     tool_call::families::{self, Action as Planned, Family, Knobs},
     world::{Action, Split, WorldError, text_of},

@@ -33,6 +33,13 @@ pub trait Backend: Send + Sync {
     /// What isolation needs, and whether it is there.
     fn probe(&self) -> Vec<Check>;
 
+    /// What isolation needs and lacks here, and what to do about each.
+    fn missing(&self) -> Vec<String> {
+        let lacks = |check: &Check| check.needed && !check.ok;
+        let checks = self.probe().into_iter().filter(lacks);
+        checks.map(|check| format!("{}: {}", check.name, check.detail)).collect()
+    }
+
     /// A session with its own processes, network, files and limits. [`SandboxError::Missing`] where the host cannot
     /// isolate.
     fn open(&self, spec: &Spec) -> Result<Box<dyn Session>, SandboxError>;
@@ -93,6 +100,11 @@ pub struct Check {
 /// What [`Bubblewrap`] with its defaults finds on this host.
 pub fn probe() -> Vec<Check> {
     Bubblewrap::default().probe()
+}
+
+/// What [`Bubblewrap`] with its defaults lacks on this host: nothing where untrusted code can run.
+pub fn missing() -> Vec<String> {
+    Bubblewrap::default().missing()
 }
 
 /// Removes what sessions of supervisors that were killed have left, where [`Bubblewrap`] puts them by default. How many.

@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 
 pub use self::{
-    actor::{Agents, AgentsArguments},
+    actor::AgentsArguments,
     draw::Sampling,
     plan::{Plan, PlanConfig, Tally, Ticket},
     play::{PlayError, Player},

@@ -106,6 +106,13 @@ impl PlayError {
     }
 }
 
+impl PlayError {
+    /// The same, at its last try for whatever it was.
+    fn given_up(&self, held: &Held) -> Option<&'static str> {
+        self.reason().or(held.is_hopeless().then_some("gave_up"))
+    }
+}
+
 /// How far an episode is.
 struct Course {
     episode: Episode,
@@ -128,7 +135,7 @@ impl Player {
             Ok(Some(episode)) => episode,
             Ok(None) => return held.skip(),
             Err(error) => {
-                let reason = error.reason().or(held.is_hopeless().then_some("gave_up"));
+                let reason = error.given_up(&held);
                 warn!(%error, again = reason.is_none(), "an episode does not begin");
                 let Some(reason) = reason else { return sleep(RETRY_PERIOD).await };
                 meters::abandoned(&environment, reason);
@@ -148,7 +155,7 @@ impl Player {
             }
             Err(PlayError::Ended) => held.skip(),
             Err(error) => {
-                let reason = error.reason().or(held.is_hopeless().then_some("gave_up"));
+                let reason = error.given_up(&held);
                 warn!(episode = %id, %error, again = reason.is_none(), "an episode broke off");
                 let Some(reason) = reason else { return sleep(RETRY_PERIOD).await };
                 let abandoned = Record::EpisodeAbandoned { episode: id, reason: reason.to_owned() };

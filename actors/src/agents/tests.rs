@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     engine::{Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
     methods::{MethodConfig, MethodKind},
-    rollout::RolloutControl,
+    rollout::{Rollout, RolloutControl},
     tiny::Tiny,
 };
 
@@ -173,7 +173,7 @@ impl Bench {
     async fn worker(&self) -> (ActorRef<RolloutControl>, tokio::task::JoinHandle<()>) {
         let pace: Pass = Arc::new(|| Box::pin(async {}));
         let arguments = AgentsArguments { player: self.player.clone(), pace };
-        Actor::spawn(None, Agents, arguments).await.expect("it starts")
+        Actor::spawn(None, Rollout::default(), arguments).await.expect("it starts")
     }
 
     /// Each episode with its turns, in the order of steps.

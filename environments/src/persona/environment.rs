@@ -66,7 +66,7 @@ impl Personas {
             return Err(refuse("personas: is empty".to_owned()));
         }
         // A question, two complaints and what nobody can read between them.
-        let spec = Spec { kind: KIND.name, deterministic: true, steps: 6, patience: Duration::from_secs(5) };
+        let spec = Spec { kind: KIND.name, steps: 6, patience: Duration::from_secs(5) };
         Ok(Self { spec, personas })
     }
 
@@ -75,8 +75,7 @@ impl Personas {
     }
 
     fn session(&self, split: Split, number: u64) -> PersonaSession {
-        // No seed is of both splits.
-        PersonaSession::new(self.persona(number), number << 1 | u64::from(split == Split::HeldOut))
+        PersonaSession::new(self.persona(number), split.seed(number))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use openclaw_sandbox::{APP, Backend, Command, Exec, HOME, Session, Snapshot, Spec, WORKSPACE};
 
 use super::{
-    control::{Control, failed},
+    control::Control,
     dockerfile::{Dockerfile, Instruction, Offer},
     folder::expand,
     settings::Settings,
@@ -106,7 +106,7 @@ pub(super) fn build(
         builder.env.insert(name.clone(), value);
     }
     control.check()?;
-    let snapshot = builder.session.snapshot().map_err(|error| failed(&error))?;
+    let snapshot = builder.session.snapshot()?;
     let env = builder.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
     Ok(Built { snapshot, env, folder: builder.folder.clone() })
 }
@@ -175,7 +175,7 @@ impl Builder<'_> {
     fn run(&mut self, what: &str, exec: Exec) -> Result<(), WorldError> {
         self.control.check()?;
         let time = self.settings.long_time(self.task.task.environment.build_timeout_secs);
-        let ran = self.session.exec(&exec.timeout(time)).map_err(|error| failed(&error))?;
+        let ran = self.session.exec(&exec.timeout(time))?;
         self.control.ended(ran.ending)?;
         if ran.success() {
             return Ok(());

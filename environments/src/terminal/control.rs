@@ -1,43 +1,44 @@
-//! How a world is interrupted while it opens and closes sessions, and what an error of a sandbox is for a world.
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+//! How a world is interrupted while it opens and closes sessions.
+use std::sync::Arc;
+
+use openclaw_sandbox::{Backend, Ending, Session, Spec};
+
+use crate::{
+    stop::{Running, Stop},
+    world::{Interrupt, WorldError},
 };
 
-use openclaw_sandbox::{Advice, Backend, Ending, Interrupt as Handle, SandboxError, Session, Spec};
-
-use crate::world::{Interrupt, WorldError};
-
 /// Shared by a world and whoever interrupts it.
-#[derive(Default)]
-pub(super) struct Control {
-    asked: AtomicBool,
-    running: Mutex<Option<Handle>>,
-}
+pub(super) struct Control(Arc<Stop>);
 
 impl Control {
-    /// Something begins; what was asked before was not about it.
-    pub(super) fn begin(&self) {
-        self.asked.store(false, Ordering::SeqCst);
+    /// Nothing runs yet.
+    pub(super) fn new() -> Self {
+        Self(Stop::new())
+    }
+
+    /// Something begins, and runs as long as the answer lives; what was asked before was not about it.
+    pub(super) fn begin(&self) -> Running {
+        self.0.begin()
     }
 
     /// Between two things that a session does.
     pub(super) fn check(&self) -> Result<(), WorldError> {
-        if self.asked.load(Ordering::SeqCst) { Err(WorldError::Interrupted) } else { Ok(()) }
+        if self.0.is_wanted() { Err(WorldError::Interrupted) } else { Ok(()) }
     }
 
     /// Opens a session and makes it the one that is interrupted.
     pub(super) fn open(&self, backend: &dyn Backend, spec: &Spec) -> Result<Box<dyn Session>, WorldError> {
         self.check()?;
-        let session = backend.open(spec).map_err(|error| failed(&error))?;
-        *self.running() = Some(session.interrupt_handle());
+        let session = backend.open(spec)?;
+        self.0.session(Some(session.interrupt_handle()));
         self.check()?;
         Ok(session)
     }
 
-    /// Nothing runs.
+    /// There is no session.
     pub(super) fn release(&self) {
-        *self.running() = None;
+        self.0.session(None);
     }
 
     /// An ending that is not the command's own doing.
@@ -50,29 +51,8 @@ impl Control {
     }
 
     /// For another thread, at any time.
-    pub(super) fn interrupt(self: &Arc<Self>) -> Interrupt {
-        let control = Arc::clone(self);
-        Arc::new(move || {
-            control.asked.store(true, Ordering::SeqCst);
-            if let Some(handle) = control.running().as_ref() {
-                handle.interrupt();
-            }
-        })
-    }
-
-    fn running(&self) -> MutexGuard<'_, Option<Handle>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What an error of a sandbox is for a world.
-pub(super) fn failed(error: &SandboxError) -> WorldError {
-    let said = match error {
-        SandboxError::Io { source, .. } => format!("{error}: {source}"),
-        _ => error.to_string(),
-    };
-    match error.advice() {
-        Advice::Retry | Advice::NewSession => WorldError::Broken(said),
-        Advice::Refused => WorldError::Refused(said),
+    pub(super) fn interrupt(&self) -> Interrupt {
+        let stop = self.0.clone();
+        Arc::new(move || stop.interrupt())
     }
 }

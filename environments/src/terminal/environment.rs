@@ -9,7 +9,7 @@ use openclaw_sandbox::{Backend, Bubblewrap, SandboxError};
 
 use super::{
     build::{Built, build},
-    control::{Control, failed},
+    control::Control,
     dockerfile::Offer,
     families::{self, Family, FamilyTask},
     settings::Settings,
@@ -87,7 +87,6 @@ impl Terminal {
         };
         let spec = Spec {
             kind: KIND.name,
-            deterministic: true,
             steps: settings.steps,
             // A verdict is more than its verifier: a workspace is packed and unpacked.
             patience: Duration::from_secs(settings.verifier_secs.max(settings.step_secs) + 60),
@@ -139,10 +138,9 @@ impl Shared {
         if self.able.get().is_some() {
             return Ok(());
         }
-        let checks = self.backend.probe().into_iter().filter(|check| check.needed && !check.ok);
-        let missing: Vec<String> = checks.map(|check| format!("{}: {}", check.name, check.detail)).collect();
+        let missing = self.backend.missing();
         if !missing.is_empty() {
-            return Err(failed(&SandboxError::Missing { missing }));
+            return Err(SandboxError::Missing { missing }.into());
         }
         self.able.get_or_init(|| ());
         Ok(())

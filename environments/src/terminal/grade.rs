@@ -10,7 +10,7 @@ use openclaw_sandbox::{
 
 use super::{
     build::{Built, PATH},
-    control::{Control, failed},
+    control::Control,
     folder::{Report, expand},
     results::{BYTES_MAX, Grade, VerifierFiles, grade, pytest},
     settings::Settings,
@@ -35,8 +35,8 @@ pub(super) fn left_by(session: &mut dyn Session) -> Result<Snapshot, WorldError>
     // It may have shut the workspace itself.
     let mut exec = Exec::argv(["/bin/chmod", "u+rwx", WORKSPACE]);
     exec.cwd = PathBuf::from("/");
-    session.exec(&exec).map_err(|error| failed(&error))?;
-    session.snapshot().map_err(|error| failed(&error))
+    session.exec(&exec)?;
+    session.snapshot().map_err(WorldError::from)
 }
 
 /// The verdict of a task's verifier on a workspace.
@@ -77,7 +77,7 @@ pub(super) fn verdict(
     let mut exec = Exec::argv(["/bin/bash".into(), script.into_os_string()]);
     exec.cwd = started_in(session.as_mut(), &built.folder)?;
     let time = settings.long_time(Some(verifier.timeout_secs));
-    let ran = session.exec(&exec.timeout(time)).map_err(|error| failed(&error))?;
+    let ran = session.exec(&exec.timeout(time))?;
     match ran.ending {
         Ending::TimedOut => {
             return Err(invalid(format!("the verifier was not done in {} s", time.as_secs())));
@@ -106,7 +106,7 @@ fn started_in(session: &mut dyn Session, folder: &Path) -> Result<PathBuf, World
     let words = ["/bin/sh", "-c", make, "sh"].map(OsString::from).into_iter().chain([path.into_os_string()]);
     let mut exec = Exec::argv(words);
     exec.env = [(OsString::from("PATH"), OsString::from(PATH))].into();
-    let ran = session.exec(&exec).map_err(|error| failed(&error))?;
+    let ran = session.exec(&exec)?;
     Ok(if ran.success() { folder.to_owned() } else { PathBuf::new() })
 }
 
@@ -138,7 +138,7 @@ impl Found {
         let copy = r#"cd /workspace && rm -rf -- "$1" && cp -RP -- "$2" "$1" && chmod -R u+rX -- "$1""#;
         let mut exec = Exec::argv(["/bin/sh", "-c", copy, "sh", FOUND, &logs]);
         exec.env = [(OsString::from("PATH"), OsString::from(PATH))].into();
-        let ran = session.exec(&exec).map_err(|error| failed(&error))?;
+        let ran = session.exec(&exec)?;
         control.ended(ran.ending)?;
         if !ran.success() {
             return Err(WorldError::Invalid(format!(
@@ -154,7 +154,7 @@ impl Found {
                 Err(error @ (SandboxError::Path { .. } | SandboxError::TooLarge { .. })) => {
                     Err(WorldError::Invalid(error.to_string()))
                 }
-                Err(error) => Err(failed(&error)),
+                Err(error) => Err(error.into()),
             }
         };
         Ok(Self {

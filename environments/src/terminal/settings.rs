@@ -5,7 +5,7 @@ use openclaw_sandbox::Limits;
 use serde::Deserialize;
 
 use super::families::{Family, Knobs};
-use crate::{tool_call::families::draw::Kinds, world::WorldError};
+use crate::{draw::Kinds, world::WorldError};
 
 /// `[environments.NAME]` of this kind.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

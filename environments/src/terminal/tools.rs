@@ -6,7 +6,7 @@ use std::{
 
 use openclaw_sandbox::{Ending, Output, Ran, SandboxError, Session, WORKSPACE};
 
-use super::control::{Control, failed};
+use super::control::Control;
 use crate::world::{Call, CallResult, Tool, WorldError};
 
 /// What can be called.
@@ -74,11 +74,11 @@ impl Hands<'_> {
         if !*self.placed && !self.folder.as_os_str().is_empty() {
             let path = Path::new(WORKSPACE).join(self.folder);
             let line = format!("cd -- '{}'", path.display().to_string().replace('\'', r"'\''"));
-            let ran = self.session.shell(&line, left).map_err(|error| failed(&error))?;
+            let ran = self.session.shell(&line, left)?;
             self.control.ended(ran.ending)?;
         }
         *self.placed = true;
-        let ran = self.session.shell(command, left).map_err(|error| failed(&error))?;
+        let ran = self.session.shell(command, left)?;
         *self.placed = !ran.shell_lost;
         self.control.ended(ran.ending)?;
         let text = shown(&ran, left, self.output_bytes);
@@ -98,7 +98,7 @@ impl Hands<'_> {
             Err(error @ (SandboxError::Path { .. } | SandboxError::TooLarge { .. })) => {
                 Ok(CallResult::error(call, error.to_string()))
             }
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -113,7 +113,7 @@ impl Hands<'_> {
             Err(error @ (SandboxError::Path { .. } | SandboxError::Carry { .. })) => {
                 Ok(CallResult::error(call, error.to_string()))
             }
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -5,7 +5,7 @@ use openclaw_sandbox::{Session, Snapshot, Spec, Workspace};
 
 use super::{
     build::Built,
-    control::{Control, failed},
+    control::Control,
     environment::{Play, Shared},
     families::{FamilyTask, Progress},
     grade,
@@ -22,7 +22,7 @@ use crate::world::{
 /// A world.
 pub(super) struct Desk {
     shared: Arc<Shared>,
-    control: Arc<Control>,
+    control: Control,
     episode: Option<Episode>,
 }
 
@@ -44,7 +44,7 @@ enum Plot {
 
 impl Desk {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, control: Arc::new(Control::default()), episode: None }
+        Self { shared, control: Control::new(), episode: None }
     }
 
     fn begin(&mut self, task: &Task) -> Result<Observation, WorldError> {
@@ -98,12 +98,12 @@ fn no_episode() -> WorldError {
 impl World for Desk {
     fn reset(&mut self, task: &Task) -> Result<Observation, WorldError> {
         self.close();
-        self.control.begin();
+        let _running = self.control.begin();
         self.begin(task)
     }
 
     fn step(&mut self, action: &Action) -> Result<Outcome, WorldError> {
-        self.control.begin();
+        let _running = self.control.begin();
         let settings = &self.shared.settings;
         let episode = self.episode.as_mut().ok_or_else(no_episode)?;
         let session = episode.session.as_mut().ok_or_else(no_episode)?;
@@ -124,7 +124,7 @@ impl World for Desk {
         let mut rule = None;
         let mut observation = Observation { results, ..Observation::default() };
         if let Plot::Family { task, progress } = &mut episode.plot {
-            let tree = Tree::read(session.as_ref()).map_err(|error| failed(&error))?;
+            let tree = Tree::read(session.as_ref())?;
             let texts: Vec<String> =
                 observation.results.iter().map(|result| text_of(&result.parts)).collect();
             let after = task.after(progress, &tree, &texts.join("\n"));
@@ -142,7 +142,7 @@ impl World for Desk {
     }
 
     fn evaluate(&mut self) -> Result<Verdict, WorldError> {
-        self.control.begin();
+        let _running = self.control.begin();
         let episode = self.episode.as_mut().ok_or_else(no_episode)?;
         if let Some(verdict) = &episode.verdict {
             return verdict.clone();
@@ -150,8 +150,8 @@ impl World for Desk {
         let verdict = match &mut episode.plot {
             Plot::Family { task, .. } => {
                 let session = episode.session.as_mut().ok_or_else(no_episode)?;
-                session.stop_all().map_err(|error| failed(&error))?;
-                let tree = Tree::read(session.as_ref()).map_err(|error| failed(&error))?;
+                session.stop_all()?;
+                let tree = Tree::read(session.as_ref())?;
                 let (passed, total) = task.rate(&tree);
                 let rate = passed as f64 / total as f64;
                 Ok(grade::of(&Grade { rate, passed, total, named: Default::default() }))
@@ -161,7 +161,7 @@ impl World for Desk {
                     Some(left) => left,
                     None => {
                         let session = episode.session.as_mut().ok_or_else(no_episode)?;
-                        session.stop_all().map_err(|error| failed(&error))?;
+                        session.stop_all()?;
                         left.insert(grade::left_by(session.as_mut())?)
                     }
                 };

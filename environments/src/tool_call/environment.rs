@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use openclaw_sandbox::Bubblewrap;
+use openclaw_sandbox::{Backend as _, Bubblewrap};
 use toml::Table;
 
 use super::{
@@ -17,12 +17,12 @@ use super::{
     mcp::Servers,
     rows::{PromptMessage, ROLES, Row, read_rows},
     settings::{Problems, SYSTEM, SYSTEM_WITHOUT_CODE, Settings, refuse},
-    stop::Stop,
     tools,
     world::Bench,
 };
 use crate::{
     registry::{Kind, settings},
+    stop::Stop,
     world::{Environment, Part, Said, Spec, Split, Task, Tool, World, WorldError},
 };
 
@@ -90,8 +90,6 @@ impl Shared {
         };
         let spec = Spec {
             kind: KIND.name,
-            // Code can read a clock, and servers can do anything.
-            deterministic: false,
             steps: settings.steps,
             patience: Duration::from_secs(settings.step_secs) + BESIDE,
         };
@@ -205,14 +203,7 @@ impl Environment for ToolCall {
 
     fn ready(&self) -> Result<(), WorldError> {
         openclaw_sandbox::sweep();
-        let missing: Vec<String> = match self.0.settings.interpreter {
-            true => openclaw_sandbox::probe()
-                .into_iter()
-                .filter(|check| check.needed && !check.ok)
-                .map(|check| format!("{}: {}", check.name, check.detail))
-                .collect(),
-            false => Vec::new(),
-        };
+        let missing = if self.0.settings.interpreter { self.0.backend.missing() } else { Vec::new() };
         if missing.is_empty() { Ok(()) } else { Err(WorldError::Refused(missing.join("; "))) }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use openclaw_sandbox::{Advice, Backend, Ending, Exec, Interrupt, Limits, Ran, SandboxError, Session, Spec};
+use openclaw_sandbox::{Backend, Ending, Exec, Interrupt, Limits, Ran, Session, Spec};
 
 use super::{families, settings::Settings, shown::shown};
 use crate::world::WorldError;
@@ -43,13 +43,13 @@ impl Interpreter {
             output_bytes: settings.output_bytes.max(KEPT_BYTES),
             ..Limits::default()
         };
-        let session = backend.open(&Spec { limits, ..Spec::default() }).map_err(told)?;
+        let session = backend.open(&Spec { limits, ..Spec::default() })?;
         Ok(Self { session, output_bytes: settings.output_bytes })
     }
 
     /// Refused where `python` does not run.
     pub(super) fn needs(&mut self, python: &str) -> Result<(), WorldError> {
-        let ran = self.session.exec(&Exec::argv([python, "-I", "-c", ""])).map_err(told)?;
+        let ran = self.session.exec(&Exec::argv([python, "-I", "-c", ""]))?;
         match ran.ending {
             Ending::Exited(0) => Ok(()),
             Ending::Exited(_) => {
@@ -65,7 +65,7 @@ impl Interpreter {
     pub(super) fn run(&mut self, prelude: &str, code: &str, time: Duration) -> Result<Called, WorldError> {
         let exec =
             Exec::argv(["python3", "-I", "-c", SCRIPT]).stdin(format!("{prelude}\0{code}")).timeout(time);
-        let ran = self.session.exec(&exec).map_err(told)?;
+        let ran = self.session.exec(&exec)?;
         let (error, why) = match ran.ending {
             Ending::Interrupted => return Err(WorldError::Interrupted),
             Ending::NotStarted => return Err(WorldError::Broken(shown(&ran.stderr, 400))),
@@ -109,14 +109,6 @@ fn raised(ran: &Ran) -> (String, String) {
     (class.to_owned(), why.trim_end().to_owned())
 }
 
-/// What it means for a world.
-fn told(error: SandboxError) -> WorldError {
-    match error.advice() {
-        Advice::Refused => WorldError::Refused(error.to_string()),
-        Advice::Retry | Advice::NewSession => WorldError::Broken(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use openclaw_sandbox::Output;
@@ -149,7 +141,7 @@ mod tests {
     #[test]
     fn where_python_is_missing_nothing_runs() {
         let backend = openclaw_sandbox::Bubblewrap::default();
-        let missing: Vec<_> = backend.probe().into_iter().filter(|check| check.needed && !check.ok).collect();
+        let missing = backend.missing();
         if !missing.is_empty() {
             assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{missing:?}");
             eprintln!("skipped, no sandbox can be made here: {missing:?}");
@@ -158,13 +150,5 @@ mod tests {
         let mut interpreter = Interpreter::open(&backend, &Settings::default()).expect("it opens");
         let refused = interpreter.needs("python-that-is-not-there").expect_err("it is refused");
         assert!(matches!(&refused, WorldError::Refused(why) if why.contains("not-there")), "{refused:?}");
-    }
-
-    #[test]
-    fn errors_of_a_sandbox_are_those_of_a_world() {
-        let missing = SandboxError::Missing { missing: vec!["bwrap is not installed".into()] };
-        assert!(matches!(told(missing), WorldError::Refused(why) if why.contains("bwrap")));
-        assert!(told(SandboxError::Closed).may_pass());
-        assert!(told(SandboxError::Start { why: "busy".into() }).may_pass());
     }
 }

@@ -17,10 +17,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    settings::{Server, refuse},
-    stop::Stop,
-};
+use super::settings::{Server, refuse};
+use crate::stop::Stop;
 use crate::world::{Call, Tool, WorldError};
 
 /// Until a server has said what it offers.

@@ -10,7 +10,6 @@ pub mod reward;
 pub mod rows;
 mod settings;
 mod shown;
-mod stop;
 mod tools;
 mod world;
 

@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use super::{
     boxed::AnswerRule,
-    families::{Family, Knobs, draw::Kinds},
+    families::{Family, Knobs},
 };
-use crate::world::WorldError;
+use crate::{draw::Kinds, world::WorldError};
 
 /// `[environments.NAME]` of this kind: `rows` and `held_out_rows`, or `families` with their knobs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -14,8 +14,8 @@ use super::{
     mcp::Servers,
     reward,
     shown::cut,
-    stop::Stop,
 };
+use crate::stop::Stop;
 use crate::world::{
     Action, Call, CallResult, Interrupt, Observation, Outcome, StepVerdict, Task, Verdict, World, WorldError,
 };

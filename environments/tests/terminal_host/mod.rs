@@ -1,11 +1,6 @@
 //! Worlds with real sandboxes, where the machine can make them.
 
-use std::{
-    fs,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path};
 
 use openclaw_environments::{
     terminal::{Settings, Terminal},
@@ -14,16 +9,14 @@ use openclaw_environments::{
 use openclaw_sandbox::Bubblewrap;
 use serde_json::{Map, Value};
 
+use crate::machine::has_sandbox;
+
 /// The image of all task folders here.
 pub const IMAGE: &str = "fixture:1";
 
 /// None, with the reason told, where no sandbox can be made.
 pub fn terminal(settings: Settings) -> Option<Terminal> {
-    let missing: Vec<_> =
-        openclaw_sandbox::probe().into_iter().filter(|check| check.needed && !check.ok).collect();
-    if !missing.is_empty() {
-        assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{missing:?}");
-        eprintln!("skipped, no sandbox can be made here: {missing:?}");
+    if !has_sandbox() {
         return None;
     }
     Some(Terminal::new(settings, Box::new(Bubblewrap::default())).unwrap())
@@ -85,22 +78,4 @@ pub fn harbor(tasks: &Path, name: &str, dockerfile: &str, check: &str) {
         ("solution/solve.sh", "echo right > answer.txt"),
     ];
     write(&tasks.join(name), &files);
-}
-
-/// Processes of this machine, those in sandboxes too, with `marker` in their arguments.
-pub fn with_marker(marker: &str) -> usize {
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let pids =
-        pids.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
-    let line = |entry: &fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
-    pids.filter(|entry| String::from_utf8_lossy(&line(entry)).contains(marker)).count()
-}
-
-/// Waits for a condition.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < patience, "not in a minute: {what}");
-        thread::yield_now();
-    }
 }

@@ -1,11 +1,6 @@
 //! What a machine needs for these tests, and how they talk to a world.
 
-use std::{
-    fs,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use openclaw_environments::{
     registry::make,
@@ -13,25 +8,17 @@ use openclaw_environments::{
 };
 use serde_json::{Value, json};
 
-/// Whether code can run here; told, and asked for where `OPENCLAW_REQUIRE_ALL` is set.
+use crate::machine::{self, can};
+
+/// Whether code can run here.
 pub fn has_sandbox() -> bool {
-    let missing: Vec<_> =
-        openclaw_sandbox::probe().into_iter().filter(|check| check.needed && !check.ok).collect();
-    can("no sandbox can be made here", missing.is_empty(), &format!("{missing:?}")) && has_python()
+    machine::has_sandbox() && has_python()
 }
 
 /// Whether Python is here.
 pub fn has_python() -> bool {
     let ran = std::process::Command::new("python3").arg("-V").output();
     can("there is no python3 here", ran.as_ref().is_ok_and(|ran| ran.status.success()), &format!("{ran:?}"))
-}
-
-fn can(what: &str, can: bool, why: &str) -> bool {
-    if !can {
-        assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{what}: {why}");
-        eprintln!("skipped, {what}: {why}");
-    }
-    can
 }
 
 /// An environment with these settings.
@@ -79,23 +66,4 @@ pub fn run(world: &mut dyn World, text: &str) -> (String, bool) {
 pub fn answer(world: &mut dyn World, text: &str) -> Verdict {
     assert!(world.step(&Action::Text(text.into())).expect("a step").done);
     world.evaluate().expect("a verdict")
-}
-
-/// Processes of this machine, those in sandboxes too, with `marker` in their arguments.
-pub fn with_marker(marker: &str) -> usize {
-    let line = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
-    let entries = fs::read_dir("/proc").expect("/proc").flatten();
-    entries
-        .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
-        .map(line)
-        .fold(0, |count, line| count + usize::from(String::from_utf8_lossy(&line).contains(marker)))
-}
-
-/// Waits for a condition.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < patience, "not in a minute: {what}");
-        thread::yield_now();
-    }
 }

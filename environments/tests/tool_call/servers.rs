@@ -5,8 +5,9 @@ use std::{fs, path::PathBuf, process::Command, thread};
 use openclaw_environments::world::{Environment, Split, World, WorldError, text_of};
 use serde_json::json;
 
-use super::host::{
-    answer, begin, call, code, environment, eventually, has_python, has_sandbox, result, with_marker,
+use super::{
+    host::{answer, begin, call, code, environment, has_python, has_sandbox, result},
+    machine::{eventually, with_marker},
 };
 
 /// The fixture.

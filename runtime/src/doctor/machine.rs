@@ -82,8 +82,7 @@ fn driver_version(text: &str) -> Option<&str> {
 
 /// Whether untrusted code can be isolated here; an error says what is missing.
 pub fn sandbox() -> Result<(), String> {
-    let missing = openclaw_sandbox::probe().into_iter().filter(|check| check.needed && !check.ok);
-    let missing: Vec<String> = missing.map(|check| format!("{}: {}", check.name, check.detail)).collect();
+    let missing = openclaw_sandbox::missing();
     if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
 }
 

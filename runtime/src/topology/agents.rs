@@ -1,6 +1,6 @@
 //! `[environments]` and `[[actors.agent]]`: what agents act in, and who lets them.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use openclaw_environments::{
     registry,
@@ -16,19 +16,34 @@ use super::{
 };
 
 /// `[environments.NAME]`: a kind, and the settings of that kind.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Environment {
     /// Its kind, as the registry of environments has it.
     pub kind: String,
     /// What that kind wants to know.
     #[serde(flatten)]
     pub settings: Table,
+    /// Made when it was read: some read large files.
+    #[serde(skip)]
+    made: Result<Arc<dyn World>, WorldError>,
+}
+
+impl PartialEq for Environment {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.kind, &self.settings) == (&other.kind, &other.settings)
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment").field("kind", &self.kind).field("settings", &self.settings).finish()
+    }
 }
 
 impl Environment {
     /// What agents act in.
     pub fn make(&self) -> Result<Arc<dyn World>, WorldError> {
-        registry::make(&self.kind, self.settings.clone())
+        self.made.clone()
     }
 }
 
@@ -47,15 +62,16 @@ impl FromToml for Environment {
                 return Self::placeholder();
             }
         };
-        let environment = Self { kind, settings };
-        if let Err(error) = environment.make() {
+        let made = registry::make(&kind, settings.clone());
+        if let Err(error) = &made {
             problems.add(key, error.to_string());
         }
-        environment
+        Self { kind, settings, made }
     }
 
     fn placeholder() -> Self {
-        Self { kind: String::new(), settings: Table::new() }
+        let made = Err(WorldError::Settings("kind: missing".to_owned()));
+        Self { kind: String::new(), settings: Table::new(), made }
     }
 }
 

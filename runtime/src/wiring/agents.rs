@@ -6,9 +6,9 @@ use std::{
 };
 
 use openclaw_actors::{
-    agents::{Agents, AgentsArguments, AgentsConfig, Pass, Plan, PlanConfig, Player, Sampling, StepJudge},
+    agents::{AgentsArguments, AgentsConfig, Pass, Plan, PlanConfig, Player, Sampling, StepJudge},
     engine::Engine,
-    rollout::Pace,
+    rollout::{Pace, Rollout},
 };
 use openclaw_environments::world::Split;
 
@@ -35,7 +35,7 @@ impl Builder<'_> {
                 let name = format!("agent.{}", workers.len());
                 self.panel.look(name.clone(), look(plan.clone()));
                 let arguments = arguments.clone();
-                let mut spec = child(name, "agent", move || (Agents, arguments.clone()));
+                let mut spec = child(name, "agent", move || (Rollout::default(), arguments.clone()));
                 // A worker ends once its plan has no further episode.
                 spec.restart = Restart::Transient;
                 let gate = gate.clone();
@@ -43,16 +43,11 @@ impl Builder<'_> {
                 workers.push(spec);
             }
         }
-        self.specs.extend(workers.iter().cloned());
-        if let Some(last) = workers.last().cloned() {
+        if !workers.is_empty() {
             self.panel.look("agent", look_of_all(self.topology.actors.agent.len()));
-            self.panel.gate("agent", gate);
-            // Further ones join the last environment.
-            self.panel.factory("agent", move |number| {
-                let name = format!("agent.{number}");
-                ChildSpec { name, ..workers.get(number).unwrap_or(&last).clone() }
-            });
         }
+        // Further ones join the last environment.
+        self.numbered("agent", workers, gate);
         Ok(())
     }
 

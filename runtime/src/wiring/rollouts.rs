@@ -90,7 +90,8 @@ impl Builder<'_> {
                     let address = gateway.wait_for(Option::is_some).await?.expect("waited for it");
                     let client = ChatClient::new(&format!("http://{address}/v1"), served_model, key)?;
                     let arguments = RolloutArguments { config, client, schedule, pace: Some(pace), reports };
-                    let (reference, task) = Actor::spawn_linked(None, Rollout, arguments, supervisor).await?;
+                    let (reference, task) =
+                        Actor::spawn_linked(None, Rollout::default(), arguments, supervisor).await?;
                     Ok(RunningChild { cell: reference.get_cell(), task })
                 }
             };
@@ -106,16 +107,23 @@ impl Builder<'_> {
                 workers.push(spec);
             }
         }
-        self.specs.extend(workers.iter().cloned());
-        if let Some(last) = workers.last().cloned() {
-            self.panel.gate("rollout", gate);
-            // Further ones join the last group.
-            self.panel.factory("rollout", move |number| {
-                let name = format!("rollout.{number}");
-                ChildSpec { name, ..workers.get(number).unwrap_or(&last).clone() }
-            });
-        }
+        // Further ones join the last group.
+        self.numbered("rollout", workers, gate);
         Ok(all)
+    }
+}
+
+impl Builder<'_> {
+    /// Workers of a role, numbered over all of its groups, which an operator may pause together; a further one is as the
+    /// last.
+    pub(super) fn numbered(&mut self, role: &'static str, workers: Vec<ChildSpec>, gate: Gate) {
+        self.specs.extend(workers.iter().cloned());
+        let Some(last) = workers.last().cloned() else { return };
+        self.panel.gate(role, gate);
+        self.panel.factory(role, move |number| {
+            let name = format!("{role}.{number}");
+            ChildSpec { name, ..workers.get(number).unwrap_or(&last).clone() }
+        });
     }
 }
 

@@ -83,12 +83,7 @@ impl Bubblewrap {
         if let Some(cgroups) = self.able.get() {
             return Ok(cgroups);
         }
-        let missing: Vec<String> = self
-            .probe()
-            .into_iter()
-            .filter(|check| check.needed && !check.ok)
-            .map(|check| format!("{}: {}", check.name, check.detail))
-            .collect();
+        let missing = self.missing();
         if !missing.is_empty() {
             return Err(SandboxError::Missing { missing });
         }

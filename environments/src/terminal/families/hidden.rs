@@ -1,6 +1,6 @@
 //! TE-3: one of several folders has a note, and the note says what the name is.
 use super::Making;
-use crate::{tool_call::families::draw::Kind, world::Split};
+use crate::{draw::Kind, world::Split};
 
 pub(super) const KINDS: &[Kind] = &[
     Kind {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub use self::rule::Progress;
 use super::tree::Tree;
 use crate::{
-    tool_call::families::draw::{Draw, Kind, Kinds, Split, fill},
+    draw::{Draw, Kind, Kinds, Split, fill},
     world::StepVerdict,
 };
 

@@ -1,6 +1,6 @@
 //! TE-1: files are moved, copied and renamed until the folders are as they should be.
 use super::Making;
-use crate::tool_call::families::draw::Kind;
+use crate::draw::Kind;
 
 pub(super) const KINDS: &[Kind] = &[
     Kind {

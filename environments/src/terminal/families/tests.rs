@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    draw::{name_split, number_split},
     terminal::tree::Node,
-    tool_call::families::draw::{name_split, number_split},
 };
 
 fn any_split() -> impl Strategy<Value = Split> {

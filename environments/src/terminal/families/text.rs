@@ -1,6 +1,6 @@
 //! TE-2: the lines of a file are counted, sorted, replaced or taken out; its name may have to be looked up.
 use super::Making;
-use crate::tool_call::families::draw::Kind;
+use crate::draw::Kind;
 
 pub(super) const KINDS: &[Kind] = &[
     Kind {

@@ -1,6 +1,6 @@
 //! TC-1: an expression of three numbers.
-use super::draw::{Draw, Kind, fill};
 use super::{Goal, Knobs, Made, call, printed};
+use crate::draw::{Draw, Kind, fill};
 
 pub(super) const KINDS: &[Kind] = &[
     Kind {

@@ -1,6 +1,5 @@
 //! Families of small problems for one tool, `code_interpreter`, made from a seed: a large expression, a value that
 //! must first be looked up, code that first fails. Each has an oracle: the right actions, and a rule for any step.
-pub mod draw;
 mod expression;
 mod repair;
 mod rule;
@@ -9,7 +8,7 @@ mod two_stage;
 pub use rule::{Action, Goal, Progress, Ran};
 
 use super::math;
-use draw::{Draw, Kind, Kinds, Split, StepVerdict};
+use crate::draw::{Draw, Kind, Kinds, Split, StepVerdict};
 
 /// The tool that solves the problems.
 pub const TOOL: &str = "code_interpreter";

@@ -1,6 +1,6 @@
 //! TC-3: the code that the problem suggests raises; the error says what to change.
-use super::draw::{Draw, Kind, fill};
 use super::{Goal, Knobs, Made, Ran, call, printed};
+use crate::draw::{Draw, Kind, fill};
 
 pub(super) const KINDS: &[Kind] = &[
     Kind {

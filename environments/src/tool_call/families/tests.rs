@@ -1,5 +1,5 @@
-use super::draw::{name_split, number_split, stream};
 use super::*;
+use crate::draw::{name_split, number_split, stream};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! TC-2: a function prints what the problem is about and returns nothing, so that its value has to be read from
 //! one observation and typed into the next call.
-use super::draw::{Draw, Kind, fill};
 use super::{Goal, Knobs, Made, call, printed};
+use crate::draw::{Draw, Kind, fill};
 
 pub(super) const KINDS: &[Kind] = &[
     Kind {

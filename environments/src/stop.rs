@@ -14,7 +14,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// Shared by a world and by whoever may interrupt it.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(crate) struct Stop {
     state: Mutex<State>,
     ended: Condvar,
     /// The step that runs is to end.
@@ -32,16 +32,16 @@ struct State {
 
 /// Something runs that can be interrupted, as long as this lives.
 #[derive(Debug)]
-pub(super) struct Running(Arc<Stop>);
+pub(crate) struct Running(Arc<Stop>);
 
 impl Stop {
-    pub(super) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let (wanted, _) = watch::channel(false);
         Arc::new(Self { state: Mutex::default(), ended: Condvar::new(), wanted })
     }
 
     /// Something begins. An interrupt from before does not count.
-    pub(super) fn begin(self: &Arc<Self>) -> Running {
+    pub(crate) fn begin(self: &Arc<Self>) -> Running {
         let mut state = self.lock();
         state.number += 1;
         state.running = true;
@@ -50,23 +50,23 @@ impl Stop {
     }
 
     /// The session that runs commands from now on.
-    pub(super) fn session(&self, session: Option<Interrupt>) {
+    pub(crate) fn session(&self, session: Option<Interrupt>) {
         self.lock().session = session;
     }
 
     /// Whether what runs is to end.
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         *self.wanted.borrow()
     }
 
     /// Comes when what runs is to end.
-    pub(super) async fn wanted(&self) {
+    pub(crate) async fn wanted(&self) {
         // Its sender lives as long as this does.
         let _ = self.wanted.subscribe().wait_for(|wanted| *wanted).await;
     }
 
     /// Ends what runs; if nothing does, nothing happens.
-    pub(super) fn interrupt(self: &Arc<Self>) {
+    pub(crate) fn interrupt(self: &Arc<Self>) {
         let state = self.lock();
         if !state.running || self.wanted.send_replace(true) {
             return;
