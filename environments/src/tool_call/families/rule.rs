@@ -1,8 +1,8 @@
 //! The rule for one step of a tool-call episode. It reads what was typed and what came back, nothing else, so it
 //! is the same for an oracle, a judge's documents and a running episode.
 use super::{Family, FamilyTask, TOOL};
-use crate::world::StepVerdict;
 use crate::tool_call::math;
+use crate::world::StepVerdict;
 use std::collections::BTreeSet;
 
 /// What the policy did in one step.
