@@ -1,36 +1,33 @@
-//! Simulated users: personas that talk to the policy through the real HTTP API, session by session, until each of
-//! them is satisfied with three first replies in a row or gives up. The workers of a group share its schedule; a
-//! session whose worker is gone is played anew by another.
+//! Simulated users: whoever asks in an environment talks to the policy through the real HTTP API, session by session,
+//! until each of them is satisfied with three first replies in a row or gives up. The workers of a group share its
+//! schedule; a session whose worker is gone is played anew by another.
 
 mod meters;
 mod schedule;
+mod session;
 
 use std::{
     marker::PhantomData,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use openclaw_environments::persona::{Persona, PersonaSession, SessionRecord, Step};
+use openclaw_environments::world::{Task, Verdict};
 use openclaw_journal::panics::panic_message;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use reqwest::header::{HeaderMap, HeaderValue};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::timeout,
 };
 use tracing::{debug, warn};
 
-pub use schedule::{IN_A_ROW, Progress, Schedule};
+pub use schedule::{IN_A_ROW, Progress, Schedule, Turn};
+use session::{Held, Played, locked, play};
 
-use crate::chat_client::{ChatClient, ChatError, ChatRequest};
-
-/// More exchanges than this no session has.
-const MOST_EXCHANGES: usize = 16;
+use crate::chat_client::ChatClient;
 
 /// How a worker talks.
 #[derive(Clone, Debug)]
@@ -46,21 +43,21 @@ pub struct RolloutConfig {
 }
 
 /// What came of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SessionReport {
     /// Who.
-    pub persona: Persona,
-    /// Number of the session among this persona's, from 1.
+    pub user: Arc<str>,
+    /// Number of the session among this user's, from 1.
     pub number: usize,
-    /// What the experiment keeps of it.
-    pub record: SessionRecord,
-    /// What was asked first.
-    pub asked: String,
+    /// What was asked; none where there was no such task.
+    pub task: Option<Task>,
+    /// What the user made of it: a success is a first reply that they liked.
+    pub verdict: Verdict,
     /// The first reply; empty where none came.
     pub replied: String,
     /// The version that gave the first reply.
     pub policy_version: Option<u64>,
-    /// How far the persona has come with it.
+    /// How far the user has come with it.
     pub progress: Progress,
 }
 
@@ -167,42 +164,8 @@ impl Play for RolloutArguments {
     }
 }
 
-/// A session that was handed out. Dropped before its end, it is given back.
-struct Session<'a> {
-    schedule: &'a Mutex<Schedule>,
-    persona: Persona,
-    number: usize,
-    ended: bool,
-}
-
-impl<'a> Session<'a> {
-    fn start(schedule: &'a Mutex<Schedule>) -> Option<Self> {
-        let (persona, number) = locked(schedule).start()?;
-        meters::active_sessions().increment(1.0);
-        Some(Self { schedule, persona, number, ended: false })
-    }
-
-    fn end(mut self, satisfied: bool) -> Progress {
-        self.ended = true;
-        locked(self.schedule).end(self.persona, self.number, satisfied)
-    }
-}
-
-impl Drop for Session<'_> {
-    fn drop(&mut self) {
-        meters::active_sessions().decrement(1.0);
-        if !self.ended {
-            locked(self.schedule).give_back(self.persona, self.number);
-        }
-    }
-}
-
-fn locked(schedule: &Mutex<Schedule>) -> std::sync::MutexGuard<'_, Schedule> {
-    schedule.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 async fn work(arguments: &RolloutArguments, mut drain_asked: watch::Receiver<bool>) {
-    locked(&arguments.schedule).progress().into_iter().for_each(|(persona, _)| meters::show(persona));
+    locked(&arguments.schedule).progress().into_iter().for_each(|(user, _)| meters::show(&user));
     loop {
         let pace = async {
             if let Some(pace) = &arguments.pace {
@@ -216,13 +179,13 @@ async fn work(arguments: &RolloutArguments, mut drain_asked: watch::Receiver<boo
             () = pace => {}
         }
         metrics::histogram!("openclaw_rollout_wait_seconds").record(waiting.elapsed());
-        let Some(session) = Session::start(&arguments.schedule) else { return };
-        let (persona, number) = (session.persona, session.number);
+        let Some(held) = Held::take(&arguments.schedule) else { return };
+        let Turn { user, number, .. } = held.turn.clone();
         let started = Instant::now();
-        let Played { record, asked, replied, policy_version } = match play(arguments, persona, number).await {
+        let played = match play(arguments, &user, number).await {
             Ok(played) => played,
             Err(error) => {
-                warn!(persona = persona.name(), number, %error, "a session broke off");
+                warn!(user = &*user.name, number, %error, "a session broke off");
                 metrics::counter!("openclaw_rollout_sessions_failed_total", "reason" => error.name())
                     .increment(1);
                 // A session nobody answered satisfied nobody.
@@ -231,101 +194,45 @@ async fn work(arguments: &RolloutArguments, mut drain_asked: watch::Receiver<boo
         };
         // A place for the report first: whoever is killed here has not ended the session either.
         let report = arguments.reports.reserve().await;
-        let progress = session.end(record.first_satisfied);
-        let recent = locked(&arguments.schedule).recently_satisfied(persona);
+        let progress = held.end(played.verdict.success);
         metrics::histogram!("openclaw_rollout_session_seconds").record(started.elapsed());
-        meters::count(persona, &record, progress, recent);
+        meters::count(&user.name, &played, progress);
+        let Played { task, verdict, replied, policy_version, .. } = played;
         match report {
             Ok(place) => place.send(SessionReport {
-                persona,
+                user: user.name,
                 number,
-                record,
-                asked,
+                task,
+                verdict,
                 replied,
                 policy_version,
-                progress,
+                progress: progress.0,
             }),
             Err(_) => debug!("nobody reads session reports"),
         }
     }
 }
 
-/// Why a session broke off.
-#[derive(Debug, thiserror::Error)]
-enum PlayError {
-    #[error(transparent)]
-    Chat(#[from] ChatError),
-    #[error("no reply within {0:?}")]
-    Deadline(Duration),
-}
-
-impl PlayError {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Chat(_) => "error",
-            Self::Deadline(_) => "deadline",
-        }
-    }
-}
-
-/// A session that was played to its end.
-#[derive(Default)]
-struct Played {
-    record: SessionRecord,
-    asked: String,
-    replied: String,
-    policy_version: Option<u64>,
-}
-
-async fn play(
-    RolloutArguments { config, client, .. }: &RolloutArguments,
-    persona: Persona,
-    number: usize,
-) -> Result<Played, PlayError> {
-    // Persona and number make the session, so that two runs of one seed ask the same whatever the timing.
-    let seed = config.seed.wrapping_mul(1_000_003).wrapping_add(persona as u64 * 10_007 + number as u64);
-    let mut session = PersonaSession::new(persona, seed);
-    let mut messages: Vec<Value> = Vec::new();
-    let mut headers = HeaderMap::new();
-    let id = format!("{}-{}-{number}-{}", persona.name(), config.seed, uuid::Uuid::new_v4().simple());
-    headers.insert("x-session-id", HeaderValue::from_str(&id).expect("letters, digits and dashes"));
-    // All that it says is its user's: nobody need wait to see whether the next request shows it.
-    headers.insert("x-turn-type", HeaderValue::from_static("main"));
-    let mut played = Played { asked: session.first_message().to_owned(), ..Played::default() };
-    let mut say = session.first_message().to_owned();
-    for exchange in 0..MOST_EXCHANGES {
-        messages.push(json!({"role": "user", "content": say}));
-        let request = ChatRequest {
-            messages: messages.clone(),
-            options: config.options.clone(),
-            headers: headers.clone(),
-            stream: config.stream,
-        };
-        let reply = timeout(config.reply_deadline, client.ask_until_answered(&request))
-            .await
-            .map_err(|_| PlayError::Deadline(config.reply_deadline))??;
-        if exchange == 0 {
-            played.policy_version = reply.policy_version;
-            played.replied = reply.content.clone();
-        }
-        match session.next(&reply.content, reply.completion_tokens) {
-            Step::Done => break,
-            Step::Send(next) => say = next,
-        }
-        messages.push(json!({"role": "assistant", "content": reply.content}));
-    }
-    played.record = session.record().clone();
-    Ok(played)
-}
-
 #[cfg(test)]
 mod tests {
+    use openclaw_environments::{
+        registry,
+        world::{User, text_of},
+    };
+    use serde_json::Value;
+
     use super::*;
     use crate::chat_client::tests::{completion, endpoint};
 
+    /// One who wants no formatting.
+    fn students() -> Vec<User> {
+        let settings = "personas = [\"student\"]".parse().expect("settings");
+        registry::make("persona", settings).expect("it needs nothing").users()
+    }
+
     #[tokio::test]
-    async fn a_worker_talks_until_each_persona_is_satisfied_and_then_stops() {
-        // The student wants no formatting: the first two sessions get what it dislikes.
+    async fn a_worker_talks_until_each_user_is_satisfied_and_then_stops() {
+        // The first two sessions get what it dislikes.
         let asked = Arc::new(Mutex::new(Vec::<(usize, Value)>::new()));
         let seen = asked.clone();
         let url =
@@ -341,7 +248,7 @@ mod tests {
             .await;
         let (reports, mut sessions) = mpsc::channel(100);
         let arguments = RolloutArguments {
-            schedule: Arc::new(Mutex::new(Schedule::new(&[Persona::Student], 72))),
+            schedule: Arc::new(Mutex::new(Schedule::new(&students(), 72))),
             config: RolloutConfig {
                 seed: 1,
                 options: Map::new(),
@@ -357,12 +264,14 @@ mod tests {
         let (mut satisfied, mut exchanges) = (Vec::new(), Vec::new());
         let mut last = Progress::Open;
         while let Ok(report) = sessions.try_recv() {
-            satisfied.push(report.record.first_satisfied);
-            exchanges.push((report.asked, report.replied));
+            satisfied.push(report.verdict.success);
+            let asked = report.task.expect("a task").opening.remove(0).parts;
+            exchanges.push((text_of(&asked), report.replied));
             last = report.progress;
         }
         assert_eq!(satisfied, [false, false, true, true, true]);
-        assert!(exchanges[0].0.ends_with('?') && exchanges[0].1.starts_with("**Step 1**"), "{exchanges:?}");
+        assert!(exchanges[0].0.contains("homework"), "{exchanges:?}");
+        assert!(exchanges[0].1.starts_with("**Step 1**"), "{exchanges:?}");
         assert_eq!(exchanges[4].1, "We have 2 + 2 = 4.");
         assert_eq!(last, Progress::Satisfied { sessions: 5 });
         let complaints = asked.lock().expect("not poisoned").iter().filter(|(length, _)| *length > 3).count();
@@ -384,7 +293,7 @@ mod tests {
         .await;
         let (reports, mut sessions) = mpsc::channel(100);
         let arguments = RolloutArguments {
-            schedule: Arc::new(Mutex::new(Schedule::new(&[Persona::Student], 72))),
+            schedule: Arc::new(Mutex::new(Schedule::new(&students(), 72))),
             config: RolloutConfig {
                 seed: 1,
                 options: Map::new(),
@@ -412,8 +321,8 @@ mod tests {
         drain.await.expect("it drains");
         task.await.expect("it stops");
         let report = sessions.recv().await.expect("a report");
-        assert_eq!((report.number, report.record.first_satisfied), (1, true));
+        assert_eq!((report.number, report.verdict.success), (1, true));
         assert!(sessions.try_recv().is_err(), "it took no further session");
-        assert_eq!(locked(&schedule).start(), Some((Persona::Student, 2)));
+        assert_eq!(locked(&schedule).start().map(|turn| turn.number), Some(2));
     }
 }

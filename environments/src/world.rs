@@ -3,7 +3,7 @@
 //!
 //! Everything blocks: whoever drives a world gives it a thread of its own.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -52,6 +52,54 @@ pub trait Environment: Send + Sync {
 
     /// A world, before its first task.
     fn open(&self) -> Result<Box<dyn World>, WorldError>;
+
+    /// Who asks, each with an environment of their tasks alone; none where nobody in particular does.
+    fn users(&self) -> Vec<User> {
+        Vec::new()
+    }
+}
+
+/// Someone whose tasks are told apart from those of others.
+#[derive(Clone)]
+pub struct User {
+    /// Names them, in metrics too.
+    pub name: Arc<str>,
+    /// Their tasks.
+    pub environment: Arc<dyn Environment>,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// Whoever asks in an environment: where nobody in particular does, one user by its name.
+pub fn users_of(name: &str, environment: &Arc<dyn Environment>) -> Vec<User> {
+    let users = environment.users();
+    if !users.is_empty() {
+        return users;
+    }
+    vec![User { name: name.into(), environment: environment.clone() }]
+}
+
+/// How a task stands after a first reply, and no other.
+pub fn after_first_reply(
+    environment: &dyn Environment,
+    task: &Task,
+    reply: &str,
+) -> Result<Verdict, WorldError> {
+    let mut world = environment.open()?;
+    world.reset(task)?;
+    world.step(&Action::Text(reply.to_owned()))?;
+    world.evaluate()
+}
+
+/// The number of the task that comes as `nth`, from 0, in the order of a seed: far apart for different seeds where tasks
+/// have no end. Families of tasks take 60 bits.
+pub fn drawn(seed: u64, nth: u64, tasks: Option<u64>) -> u64 {
+    let number = seed.wrapping_mul(1_000_003).wrapping_add(nth) & ((1 << 59) - 1);
+    tasks.map_or(number, |tasks| number % tasks.max(1))
 }
 
 /// A world for one episode at a time. Dropping it closes it.
@@ -61,6 +109,13 @@ pub trait World: Send {
 
     /// Does what the agent wants. What the agent did wrong is no error but an observation.
     fn step(&mut self, action: &Action) -> Result<Outcome, WorldError>;
+
+    /// Copies the files that it holds to `to`, a folder of the host that it makes; a world without files does nothing. Asked
+    /// before an evaluation, of whose doings nothing is seen.
+    fn keep(&mut self, to: &Path) -> Result<(), WorldError> {
+        let _ = to;
+        Ok(())
+    }
 
     /// How the task came out. Again, it says the same.
     fn evaluate(&mut self) -> Result<Verdict, WorldError>;
@@ -290,6 +345,9 @@ pub struct Verdict {
     /// What else was measured.
     pub numbers: BTreeMap<String, f64>,
 }
+
+/// Among a verdict's numbers: whether the first reply was right, where that is something else than that it was liked.
+pub const FIRST_CORRECT: &str = "first_correct";
 
 /// Why a world did not do what it was asked. None of it is the agent's doing, and no verdict on it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

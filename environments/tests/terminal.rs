@@ -169,6 +169,13 @@ fn a_folder_is_played_from_end_to_end() {
         world.reset(&task).unwrap();
         world.step(&bash(command)).unwrap();
         assert!(world.step(&done()).unwrap().done);
+        let kept = tempfile::tempdir().unwrap();
+        world.keep(&kept.path().join("files")).unwrap();
+        let answer = std::fs::read_to_string(kept.path().join("files/sub/answer.txt"));
+        assert_eq!(
+            answer.ok().map(|text| format!("echo {} > answer.txt", text.trim())).as_deref().unwrap_or("true"),
+            command
+        );
         let verdict = world.evaluate().unwrap();
         assert_eq!(rate(&verdict), reward, "{command}");
         assert_eq!(world.evaluate(), Ok(verdict));

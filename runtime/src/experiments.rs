@@ -56,7 +56,7 @@ impl Plan for PlannedNode {
                 url: format!("http://{}/v1", address.context("the gateway has no address")?),
                 journal: view.journal,
                 versions: view.versions,
-                personas: view.personas,
+                users: view.users,
                 sessions: view.sessions,
                 parts: Box::new(Supervised(supervisor)),
             })

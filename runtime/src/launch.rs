@@ -19,7 +19,7 @@ use openclaw_actors::{
     rollout::{Progress, SessionReport},
     stop::{StopHandle, StopSignal, stop_flag},
 };
-use openclaw_environments::persona::Persona;
+use openclaw_environments::world::{FIRST_CORRECT, User};
 use openclaw_journal::JournalError;
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
@@ -32,7 +32,7 @@ use crate::{
     admin::{self, NodeArguments, NodeOperator, PortAddress, ServeError},
     descriptors, doctor,
     page::Page,
-    progress::{self, PersonaProgress, ProgressSnapshot, RecentLoad, RewardCounts},
+    progress::{self, ProgressSnapshot, RecentLoad, RewardCounts, UserProgress},
     supervisor::Supervisor,
     telemetry,
     topology::{Node, Topology},
@@ -114,7 +114,7 @@ pub async fn run(
             page: node.admin.is_some(),
             dir,
             goes_on,
-            users: &watcher.personas.iter().map(|heard| heard.persona.name()).collect::<Vec<_>>(),
+            users: &watcher.users.iter().map(|heard| &*heard.user.name).collect::<Vec<_>>(),
             changed: &changed,
             program: &program,
         }));
@@ -252,13 +252,13 @@ fn must_listen(key: &str, address: Option<SocketAddr>) -> anyhow::Result<()> {
 struct Watcher {
     view: View,
     recent: RecentLoad,
-    personas: Vec<Reception>,
+    users: Vec<Reception>,
 }
 
 /// What one simulated user has said so far.
 struct Reception {
-    persona: Persona,
-    shown: PersonaProgress,
+    user: User,
+    shown: UserProgress,
     correct: u64,
     /// The first session that began with a reply that it did not like.
     disliked: Option<SessionReport>,
@@ -266,18 +266,14 @@ struct Reception {
 
 impl Watcher {
     fn new(view: View) -> Self {
-        let heard = |persona: &Persona| Reception {
-            persona: *persona,
-            shown: PersonaProgress {
-                name: persona.name().to_owned(),
-                open: true,
-                ..PersonaProgress::default()
-            },
+        let heard = |user: &User| Reception {
+            user: user.clone(),
+            shown: UserProgress { name: user.name.to_string(), open: true, ..UserProgress::default() },
             correct: 0,
             disliked: None,
         };
-        let personas = view.personas.iter().map(heard).collect();
-        Self { view, recent: RecentLoad::default(), personas }
+        let users = view.users.iter().map(heard).collect();
+        Self { view, recent: RecentLoad::default(), users }
     }
 
     async fn gateway_url(&mut self) -> String {
@@ -287,22 +283,23 @@ impl Watcher {
 
     /// Some simulated user goes on.
     fn is_open(&self) -> bool {
-        self.personas.iter().any(|heard| heard.shown.open)
+        self.users.iter().any(|heard| heard.shown.open)
     }
 
     /// There are simulated users, and every one is satisfied.
     fn all_satisfied(&self) -> bool {
         let satisfied = |heard: &Reception| heard.shown.satisfied_at.is_some();
-        !self.personas.is_empty() && self.personas.iter().all(satisfied)
+        !self.users.is_empty() && self.users.iter().all(satisfied)
     }
 
     fn heard(&mut self, report: &SessionReport) {
-        let Some(heard) = self.personas.iter_mut().find(|heard| heard.persona == report.persona) else {
+        let Some(heard) = self.users.iter_mut().find(|heard| heard.user.name == report.user) else {
             return;
         };
         heard.shown.sessions += 1;
-        heard.correct += u64::from(report.record.first_correct);
-        if report.record.first_satisfied {
+        let right = report.verdict.numbers.get(FIRST_CORRECT).is_some_and(|right| *right > 0.0);
+        heard.correct += u64::from(right);
+        if report.verdict.success {
             heard.shown.satisfied += 1;
             heard.shown.streak += 1;
         } else {
@@ -319,13 +316,11 @@ impl Watcher {
             }
             Progress::Unsatisfied => heard.shown.open = false,
         }
-        let first = &report.record;
         debug!(
-            persona = report.persona.name(),
+            user = &*report.user,
             session = report.number,
-            satisfied = first.first_satisfied,
-            correct = first.first_correct,
-            tokens = first.first_tokens,
+            satisfied = report.verdict.success,
+            numbers = ?report.verdict.numbers,
             version = report.policy_version,
             "session ended"
         );
@@ -333,17 +328,17 @@ impl Watcher {
 
     /// The result, once every simulated user is through.
     fn tell(&self) {
-        for heard in &self.personas {
+        for heard in &self.users {
             let shown = &heard.shown;
             match shown.satisfied_at {
                 Some(sessions) => info!(
-                    persona = shown.name,
+                    user = shown.name,
                     sessions,
                     correct = format!("{}/{}", heard.correct, shown.sessions),
                     "three satisfied first replies in a row"
                 ),
                 None => info!(
-                    persona = shown.name,
+                    user = shown.name,
                     sessions = shown.sessions,
                     correct = format!("{}/{}", heard.correct, shown.sessions),
                     "gave up"
@@ -358,13 +353,13 @@ impl Watcher {
             content_after: heard.shown.satisfied_at,
             conversations: heard.shown.sessions,
         };
-        self.personas.iter().map(outcome).collect()
+        self.users.iter().map(outcome).collect()
     }
 
     /// A question that was answered badly once, answered again.
     async fn pair(&self, topology: &Topology, url: &str) -> Option<Pair> {
-        let disliked: Vec<&SessionReport> =
-            self.personas.iter().filter_map(|heard| heard.disliked.as_ref()).collect();
+        let disliked: Vec<(&User, &SessionReport)> =
+            self.users.iter().filter_map(|heard| Some((&heard.user, heard.disliked.as_ref()?))).collect();
         pair::find(topology, url, &disliked).await
     }
 
@@ -376,7 +371,7 @@ impl Watcher {
         self.recent.look(tokens_per_sec, in_flight);
         ProgressSnapshot {
             sessions: totals.sessions,
-            personas: self.personas.iter().map(|heard| heard.shown.clone()).collect(),
+            users: self.users.iter().map(|heard| heard.shown.clone()).collect(),
             rewards: RewardCounts {
                 positive: totals.approved,
                 negative: totals.rejected,

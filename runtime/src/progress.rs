@@ -27,7 +27,7 @@ pub struct ProgressSnapshot {
     /// Conversations so far.
     pub sessions: u64,
     /// The simulated users, if there are any.
-    pub personas: Vec<PersonaProgress>,
+    pub users: Vec<UserProgress>,
     /// Verdicts so far.
     pub rewards: RewardCounts,
     /// Hints found so far.
@@ -50,7 +50,7 @@ pub struct ProgressSnapshot {
 
 /// How one simulated user is doing.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PersonaProgress {
+pub struct UserProgress {
     /// Its name.
     pub name: String,
     /// Its sessions so far.
@@ -156,13 +156,10 @@ async fn log(mut snapshots: watch::Receiver<ProgressSnapshot>, mut stop: StopSig
 }
 
 fn log_line(now: &ProgressSnapshot) {
-    let personas = now
-        .personas
-        .iter()
-        .map(|persona| format!("{}:{}/{}", persona.name, persona.satisfied, persona.sessions));
+    let users = now.users.iter().map(|user| format!("{}:{}/{}", user.name, user.satisfied, user.sessions));
     tracing::info!(
         sessions = now.sessions,
-        satisfied = personas.collect::<Vec<_>>().join(","),
+        satisfied = users.collect::<Vec<_>>().join(","),
         rewards_positive = now.rewards.positive,
         rewards_negative = now.rewards.negative,
         rewards_neutral = now.rewards.neutral,
@@ -195,15 +192,15 @@ fn lines(now: &ProgressSnapshot, elapsed: Duration) -> Vec<String> {
             count(now.hints, "hint")
         ),
     ];
-    if now.personas.iter().any(|persona| persona.open) {
-        lines.extend(now.personas.iter().map(persona_line));
+    if now.users.iter().any(|user| user.open) {
+        lines.extend(now.users.iter().map(user_line));
     }
     lines.extend(now.hint.as_ref().map(|hint| format!("        {hint}")));
     lines
 }
 
-fn persona_line(persona: &PersonaProgress) -> String {
-    let PersonaProgress { name, sessions, satisfied, streak, satisfied_at, open } = persona;
+fn user_line(user: &UserProgress) -> String {
+    let UserProgress { name, sessions, satisfied, streak, satisfied_at, open } = user;
     let told = match satisfied_at {
         Some(session) => format!("content after {}", count(*session, "conversation")),
         None if *open => {
@@ -226,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_terminal_shows_the_run_in_a_line_per_subject() {
-        let student = PersonaProgress {
+        let student = UserProgress {
             name: "student".to_owned(),
             sessions: 9,
             satisfied: 4,
@@ -234,7 +231,7 @@ mod tests {
             satisfied_at: None,
             open: true,
         };
-        let ta = PersonaProgress {
+        let ta = UserProgress {
             name: "ta".to_owned(),
             sessions: 8,
             satisfied: 5,
@@ -244,7 +241,7 @@ mod tests {
         };
         let mut now = ProgressSnapshot {
             sessions: 17,
-            personas: vec![student, ta],
+            users: vec![student, ta],
             rewards: RewardCounts { positive: 9, negative: 8, neutral: 1 },
             hints: 6,
             policy_version: 3,
@@ -264,12 +261,12 @@ mod tests {
                 "        ta       content after 7 conversations",
             ]
         );
-        (now.personas[0].open, now.hints) = (false, 1);
+        (now.users[0].open, now.hints) = (false, 1);
         now.hint = Some("4 of 16 samples wait".to_owned());
         let all_through = lines(&now, Duration::from_secs(125));
         assert!(all_through.len() == 3 && all_through[1].ends_with("; 1 hint"), "{all_through:?}");
         assert_eq!(all_through[2], "        4 of 16 samples wait");
-        assert!(persona_line(&now.personas[0]).ends_with("gave up after 9 conversations"));
+        assert!(user_line(&now.users[0]).ends_with("gave up after 9 conversations"));
     }
 
     #[tokio::test(start_paused = true)]

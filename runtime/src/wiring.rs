@@ -4,6 +4,7 @@
 //! the actors that use them.
 
 mod agents;
+mod artefacts;
 mod care;
 mod gateway;
 pub(crate) mod journal;
@@ -36,7 +37,7 @@ use openclaw_actors::{
     teacher::{Teacher, TeacherConfig},
     worker::{Work, Worker, WorkerArguments},
 };
-use openclaw_environments::persona::Persona;
+use openclaw_environments::world::User;
 use openclaw_journal::{
     Evaluate, Journal, Judged, Sample,
     inbox::{Inbox, InboxLimits},
@@ -102,8 +103,8 @@ pub struct View {
     pub steps: watch::Receiver<Option<StepReport>>,
     /// Sessions of simulated users, as they end; none are left once every group is through.
     pub sessions: mpsc::Receiver<SessionReport>,
-    /// Personas of all groups.
-    pub personas: Vec<Persona>,
+    /// Simulated users of all groups.
+    pub users: Vec<User>,
 }
 
 /// What is seen of the gateway, whichever incarnation.
@@ -253,7 +254,7 @@ impl Builder<'_> {
         let GatewayView { address: gateway, in_flight, closing } =
             self.gateway(&policies, sessions.clone())?;
         let (session_reports, session_view) = mpsc::channel(1024);
-        let personas = self.rollouts(&gateway, &pace, session_reports)?;
+        let users = self.rollouts(&gateway, &pace, session_reports)?;
         self.agents(&policies, &pace)?;
         let rates = TokenRates::new(&policies);
         self.looks(&policies, &bases, &sessions, &in_flight, &steps, &rates);
@@ -280,7 +281,7 @@ impl Builder<'_> {
             journal: self.journal,
             steps,
             sessions: session_view,
-            personas,
+            users,
         };
         let corrections = Corrections {
             journal: view.journal.clone(),

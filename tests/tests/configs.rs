@@ -62,7 +62,7 @@ fn with_optional_keys(text: &str) -> String {
         let is_key = rest
             .split_once(" = ")
             .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
-        if is_key || rest.starts_with("[[") { rest } else { line }
+        if is_key || rest.starts_with('[') { rest } else { line }
     });
     uncommented.collect::<Vec<_>>().join("\n")
 }
@@ -91,6 +91,8 @@ fn the_defaults_that_the_reference_file_shows_are_the_defaults() {
             "# engine",
             "[[actors.rollout]]",
             "# environment",
+            "# [environments",
+            "# kind",
             "# personas",
             "# workers",
         ];

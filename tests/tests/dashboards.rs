@@ -170,8 +170,7 @@ async fn a_live_prometheus_answers_every_panel_of_a_learning_node() {
     let dir = tempfile::tempdir().expect("a folder can be made");
     // Three votes, so that there are hints to choose from; small batches, so that versions come soon; and steps so
     // small that the users are never satisfied and go on talking.
-    let users =
-        r#"[{environment="persona", personas=["student", "ta", "teacher"], workers=3, max_sessions=100000}]"#;
+    let users = r#"[{environment="users", workers=3, max_sessions=100000}]"#;
     // And an agent whose outcomes come as fast.
     let agents = r#"[{environment="sums", concurrency=2, group=2, held_out=2, held_out_every=1, steps=2, max_new_tokens=32}]"#;
     let node = Launch::new("configs/quickstart.toml", &dir.path().join("run"))

@@ -48,7 +48,7 @@ async fn a_client_streams_through_twenty_versions_without_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn simulated_users_are_satisfied_within_72_sessions_each() {
     let (mut node, _dir) = start(&[]).await;
-    let mut open = node.view.personas.clone();
+    let mut open = node.view.users.clone();
     assert_eq!(open.len(), 3);
     let all = async {
         while !open.is_empty() {
@@ -57,13 +57,13 @@ async fn simulated_users_are_satisfied_within_72_sessions_each() {
                 Progress::Open => {}
                 Progress::Satisfied { sessions } => {
                     assert!((3..=72).contains(&sessions));
-                    open.retain(|persona| *persona != report.persona);
+                    open.retain(|user| user.name != report.user);
                 }
-                Progress::Unsatisfied => panic!("{} gave up", report.persona.name()),
+                Progress::Unsatisfied => panic!("{} gave up", report.user),
             }
         }
     };
-    tokio::time::timeout(PATIENCE, all).await.expect("every persona comes to an end");
+    tokio::time::timeout(PATIENCE, all).await.expect("every user comes to an end");
     let totals = *node.view.journal.totals().borrow();
     assert!(totals.steps > 0 && totals.hinted > 0 && totals.rejected > 0 && totals.version > 0, "{totals:?}");
     assert_eq!(node.supervisor.stop().await, Vec::<String>::new());

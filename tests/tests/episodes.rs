@@ -55,6 +55,25 @@ impl House {
         told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
+    /// In the run's folder: how an episode came out, and its trajectory.
+    async fn keeps(&self, id: &str) {
+        let folder = self.run.join("episodes").join(id);
+        let read = |path: std::path::PathBuf| -> Option<Value> {
+            serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+        };
+        let trajectory = || {
+            let files = std::fs::read_dir(&folder).ok()?.flatten();
+            files.filter_map(|file| read(file.path())).find(|file| file["schema_version"].is_string())
+        };
+        if eventually(async || trajectory().is_some()).await.is_err() {
+            panic!("{id} has no trajectory\n{}", self.node.log());
+        }
+        let told = read(folder.join("outcome.json")).expect("it is there before");
+        let steps = trajectory().expect("it was there");
+        let episode = &steps["final_metrics"]["extra"]["episodes"][0];
+        assert_eq!(episode["reward"], told["outcome"]["reward"], "{steps}");
+    }
+
     async fn post(&self, path: &str, body: Value) -> Value {
         let request = reqwest::Client::new().post(format!("{}{path}", self.node.url)).json(&body);
         let answer = request.header("x-session-id", "outside").send().await.expect("an answer");
@@ -83,6 +102,9 @@ impl House {
 async fn a_person_sees_what_agents_did_and_has_it_done_again() {
     let house = House::open().await;
     let episodes = house.episodes();
+    for episode in &episodes {
+        house.keeps(episode["id"].as_str().expect("text")).await;
+    }
     let success = house.told(&["episodes", "success"]);
     assert!(success.contains("held-out") && success.contains("train"), "{success}");
     for episode in &episodes {

@@ -66,10 +66,11 @@ async fn secrets_are_in_no_log_line_and_conversations_in_none_above_debug() {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let run = dir.path().join("run");
     // A simulated user inside the node speaks with the key, too.
-    let users = r#"[{environment="persona", personas=["student"], workers=1}]"#;
+    let users = r#"[{environment="users", workers=1}]"#;
     let node = Launch::new("configs/quickstart.toml", &run)
         .set("actors.optimizer.batch_samples=1")
         .set("actors.gateway.api_key_env=NODE_KEY")
+        .set(r#"environments.users.personas=["student"]"#)
         .set(&format!("actors.rollout={users}"))
         .variable("NODE_KEY", KEY)
         .variable("RUST_LOG", "trace")

@@ -5,6 +5,7 @@
 //! last step, by the same actions in a new world, and goes on from there.
 
 mod actor;
+mod artefacts;
 mod draw;
 mod meters;
 mod moves;
@@ -21,6 +22,7 @@ use futures::future::BoxFuture;
 
 pub use self::{
     actor::AgentsArguments,
+    artefacts::{Artefacts, Left},
     draw::Sampling,
     plan::{Plan, PlanConfig, Tally, Ticket},
     play::{PlayError, Player},

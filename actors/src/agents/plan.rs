@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use openclaw_environments::{dice::Dice, world::Split};
+use openclaw_environments::{
+    dice::Dice,
+    world::{Split, drawn},
+};
 
 /// A ticket that came back this often without an end is abandoned: no episode may end every worker.
 const MOST_TRIES: u32 = 3;
@@ -132,10 +135,7 @@ impl Plan {
     pub fn task(&mut self, ticket: Ticket) -> u64 {
         let tasks = self.config.tasks[usize::from(!ticket.trains)];
         match (tasks, ticket.trains) {
-            (None, true) => {
-                // Far apart for different seeds; families of tasks take 60 bits.
-                (self.config.seed.wrapping_mul(1_000_003).wrapping_add(ticket.of)) & ((1 << 59) - 1)
-            }
+            (None, true) => drawn(self.config.seed, ticket.of, None),
             (None, false) => ticket.of,
             (Some(tasks), false) => ticket.of % tasks.max(1),
             (Some(tasks), true) => {

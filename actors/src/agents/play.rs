@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::{
-    AgentsConfig, Pass,
+    AgentsConfig, Artefacts, Pass,
     draw::{Drawn, draw},
     meters,
     moves::{Move, name_of, next_state},
@@ -51,6 +51,8 @@ pub struct Player {
     pub journal: Journal,
     /// Awaited before each step.
     pub pass: Pass,
+    /// Where what is left of episodes is kept, if it is.
+    pub artefacts: Option<Artefacts>,
 }
 
 /// Why an episode did not come to its end.
@@ -142,23 +144,28 @@ impl Player {
                 return held.end(None);
             }
         };
-        let id = episode.id.clone();
         let split = held.ticket.split();
         meters::under_way(&environment).increment(1.0);
         let guard = meters::OnDrop(|| meters::under_way(&environment).decrement(1.0));
-        let played = self.play_on(episode, &held).await;
+        let played = self.play_on(episode.clone(), &held).await;
         drop(guard);
         match played {
             Ok((verdict, steps)) => {
                 meters::came_out(&environment, split, &verdict, steps);
+                if let Some(artefacts) = &self.artefacts {
+                    artefacts.outcome(&episode, Ok(&verdict)).await;
+                }
                 held.end(Some(verdict.success));
             }
             Err(PlayError::Ended) => held.skip(),
             Err(error) => {
                 let reason = error.given_up(&held);
-                warn!(episode = %id, %error, again = reason.is_none(), "an episode broke off");
+                warn!(episode = %episode.id, %error, again = reason.is_none(), "an episode broke off");
                 let Some(reason) = reason else { return sleep(RETRY_PERIOD).await };
-                let abandoned = Record::EpisodeAbandoned { episode: id, reason: reason.to_owned() };
+                if let Some(artefacts) = &self.artefacts {
+                    artefacts.outcome(&episode, Err(error.to_string())).await;
+                }
+                let abandoned = Record::EpisodeAbandoned { episode: episode.id, reason: reason.to_owned() };
                 self.record(abandoned).await;
                 meters::abandoned(&environment, reason);
                 held.end(None);
@@ -216,6 +223,9 @@ impl Player {
                 break;
             }
             self.step(&mut course).await?;
+        }
+        if let Some(artefacts) = &self.artefacts {
+            artefacts.files(&course.episode.id, &course.slot).await;
         }
         let verdict = course.slot.evaluate().await?;
         fault::point("agent.before_end");

@@ -1,6 +1,7 @@
 //! A world on a thread of its own: worlds block, and some end with the thread that made them.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
@@ -48,6 +49,7 @@ type Answer<T> = oneshot::Sender<Result<T, WorldError>>;
 enum Request {
     Reset(Arc<Task>, Answer<Observation>),
     Step(Action, Answer<Outcome>),
+    Keep(PathBuf, Answer<()>),
     Evaluate(Answer<Verdict>),
 }
 
@@ -97,6 +99,11 @@ impl Slot {
         self.ask(|answer| Request::Step(action, answer)).await
     }
 
+    /// See [`World::keep`].
+    pub async fn keep(&self, to: PathBuf) -> Result<(), WorldError> {
+        self.ask(|answer| Request::Keep(to, answer)).await
+    }
+
     /// See [`World::evaluate`].
     pub async fn evaluate(&self) -> Result<Verdict, WorldError> {
         self.ask(Request::Evaluate).await
@@ -131,6 +138,7 @@ fn serve(world: &mut dyn World, inbox: &mpsc::Receiver<Request>) {
         match request {
             Request::Reset(task, answer) => drop(answer.send(world.reset(&task))),
             Request::Step(action, answer) => drop(answer.send(world.step(&action))),
+            Request::Keep(to, answer) => drop(answer.send(world.keep(&to))),
             Request::Evaluate(answer) => drop(answer.send(world.evaluate())),
         }
     }

@@ -166,6 +166,7 @@ impl Bench {
             engines: vec![engine],
             journal: Journal::in_memory(),
             pass: Arc::new(|| Box::pin(async {})),
+            artefacts: None,
         };
         Self { journal: player.journal.clone(), player: Arc::new(player), _engine: exited }
     }

@@ -1,52 +1,55 @@
 //! What simulated users count. Their own rule is the yardstick here; what trains is the judge's reading of them.
 
-use metrics::{Counter, Gauge, counter, gauge};
-use openclaw_environments::persona::{Persona, SessionRecord};
+use std::sync::Arc;
 
-use super::Progress;
+use metrics::{Counter, Gauge, counter, gauge};
+use openclaw_environments::world::FIRST_CORRECT;
+
+use super::{Played, Progress};
 
 /// Sessions being played.
 pub(super) fn active_sessions() -> Gauge {
     gauge!("openclaw_rollout_active_sessions")
 }
 
-fn sessions(persona: Persona, satisfied: &'static str) -> Counter {
-    counter!("openclaw_rollout_sessions_total", "persona" => persona.name(), "satisfied" => satisfied)
+fn sessions(user: &Arc<str>, satisfied: &'static str) -> Counter {
+    counter!("openclaw_rollout_sessions_total", "user" => user.clone(), "satisfied" => satisfied)
 }
 
-fn replies(persona: Persona, reward: &'static str) -> Counter {
-    counter!("openclaw_rollout_replies_total", "persona" => persona.name(), "reward" => reward)
+fn replies(user: &Arc<str>, reward: &'static str) -> Counter {
+    counter!("openclaw_rollout_replies_total", "user" => user.clone(), "reward" => reward)
 }
 
-fn correct(persona: Persona) -> Counter {
-    counter!("openclaw_rollout_correct_first_replies_total", "persona" => persona.name())
+fn correct(user: &Arc<str>) -> Counter {
+    counter!("openclaw_rollout_correct_first_replies_total", "user" => user.clone())
 }
 
-/// Puts a persona's counters up before its first session, so that the first is an increase.
-pub(super) fn show(persona: Persona) {
+/// Puts a user's counters up before the first session, so that the first is an increase.
+pub(super) fn show(user: &Arc<str>) {
     for counter in [
-        sessions(persona, "yes"),
-        sessions(persona, "no"),
-        replies(persona, "good"),
-        replies(persona, "bad"),
-        correct(persona),
+        sessions(user, "yes"),
+        sessions(user, "no"),
+        replies(user, "good"),
+        replies(user, "bad"),
+        correct(user),
     ] {
         counter.increment(0);
     }
-    gauge!("openclaw_rollout_sessions_to_satisfaction", "persona" => persona.name()).increment(0.0);
+    gauge!("openclaw_rollout_sessions_to_satisfaction", "user" => user.clone()).increment(0.0);
 }
 
 /// A session ended; `recent` is [`super::Schedule::recently_satisfied`].
-pub(super) fn count(persona: Persona, record: &SessionRecord, progress: Progress, recent: Option<f64>) {
+pub(super) fn count(user: &Arc<str>, played: &Played, (progress, recent): (Progress, Option<f64>)) {
     if let Some(share) = recent {
-        gauge!("openclaw_rollout_recent_satisfied_ratio", "persona" => persona.name()).set(share);
+        gauge!("openclaw_rollout_recent_satisfied_ratio", "user" => user.clone()).set(share);
     }
-    sessions(persona, if record.first_satisfied { "yes" } else { "no" }).increment(1);
-    correct(persona).increment(u64::from(record.first_correct));
-    // Each complaint is about a reply; who leaves without one was content with the last.
-    replies(persona, "bad").increment(u64::from(record.complaints));
-    replies(persona, "good").increment(u64::from(record.last_satisfied));
+    sessions(user, if played.verdict.success { "yes" } else { "no" }).increment(1);
+    let right = played.verdict.numbers.get(FIRST_CORRECT).is_some_and(|right| *right > 0.0);
+    correct(user).increment(u64::from(right));
+    for (remark, count) in ["bad", "good"].into_iter().zip(played.remarks) {
+        replies(user, remark).increment(count);
+    }
     if let Progress::Satisfied { sessions } = progress {
-        gauge!("openclaw_rollout_sessions_to_satisfaction", "persona" => persona.name()).set(sessions as f64);
+        gauge!("openclaw_rollout_sessions_to_satisfaction", "user" => user.clone()).set(sessions as f64);
     }
 }

@@ -1,10 +1,13 @@
-//! Which persona comes next, and which are content.
+//! Which user comes next, and which are content.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use openclaw_environments::persona::Persona;
+use openclaw_environments::world::User;
 
-/// First replies in a row that must keep the rule before a persona counts as satisfied.
+/// First replies in a row that must be liked before a user counts as satisfied.
 pub const IN_A_ROW: usize = 3;
 
 /// Sessions that the learning curve looks back on.
@@ -13,7 +16,7 @@ const RECENT: usize = 10;
 /// A session that broke off this often with its worker satisfied nobody: no session may end every worker.
 const MOST_TRIES: u32 = 3;
 
-/// How far a persona has come.
+/// How far a user has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// It goes on.
@@ -27,9 +30,20 @@ pub enum Progress {
     Unsatisfied,
 }
 
+/// A session to be played.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Whose.
+    pub user: User,
+    /// Its number among theirs, from 1.
+    pub number: usize,
+    /// The user's place in the schedule.
+    index: usize,
+}
+
 #[derive(Debug)]
 struct Track {
-    persona: Persona,
+    user: User,
     started: usize,
     /// Sessions whose worker is gone, by number; they come first.
     given_back: BTreeSet<usize>,
@@ -40,7 +54,7 @@ struct Track {
     progress: Progress,
 }
 
-/// Hands out sessions in turn until every persona is satisfied or has given up.
+/// Hands out sessions in turn until every user is satisfied or has given up.
 #[derive(Debug)]
 pub struct Schedule {
     tracks: Vec<Track>,
@@ -50,20 +64,20 @@ pub struct Schedule {
 
 impl Schedule {
     /// Nobody has said anything yet.
-    pub fn new(personas: &[Persona], max_sessions: usize) -> Self {
-        let track = |&persona| Track {
-            persona,
+    pub fn new(users: &[User], max_sessions: usize) -> Self {
+        let track = |user: &User| Track {
+            user: user.clone(),
             started: 0,
             given_back: BTreeSet::new(),
             tries: BTreeMap::new(),
             satisfied: BTreeMap::new(),
             progress: Progress::Open,
         };
-        Self { tracks: personas.iter().map(track).collect(), next: 0, max_sessions }
+        Self { tracks: users.iter().map(track).collect(), next: 0, max_sessions }
     }
 
-    /// The next session: whose, and its number.
-    pub fn start(&mut self) -> Option<(Persona, usize)> {
+    /// The next session.
+    pub fn start(&mut self) -> Option<Turn> {
         for _ in 0..self.tracks.len() {
             let index = self.next % self.tracks.len();
             self.next += 1;
@@ -71,35 +85,34 @@ impl Schedule {
             if track.progress != Progress::Open {
                 continue;
             }
-            if let Some(number) = track.given_back.pop_first() {
-                return Some((track.persona, number));
-            }
-            if track.started < self.max_sessions {
-                track.started += 1;
-                return Some((track.persona, track.started));
+            let number = track.given_back.pop_first().or_else(|| {
+                let is_left = track.started < self.max_sessions;
+                track.started += usize::from(is_left);
+                is_left.then_some(track.started)
+            });
+            if let Some(number) = number {
+                return Some(Turn { user: track.user.clone(), number, index });
             }
         }
         None
     }
 
     /// The worker of a session is gone: it is to be had again.
-    pub fn give_back(&mut self, persona: Persona, number: usize) {
-        let Some(track) = self.tracks.iter_mut().find(|track| track.persona == persona) else { return };
-        let tries = track.tries.entry(number).or_default();
+    pub fn give_back(&mut self, turn: &Turn) {
+        let track = &mut self.tracks[turn.index];
+        let tries = track.tries.entry(turn.number).or_default();
         *tries += 1;
         if *tries < MOST_TRIES {
-            track.given_back.insert(number);
+            track.given_back.insert(turn.number);
         } else {
-            self.end(persona, number, false);
+            self.end(turn, false);
         }
     }
 
-    /// A session ended; says how far its persona has come.
-    pub fn end(&mut self, persona: Persona, number: usize, first_satisfied: bool) -> Progress {
-        let Some(track) = self.tracks.iter_mut().find(|track| track.persona == persona) else {
-            return Progress::Open;
-        };
-        track.satisfied.insert(number, first_satisfied);
+    /// A session ended; says how far its user has come.
+    pub fn end(&mut self, turn: &Turn, first_satisfied: bool) -> Progress {
+        let track = &mut self.tracks[turn.index];
+        track.satisfied.insert(turn.number, first_satisfied);
         if track.progress == Progress::Open {
             let mut row = 0;
             // Only sessions without a gap before them count: an earlier one may still break the row.
@@ -120,77 +133,93 @@ impl Schedule {
         track.progress
     }
 
-    /// Share of a persona's last ten sessions whose first reply kept its rule; none before the first has ended. By
-    /// sessions and not by time, so that it is the same curve however fast users talk.
-    pub fn recently_satisfied(&self, persona: Persona) -> Option<f64> {
-        let track = self.tracks.iter().find(|track| track.persona == persona)?;
+    /// Share of a user's last ten sessions whose first reply they liked; none before the first has ended. By sessions
+    /// and not by time, so that it is the same curve however fast users talk.
+    pub fn recently_satisfied(&self, turn: &Turn) -> Option<f64> {
+        let track = &self.tracks[turn.index];
         let recent: Vec<bool> = track.satisfied.values().rev().take(RECENT).copied().collect();
         let satisfied = recent.iter().filter(|satisfied| **satisfied).count();
         (!recent.is_empty()).then(|| satisfied as f64 / recent.len() as f64)
     }
 
-    /// Every persona is satisfied or has given up.
+    /// Every user is satisfied or has given up.
     pub fn is_over(&self) -> bool {
         self.tracks.iter().all(|track| track.progress != Progress::Open)
     }
 
-    /// How far each persona has come.
-    pub fn progress(&self) -> Vec<(Persona, Progress)> {
-        self.tracks.iter().map(|track| (track.persona, track.progress)).collect()
+    /// How far each user has come.
+    pub fn progress(&self) -> Vec<(Arc<str>, Progress)> {
+        self.tracks.iter().map(|track| (track.user.name.clone(), track.progress)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use openclaw_environments::{registry, world::users_of};
+
     use super::*;
+
+    fn schedule(users: usize, max_sessions: usize) -> Schedule {
+        let environment = registry::make("calculator", registry::Table::new()).expect("it needs nothing");
+        let user = |index| users_of(&format!("user-{index}"), &environment);
+        Schedule::new(&(0..users).flat_map(user).collect::<Vec<_>>(), max_sessions)
+    }
+
+    fn told(turn: Option<Turn>) -> Option<(String, usize)> {
+        turn.map(|turn| (turn.user.name.to_string(), turn.number))
+    }
 
     #[test]
     fn three_in_a_row_by_session_number_whatever_the_order_of_their_ends() {
-        let mut schedule = Schedule::new(&[Persona::Student], 72);
-        for number in 1..=5 {
-            assert_eq!(schedule.start(), Some((Persona::Student, number)));
-        }
-        let mut end = |number, satisfied| schedule.end(Persona::Student, number, satisfied);
+        let mut schedule = schedule(1, 72);
+        let turns: Vec<Turn> = (0..5).filter_map(|_| schedule.start()).collect();
+        assert_eq!(turns.iter().map(|turn| turn.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!(schedule.recently_satisfied(&turns[0]), None);
+        let mut end = |number: usize, satisfied| schedule.end(&turns[number - 1], satisfied);
         assert_eq!(end(1, true), Progress::Open);
         assert_eq!(end(3, true), Progress::Open);
         assert_eq!(end(4, true), Progress::Open);
         assert_eq!(end(2, false), Progress::Open, "1 and 3 to 4 are not three in a row");
         assert_eq!(end(5, true), Progress::Satisfied { sessions: 5 });
         assert!(schedule.is_over());
-        assert_eq!(schedule.start(), None);
-        assert_eq!(schedule.recently_satisfied(Persona::Student), Some(0.8));
-        assert_eq!(schedule.recently_satisfied(Persona::Ta), None);
+        assert_eq!(told(schedule.start()), None);
+        assert_eq!(schedule.recently_satisfied(&turns[0]), Some(0.8));
     }
 
     #[test]
-    fn personas_take_turns_and_give_up_at_the_cap() {
-        let mut schedule = Schedule::new(&[Persona::Student, Persona::Ta], 2);
-        let order: Vec<_> = std::iter::from_fn(|| schedule.start()).collect();
-        use Persona::{Student, Ta};
-        assert_eq!(order, [(Student, 1), (Ta, 1), (Student, 2), (Ta, 2)]);
-        for (persona, number) in order {
-            schedule.end(persona, number, false);
+    fn users_take_turns_and_give_up_at_the_cap() {
+        let mut schedule = schedule(2, 2);
+        let turns: Vec<Turn> = std::iter::from_fn(|| schedule.start()).collect();
+        let order: Vec<_> = turns.iter().filter_map(|turn| told(Some(turn.clone()))).collect();
+        assert_eq!(
+            order,
+            [0, 1, 0, 1]
+                .iter()
+                .zip([1, 1, 2, 2])
+                .map(|(user, number)| (format!("user-{user}"), number))
+                .collect::<Vec<_>>()
+        );
+        for turn in &turns {
+            schedule.end(turn, false);
         }
-        assert_eq!(schedule.progress(), [(Student, Progress::Unsatisfied), (Ta, Progress::Unsatisfied)]);
+        let progress: Vec<Progress> = schedule.progress().into_iter().map(|(_, progress)| progress).collect();
+        assert_eq!(progress, [Progress::Unsatisfied, Progress::Unsatisfied]);
         assert!(schedule.is_over());
     }
 
     #[test]
     fn a_session_whose_worker_is_gone_comes_first_and_not_for_ever() {
-        let mut schedule = Schedule::new(&[Persona::Student], 3);
-        let mut next = || (schedule.start(), schedule.start());
-        assert_eq!(next(), (Some((Persona::Student, 1)), Some((Persona::Student, 2))));
+        let mut schedule = schedule(1, 3);
+        let first = schedule.start().expect("a session");
+        let second = schedule.start().expect("a session");
         for _ in 0..2 {
-            schedule.give_back(Persona::Student, 1);
-            assert_eq!(schedule.start(), Some((Persona::Student, 1)));
+            schedule.give_back(&first);
+            assert_eq!(schedule.start().map(|turn| turn.number), Some(1));
         }
-        schedule.give_back(Persona::Student, 1);
-        assert_eq!(schedule.start(), Some((Persona::Student, 3)));
-        schedule.end(Persona::Student, 2, true);
-        assert_eq!(
-            schedule.end(Persona::Student, 3, true),
-            Progress::Unsatisfied,
-            "the first satisfied nobody"
-        );
+        schedule.give_back(&first);
+        let third = schedule.start().expect("a session");
+        assert_eq!(third.number, 3);
+        schedule.end(&second, true);
+        assert_eq!(schedule.end(&third, true), Progress::Unsatisfied, "the first satisfied nobody");
     }
 }

@@ -1,5 +1,4 @@
-//! Steps, versions and their samples when the optimizer or the publisher dies: run with `--features failpoints`.
-#![cfg(feature = "failpoints")]
+//! Steps, versions and their samples when the optimizer or the publisher dies.
 
 mod faults;
 // The library's own tests use more of it.

@@ -8,8 +8,8 @@ use super::{Persona, PersonaSession, Step};
 use crate::{
     registry::{Kind, settings},
     world::{
-        Action, CallResult, Environment, Interrupt, Observation, Outcome, Said, Spec, Split, StepVerdict,
-        Task, Verdict, World, WorldError,
+        Action, CallResult, Environment, FIRST_CORRECT, Interrupt, Observation, Outcome, Said, Spec, Split,
+        StepVerdict, Task, User, Verdict, World, WorldError,
     },
 };
 
@@ -65,9 +65,16 @@ impl Personas {
         if personas.is_empty() {
             return Err(refuse("personas: is empty".to_owned()));
         }
+        if let Some(twice) = (1..personas.len()).find(|at| personas[..*at].contains(&personas[*at])) {
+            return Err(refuse(format!("personas: {:?} is there twice", personas[twice].name())));
+        }
+        Ok(Self::of(personas))
+    }
+
+    fn of(personas: Vec<Persona>) -> Self {
         // A question, two complaints and what nobody can read between them.
         let spec = Spec { kind: KIND.name, steps: 6, patience: Duration::from_secs(5) };
-        Ok(Self { spec, personas })
+        Self { spec, personas }
     }
 
     fn persona(&self, number: u64) -> Persona {
@@ -100,6 +107,14 @@ impl Environment for Personas {
 
     fn open(&self) -> Result<Box<dyn World>, WorldError> {
         Ok(Box::new(Talk { personas: self.clone(), session: self.session(Split::Train, 0) }))
+    }
+
+    fn users(&self) -> Vec<User> {
+        let alone = |persona: &Persona| User {
+            name: persona.name().into(),
+            environment: Arc::new(Self::of(vec![*persona])),
+        };
+        self.personas.iter().map(alone).collect()
     }
 }
 
@@ -139,7 +154,7 @@ impl World for Talk {
         let record = self.session.record();
         let numbers = [
             ("first_satisfied", f64::from(record.first_satisfied)),
-            ("first_correct", f64::from(record.first_correct)),
+            (FIRST_CORRECT, f64::from(record.first_correct)),
             ("last_satisfied", f64::from(record.last_satisfied)),
             ("complaints", f64::from(record.complaints)),
             ("first_tokens", record.first_tokens as f64),
@@ -261,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn each_persona_is_a_user_with_tasks_of_their_own() {
+        let users = personas().users();
+        assert_eq!(users.iter().map(|user| &*user.name).collect::<Vec<_>>(), ["student", "ta", "teacher"]);
+        for user in users {
+            let task = user.environment.task(Split::Train, 4).expect("a task");
+            assert!(task.id.starts_with(&*user.name), "{}", task.id);
+        }
+    }
+
+    #[test]
     fn the_estimate_tells_a_thorough_reply_from_any_other() {
         let environment = personas();
         for number in 0..3000 {
@@ -281,5 +306,6 @@ mod tests {
         };
         assert_eq!(problem(&["pupil"]), "personas: \"pupil\" is not one of student, ta, teacher");
         assert_eq!(problem(&[]), "personas: is empty");
+        assert_eq!(problem(&["ta", "student", "ta"]), "personas: \"ta\" is there twice");
     }
 }

@@ -1,5 +1,9 @@
 //! One world: a session of a sandbox for each episode, and another for its verifier.
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use openclaw_sandbox::{Session, Snapshot, Spec, Workspace};
 
@@ -139,6 +143,15 @@ impl World for Desk {
             rule = Some(StepVerdict::bad("neither a call nor an answer"));
         }
         Ok(Outcome { observation, rule, done: matches!(action, Action::Text(_)) })
+    }
+
+    fn keep(&mut self, to: &Path) -> Result<(), WorldError> {
+        let _running = self.control.begin();
+        let episode = self.episode.as_mut().ok_or_else(no_episode)?;
+        let session = episode.session.as_mut().ok_or_else(no_episode)?;
+        session.stop_all()?;
+        session.copy_out(Path::new(""), to)?;
+        Ok(())
     }
 
     fn evaluate(&mut self) -> Result<Verdict, WorldError> {

@@ -1,6 +1,6 @@
 //! The code tool: each call is a Python process of its own in the sandbox of its world. Files stay from call to call.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use openclaw_sandbox::{Backend, Ending, Exec, Interrupt, Limits, Ran, Session, Spec};
 
@@ -33,6 +33,12 @@ pub(super) struct Called {
 }
 
 impl Interpreter {
+    /// Its workspace.
+    pub(super) fn copy_out(&self, to: &Path) -> Result<(), WorldError> {
+        self.session.copy_out(Path::new(""), to)?;
+        Ok(())
+    }
+
     /// A new session.
     pub(super) fn open(backend: &dyn Backend, settings: &Settings) -> Result<Self, WorldError> {
         let limits = Limits {

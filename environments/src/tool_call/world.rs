@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -188,6 +189,13 @@ impl World for Bench {
                 let rule = self.judge(&families::Action::Malformed, &Ran::default());
                 Ok(Outcome { rule, ..Outcome::default() })
             }
+        }
+    }
+
+    fn keep(&mut self, to: &Path) -> Result<(), WorldError> {
+        match &self.interpreter {
+            Some(interpreter) => interpreter.copy_out(to),
+            None => Ok(()),
         }
     }
 

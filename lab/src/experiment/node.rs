@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 use openclaw_actors::{publisher::Versions, rollout::SessionReport};
-use openclaw_environments::persona::Persona;
+use openclaw_environments::world::User;
 use openclaw_journal::Journal;
 use tokio::sync::mpsc;
 
@@ -55,7 +55,7 @@ pub struct Node {
     /// The announcement of versions.
     pub versions: Versions,
     /// Its simulated users.
-    pub personas: Vec<Persona>,
+    pub users: Vec<User>,
     /// Their sessions, as they end; none are left once every user is through.
     pub sessions: mpsc::Receiver<SessionReport>,
     /// Its actors.

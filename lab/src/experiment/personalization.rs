@@ -16,9 +16,8 @@ use openclaw_actors::{
     rollout::Progress,
     stop::StopSignal,
 };
-use openclaw_environments::{
-    dice::Dice,
-    persona::{Persona, Task},
+use openclaw_environments::world::{
+    Environment, FIRST_CORRECT, Said, Split, Task, User, Verdict, WorldError, after_first_reply, text_of,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -87,7 +86,7 @@ pub struct ExperimentConfig {
     pub overrides: Vec<String>,
     /// Seeds of each method.
     pub seeds: Vec<u64>,
-    /// Tasks per persona that correctness, length and style are measured on before and after.
+    /// Tasks per user that correctness, length and style are measured on before and after.
     pub tasks: usize,
     /// Where results go.
     pub out: PathBuf,
@@ -100,21 +99,23 @@ pub struct Run {
     pub method: String,
     /// Its seed.
     pub seed: u64,
-    /// Sessions allowed per persona.
+    /// Sessions allowed per user.
     pub max_sessions: usize,
-    /// What came of each persona.
-    pub personas: Vec<PersonaResult>,
+    /// What came of each user.
+    #[serde(alias = "personas")]
+    pub users: Vec<UserResult>,
     /// Optimizer steps taken.
     pub steps: u64,
     /// Wall time.
     pub secs: f64,
 }
 
-/// What came of one persona.
+/// What came of one user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PersonaResult {
+pub struct UserResult {
     /// Who.
-    pub persona: String,
+    #[serde(alias = "persona")]
+    pub user: String,
     /// Sessions until three first replies in a row were satisfying; none when it gave up.
     pub sessions: Option<usize>,
     /// Before training.
@@ -126,7 +127,7 @@ pub struct PersonaResult {
 /// First replies to fresh tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
-    /// Share that keeps the persona's rule.
+    /// Share that the user likes.
     pub satisfied: f64,
     /// Share that is correct.
     pub correct: f64,
@@ -175,15 +176,15 @@ async fn one(
     let facts = plan.facts();
     let method = if learns { facts.name } else { "untrained".to_owned() };
     let started = Instant::now();
-    let Node { journal, versions, personas, mut sessions, parts, .. } = plan.start().await?;
-    let mut satisfied: Vec<(Persona, Option<usize>, bool)> =
-        personas.iter().map(|persona| (*persona, None, false)).collect();
+    let Node { journal, versions, users, mut sessions, parts, .. } = plan.start().await?;
+    let mut satisfied: Vec<(User, Option<usize>, bool)> =
+        users.into_iter().map(|user| (user, None, false)).collect();
     while satisfied.iter().any(|(.., over)| !over) {
         let report = tokio::select! {
             () = stop.wait() => bail!("stopped during {method}, seed {seed}"),
             report = sessions.recv() => report.context("the rollout workers ended early")?,
         };
-        let of = satisfied.iter_mut().find(|(persona, ..)| *persona == report.persona);
+        let of = satisfied.iter_mut().find(|(user, ..)| user.name == report.user);
         let (_, sessions, over) = of.context("a session of nobody")?;
         match report.progress {
             Progress::Open => {}
@@ -197,23 +198,23 @@ async fn one(
     parts.stop().await;
 
     let (tasks, temperature) = (config.tasks, facts.temperature);
-    let personas = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<PersonaResult>> {
+    let users = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<UserResult>> {
         let model = LoadedModel::open(&facts.policy, Place::Cpu, facts.threads)?;
         satisfied
             .into_iter()
-            .map(|(persona, sessions, _)| {
-                let sampled = |weights: &PolicyWeights| sample(&model, weights, persona, tasks, temperature);
+            .map(|(user, sessions, _)| {
+                let sampled = |weights: &PolicyWeights| sample(&model, weights, &user, tasks, temperature);
                 let (before, after) = (sampled(&model.weights)?, sampled(&last)?);
-                Ok(PersonaResult { persona: persona.name().to_owned(), sessions, before, after })
+                Ok(UserResult { user: user.name.to_string(), sessions, before, after })
             })
             .collect()
     })
     .await??;
-    for result in &personas {
+    for result in &users {
         info!(
             method,
             seed,
-            persona = result.persona,
+            user = result.user,
             sessions = result.sessions,
             steps,
             secs,
@@ -223,31 +224,30 @@ async fn one(
             "run ended"
         );
     }
-    Ok(Run { method, seed, max_sessions: facts.max_sessions, personas, steps, secs })
+    Ok(Run { method, seed, max_sessions: facts.max_sessions, users, steps, secs })
 }
 
 /// First replies to tasks that no session asks: the same ones before and after, for every method.
 fn sample(
     model: &LoadedModel,
     weights: &PolicyWeights,
-    persona: Persona,
+    user: &User,
     tasks: usize,
     temperature: f32,
 ) -> anyhow::Result<Sampled> {
     const SEED: u64 = 0x5eed_0f7a_5c5e_d000;
-    let mut dice = Dice::new(SEED + persona as u64);
-    let asked: Vec<(Task, Vec<Value>)> = (0..tasks)
-        .map(|_| {
-            let task = Task::new(persona, &mut dice);
-            let message = json!({"role": "user", "content": task.first_message(&mut dice)});
-            (task, vec![message])
-        })
-        .collect();
+    let held_out = |number| -> Result<(Task, Vec<Value>), WorldError> {
+        let task = user.environment.task(Split::HeldOut, number)?;
+        let said = |said: &Said| json!({"role": said.role, "content": text_of(&said.parts)});
+        let messages = task.opening.iter().map(said).collect();
+        Ok((task, messages))
+    };
+    let asked: Vec<(Task, Vec<Value>)> = (0..tasks as u64).map(held_out).collect::<Result<_, _>>()?;
     let prompts = asked.iter().zip(SEED..).map(|((_, messages), seed)| (&messages[..], temperature, seed));
     let replies = answers(model, weights.clone(), prompts)?;
     let mut sums = Sampled::default();
     for ((task, messages), reply) in asked.iter().zip(&replies) {
-        sums.add(persona, task, reply);
+        sums.add(&*user.environment, task, reply)?;
         sums.entropy += entropy(model, weights, messages, reply, temperature)?;
     }
     let n = asked.len().max(1) as f64;
@@ -261,11 +261,12 @@ fn sample(
 
 impl Sampled {
     /// Counts what a user makes of a reply, who is told its words alone; all of its tokens were drawn.
-    fn add(&mut self, persona: Persona, task: &Task, reply: &Answer) {
-        let (words, tokens) = (reply.words(), reply.ids.len());
-        self.satisfied += f64::from(u8::from(persona.satisfied(&words, tokens)));
-        self.correct += f64::from(u8::from(task.is_correct(&words)));
-        self.tokens += tokens as f64;
+    fn add(&mut self, environment: &dyn Environment, task: &Task, reply: &Answer) -> Result<(), WorldError> {
+        let Verdict { success, numbers, .. } = after_first_reply(environment, task, &reply.words())?;
+        self.satisfied += f64::from(u8::from(success));
+        self.correct += numbers.get(FIRST_CORRECT).copied().unwrap_or(0.0);
+        self.tokens += reply.ids.len() as f64;
+        Ok(())
     }
 }
 
@@ -290,18 +291,21 @@ fn entropy(
 
 #[cfg(test)]
 mod tests {
+    use openclaw_environments::registry;
     use openclaw_model::{ParserConfig, ReplySplit};
 
     use super::*;
 
     #[test]
     fn a_user_is_told_the_words_of_a_reply_and_every_token_counts() {
-        let task = Task::new(Persona::Student, &mut Dice::new(1));
+        let settings = "personas = [\"student\"]".parse().expect("settings");
+        let users = registry::make("persona", settings).expect("it needs nothing");
+        let task = users.task(Split::HeldOut, 1).expect("a task");
         let text = "<think>\n**Step 1:** add.\n</think>\n\n2 + 2 = 4.".to_owned();
         let split = ReplySplit::of(&text, ParserConfig::new(&[], false));
         let reply = Answer { text, split, ids: vec![0; 9] };
         let mut sums = Sampled::default();
-        sums.add(Persona::Student, &task, &reply);
+        sums.add(&*users, &task, &reply).expect("a verdict");
         assert_eq!((sums.satisfied, sums.tokens), (1.0, 9.0));
     }
 

@@ -7,13 +7,16 @@ use std::sync::{
 use std::time::Duration;
 
 use openclaw_actors::chat_client::{ChatClient, ChatRequest};
-use openclaw_environments::persona::{Persona, PersonaSession, Step};
+use openclaw_environments::{
+    registry,
+    world::{Action, Split, User, text_of},
+};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// Who they play, in turn.
-const PERSONAS: [Persona; 3] = [Persona::Student, Persona::Ta, Persona::Teacher];
+/// The kind of environment whose users they play, in turn.
+const KIND: &str = "persona";
 /// Between an answer that was cut and the same question again.
 const RETRY_PERIOD: Duration = Duration::from_millis(5);
 
@@ -43,21 +46,25 @@ pub(super) fn start_users(
     talk: &Arc<Talk>,
 ) -> anyhow::Result<JoinSet<()>> {
     let mut users = JoinSet::new();
+    let played = registry::make(KIND, registry::Table::new())?.users();
     for user in 0..count {
         let client = ChatClient::new(url, model, None)?;
-        users.spawn(use_for_ever(client, PERSONAS[user % PERSONAS.len()], user as u64, talk.clone()));
+        users.spawn(use_for_ever(client, played[user % played.len()].clone(), user as u64, talk.clone()));
     }
     Ok(users)
 }
 
-async fn use_for_ever(client: ChatClient, persona: Persona, user: u64, talk: Arc<Talk>) {
+async fn use_for_ever(client: ChatClient, plays: User, user: u64, talk: Arc<Talk>) {
+    // Scripts: their tasks are made from any number, and their worlds do not block and do not fail.
+    let mut world = plays.environment.open().expect("a script");
     for number in 0.. {
-        let mut session = PersonaSession::new(persona, user * 1_000_003 + number);
+        let task = plays.environment.task(Split::Train, user * 1_000_003 + number).expect("a script");
+        world.reset(&task).expect("a script");
         let id = format!("user-{user}-{number}-{}", rand::random::<u64>());
         let mut headers = HeaderMap::new();
         headers.insert("x-session-id", HeaderValue::from_str(&id).expect("letters, digits and dashes"));
         headers.insert("x-turn-type", HeaderValue::from_static("main"));
-        let mut messages = vec![json!({"role": "user", "content": session.first_message()})];
+        let mut messages = vec![json!({"role": "user", "content": text_of(&task.opening[0].parts)})];
         loop {
             let request = ChatRequest {
                 messages: messages.clone(),
@@ -76,9 +83,12 @@ async fn use_for_ever(client: ChatClient, persona: Persona, user: u64, talk: Arc
             };
             talk.ids.lock().unwrap_or_else(PoisonError::into_inner).push(reply.id);
             talk.answers.fetch_add(1, Ordering::SeqCst);
-            let Step::Send(next) = session.next(&reply.content, reply.completion_tokens) else { break };
+            let outcome = world.step(&Action::Text(reply.content.clone())).expect("a script");
+            if outcome.done {
+                break;
+            }
             messages.push(json!({"role": "assistant", "content": reply.content}));
-            messages.push(json!({"role": "user", "content": next}));
+            messages.push(json!({"role": "user", "content": text_of(&outcome.observation.parts)}));
         }
     }
 }

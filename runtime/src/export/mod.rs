@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use openclaw_journal::{JournalReader, TurnId};
+use openclaw_journal::{JournalReader, SessionId, TurnId};
 
 use self::{
     messages::MessagesArgs,
@@ -214,6 +214,18 @@ pub fn run(export: Export) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes the trajectory of one session into a folder, over what it held of that name.
+pub fn trajectory(
+    reader: &JournalReader,
+    run_dir: &Path,
+    session: &SessionId,
+    to: &Path,
+) -> anyhow::Result<()> {
+    let picks = Picks { sessions: vec![session.to_string()], ..Picks::default() };
+    let mut progress = Progress { bar: ProgressBar::hidden(), counts: Counts::default() };
+    atif::export(reader, run_dir, &picks, to, true, &mut progress)
 }
 
 fn open(dir: &Path) -> anyhow::Result<JournalReader> {

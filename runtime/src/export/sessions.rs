@@ -19,7 +19,7 @@ const SESSIONS_AT_ONCE: usize = 256;
 const TURNS_AT_ONCE: usize = 8;
 
 /// Which replies. A conversation in which no reply is meant is left out; the others are whole.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Picks {
     /// Only this session; can be repeated.
     #[arg(long = "session", value_name = "ID")]

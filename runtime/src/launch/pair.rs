@@ -7,6 +7,7 @@ use openclaw_actors::{
     chat_client::{ChatClient, ChatReply, ChatRequest},
     rollout::SessionReport,
 };
+use openclaw_environments::world::{Said, Task, User, after_first_reply, text_of};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Map, json};
 use tracing::debug;
@@ -19,12 +20,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Asks the first questions of these sessions again, and returns the first whose answer is now to the user's taste;
 /// the last that was asked, when none is. Nothing is learnt from it.
-pub async fn find(topology: &Topology, url: &str, disliked: &[&SessionReport]) -> Option<Pair> {
+pub async fn find(topology: &Topology, url: &str, disliked: &[(&User, &SessionReport)]) -> Option<Pair> {
     let key = wiring::api_key(topology).ok()?;
     let client = ChatClient::new(url, topology.actors.gateway.served_model.clone(), key).ok()?;
     let mut found = None;
-    for report in disliked {
-        let asked = tokio::time::timeout(DEADLINE, client.ask(&again(&report.asked))).await;
+    for (user, report) in disliked {
+        let Some(task) = &report.task else { continue };
+        let asked = tokio::time::timeout(DEADLINE, client.ask(&again(task))).await;
         let reply = match asked {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
@@ -33,9 +35,12 @@ pub async fn find(topology: &Topology, url: &str, disliked: &[&SessionReport]) -
             }
             Err(_) => continue,
         };
-        let liked = report.persona.satisfied(&reply.content, reply.completion_tokens);
-        found = pair(report, reply).or(found);
-        if liked {
+        let (user, task, content) = ((*user).clone(), task.clone(), reply.content.clone());
+        found = pair(report, &task, reply).or(found);
+        let liked = tokio::task::spawn_blocking(move || {
+            after_first_reply(&*user.environment, &task, &content).is_ok_and(|verdict| verdict.success)
+        });
+        if liked.await.unwrap_or(false) {
             break;
         }
     }
@@ -43,11 +48,12 @@ pub async fn find(topology: &Topology, url: &str, disliked: &[&SessionReport]) -
 }
 
 /// Greedy: what it says now, and not what it may say.
-fn again(question: &str) -> ChatRequest {
+fn again(task: &Task) -> ChatRequest {
     let mut headers = HeaderMap::new();
     headers.insert("x-no-train", HeaderValue::from_static("1"));
+    let message = |said: &Said| json!({"role": said.role, "content": text_of(&said.parts)});
     ChatRequest {
-        messages: vec![json!({"role": "user", "content": question})],
+        messages: task.opening.iter().map(message).collect(),
         options: Map::from_iter([("temperature".to_owned(), json!(0))]),
         headers,
         stream: false,
@@ -55,11 +61,11 @@ fn again(question: &str) -> ChatRequest {
 }
 
 /// None where both are of one version: nothing was learnt in between.
-fn pair(report: &SessionReport, now: ChatReply) -> Option<Pair> {
+fn pair(report: &SessionReport, task: &Task, now: ChatReply) -> Option<Pair> {
     let (before, version) = (report.policy_version?, now.policy_version?);
     (before != version).then(|| Pair {
-        user: report.persona.name().to_owned(),
-        asked: report.asked.clone(),
+        user: report.user.to_string(),
+        asked: task.opening.last().map(|said| text_of(&said.parts)).unwrap_or_default(),
         before: (before, report.replied.clone()),
         now: (version, now.content),
     })

@@ -31,7 +31,7 @@ pub struct Welcome<'a> {
     /// The version and the step that it goes on with; 0 for a run that begins.
     pub goes_on: (u64, u64),
     /// Names of the simulated users.
-    pub users: &'a [&'static str],
+    pub users: &'a [&'a str],
     /// Keys that differ from the run's last launch, each with what it was and is.
     pub changed: &'a [String],
     /// How this program was called.

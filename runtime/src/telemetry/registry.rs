@@ -240,17 +240,14 @@ pub const METRICS: &[Metric] = &[
         "When the current version was announced or returned to, or else the start.",
     ),
     gauge("openclaw_rollout_active_sessions", "Sessions of simulated users under way."),
-    counter(
-        "openclaw_rollout_correct_first_replies_total",
-        "First replies that solved the task, by persona.",
-    ),
+    counter("openclaw_rollout_correct_first_replies_total", "First replies that solved the task, by user."),
     gauge(
         "openclaw_rollout_recent_satisfied_ratio",
-        "Share of a persona's last ten sessions whose first reply kept its rule.",
+        "Share of a user's last ten sessions whose first reply they liked.",
     ),
     counter(
         "openclaw_rollout_replies_total",
-        "Replies that a persona remarked on, by persona and whether it was content.",
+        "Replies that a simulated user remarked on, by user and whether they were content.",
     ),
     histogram("openclaw_rollout_session_seconds", SECONDS, "Length of a session of a simulated user."),
     counter(
@@ -259,11 +256,11 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge(
         "openclaw_rollout_sessions_to_satisfaction",
-        "Sessions until three first replies in a row kept the persona's rule; 0 until then.",
+        "Sessions until a user liked three first replies in a row; 0 until then.",
     ),
     counter(
         "openclaw_rollout_sessions_total",
-        "Sessions of simulated users, by persona and whether the first reply kept its rule.",
+        "Sessions of simulated users, by user and whether they liked the first reply.",
     ),
     histogram(
         "openclaw_rollout_wait_seconds",

@@ -64,7 +64,15 @@ impl FromToml for Environment {
         };
         let made = registry::make(&kind, settings.clone());
         if let Err(error) = &made {
-            problems.add(key, error.to_string());
+            let told = error.to_string();
+            // A kind names the key of its own that it cannot use.
+            let of_key = told
+                .split_once(": ")
+                .filter(|(name, _)| settings.contains_key(name.split(['.', '[']).next().unwrap_or_default()));
+            match of_key {
+                Some((name, message)) => problems.add(&format!("{key}.{name}"), message),
+                None => problems.add(key, told),
+            }
         }
         Self { kind, settings, made }
     }
@@ -112,10 +120,39 @@ section! {
         held_out: usize = 0,
         /// Groups between two such measurements.
         held_out_every: usize = 16,
+        /// Episodes of which files, outcome and trajectory are kept in `episodes/` of `run.dir`: the latest.
+        artefacts: usize = 16,
         /// A group begins only when what came before has been judged and learnt from.
         wait_for_learning: bool = true,
         /// Decides which tasks are drawn; `run.seed`, unless given.
         seed: Option<u64> = None,
+    }
+}
+
+fn named<'t>(
+    topology: &'t Topology,
+    name: &str,
+    key: &str,
+    problems: &mut Problems,
+) -> Option<&'t Environment> {
+    let known = topology.environments.get(name);
+    if known.is_none() && !problems.is_unread("environments") {
+        let names: Vec<&str> = topology.environments.keys().map(String::as_str).collect();
+        let nearest = did_you_mean(name, &names);
+        problems.add(key, format!("\"{name}\" is not under [environments]{nearest}"));
+    }
+    known
+}
+
+/// Adds why nobody can talk as the users of an environment, if so; `key` is the group's.
+pub fn check_users(topology: &Topology, name: &str, key: &str, problems: &mut Problems) {
+    let key = format!("{key}.environment");
+    let known = named(topology, name, &key, problems);
+    let Some(made) = known.and_then(|known| known.make().ok()) else { return };
+    if made.tasks(Split::Train) == Some(0) {
+        problems.add(&key, "it has no tasks to train on");
+    } else if made.task(Split::Train, 0).is_ok_and(|task| !task.tools.is_empty()) {
+        problems.add(&key, "its tasks have tools, which users have not: act in it by [[actors.agent]]");
     }
 }
 
@@ -131,13 +168,7 @@ pub fn check(topology: &Topology, problems: &mut Problems) {
     let mut taken = Vec::new();
     for (i, agent) in topology.actors.agent.iter().enumerate() {
         let key = |name: &str| format!("actors.agent[{i}].{name}");
-        let known = topology.environments.get(&agent.environment);
-        if known.is_none() {
-            let names: Vec<&str> = topology.environments.keys().map(String::as_str).collect();
-            let nearest = did_you_mean(&agent.environment, &names);
-            let message = format!("\"{}\" is not under [environments]{nearest}", agent.environment);
-            problems.add(&key("environment"), message);
-        }
+        let known = named(topology, &agent.environment, &key("environment"), problems);
         let seed = agent.seed.unwrap_or(topology.run.seed);
         if taken.contains(&(&agent.environment, seed)) {
             let message =
@@ -161,6 +192,9 @@ pub fn check(topology: &Topology, problems: &mut Problems) {
         }
         if agent.held_out > 1 << 20 {
             problems.add(&key("held_out"), format!("{} is not from 0 to {}", agent.held_out, 1 << 20));
+        }
+        if agent.artefacts > 100_000 {
+            problems.add(&key("artefacts"), format!("{} is not from 0 to 100000", agent.artefacts));
         }
         if !(1..=7 * 24 * 3600).contains(&agent.episode_secs) {
             problems.add(&key("episode_secs"), format!("{} is not from 1 to 604800", agent.episode_secs));

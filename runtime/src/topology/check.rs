@@ -283,14 +283,7 @@ impl Checks<'_> {
     fn rollout(&mut self, actors: &Actors) {
         for (i, rollout) in actors.rollout.iter().enumerate() {
             let key = format!("actors.rollout[{i}]");
-            if rollout.personas.is_empty() {
-                self.problems.add(&format!("{key}.personas"), "is empty");
-            }
-            for (j, persona) in rollout.personas.iter().enumerate() {
-                if rollout.personas[..j].contains(persona) {
-                    self.problems.add(&format!("{key}.personas[{j}]"), format!("{persona} is there twice"));
-                }
-            }
+            agents::check_users(self.topology, &rollout.environment, &key, self.problems);
             self.count(&format!("{key}.workers"), rollout.workers, 1..=1024);
             self.count(&format!("{key}.max_sessions"), rollout.max_sessions, 1..=MANY);
         }

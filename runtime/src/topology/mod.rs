@@ -24,8 +24,8 @@ pub(crate) use preflight::inspected;
 pub(crate) use problems::did_you_mean;
 pub use problems::{Origin, Problem, TopologyError};
 pub use sections::{
-    Actors, AdamW, Device, Dtype, Engine, EngineKind, Gateway, Judge, Model, Node, Persona, Policy, Rollout,
-    RolloutEnvironment, Run, Sessions, Teacher, Topology, Trainer, TurnType, WhenFailing,
+    Actors, AdamW, Device, Dtype, Engine, EngineKind, Gateway, Judge, Model, Node, Policy, Rollout, Run,
+    Sessions, Teacher, Topology, Trainer, TurnType, WhenFailing,
 };
 
 use problems::Problems;

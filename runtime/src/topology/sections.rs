@@ -281,13 +281,11 @@ section! {
 section! {
     /// `[[actors.rollout]]`: one group of workers.
     pub struct Rollout {
-        /// What they act in.
-        environment: RolloutEnvironment,
-        /// Who they play.
-        personas: Vec<Persona>,
+        /// Who they play: the users of an environment, a name under `[environments]`.
+        environment: String,
         /// Workers in the group.
         workers: usize,
-        /// Sessions per persona before it gives up.
+        /// Sessions per user before they give up.
         max_sessions: usize = 72,
         /// Starts a session only when what was said before has been judged and learnt from: a person would take
         /// minutes between two conversations. Without it they talk as fast as they are answered.
@@ -336,26 +334,6 @@ words! {
     pub enum EngineKind {
         /// OpenAI's chat completions.
         Openai = "openai",
-    }
-}
-
-words! {
-    /// Whom simulated users are.
-    pub enum RolloutEnvironment {
-        /// A scripted person in conversation.
-        Persona = "persona",
-    }
-}
-
-words! {
-    /// A scripted person.
-    pub enum Persona {
-        /// Wants homework answers that do not look machine-written.
-        Student = "student",
-        /// Wants thorough answers.
-        Ta = "ta",
-        /// Wants grading comments with a warm phrase.
-        Teacher = "teacher",
     }
 }
 

@@ -75,9 +75,12 @@ max_wait_secs  = 120
 checkpoint_every_steps = 1
 keep_versions  = 20
 
+[environments.users]
+kind     = "persona"
+personas = ["student", "ta", "teacher"]
+
 [[actors.rollout]]
-environment = "persona"
-personas    = ["student", "ta", "teacher"]
+environment = "users"
 workers     = 3
 "#;
 
@@ -210,7 +213,7 @@ fn replaced(whole: &toml::Value, key: &str, change: impl Fn(&mut toml::Table, &s
 #[test]
 fn a_misspelt_key_or_section_is_one_problem_and_nothing_follows_from_it() {
     // These are names that a user gives.
-    let free = ["nodes.local", "models.policy"];
+    let free = ["nodes.local", "models.policy", "environments.users"];
     for whole in resolved() {
         let mut keys = Vec::new();
         keys_of(&whole, "", &mut keys);
@@ -304,7 +307,18 @@ fn impossible_values_are_refused_by_key() {
         ),
         ("method.kl.coef=-1", "method.kl.coef: -1 is not at least 0"),
         ("method.top_k=0", "method.top_k: 0 is not at least 1"),
-        ("actors.rollout[0].personas=[\"ta\", \"ta\"]", "actors.rollout[0].personas[1]: ta is there twice"),
+        (
+            "environments.users.personas=[\"ta\", \"ta\"]",
+            "environments.users.personas: \"ta\" is there twice",
+        ),
+        (
+            "actors.rollout[0].environment=user",
+            "actors.rollout[0].environment: \"user\" is not under [environments] (did you mean \"users\"?)",
+        ),
+        (
+            "environments.users={kind=\"calculator\"}",
+            "actors.rollout[0].environment: its tasks have tools, which users have not: act in it by [[actors.agent]]",
+        ),
         ("nodes.local.admin=0.0.0.0:7300", "nodes.local.admin: 0.0.0.0:7300 is not a loopback address"),
         ("nodes.local.device=gpu", "nodes.local.device: \"gpu\" is not one of auto, cpu, cuda:0, cuda:1, .."),
         ("actors.gateway=7", "actors.gateway: expected a table, found the number 7"),

@@ -87,6 +87,7 @@ impl Builder<'_> {
             engines: policies.to_vec(),
             journal: self.journal.clone(),
             pass,
+            artefacts: self.artefacts(agent),
         })
     }
 }

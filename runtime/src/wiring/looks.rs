@@ -79,10 +79,10 @@ impl Builder<'_> {
 pub fn rollout(schedule: Arc<Mutex<Schedule>>) -> impl Fn() -> Seen + Send + Sync {
     move || {
         let schedule = schedule.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = schedule.progress().into_iter().map(|(persona, progress)| match progress {
-            Progress::Open => format!("{} goes on", persona.name()),
-            Progress::Satisfied { sessions } => format!("{} satisfied after {sessions}", persona.name()),
-            Progress::Unsatisfied => format!("{} gave up", persona.name()),
+        let told = schedule.progress().into_iter().map(|(user, progress)| match progress {
+            Progress::Open => format!("{user} goes on"),
+            Progress::Satisfied { sessions } => format!("{user} satisfied after {sessions}"),
+            Progress::Unsatisfied => format!("{user} gave up"),
         });
         says(told.collect::<Vec<_>>().join(", "))
     }
@@ -127,7 +127,7 @@ fn thousands(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use openclaw_environments::persona::Persona;
+    use openclaw_environments::{registry, world::users_of};
 
     use super::*;
 
@@ -153,10 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn a_group_tells_how_far_each_persona_has_come() {
-        let schedule = Arc::new(Mutex::new(Schedule::new(&[Persona::Student, Persona::Ta], 1)));
-        schedule.lock().unwrap().start();
-        schedule.lock().unwrap().end(Persona::Student, 1, false);
+    fn a_group_tells_how_far_each_user_has_come() {
+        let environment = registry::make("calculator", registry::Table::new()).unwrap();
+        let users = ["student", "ta"].map(|name| users_of(name, &environment)).concat();
+        let schedule = Arc::new(Mutex::new(Schedule::new(&users, 1)));
+        let first = schedule.lock().unwrap().start().unwrap();
+        schedule.lock().unwrap().end(&first, false);
         assert_eq!(rollout(schedule)().detail, "student gave up, ta goes on");
     }
 }

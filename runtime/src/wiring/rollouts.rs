@@ -11,7 +11,7 @@ use openclaw_actors::{
     engine::Engine,
     rollout::{Pace, Rollout, RolloutArguments, RolloutConfig, Schedule, SessionReport},
 };
-use openclaw_environments::persona::Persona;
+use openclaw_environments::world::{User, users_of};
 use openclaw_journal::Backlog;
 use ractor::{Actor, ActorCell};
 use serde_json::Map;
@@ -21,7 +21,6 @@ use super::{Builder, Inboxes, care, gateway, looks};
 use crate::{
     admin::Gate,
     supervisor::{ChildSpec, Restart, RunningChild},
-    topology,
 };
 
 /// A simulated user waits this long for a reply.
@@ -62,16 +61,17 @@ impl Builder<'_> {
         gateway: &watch::Receiver<Option<SocketAddr>>,
         pace: &Pace,
         reports: mpsc::Sender<SessionReport>,
-    ) -> anyhow::Result<Vec<Persona>> {
+    ) -> anyhow::Result<Vec<User>> {
         let mut all = Vec::new();
         let served_model = self.topology.actors.gateway.served_model.clone();
         let key = gateway::api_key(self.topology)?;
         let gate = Gate::default();
         let mut workers: Vec<ChildSpec> = Vec::new();
         for group in &self.topology.actors.rollout {
-            let personas: Vec<Persona> = group.personas.iter().map(|persona| (*persona).into()).collect();
-            all.extend(personas.iter().copied());
-            let schedule = Arc::new(Mutex::new(Schedule::new(&personas, group.max_sessions)));
+            let environment = self.topology.environments[&group.environment].make()?;
+            let users = users_of(&group.environment, &environment);
+            let schedule = Arc::new(Mutex::new(Schedule::new(&users, group.max_sessions)));
+            all.extend(users);
             let config = RolloutConfig {
                 seed: group.seed.unwrap_or(self.topology.run.seed),
                 options: Map::new(),
@@ -139,14 +139,4 @@ pub(super) fn at_gate(gate: &Gate, pace: Option<Pace>) -> Pace {
             gate.pass().await;
         })
     })
-}
-
-impl From<topology::Persona> for Persona {
-    fn from(persona: topology::Persona) -> Self {
-        match persona {
-            topology::Persona::Student => Self::Student,
-            topology::Persona::Ta => Self::Ta,
-            topology::Persona::Teacher => Self::Teacher,
-        }
-    }
 }

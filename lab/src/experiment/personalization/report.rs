@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 use anyhow::Context;
 
-use super::{PersonaResult, Run};
+use super::{Run, UserResult};
 
 /// Writes `runs.json`, `table.md` and `sessions.svg` into `dir`.
 pub fn write(dir: &Path, runs: &[Run]) -> anyhow::Result<()> {
@@ -29,8 +29,8 @@ fn by_method(runs: &[Run]) -> Vec<(&str, Vec<&Run>)> {
     groups
 }
 
-/// Sessions a persona needed; one that gave up counts as all it had.
-fn needed(run: &Run, result: &PersonaResult) -> f64 {
+/// Sessions a user needed; one that gave up counts as all it had.
+fn needed(run: &Run, result: &UserResult) -> f64 {
     result.sessions.unwrap_or(run.max_sessions) as f64
 }
 
@@ -38,34 +38,34 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// Mean sessions over the personas of one run.
+/// Mean sessions over the users of one run.
 fn run_mean(run: &Run) -> f64 {
-    mean(&run.personas.iter().map(|result| needed(run, result)).collect::<Vec<_>>())
+    mean(&run.users.iter().map(|result| needed(run, result)).collect::<Vec<_>>())
 }
 
 /// One line per method.
 pub fn table(runs: &[Run]) -> String {
-    let personas: Vec<&str> =
-        runs.first().map_or(Vec::new(), |run| run.personas.iter().map(|r| r.persona.as_str()).collect());
+    let users: Vec<&str> =
+        runs.first().map_or(Vec::new(), |run| run.users.iter().map(|r| r.user.as_str()).collect());
     let mut text = String::from("| method |");
-    for persona in &personas {
-        write!(text, " {persona} |").expect("a string takes everything");
+    for user in &users {
+        write!(text, " {user} |").expect("a string takes everything");
     }
     text.push_str(" mean (range) | correct before | correct after | tokens before | tokens after | entropy before | entropy after | steps |\n|---|");
-    text.push_str(&"---|".repeat(personas.len() + 8));
+    text.push_str(&"---|".repeat(users.len() + 8));
     text.push('\n');
     for (method, group) in by_method(runs) {
         write!(text, "| {method} |").expect("a string takes everything");
-        for i in 0..personas.len() {
-            let sessions: Vec<f64> = group.iter().map(|run| needed(run, &run.personas[i])).collect();
-            let gave_up = group.iter().filter(|run| run.personas[i].sessions.is_none()).count();
+        for i in 0..users.len() {
+            let sessions: Vec<f64> = group.iter().map(|run| needed(run, &run.users[i])).collect();
+            let gave_up = group.iter().filter(|run| run.users[i].sessions.is_none()).count();
             let mark = if gave_up > 0 { format!(" ({gave_up} gave up)") } else { String::new() };
             write!(text, " {:.1}{mark} |", mean(&sessions)).expect("a string takes everything");
         }
         let means: Vec<f64> = group.iter().map(|run| run_mean(run)).collect();
         let (low, high) = range(&means);
-        let of = |value: fn(&PersonaResult) -> f64| {
-            mean(&group.iter().flat_map(|run| run.personas.iter().map(value)).collect::<Vec<_>>())
+        let of = |value: fn(&UserResult) -> f64| {
+            mean(&group.iter().flat_map(|run| run.users.iter().map(value)).collect::<Vec<_>>())
         };
         let steps = mean(&group.iter().map(|run| run.steps as f64).collect::<Vec<_>>());
         writeln!(
@@ -88,7 +88,7 @@ fn range(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
 }
 
-/// Sessions needed, a dot per seed and persona, a bar per method's mean.
+/// Sessions needed, a dot per seed and user, a bar per method's mean.
 fn plot(runs: &[Run]) -> String {
     const COLOURS: [&str; 3] = ["#2166ac", "#b2182b", "#4d9221"];
     let groups = by_method(runs);
@@ -116,12 +116,12 @@ fn plot(runs: &[Run]) -> String {
         bottom + 36.0
     ));
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
-    for (i, result) in runs.first().map_or(&[][..], |run| &run.personas[..]).iter().enumerate() {
-        names.insert(&result.persona, i);
+    for (i, result) in runs.first().map_or(&[][..], |run| &run.users[..]).iter().enumerate() {
+        names.insert(&result.user, i);
         let at = left + 130.0 * i as f64;
         let colour = COLOURS[i % COLOURS.len()];
         line(format!("<circle cx=\"{at}\" cy=\"18\" r=\"5\" fill=\"{colour}\"/>"));
-        line(format!("<text x=\"{}\" y=\"22\">{}</text>", at + 10.0, result.persona));
+        line(format!("<text x=\"{}\" y=\"22\">{}</text>", at + 10.0, result.user));
     }
     for (i, (method, group)) in groups.iter().enumerate() {
         let middle = top + row * (i as f64 + 0.5);
@@ -137,10 +137,10 @@ fn plot(runs: &[Run]) -> String {
             middle + 16.0
         ));
         for run in group {
-            for result in &run.personas {
-                let persona = names[result.persona.as_str()];
-                let (cx, cy) = (x(needed(run, result)), middle + 9.0 * (persona as f64 - 1.0));
-                let colour = COLOURS[persona % COLOURS.len()];
+            for result in &run.users {
+                let user = names[result.user.as_str()];
+                let (cx, cy) = (x(needed(run, result)), middle + 9.0 * (user as f64 - 1.0));
+                let colour = COLOURS[user % COLOURS.len()];
                 let fill = if result.sessions.is_some() { colour } else { "white" };
                 line(format!(
                     "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\" fill=\"{fill}\" stroke=\"{colour}\"/>"
@@ -159,24 +159,17 @@ mod tests {
 
     fn run(method: &str, seed: u64, sessions: [Option<usize>; 2]) -> Run {
         let sampled = |correct| Sampled { correct, tokens: 10.0, ..Sampled::default() };
-        let personas = ["student", "ta"].iter().zip(sessions).map(|(persona, sessions)| PersonaResult {
-            persona: (*persona).to_owned(),
+        let users = ["student", "ta"].iter().zip(sessions).map(|(user, sessions)| UserResult {
+            user: (*user).to_owned(),
             sessions,
             before: sampled(0.5),
             after: sampled(0.25),
         });
-        Run {
-            method: method.to_owned(),
-            seed,
-            max_sessions: 72,
-            personas: personas.collect(),
-            steps: 4,
-            secs: 1.0,
-        }
+        Run { method: method.to_owned(), seed, max_sessions: 72, users: users.collect(), steps: 4, secs: 1.0 }
     }
 
     #[test]
-    fn a_persona_that_gave_up_counts_as_all_its_sessions_and_is_marked() {
+    fn a_user_that_gave_up_counts_as_all_its_sessions_and_is_marked() {
         let runs =
             [run("a", 1, [Some(10), None]), run("a", 2, [Some(20), Some(8)]), run("b", 1, [None, None])];
         let table = table(&runs);
