@@ -194,6 +194,14 @@ impl Engine {
         })
     }
 
+    /// The ids of a text, without anything around it.
+    pub fn text_ids(&self, text: &str) -> Result<Vec<u32>, EngineError> {
+        self.text().tokenizer.encode(text).map_err(|error| EngineError::Prompt {
+            engine: self.name().to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
     /// The version that new requests use.
     pub fn version(&self) -> u64 {
         self.shared.gauges.version.load(Ordering::Acquire)

@@ -1,8 +1,8 @@
 //! Reads a turn by what followed it: a reward, and hints for the teacher.
 //!
 //! A person's words on a reply are its hint; the hint writer is asked where they said nothing but their next message.
-//! Rules come first, because what a rule can see needs no opinion. Else `votes` samples of the judge and, where the
-//! method wants them, as many of the hint writer are drawn at the same time under one deadline; a vote that does
+//! Rules come first, because what a rule can see needs no opinion. Else `votes` samples of the judge (or its probabilities
+//! of the three verdicts) and, where the method wants them, as many of the hint writer are drawn at the same time under one deadline; a vote that does
 //! not arrive in time, or was cut off before its end, does not count. If not one arrives, the turn goes back into the
 //! inbox: for as long as it takes where nobody could be asked, and a few times where the model refused the question or
 //! was late, with twice the time at each. What a rule has decided does not wait for that.
@@ -16,11 +16,12 @@ use openclaw_journal::{
 };
 use openclaw_model::{FinishReason, GenerateEvent, GenerateRequest, SamplingParams};
 use serde_json::{Map, json};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{Span, debug, debug_span, field::Empty, warn};
 
 use self::{
     answer::{Answer, Ending, Unread},
+    score::Scores,
     votes::{read_votes, word},
 };
 use crate::{
@@ -34,6 +35,7 @@ use crate::{
 
 mod answer;
 mod memory;
+mod score;
 mod votes;
 
 pub use memory::RecentVerdicts;
@@ -41,8 +43,8 @@ pub use memory::RecentVerdicts;
 /// How a judge votes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JudgeConfig {
-    /// Samples per turn; the majority decides.
-    pub votes: usize,
+    /// How a verdict comes about.
+    pub votes: Votes,
     /// Sampling temperature of a vote.
     pub temperature: f32,
     /// Most tokens of a vote.
@@ -56,6 +58,29 @@ pub struct JudgeConfig {
     pub history_messages: usize,
     /// Which hints go to the teacher; none where the method needs none.
     pub hints: Option<HintSelection>,
+}
+
+/// How a verdict comes about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Votes {
+    /// So many samples, and as many of hints; the majority decides (published).
+    Sampled(usize),
+    /// By the probabilities of the three verdicts, without a sample: for an embedded model that answers with the verdict
+    /// alone. There is one sample of a hint.
+    Scored {
+        /// A verdict that is not by so many nats likelier than the next is 0.
+        margin: f32,
+    },
+}
+
+impl Votes {
+    /// Samples of a hint.
+    fn hints(self) -> usize {
+        match self {
+            Self::Sampled(votes) => votes,
+            Self::Scored { .. } => 1,
+        }
+    }
 }
 
 /// What a judge runs on.
@@ -226,12 +251,16 @@ impl Judge {
         };
         let judge_prompt = prompts::judge_prompt(self.config.prompt, &exhibit);
         let hint_prompt = prompts::hint_prompt(self.config.prompt, &exhibit);
-        let votes = if rule.is_some() { 0 } else { self.config.votes };
-        let hint_votes = if wants_hint { self.config.votes } else { 0 };
-        let (answers, hint_answers) = tokio::join!(
-            self.ask("verdict", &judge_prompt, votes, deadline),
-            self.ask("hint", &hint_prompt, hint_votes, deadline)
-        );
+        let hint_votes = if wants_hint { self.config.votes.hints() } else { 0 };
+        let verdict = async {
+            match self.config.votes {
+                _ if rule.is_some() => Vec::new(),
+                Votes::Sampled(votes) => self.ask("verdict", &judge_prompt, votes, deadline).await,
+                Votes::Scored { margin } => vec![self.score(&judge_prompt, margin, deadline).await],
+            }
+        };
+        let (answers, hint_answers) =
+            tokio::join!(verdict, self.ask("hint", &hint_prompt, hint_votes, deadline));
         let asked = || answers.iter().chain(&hint_answers);
         if rule.is_none() && asked().all(Result::is_err) {
             // What says most of the turn goes first: a refusal lasts, and who is away tells nothing.
@@ -319,6 +348,29 @@ impl Judge {
             Err(missing)
         };
         join_all((0..votes).map(|_| ask())).await
+    }
+
+    /// The likeliest verdict, said as a judge would say it, with its probabilities behind it.
+    async fn score(&self, prompt: &str, margin: f32, deadline: Duration) -> Result<Answer, Missing> {
+        let missing = match &self.engine {
+            JudgeEngine::Embedded(engine) => match timeout(deadline, Scores::of(engine, prompt)).await {
+                Ok(Ok(scores)) => {
+                    let text = format!("({}) \\boxed{{{}}}", scores.told(), scores.verdict(margin));
+                    return Ok(Answer { text, ending: Ending::Finished });
+                }
+                Ok(Err(error)) => {
+                    debug!(%error, vote = "verdict", "a vote failed");
+                    Missing::of(&error)
+                }
+                Err(_) if engine.status().up => Missing::Late,
+                Err(_) => Missing::Failed,
+            },
+            // A topology has none such.
+            JudgeEngine::OpenAi(_) => Missing::Refused,
+        };
+        metrics::counter!("openclaw_judge_votes_missing_total", "vote" => "verdict", "reason" => missing.name())
+            .increment(1);
+        Err(missing)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     },
     dispatch::{Dispatcher, DispatcherArguments, Route},
     engine::{Engine, EngineLimits},
-    judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
+    judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts, Votes},
     methods::{MethodConfig, MethodKind},
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
     policy::{EngineActor, EngineArguments},
@@ -78,7 +78,7 @@ async fn start(kind: MethodKind) -> Loop {
 
     let judge = Judge {
         config: JudgeConfig {
-            votes: 1,
+            votes: Votes::Sampled(1),
             temperature: 0.6,
             max_new_tokens: 16,
             deadline: Duration::from_secs(60),

@@ -18,7 +18,7 @@ use crate::{
     },
     dispatch::{Dispatcher, DispatcherArguments, Route},
     journal::JournalActor,
-    judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
+    judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts, Votes},
     methods::{MethodConfig, MethodKind},
     prompts::{PromptStyle, hint_answer},
     sessions::{
@@ -89,7 +89,7 @@ async fn judge_teacher_and_dispatcher_killed_ten_times_handle_all_that_was_sent(
     let (evaluations, judged) = (Inbox::new("judge", limits), Inbox::new("teacher", limits));
     let judge = Judge {
         config: JudgeConfig {
-            votes: 1,
+            votes: Votes::Sampled(1),
             temperature: 0.6,
             max_new_tokens: 16,
             deadline: Duration::from_secs(60),

@@ -24,7 +24,7 @@ use openclaw_actors::{
     chat_client::ChatClient,
     dispatch::{Dispatcher, DispatcherArguments, Route},
     engine::{Engine, EngineLimits, Place},
-    judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts},
+    judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts, Votes},
     loaded_model::LoadedModel,
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
     policy::{EngineActor, EngineArguments},
@@ -472,7 +472,10 @@ impl Builder<'_> {
         let method = &self.topology.method;
         let work = Arc::new(Judge {
             config: JudgeConfig {
-                votes: table.votes,
+                votes: match table.votes {
+                    topology::Votes::Sampled(votes) => Votes::Sampled(votes),
+                    topology::Votes::Scored => Votes::Scored { margin: table.score_margin as f32 },
+                },
                 temperature: table.temperature as f32,
                 max_new_tokens: table.max_new_tokens,
                 deadline: Duration::from_secs(table.deadline_secs),

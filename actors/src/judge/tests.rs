@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 fn config() -> JudgeConfig {
     JudgeConfig {
-        votes: 3,
+        votes: Votes::Sampled(3),
         temperature: 0.6,
         max_new_tokens: 16,
         deadline: DEADLINE,
@@ -90,7 +90,7 @@ async fn a_complaint_becomes_a_verdict_and_its_hints_go_to_the_teacher() {
         async move { completion(&answer) }
     })
     .await;
-    let bench = bench(client(&url), JudgeConfig { votes: 4, ..config() });
+    let bench = bench(client(&url), JudgeConfig { votes: Votes::Sampled(4), ..config() });
     bench.judge(homework(), user_says("no bold, please")).await;
     let judged = bench.to_teach().await.remove(0);
     assert_eq!(judged.verdict.reward, Some(-1));
@@ -285,6 +285,35 @@ async fn an_untrained_judge_gives_no_verdict_and_does_not_hold_the_turn() {
     bench.judge(homework(), user_says("no bold, please")).await;
     let sample = bench.ready().await.remove(0);
     assert_eq!((sample.verdict.reward, sample.verdict.votes.as_slice()), (None, &[None; 3][..]));
+}
+
+#[tokio::test]
+async fn a_scored_verdict_is_read_from_the_probabilities_of_the_three() {
+    let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
+    let prompt_ids = engine.prompt_ids(&[json!({"role": "user", "content": "[judge]"})], &[], &Map::new());
+    let prompt_ids = prompt_ids.expect("ids");
+    let said = ["\\boxed{-1}", "\\boxed{0}", "\\boxed{1}"].map(|text| engine.text_ids(text).expect("ids"));
+    let at = (0..).find(|at| said[0][*at] != said[1][*at]).expect("they differ");
+    let mut logprobs = Vec::new();
+    for ids in &said {
+        let (ids, start) = ([&prompt_ids[..], ids].concat(), prompt_ids.len());
+        let request = openclaw_model::ScoreRequest { ids, start, temperature: 1.0, ..Default::default() };
+        logprobs.push(engine.score(request).await.expect("scored").logprobs[at]);
+    }
+    let scores = Scores::of(&engine, "[judge]").await.expect("scored");
+    let sum: f32 = logprobs.iter().map(|logprob| logprob.exp()).sum();
+    let expected = logprobs
+        .iter()
+        .zip([-1, 0, 1])
+        .map(|(logprob, verdict)| format!("{verdict}: {:.3}", logprob.exp() / sum));
+    assert_eq!(scores.told(), expected.collect::<Vec<_>>().join(", "));
+
+    // A verdict of it is recorded as one vote, readable as any other; it needs no sample, and is never unreadable.
+    let votes = Votes::Scored { margin: 0.0 };
+    let bench = bench(JudgeEngine::Embedded(engine), JudgeConfig { votes, ..config() });
+    bench.judge(homework(), user_says("no bold, please")).await;
+    let verdict = bench.ready().await.remove(0).verdict;
+    assert!(verdict.reward.is_some() && verdict.votes == [verdict.reward], "{verdict:?}");
 }
 
 #[tokio::test]

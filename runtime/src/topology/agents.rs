@@ -10,8 +10,8 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::{
-    problems::{Problems, did_you_mean},
-    read::{FromToml, section, words},
+    problems::{Problems, did_you_mean, join, nearest},
+    read::{FromToml, expected, section, words},
     sections::Topology,
 };
 
@@ -47,6 +47,32 @@ impl Environment {
     }
 }
 
+/// The key of a kind's own that cannot be used, where one is named, and why: in the words of the other keys of a topology.
+fn fault(settings: &Table, told: &str) -> (Option<String>, String) {
+    let is_key = |name: &str| settings.contains_key(name.split(['.', '[']).next().unwrap_or_default());
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    if let Some(missing) =
+        told.strip_prefix("missing field ").map(quoted).and_then(|names| names.first().cloned())
+    {
+        return (Some(missing), "missing".to_owned());
+    }
+    let Some((key, message)) = told.split_once(": ").filter(|(key, _)| is_key(key)) else {
+        return (None, told.to_owned());
+    };
+    let message = if message.starts_with("unknown field ") {
+        let names = quoted(message);
+        let (name, known) = names.split_first().map_or(("", &[][..]), |(name, known)| (name, known));
+        format!("unknown key{}", did_you_mean(name, known))
+    } else if let Some((found, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
+    {
+        format!("expected {expected}, found {found}")
+    } else {
+        message.to_owned()
+    };
+    (Some(key.to_owned()), message)
+}
+
 impl FromToml for Environment {
     fn from_toml(value: &Value, key: &str, problems: &mut Problems) -> Self {
         let Some(table) = value.as_table() else {
@@ -56,23 +82,23 @@ impl FromToml for Environment {
         let mut settings = table.clone();
         let kind = match settings.remove("kind") {
             Some(Value::String(kind)) => kind,
-            found => {
-                let message = if found.is_none() { "missing" } else { "expected a string" };
-                problems.add(&format!("{key}.kind"), message);
+            Some(found) => {
+                problems.add(&join(key, "kind"), expected("a string", &found));
+                return Self::placeholder();
+            }
+            None => {
+                match settings.keys().find(|name| nearest(name, ["kind"]).is_some()) {
+                    Some(near) => problems.add(&join(key, near), "unknown key (did you mean \"kind\"?)"),
+                    None => problems.add(&join(key, "kind"), "missing"),
+                }
                 return Self::placeholder();
             }
         };
         let made = registry::make(&kind, settings.clone());
         if let Err(error) = &made {
-            let told = error.to_string();
-            // A kind names the key of its own that it cannot use.
-            let of_key = told
-                .split_once(": ")
-                .filter(|(name, _)| settings.contains_key(name.split(['.', '[']).next().unwrap_or_default()));
-            match of_key {
-                Some((name, message)) => problems.add(&format!("{key}.{name}"), message),
-                None => problems.add(key, told),
-            }
+            let (name, message) = fault(&settings, &error.to_string());
+            let key = name.map_or_else(|| key.to_owned(), |name| join(key, &name));
+            problems.add(&key, message);
         }
         Self { kind, settings, made }
     }

@@ -8,7 +8,7 @@ use openclaw_actors::gateway::check_origins;
 use super::{
     agents, method,
     problems::{Problems, did_you_mean},
-    sections::{Actors, Engine, Gateway, Judge, Topology},
+    sections::{Actors, Engine, Gateway, Judge, Topology, Votes},
 };
 
 /// Adds what is impossible or contradictory.
@@ -212,10 +212,20 @@ impl Checks<'_> {
             }
         }
         self.count("actors.judge.replicas", judge.replicas, 1..=256);
-        self.count("actors.judge.votes", judge.votes, 1..=64);
         self.number("actors.judge.temperature", judge.temperature, 0.0..=2.0);
-        if judge.votes > 1 && judge.temperature == 0.0 {
-            self.problems.add("actors.judge.temperature", "is 0: every vote would be the same");
+        self.number("actors.judge.score_margin", judge.score_margin, 0.0..=100.0);
+        match judge.votes {
+            Votes::Sampled(votes) => {
+                self.count("actors.judge.votes", votes, 1..=64);
+                if votes > 1 && judge.temperature == 0.0 {
+                    self.problems.add("actors.judge.temperature", "is 0: every vote would be the same");
+                }
+            }
+            Votes::Scored if judge.engine.is_some() => {
+                self.problems
+                    .add("actors.judge.votes", "\"score\" needs a model of this node, not an engine");
+            }
+            Votes::Scored => {}
         }
         self.count("actors.judge.max_new_tokens", judge.max_new_tokens, 1..=MANY);
         self.secs("actors.judge.deadline_secs", judge.deadline_secs);

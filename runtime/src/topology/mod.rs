@@ -25,7 +25,7 @@ pub(crate) use problems::did_you_mean;
 pub use problems::{Origin, Problem, TopologyError};
 pub use sections::{
     Actors, AdamW, Device, Dtype, Engine, EngineKind, Gateway, Judge, Model, Node, Policy, Rollout, Run,
-    Sessions, Teacher, Topology, Trainer, TurnType, WhenFailing,
+    Sessions, Teacher, Topology, Trainer, TurnType, Votes, WhenFailing,
 };
 
 use problems::Problems;

@@ -231,7 +231,7 @@ pub fn parsed<T: FromToml + std::str::FromStr<Err = String>>(
     })
 }
 
-fn expected(what: &str, value: &Value) -> String {
+pub(super) fn expected(what: &str, value: &Value) -> String {
     let found = match value {
         Value::String(text) => format!("the string \"{text}\""),
         Value::Integer(number) => format!("the number {number}"),

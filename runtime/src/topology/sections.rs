@@ -218,8 +218,10 @@ section! {
         engine: Option<Engine> = None,
         /// Judges that work side by side.
         replicas: usize = 1,
-        /// Samples per turn; the majority decides.
-        votes: usize,
+        /// Samples per turn, of which the majority decides; or `"score"`: the likeliest verdict, without a sample.
+        votes: Votes,
+        /// With `"score"`: a verdict that is not by so many nats likelier than the next is 0.
+        score_margin: f64 = 1.0,
         /// Sampling temperature of a vote.
         temperature: f64,
         /// Most tokens of a vote.
@@ -228,6 +230,41 @@ section! {
         deadline_secs: u64,
         /// The wording: `compact` for the embedded model, `full` for others.
         prompt: PromptStyle = PromptStyle::Compact,
+    }
+}
+
+/// How verdicts come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Votes {
+    /// So many samples.
+    Sampled(usize),
+    /// By their probabilities.
+    Scored,
+}
+
+impl FromToml for Votes {
+    fn from_toml(value: &toml::Value, key: &str, problems: &mut Problems) -> Self {
+        match value {
+            toml::Value::String(word) if word == "score" => Self::Scored,
+            toml::Value::String(_) => {
+                problems.add(key, "expected a whole number, or \"score\"");
+                Self::placeholder()
+            }
+            _ => Self::Sampled(usize::from_toml(value, key, problems)),
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self::Sampled(1)
+    }
+}
+
+impl serde::Serialize for Votes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Sampled(votes) => serializer.serialize_u64(*votes as u64),
+            Self::Scored => serializer.serialize_str("score"),
+        }
     }
 }
 

@@ -284,6 +284,8 @@ fn a_key_that_is_there_twice_and_a_number_that_nothing_can_hold_are_named() {
 fn impossible_values_are_refused_by_key() {
     let cases = [
         ("actors.judge.votes=0", "actors.judge.votes: 0 is not from 1 to 64"),
+        ("actors.judge.votes=scores", "actors.judge.votes: expected a whole number, or \"score\""),
+        ("actors.judge.score_margin=-1", "actors.judge.score_margin: -1 is not from 0 to 100"),
         ("actors.judge.temperature=0", "actors.judge.temperature: is 0: every vote would be the same"),
         ("actors.teacher.deadline_secs=0", "actors.teacher.deadline_secs: 0 is not from 1 to 604800"),
         (
@@ -315,10 +317,6 @@ fn impossible_values_are_refused_by_key() {
             "actors.rollout[0].environment=user",
             "actors.rollout[0].environment: \"user\" is not under [environments] (did you mean \"users\"?)",
         ),
-        (
-            "environments.users={kind=\"calculator\"}",
-            "actors.rollout[0].environment: its tasks have tools, which users have not: act in it by [[actors.agent]]",
-        ),
         ("nodes.local.admin=0.0.0.0:7300", "nodes.local.admin: 0.0.0.0:7300 is not a loopback address"),
         ("nodes.local.device=gpu", "nodes.local.device: \"gpu\" is not one of auto, cpu, cuda:0, cuda:1, .."),
         ("actors.gateway=7", "actors.gateway: expected a table, found the number 7"),
@@ -328,6 +326,13 @@ fn impossible_values_are_refused_by_key() {
         let told = with(set);
         assert!(told.contains(&format!("--set: {expected}")), "{set}: {told:?}");
     }
+}
+
+#[test]
+fn users_of_tasks_with_tools_are_refused() {
+    let told = parse(WHOLE, &["environments.users={kind=\"calculator\"}"]).unwrap_err();
+    let expected = "actors.rollout[0].environment: its tasks have tools, which users have not: act in it by [[actors.agent]]";
+    assert!(told.len() == 1 && told[0].ends_with(expected), "{told:?}");
 }
 
 #[test]
