@@ -11,6 +11,7 @@ claims!(promises:
     a_command_over_its_time_is_gone_with_all_it_started,
     the_shell_persists,
     a_line_over_its_time_leaves_the_shell,
+    a_slow_shell_comes_back,
     files_are_written_read_and_listed,
     folders_go_in_and_out,
     a_snapshot_is_the_workspace_again,

@@ -21,9 +21,14 @@ pub(super) const WORDS: [&str; 3] =
 const PREPARE: &str = "if [ -n \"$BASH_VERSION\" ]; then set +H +m; set +o history; unset HISTFILE; fi\n\
                        PS1= PS2= PS4='+ '; exec 3>&1 4>&2";
 
-/// How long a shell has to come back after its line was interrupted, and how often it is.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long a shell first has to answer after its line was interrupted. Each time twice as long: an interrupt that reaches a
+/// slow shell after it came back costs what it was just reading.
 const AGAIN: Duration = Duration::from_millis(50);
+/// A shell that has worked for so long after an interrupt does not listen: processor time, which a busy machine does not
+/// use up.
+const DEAF: Duration = Duration::from_secs(2);
+/// One that neither works nor answers, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The one shell of a session.
 pub(super) struct Shell {
@@ -43,9 +48,28 @@ pub(super) struct Step {
     pub(super) lost: bool,
 }
 
+/// What the shell is asked to write behind a line, by a number no line can know. It is asked again after each interrupt,
+/// which may have cost the last request, and is back once it answers the newest.
 struct Marks {
+    nonce: String,
     stdout: Until,
     stderr: Until,
+    last: String,
+}
+
+impl Marks {
+    fn new(output_bytes: usize) -> Self {
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let until = || Until::new(format!("\n{nonce} ").into_bytes(), output_bytes);
+        Self { stdout: until(), stderr: until(), last: String::new(), nonce }
+    }
+
+    /// A line that asks for them.
+    fn request(&mut self, number: u32) -> String {
+        self.last = format!("end {number}");
+        let Self { nonce, last, .. } = self;
+        format!("\nprintf '\\n{nonce} %d {last}\\n' \"$?\" >&3; printf '\\n{nonce} {last}\\n' >&4\n")
+    }
 }
 
 impl Sink for Marks {
@@ -58,7 +82,8 @@ impl Sink for Marks {
     }
 
     fn enough(&self) -> bool {
-        self.stdout.line().is_some() && self.stderr.line().is_some()
+        let is_last = |line: &Vec<u8>| line.ends_with(self.last.as_bytes());
+        self.stdout.lines().iter().any(is_last) && self.stderr.lines().iter().any(is_last)
     }
 }
 
@@ -99,13 +124,8 @@ impl Shell {
         interrupt: Option<&Interrupt>,
     ) -> Result<Step, SandboxError> {
         let deadline = deadline(timeout);
-        let nonce = uuid::Uuid::new_v4().simple();
-        let feed = format!("{line}\nprintf '\\n{nonce} %d\\n' \"$?\" >&3; printf '\\n{nonce}\\n' >&4\n");
-        let mark = || format!("\n{nonce}").into_bytes();
-        let mut marks = Marks {
-            stdout: Until::new(mark(), self.output_bytes),
-            stderr: Until::new(mark(), self.output_bytes),
-        };
+        let mut marks = Marks::new(self.output_bytes);
+        let feed = line + &marks.request(0);
         let before = below(self.running.first());
         let mut pipes = Pipes {
             stdin: &mut self.stdin,
@@ -117,23 +137,20 @@ impl Shell {
         let stop = attend(&self.running, &mut pipes, deadline, interrupt, &mut marks)?;
         let mut back = stop == Stop::Enough;
         if let (Stop::TimedOut | Stop::Interrupted, Some(before)) = (stop, &before) {
-            let patience = Instant::now() + GRACE;
-            // A shell takes an interrupt for its own only if its child has died of one, so that comes first.
-            let mut signals = [Signal::INT, Signal::KILL].into_iter().cycle();
-            let mut stop = stop;
-            while !back && stop != Stop::End && Instant::now() < patience {
-                signal_new(self.running.first(), before, signals.next().unwrap_or(Signal::KILL));
-                stop = attend(&self.running, &mut pipes, Instant::now() + AGAIN, None, &mut marks)?;
-                back = stop == Stop::Enough;
-            }
-            back = back && end_new(self.running.first(), before);
+            // What of the line is not sent yet would be taken for the next.
+            pipes.feed = &[];
+            back = recall(&self.running, &mut pipes, &mut marks, before)?
+                && end_new(self.running.first(), before);
         }
         let mut code = None;
         if !back {
             code = self.running.finish();
             drain(&pipes, &mut marks);
         }
-        let status = marks.stdout.line().and_then(|line| std::str::from_utf8(line).ok()?.trim().parse().ok());
+        let status = marks.stdout.lines().first().and_then(|line| {
+            let word = std::str::from_utf8(line).ok()?.split(' ').next()?;
+            word.parse().ok()
+        });
         let ending = match stop {
             Stop::TimedOut => Ending::TimedOut,
             Stop::Interrupted => Ending::Interrupted,
@@ -148,19 +165,50 @@ impl Shell {
     }
 }
 
-/// To what was not there before, and an interrupt to the shell.
-fn signal_new(first: Pid, before: &[Pid], to_new: Signal) {
-    let now = below(first).unwrap_or_default();
-    now.iter().filter(|pid| !before.contains(pid)).for_each(|pid| signal(*pid, to_new));
+/// Interrupts the shell until it answers. False if it has ended or does not listen.
+fn recall(
+    running: &Running,
+    pipes: &mut Pipes<'_>,
+    marks: &mut Marks,
+    before: &[Pid],
+) -> Result<bool, SandboxError> {
     // The shell was the first of all below process 1.
-    if let Some(shell) = before.first() {
-        signal(*shell, Signal::INT);
+    let Some(shell) = before.first().copied() else { return Ok(false) };
+    let (began, worked) = (Instant::now(), processor_time(shell));
+    // A shell takes an interrupt for its own only if its child has died of one, so that comes first.
+    let signals = [Signal::INT, Signal::KILL].into_iter().cycle();
+    let mut wait = AGAIN;
+    for (number, to_new) in (1..).zip(signals) {
+        let now = below(running.first()).unwrap_or_default();
+        now.iter().filter(|pid| !before.contains(pid)).for_each(|pid| signal(*pid, to_new));
+        signal(shell, Signal::INT);
+        let request = marks.request(number);
+        let mut pipes = Pipes { stdin: pipes.stdin, feed: request.as_bytes(), ..*pipes };
+        match attend(running, &mut pipes, Instant::now() + wait, None, marks)? {
+            Stop::Enough => return Ok(true),
+            Stop::End => return Ok(false),
+            Stop::TimedOut | Stop::Interrupted => {}
+        }
+        if processor_time(shell).saturating_sub(worked) > DEAF || began.elapsed() > PATIENCE {
+            return Ok(false);
+        }
+        wait *= 2;
     }
+    Ok(false)
+}
+
+/// Of one process, its children not counted.
+fn processor_time(pid: Pid) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // Behind the name: the state is the first, and these are the 12th and the 13th.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
 /// Kills what was not there before, until nothing is left that could have forked meanwhile.
 fn end_new(first: Pid, before: &[Pid]) -> bool {
-    let patience = Instant::now() + GRACE;
+    let patience = Instant::now() + PATIENCE;
     loop {
         let Some(now) = below(first) else { return false };
         let new: Vec<&Pid> = now.iter().filter(|pid| !before.contains(pid)).collect();

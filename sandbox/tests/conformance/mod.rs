@@ -145,6 +145,17 @@ pub fn a_line_over_its_time_leaves_the_shell(backend: &dyn Backend) {
     assert_eq!(told(&mut *session, "pwd; echo [$x]"), "/workspace\n[]");
 }
 
+pub fn a_slow_shell_comes_back(backend: &dyn Backend) {
+    let mut session = open(backend);
+    // Each prompt takes long, and an interrupt begins it anew.
+    told(&mut *session, "x=kept; PROMPT_COMMAND='for i in {1..30000}; do :; done'");
+    for _ in 0..2 {
+        let ran = session.shell("sleep 7012.5", SHORT).unwrap();
+        assert_eq!((ran.ending, ran.shell_lost), (Ending::TimedOut, false), "{ran:?}");
+        assert_eq!(told(&mut *session, "echo $x"), "kept");
+    }
+}
+
 pub fn files_are_written_read_and_listed(backend: &dyn Backend) {
     let mut session = open(backend);
     let bytes: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
