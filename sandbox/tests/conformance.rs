@@ -15,6 +15,7 @@ claims!(promises:
     files_are_written_read_and_listed,
     folders_go_in_and_out,
     a_snapshot_is_the_workspace_again,
+    a_workspace_that_was_shut_is_still_packed,
     an_interrupt_ends_what_runs,
     a_closed_session_is_closed,
     sixteen_sessions_at_once,

@@ -6,15 +6,15 @@ pub(super) const UNPACK: &str = r#"cd -- "$1" || exit
 said=$({ tar --extract --preserve-permissions --file=- 2>&1; echo "code $?"; } |
   grep -av -e ': File name too long$' -e '^tar: Exiting with failure status due to previous errors$')
 case $said in "code 0" | "code 2") ;; *) printf '%s\n' "$said" >&2; exit 2 ;; esac"#;
-/// Folders and files that their owner cannot read are made readable first.
-pub(super) const PACK: &str = r#"cd -- "$1" || exit
+/// Folders and files that their owner cannot read are made readable first, the workspace itself, too.
+pub(super) const PACK: &str = r#"chmod u+rwx -- "$1" && cd -- "$1" || exit
 find . -type d ! -perm -u=rwx -exec chmod u+rwx {} \;
 find . -type f ! -perm -u=r -exec chmod u+r {} +
 tar --create --sparse --file=- .
 code=$?
 [ $code = 1 ] || exit $code"#;
 pub(super) const EMPTY: &str = r#"for folder; do
-  cd -- "$folder" || exit
+  chmod u+rwx -- "$folder" && cd -- "$folder" || exit
   find . -type d ! -perm -u=rwx -exec chmod u+rwx {} \;
   find . -mindepth 1 -delete || exit
   cd /disk

@@ -264,6 +264,22 @@ pub fn a_snapshot_is_the_workspace_again(backend: &dyn Backend) {
     assert_eq!(says(&mut *other, "cat l hard; test -p p && stat -c %h hard"), "one\none\n2");
 }
 
+pub fn a_workspace_that_was_shut_is_still_packed(backend: &dyn Backend) {
+    let mut session = open(backend);
+    says(&mut *session, "echo kept > file; chmod 0 . /tmp /logs /home/agent");
+    let snapshot = session.snapshot().unwrap();
+    let spec = Spec { workspace: Workspace::Snapshot(snapshot.clone()), ..Spec::default() };
+    assert_eq!(says(&mut *backend.open(&spec).unwrap(), "cat file"), "kept");
+    let mut nowhere = Exec::line("chmod 0 /workspace");
+    nowhere.cwd = "/".into();
+    assert!(session.exec(&nowhere).unwrap().success());
+    session.reset(&snapshot).unwrap();
+    assert_eq!(
+        says(&mut *session, "cat file; ls /tmp /home/agent; echo > /tmp/x"),
+        "kept\n/home/agent:\n\n/tmp:"
+    );
+}
+
 pub fn an_interrupt_ends_what_runs(backend: &dyn Backend) {
     let mut session = open(backend);
     let handle = session.interrupt_handle();
