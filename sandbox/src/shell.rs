@@ -5,16 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal};
 
-use super::{
-    process::{Running, below},
-    run::{Pipes, Sink, Stop, attend, deadline, drain, nonblocking},
+use crate::{
+    Ending, Interrupt, Output, SandboxError,
+    attend::{Pipes, Sink, Stop, attend, deadline, drain, nonblocking},
+    capture::Until,
+    running::{Running, Streams, signal},
 };
-use crate::{Ending, Interrupt, Output, SandboxError, capture::Until};
 
 /// What runs it. Interactive, bash goes on after an interrupt; the rest of an interactive shell is switched off.
-pub(super) const WORDS: [&str; 3] =
+pub(crate) const WORDS: [&str; 3] =
     ["sh", "-c", "command -v bash >/dev/null && exec bash --noprofile --norc --noediting -i; exec sh"];
 
 /// The first line. Descriptors 3 and 4 are for the marks, whatever becomes of 1 and 2.
@@ -31,8 +32,8 @@ const DEAF: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The one shell of a session.
-pub(super) struct Shell {
-    running: Running,
+pub(crate) struct Shell<R: Running> {
+    running: R,
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: OwnedFd,
@@ -40,12 +41,12 @@ pub(super) struct Shell {
 }
 
 /// What became of a line.
-pub(super) struct Step {
-    pub(super) ending: Ending,
-    pub(super) stdout: Output,
-    pub(super) stderr: Output,
+pub(crate) struct Step {
+    pub(crate) ending: Ending,
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
     /// The shell is gone.
-    pub(super) lost: bool,
+    pub(crate) lost: bool,
 }
 
 /// What the shell is asked to write behind a line, by a number no line can know. It is asked again after each interrupt,
@@ -87,10 +88,10 @@ impl Sink for Marks {
     }
 }
 
-impl Shell {
+impl<R: Running> Shell<R> {
     /// A shell that waits for its first line.
-    pub(super) fn new(mut running: Running, output_bytes: usize) -> Result<Self, SandboxError> {
-        let (stdin, stdout, stderr) = (running.stdin.take(), running.stdout.take(), running.stderr.take());
+    pub(crate) fn new(mut running: R, output_bytes: usize) -> Result<Self, SandboxError> {
+        let Streams { stdin, stdout, stderr } = running.streams();
         let mut shell = Self {
             stdin: Some(nonblocking(stdin.expect("it is a pipe"))?),
             stdout: nonblocking(stdout.expect("it is a pipe"))?,
@@ -106,7 +107,7 @@ impl Shell {
     }
 
     /// Runs a line, or many.
-    pub(super) fn line(
+    pub(crate) fn line(
         &mut self,
         line: &str,
         timeout: Duration,
@@ -126,7 +127,7 @@ impl Shell {
         let deadline = deadline(timeout);
         let mut marks = Marks::new(self.output_bytes);
         let feed = line + &marks.request(0);
-        let before = below(self.running.first());
+        let before = self.running.processes();
         let mut pipes = Pipes {
             stdin: &mut self.stdin,
             stdout: &self.stdout,
@@ -134,13 +135,12 @@ impl Shell {
             feed: feed.as_bytes(),
             closes: false,
         };
-        let stop = attend(&self.running, &mut pipes, deadline, interrupt, &mut marks)?;
+        let stop = attend(self.running.end(), &mut pipes, deadline, interrupt, &mut marks)?;
         let mut back = stop == Stop::Enough;
         if let (Stop::TimedOut | Stop::Interrupted, Some(before)) = (stop, &before) {
             // What of the line is not sent yet would be taken for the next.
             pipes.feed = &[];
-            back = recall(&self.running, &mut pipes, &mut marks, before)?
-                && end_new(self.running.first(), before);
+            back = recall(&self.running, &mut pipes, &mut marks, before)? && end_new(&self.running, before);
         }
         let mut code = None;
         if !back {
@@ -167,24 +167,23 @@ impl Shell {
 
 /// Interrupts the shell until it answers. False if it has ended or does not listen.
 fn recall(
-    running: &Running,
+    running: &impl Running,
     pipes: &mut Pipes<'_>,
     marks: &mut Marks,
     before: &[Pid],
 ) -> Result<bool, SandboxError> {
-    // The shell was the first of all below process 1.
-    let Some(shell) = before.first().copied() else { return Ok(false) };
+    let Some(shell) = running.main() else { return Ok(false) };
     let (began, worked) = (Instant::now(), processor_time(shell));
     // A shell takes an interrupt for its own only if its child has died of one, so that comes first.
     let signals = [Signal::INT, Signal::KILL].into_iter().cycle();
     let mut wait = AGAIN;
     for (number, to_new) in (1..).zip(signals) {
-        let now = below(running.first()).unwrap_or_default();
+        let now = running.processes().unwrap_or_default();
         now.iter().filter(|pid| !before.contains(pid)).for_each(|pid| signal(*pid, to_new));
         signal(shell, Signal::INT);
         let request = marks.request(number);
         let mut pipes = Pipes { stdin: pipes.stdin, feed: request.as_bytes(), ..*pipes };
-        match attend(running, &mut pipes, Instant::now() + wait, None, marks)? {
+        match attend(running.end(), &mut pipes, Instant::now() + wait, None, marks)? {
             Stop::Enough => return Ok(true),
             Stop::End => return Ok(false),
             Stop::TimedOut | Stop::Interrupted => {}
@@ -207,10 +206,10 @@ fn processor_time(pid: Pid) -> Duration {
 }
 
 /// Kills what was not there before, until nothing is left that could have forked meanwhile.
-fn end_new(first: Pid, before: &[Pid]) -> bool {
+fn end_new(running: &impl Running, before: &[Pid]) -> bool {
     let patience = Instant::now() + PATIENCE;
     loop {
-        let Some(now) = below(first) else { return false };
+        let Some(now) = running.processes() else { return false };
         let new: Vec<&Pid> = now.iter().filter(|pid| !before.contains(pid)).collect();
         if new.is_empty() {
             return true;
@@ -221,11 +220,6 @@ fn end_new(first: Pid, before: &[Pid]) -> bool {
         new.into_iter().for_each(|pid| signal(*pid, Signal::KILL));
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-fn signal(pid: Pid, signal: Signal) {
-    // One that has ended meanwhile needs none.
-    let _ = pidfd_open(pid, PidfdFlags::empty()).and_then(|fd| pidfd_send_signal(fd, signal));
 }
 
 fn quoted(line: &str) -> String {
