@@ -70,9 +70,10 @@ impl Cgroups {
         let own = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).ok()?;
         let found = Self::parse(&mounts, &own);
         let is_its = |folder: &PathBuf| folder.to_string_lossy().contains(id);
-        let unified = found.unified.filter(is_its).map(|folder| (folder.join("memory.events"), folder));
-        let memory = || found.memory.filter(is_its).map(|folder| (folder.join("memory.oom_control"), folder));
-        let (kills, folder) = unified.or_else(memory)?;
+        // Where there are both, the second version counts no memory.
+        let memory = found.memory.filter(is_its).map(|folder| (folder.join("memory.oom_control"), folder));
+        let unified = || found.unified.filter(is_its).map(|folder| (folder.join("memory.events"), folder));
+        let (kills, folder) = memory.or_else(unified)?;
         Some(Seen { processes: folder.join("cgroup.procs"), kills })
     }
 

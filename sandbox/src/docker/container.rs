@@ -1,10 +1,14 @@
 //! A container that runs, and its first process as it is seen from here.
 
 use std::{
+    collections::HashSet,
     os::fd::OwnedFd,
     path::PathBuf,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -43,6 +47,7 @@ pub(super) struct Container {
     group: Seen,
     /// What it consists of while no command runs in it.
     own: Vec<Pid>,
+    kills: AtomicU64,
     /// The base lives as long as this is open. Nobody locks it: it is only so that threads may share the rest.
     _input: Mutex<Option<Input>>,
 }
@@ -92,7 +97,7 @@ impl Container {
         let mut cell = Self::seen(daemon, id, None)?;
         let patience = Instant::now() + PATIENCE;
         loop {
-            cell.own = cell.processes().unwrap_or_default();
+            cell.own = cell.group.processes().unwrap_or_default();
             if cell.own.len() == 2 {
                 return Ok(cell);
             }
@@ -130,6 +135,7 @@ impl Container {
             end,
             group,
             own: Vec::new(),
+            kills: AtomicU64::new(0),
             _input: Mutex::new(input),
         })
     }
@@ -150,12 +156,21 @@ impl Container {
         Some(all)
     }
 
+    /// Whether it is as it was when it was made: all of its own processes live, and no other.
+    pub(super) fn is_clean(&self) -> bool {
+        let by_number = |all: Vec<Pid>| all.into_iter().collect::<HashSet<_>>();
+        self.group.processes().is_some_and(|now| by_number(now) == by_number(self.own.clone()))
+    }
+
+    /// How often the kernel killed for memory; what is known of it once it has ended.
     pub(super) fn kills(&self) -> u64 {
-        self.group.kills()
+        let now = self.group.kills();
+        self.kills.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
     /// Ends every process in it, and returns when none is left.
     pub(super) fn kill(&self) {
+        self.kills();
         // The kernel ends every process of the namespace with its first one, and ends that one last.
         let _ = pidfd_send_signal(&self.end, Signal::KILL);
         is_readable(&self.end, PATIENCE);

@@ -212,9 +212,8 @@ impl Running for Sandbox {
             return code;
         }
         let code = if is_readable(&self.end, Duration::ZERO) { self.code() } else { None };
-        let is_clean = || self.container.processes().is_some_and(|left| left.is_empty());
         match self.leaves {
-            Leaves::CleanCell if code.is_some() && is_clean() => {}
+            Leaves::CleanCell if code.is_some() && self.container.is_clean() => {}
             Leaves::Base if code.is_some() => {}
             _ => self.container.kill(),
         }

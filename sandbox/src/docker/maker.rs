@@ -23,7 +23,7 @@ use super::{
 use crate::{Exec, SandboxError, Spec, WORKSPACE, capture::Capture, running::Input, session::Maker};
 
 /// Goes where a command starts, and becomes it.
-const COMMAND: &str = r#"cd -- "$1" || { echo "sandbox: cannot start in $1" >&2; exit 255; }
+const COMMAND: &str = r#"cd -- "$1" 2>/dev/null || { echo "sandbox: cannot start in $1: $(cd -- "$1" 2>&1)" >&2; exit 255; }
 shift
 exec "$@""#;
 const REFUSAL: &[u8] = b"sandbox: cannot start in ";
@@ -84,7 +84,12 @@ impl DockerMaker {
         if self.base.has_ended() {
             return Err(SandboxError::Closed);
         }
-        self.containers.retain(|cell| !cell.has_ended());
+        let kills = &mut self.kills;
+        self.containers.retain(|cell| {
+            let lives = !cell.has_ended();
+            *kills += if lives { 0 } else { cell.kills() };
+            lives
+        });
         let body = options::cell(&self.owner, &self.places, spec)?;
         let cell = Arc::new(Container::cell(&self.daemon, body)?);
         self.containers.push(Arc::clone(&cell));
@@ -155,7 +160,6 @@ impl Maker for DockerMaker {
     }
 
     fn is_refusal(code: Option<i32>, stderr: &Capture) -> bool {
-        // A shell of its own says why first.
         code == Some(255) && stderr.starts_with(REFUSAL)
     }
 
