@@ -120,11 +120,6 @@ pub fn missing() -> Vec<String> {
     Bubblewrap::default().missing()
 }
 
-/// Removes what sessions of supervisors that were killed have left, where [`Bubblewrap`] puts them by default. How many.
-pub fn sweep() -> usize {
-    Bubblewrap::default().sweep()
-}
-
 /// Ends what a session runs, from another thread.
 #[derive(Clone, Debug)]
 pub struct Interrupt {

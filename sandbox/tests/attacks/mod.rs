@@ -16,6 +16,7 @@ macro_rules! every_attempt {
             the_disk_has_an_end,
             an_endless_output_is_cut,
             nothing_survives_to_change_a_verdict,
+            no_kinship_saves_a_process,
             no_namespace_is_made_inside,
             other_processes_cannot_be_traced,
             a_link_leads_nowhere,
@@ -333,6 +334,20 @@ pub fn nothing_survives_to_change_a_verdict(backend: &dyn Backend) {
     let mut grader =
         backend.open(&Spec { workspace: Workspace::Snapshot(end), read_only, ..Spec::default() }).unwrap();
     assert!(run(&mut *grader, "sh /tests/test.sh; cat /logs/verifier/reward.txt").success());
+}
+
+pub fn no_kinship_saves_a_process(backend: &dyn Backend) {
+    if cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    let mut session = open(backend);
+    // clone with CLONE_PARENT: a child of whoever has started the command.
+    let kin =
+        "perl -e 'if (syscall(56, 0x8011, 0, 0, 0, 0) == 0) { exec q(sleep), q(7107.5) } print q(done)'";
+    let ran = run(&mut *session, kin);
+    assert_eq!(ran.stdout.text(), "done", "{ran:?}");
+    assert_eq!(with_marker("7107.5"), 0);
+    still_works(&mut *session);
 }
 
 pub fn no_namespace_is_made_inside(backend: &dyn Backend) {

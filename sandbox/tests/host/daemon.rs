@@ -9,7 +9,7 @@ use std::{
     sync::OnceLock,
 };
 
-use bollard::query_parameters::{CreateImageOptions, ListContainersOptions};
+use bollard::query_parameters::{CreateImageOptions, KillContainerOptions, ListContainersOptions};
 use futures::StreamExt;
 
 use super::{eventually, image};
@@ -43,7 +43,7 @@ pub fn socket() -> Result<PathBuf, String> {
 pub fn containers() -> usize {
     let Some(Ok(daemon)) = DAEMON.get() else { return 0 };
     let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
-    let asked = wait(async { client(&daemon.socket)?.list_containers(Some(options)).await });
+    let asked = wait(async { client(&daemon.socket).await?.list_containers(Some(options)).await });
     asked.map_or(usize::MAX, |all| all.len())
 }
 
@@ -90,7 +90,7 @@ fn start() -> Result<Daemon, String> {
     let mut lives = true;
     eventually("the daemon answers", || {
         lives = !log().contains("failed to start daemon");
-        !lives || wait(async { client(&socket)?.ping().await }).is_ok()
+        !lives || wait(async { client(&socket).await?.ping().await }).is_ok()
     });
     if !lives {
         return Err(format!("no daemon can run here: {}", log().lines().last().unwrap_or_default()));
@@ -110,18 +110,30 @@ fn import(socket: &Path, root: &Path) {
     };
     let body = bollard::body_full(packed.stdout.into());
     let made = wait(async {
-        let client = client(socket)?;
+        let client = client(socket).await?;
         let said: Vec<_> = client.create_image(Some(options), Some(body), None).collect().await;
         said.into_iter().collect::<Result<Vec<_>, _>>()
     });
     made.unwrap();
 }
 
-fn client(socket: &Path) -> Result<bollard::Docker, bollard::errors::Error> {
-    let version = bollard::ClientVersion { major_version: 1, minor_version: 41 };
-    bollard::Docker::connect_with_unix(socket.to_str().unwrap(), 60, &version)
+async fn client(socket: &Path) -> Result<bollard::Docker, bollard::errors::Error> {
+    let path = socket.to_str().unwrap();
+    bollard::Docker::connect_with_unix(path, 60, bollard::API_DEFAULT_VERSION)?.negotiate_version().await
 }
 
 fn wait<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// Kills the first process of every container that runs.
+pub fn kill_all() {
+    let Some(Ok(daemon)) = DAEMON.get() else { return };
+    wait(async {
+        let client = client(&daemon.socket).await.unwrap();
+        for container in client.list_containers(None::<ListContainersOptions>).await.unwrap() {
+            // One may have ended with another.
+            let _ = client.kill_container(&container.id.unwrap(), None::<KillContainerOptions>).await;
+        }
+    });
 }
