@@ -13,3 +13,5 @@ mod stop;
 pub mod terminal;
 pub mod tool_call;
 pub mod world;
+
+pub use self::sandboxed::Sandbox;

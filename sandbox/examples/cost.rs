@@ -1,4 +1,5 @@
-//! What a sandbox costs: `cargo run --release -p openclaw-sandbox --example cost`.
+//! What a sandbox costs: `cargo run --release -p openclaw-sandbox --example cost`, with the name of an image for those of
+//! docker.
 
 use std::{
     error::Error,
@@ -6,13 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openclaw_sandbox::{Backend, Bubblewrap, Exec, SandboxError, Spec};
+use openclaw_sandbox::{Backend, Bubblewrap, Docker, Exec, SandboxError, Spec};
 
 const TIMES: usize = 40;
 
 #[allow(clippy::print_stdout, reason = "it is what this program is for")]
 fn main() -> Result<(), Box<dyn Error>> {
-    let backend = Bubblewrap::default();
+    let backend: Box<dyn Backend> = match std::env::args().nth(1) {
+        Some(image) => Box::new(Docker::new(Docker::default_socket(), image)),
+        None => Box::new(Bubblewrap::default()),
+    };
     for check in backend.probe() {
         println!("{:24} {:5} {}", check.name, check.ok, check.detail);
     }

@@ -45,46 +45,53 @@ impl Capture {
     }
 }
 
-/// Finds the line that ends a step of a shell, however the bytes come.
+/// Finds the lines that end a step of a shell, however the bytes come.
 #[derive(Debug)]
 pub(crate) struct Until {
     mark: Vec<u8>,
+    /// Of what comes before the first mark.
     capture: Capture,
-    /// May be the start of the mark.
+    /// May be the start of a mark; or what follows one, up to the end of its line.
     held: Vec<u8>,
-    /// What follows the mark, up to the end of its line.
-    found: Option<Vec<u8>>,
+    in_mark: bool,
+    /// What follows each mark.
+    lines: Vec<Vec<u8>>,
 }
 
 impl Until {
     pub(crate) fn new(mark: Vec<u8>, limit: usize) -> Self {
-        Self { mark, capture: Capture::new(limit), held: Vec::new(), found: None }
+        let capture = Capture::new(limit);
+        Self { mark, capture, held: Vec::new(), in_mark: false, lines: Vec::new() }
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        if let Some(rest) = &mut self.found {
-            rest.extend_from_slice(bytes);
-            return;
-        }
         self.held.extend_from_slice(bytes);
-        if let Some(at) = find(&self.held, &self.mark) {
-            self.capture.push(&self.held[..at]);
-            self.found = Some(self.held.split_off(at + self.mark.len()));
-            return;
+        loop {
+            if self.in_mark {
+                let Some(end) = self.held.iter().position(|byte| *byte == b'\n') else { return };
+                self.lines.push(self.held.drain(..=end).take(end).collect());
+                self.in_mark = false;
+            }
+            let found = find(&self.held, &self.mark);
+            let before = found.unwrap_or(self.held.len().saturating_sub(self.mark.len() - 1));
+            if self.lines.is_empty() {
+                self.capture.push(&self.held[..before]);
+            }
+            self.held.drain(..before + found.map_or(0, |_| self.mark.len()));
+            if found.is_none() {
+                return;
+            }
+            self.in_mark = true;
         }
-        let sure = self.held.len().saturating_sub(self.mark.len() - 1);
-        self.capture.push(&self.held[..sure]);
-        self.held.drain(..sure);
     }
 
-    /// What stands in the line of the mark, once all of it is here.
-    pub(crate) fn line(&self) -> Option<&[u8]> {
-        let rest = self.found.as_ref()?;
-        rest.iter().position(|byte| *byte == b'\n').map(|end| &rest[..end])
+    /// What stands in the lines of the marks.
+    pub(crate) fn lines(&self) -> &[Vec<u8>] {
+        &self.lines
     }
 
     pub(crate) fn finish(mut self) -> Output {
-        if self.found.is_none() {
+        if self.lines.is_empty() && !self.in_mark {
             self.capture.push(&self.held);
         }
         self.capture.finish()
@@ -118,11 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_is_found_however_the_bytes_come() {
+    fn marks_are_found_however_the_bytes_come() {
         for chunk in 1..20 {
             let mut until = Until::new(b"\nMARK ".to_vec(), 100);
-            b"one\nMAR\n\nMARK 7\nlater".chunks(chunk).for_each(|part| until.push(part));
-            assert_eq!(until.line(), Some(b"7".as_slice()));
+            b"one\nMAR\n\nMARK 7 a\nlater\n\nMARK 8 b\nc\nMARK 9"
+                .chunks(chunk)
+                .for_each(|part| until.push(part));
+            assert_eq!(until.lines(), [b"7 a", b"8 b"]);
             assert_eq!(until.finish().head, b"one\nMAR\n");
         }
     }

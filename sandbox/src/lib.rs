@@ -6,11 +6,20 @@
 //!
 //! Everything blocks. Whoever owns a session gives it a thread.
 
+mod attend;
 pub mod bubblewrap;
 mod capture;
+mod cgroup;
+pub mod docker;
 mod error;
 mod files;
+mod owner;
 mod ran;
+mod running;
+mod scripts;
+mod seccomp;
+mod session;
+mod shell;
 mod snapshot;
 mod spec;
 
@@ -18,6 +27,7 @@ use std::{path::Path, time::Duration};
 
 pub use self::{
     bubblewrap::Bubblewrap,
+    docker::Docker,
     error::{Advice, SandboxError},
     files::{Copied, Entry, Kind, Listing},
     ran::{Command, Ending, Exec, Output, Ran},
@@ -43,6 +53,9 @@ pub trait Backend: Send + Sync {
     /// A session with its own processes, network, files and limits. [`SandboxError::Missing`] where the host cannot
     /// isolate.
     fn open(&self, spec: &Spec) -> Result<Box<dyn Session>, SandboxError>;
+
+    /// Removes what supervisors that were killed have left. How many.
+    fn sweep(&self) -> usize;
 }
 
 /// One machine for one episode. Paths of files are relative to the workspace. Dropping it closes it.
@@ -105,11 +118,6 @@ pub fn probe() -> Vec<Check> {
 /// What [`Bubblewrap`] with its defaults lacks on this host: nothing where untrusted code can run.
 pub fn missing() -> Vec<String> {
     Bubblewrap::default().missing()
-}
-
-/// Removes what sessions of supervisors that were killed have left, where [`Bubblewrap`] puts them by default. How many.
-pub fn sweep() -> usize {
-    Bubblewrap::default().sweep()
 }
 
 /// Ends what a session runs, from another thread.

@@ -16,7 +16,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// An empty one in `dir`, to be written.
     pub(crate) fn create(dir: &Path) -> Result<(Self, File), SandboxError> {
-        let prefix = format!("{}snapshot-", crate::bubblewrap::prefix());
+        let prefix = format!("{}snapshot-", crate::owner::prefix());
         let (file, path) = tempfile::Builder::new()
             .prefix(&prefix)
             .tempfile_in(dir)

@@ -37,11 +37,14 @@ pub struct Spec {
 /// Programs and libraries, read-only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Root {
-    /// The host's `/usr` and the few files of `/etc` that programs need. No home, no `/var`, no `/run`.
+    /// The host's `/usr` and the few files of `/etc` that programs need. No home, no `/var`, no `/run`. Of docker, its
+    /// own image.
     #[default]
     Host,
-    /// An unpacked root file system. The user that commands run as must be able to read it.
+    /// An unpacked root file system. The user that commands run as must be able to read it. Docker has none.
     Folder(PathBuf),
+    /// An image that the daemon has, by its name. Bubblewrap has none.
+    Image(String),
 }
 
 /// What is in the workspace at first.

@@ -6,13 +6,13 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Read},
     os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
 use openclaw_sandbox::{Advice, Backend, Bubblewrap, Exec, Limits, Root, SandboxError, Spec};
 
-use host::{Host, MINUTE, eventually, open, with_marker};
+use host::{Host, MINUTE, eventually, image::copy_program, open, with_marker};
 
 const DIR: &str = "OPENCLAW_SANDBOX_TEST_DIR";
 
@@ -29,7 +29,7 @@ fn a_supervisor() {
 
 #[test]
 fn a_killed_supervisor_takes_its_sandboxes_along() {
-    let Some((host, backend)) = Host::new() else { return };
+    let Some((host, backend)) = Host::bubblewrap() else { return };
     let mut supervisor = Command::new(env::current_exe().unwrap())
         .args(["--ignored", "--exact", "a_supervisor", "--nocapture"])
         .env(DIR, &backend.dir)
@@ -57,7 +57,7 @@ fn a_killed_supervisor_takes_its_sandboxes_along() {
 
 #[test]
 fn a_root_file_system_is_all_there_is() {
-    let Some((host, backend)) = Host::new() else { return };
+    let Some((host, backend)) = Host::bubblewrap() else { return };
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for program in ["sh", "cat", "ls"] {
@@ -84,7 +84,7 @@ fn a_root_file_system_is_all_there_is() {
 
 #[test]
 fn root_is_refused() {
-    let Some((host, backend)) = Host::new() else { return };
+    let Some((host, backend)) = Host::bubblewrap() else { return };
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -97,7 +97,7 @@ fn root_is_refused() {
 
 #[test]
 fn a_share_of_a_processor_is_enforced() {
-    let Some((host, backend)) = Host::new() else { return };
+    let Some((host, backend)) = Host::bubblewrap() else { return };
     let grouped = backend.probe().iter().any(|check| check.name == "control groups" && check.ok);
     if grouped {
         let limits = Limits { cpu_percent: Some(10), ..Limits::default() };
@@ -117,7 +117,7 @@ fn a_share_of_a_processor_is_enforced() {
 
 #[test]
 fn a_base_that_died_is_told() {
-    let Some((host, backend)) = Host::new() else { return };
+    let Some((host, backend)) = Host::bubblewrap() else { return };
     let mut session = open(&backend);
     assert!(session.shell("sleep 7202.5 &", MINUTE).unwrap().success());
     for child in host.children() {
@@ -128,17 +128,4 @@ fn a_base_that_died_is_told() {
     assert_eq!(error.advice(), Advice::NewSession, "{error}");
     session.close().unwrap();
     host.leaves_nothing();
-}
-
-/// With the libraries that it needs.
-fn copy_program(name: &str, root: &Path) {
-    let program = Path::new("/usr/bin").join(name);
-    let listed = Command::new("ldd").arg(&program).output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
-    for file in libraries.chain([program]) {
-        let to = root.join(file.strip_prefix("/").unwrap());
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(&file, &to).unwrap();
-    }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use openclaw_sandbox::{Backend, Bubblewrap, SandboxError};
+use openclaw_sandbox::{Backend, SandboxError};
 
 use super::{
     build::{Built, build},
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     registry::{Kind, settings},
+    sandboxed::backend,
     world::{Environment, Part, Said, Spec, Split, Task, World, WorldError},
 };
 
@@ -26,8 +27,14 @@ use crate::{
 pub const KIND: Kind = Kind {
     name: "terminal",
     about: "a shell in a sandbox: task folders with tests, or small tasks made from a seed",
-    make: |table| Ok(Arc::new(Terminal::new(settings(table)?, Box::new(Bubblewrap::default()))?)),
+    make,
 };
+
+fn make(table: toml::Table) -> Result<Arc<dyn Environment>, WorldError> {
+    let settings: Settings = settings(table)?;
+    let backend = backend(settings.sandbox, settings.image.as_deref(), settings.socket.as_deref())?;
+    Ok(Arc::new(Terminal::new(settings, backend)?))
+}
 
 /// Workspaces that are kept once they were made.
 const BUILT_MAX: usize = 64;
@@ -122,7 +129,7 @@ impl Environment for Terminal {
     }
 
     fn ready(&self) -> Result<(), WorldError> {
-        openclaw_sandbox::sweep();
+        self.shared.backend.sweep();
         self.shared.isolates()
     }
 

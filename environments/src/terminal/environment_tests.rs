@@ -19,6 +19,10 @@ impl Backend for Bare {
     fn open(&self, _: &openclaw_sandbox::Spec) -> Result<Box<dyn Session>, SandboxError> {
         panic!("nothing is opened here")
     }
+
+    fn sweep(&self) -> usize {
+        0
+    }
 }
 
 #[test]

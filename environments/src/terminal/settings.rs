@@ -5,7 +5,7 @@ use openclaw_sandbox::Limits;
 use serde::Deserialize;
 
 use super::families::{Family, Knobs};
-use crate::{draw::Kinds, world::WorldError};
+use crate::{draw::Kinds, sandboxed::Sandbox, world::WorldError};
 
 /// `[environments.NAME]` of this kind.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -31,6 +31,12 @@ pub struct Settings {
     pub folders: (usize, usize),
     /// Held-out tasks of families are of the kinds that training shows, too; otherwise of kinds of their own.
     pub seen_kinds: bool,
+    /// What isolates: `bubblewrap`, or `docker` with an `image`.
+    pub sandbox: Sandbox,
+    /// Of docker: the programs that there are.
+    pub image: Option<String>,
+    /// Of docker: where its daemon listens, unless it is where its own programs look for it.
+    pub socket: Option<PathBuf>,
     /// The most steps of an episode.
     pub steps: u32,
     /// For a step, all of its commands together.
@@ -59,6 +65,9 @@ impl Default for Settings {
             lines: knobs.lines,
             folders: knobs.folders,
             seen_kinds: false,
+            sandbox: Sandbox::default(),
+            image: None,
+            socket: None,
             steps: 12,
             step_secs: 30,
             verifier_secs: 600,

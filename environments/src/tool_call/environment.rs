@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use openclaw_sandbox::{Backend as _, Bubblewrap};
+use openclaw_sandbox::Backend;
 use toml::Table;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     registry::{Kind, settings},
+    sandboxed::backend,
     stop::Stop,
     world::{Environment, Part, Said, Spec, Split, Task, Tool, World, WorldError},
 };
@@ -47,7 +48,7 @@ struct ToolCall(Arc<Shared>);
 pub(super) struct Shared {
     pub(super) spec: Spec,
     pub(super) settings: Settings,
-    pub(super) backend: Bubblewrap,
+    pub(super) backend: Box<dyn Backend>,
     /// Python was seen to run in a sandbox.
     pub(super) python: OnceLock<()>,
     source: Source,
@@ -94,7 +95,8 @@ impl Shared {
             patience: Duration::from_secs(settings.step_secs) + BESIDE,
         };
         let (python, served) = (OnceLock::new(), Mutex::new(None));
-        Ok(Self { spec, settings, backend: Bubblewrap::default(), python, source, served })
+        let backend = backend(settings.sandbox, settings.image.as_deref(), settings.socket.as_deref())?;
+        Ok(Self { spec, settings, backend, python, source, served })
     }
 
     /// What a number is.
@@ -202,7 +204,7 @@ impl Environment for ToolCall {
     }
 
     fn ready(&self) -> Result<(), WorldError> {
-        openclaw_sandbox::sweep();
+        self.0.backend.sweep();
         let missing = if self.0.settings.interpreter { self.0.backend.missing() } else { Vec::new() };
         if missing.is_empty() { Ok(()) } else { Err(WorldError::Refused(missing.join("; "))) }
     }

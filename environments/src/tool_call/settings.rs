@@ -8,7 +8,7 @@ use super::{
     boxed::AnswerRule,
     families::{Family, Knobs},
 };
-use crate::{draw::Kinds, world::WorldError};
+use crate::{draw::Kinds, sandboxed::Sandbox, world::WorldError};
 
 /// `[environments.NAME]` of this kind: `rows` and `held_out_rows`, or `families` with their knobs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -36,6 +36,12 @@ pub struct Settings {
     pub interpreter: bool,
     /// Servers whose tools are offered, too.
     pub mcp: Vec<Server>,
+    /// What isolates: `bubblewrap`, or `docker` with an `image`.
+    pub sandbox: Sandbox,
+    /// Of docker: the programs that there are.
+    pub image: Option<String>,
+    /// Of docker: where its daemon listens, unless it is where its own programs look for it.
+    pub socket: Option<PathBuf>,
     /// The most that one step runs, all its calls together, in seconds.
     pub step_secs: u64,
     /// The most that is shown of what one call gave, in bytes: its start and its end.
@@ -85,6 +91,9 @@ impl Default for Settings {
             kinds: "own".to_owned(),
             interpreter: true,
             mcp: Vec::new(),
+            sandbox: Sandbox::default(),
+            image: None,
+            socket: None,
             step_secs: 20,
             output_bytes: 4096,
             memory_mb: 512,

@@ -97,7 +97,7 @@ impl Bench {
     /// Runs code in this world's session.
     fn run(&mut self, code: &str, time: Duration) -> Result<Called, WorldError> {
         if self.interpreter.is_none() {
-            let mut opened = Interpreter::open(&self.shared.backend, &self.shared.settings)?;
+            let mut opened = Interpreter::open(self.shared.backend.as_ref(), &self.shared.settings)?;
             self.stop.session(Some(opened.interrupt()));
             if self.shared.python.get().is_none() {
                 opened.needs("python3")?;

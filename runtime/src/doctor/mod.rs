@@ -143,7 +143,7 @@ fn machine_lines() -> Vec<Line> {
     let sandbox = match machine::sandbox() {
         Ok(()) => Line::ok("sandbox", "bubblewrap makes namespaces"),
         Err(why) => {
-            Line::new(Mark::Warn, "sandbox", format!("{why}; environments that run code would not start"))
+            Line::new(Mark::Warn, "sandbox", format!("{why}; environments that run code would need docker"))
         }
     };
     let gpu = gpu::lines();

@@ -7,26 +7,16 @@
 //! The user comes first: a supervisor that is root becomes an unprivileged user before anything else, since the kernel would
 //! still see root behind any user namespace.
 
-mod cgroup;
 mod keeper;
+mod maker;
 mod options;
 mod probe;
 mod process;
-mod run;
-mod scripts;
-mod seccomp;
-mod session;
-mod shell;
 
-use std::{
-    env, fs,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+use std::{env, os::unix::ffi::OsStrExt, path::PathBuf, sync::OnceLock};
 
-use self::{cgroup::Cgroups, session::BubblewrapSession};
-use crate::{Backend, Check, SandboxError, Session, Spec};
+use self::maker::BubblewrapMaker;
+use crate::{Backend, Check, SandboxError, Session, Spec, cgroup::Cgroups, owner, session::Machine};
 
 /// Of the programs that make a sandbox, and of a command.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -59,21 +49,6 @@ impl Bubblewrap {
         Self { user, dir: dir.into(), able: OnceLock::new() }
     }
 
-    /// Removes what supervisors that were killed have left: folders, snapshots and control groups. Their processes and
-    /// mounts have gone with them. How many.
-    pub fn sweep(&self) -> usize {
-        let mut removed = Cgroups::find().sweep(is_orphan);
-        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            if !entry.file_name().to_str().is_some_and(is_orphan) {
-                continue;
-            }
-            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let gone = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
-            removed += usize::from(gone.is_ok());
-        }
-        removed
-    }
-
     /// None where the supervisor is nobody special.
     fn becomes(&self) -> Option<u32> {
         rustix::process::geteuid().is_root().then_some(self.user)
@@ -103,20 +78,14 @@ impl Backend for Bubblewrap {
     fn open(&self, spec: &Spec) -> Result<Box<dyn Session>, SandboxError> {
         spec.check()?;
         let cgroups = self.able()?;
-        Ok(Box::new(BubblewrapSession::open(self, cgroups, spec)?))
+        let maker = BubblewrapMaker::open(self, cgroups, spec)?;
+        Ok(Box::new(Machine::open(maker, spec, &self.dir)?))
     }
-}
 
-/// Of the names of all that this process makes.
-pub(crate) fn prefix() -> String {
-    format!("openclaw-sandbox-{}-", std::process::id())
-}
-
-/// Whether a name says that its maker is gone.
-fn is_orphan(name: &str) -> bool {
-    let maker =
-        name.strip_prefix("openclaw-sandbox-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-    maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    /// Folders, snapshots and control groups. Processes and mounts have gone with their supervisors.
+    fn sweep(&self) -> usize {
+        Cgroups::find().sweep(owner::is_orphan) + owner::sweep(&self.dir)
+    }
 }
 
 /// Where a program lies.

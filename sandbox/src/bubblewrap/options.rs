@@ -178,6 +178,9 @@ pub(super) fn command(
         Root::Folder(root) => {
             options.folder(root).map_err(|source| SandboxError::io("read the root file system", source))?;
         }
+        Root::Image(image) => {
+            return Err(SandboxError::path(Path::new(image), "is an image, which bubblewrap does not have"));
+        }
     }
     for name in ["passwd", "group", "hosts"] {
         options.add([&"--ro-bind", &places.etc.join(name), &Path::new("/etc").join(name)]);

@@ -9,13 +9,16 @@ use std::{
 use landlock::LandlockStatus;
 
 use super::{
-    Bubblewrap,
-    cgroup::Cgroups,
-    find_program,
+    Bubblewrap, find_program,
     keeper::{self, Keeper},
-    process, seccomp,
+    process,
 };
-use crate::Check;
+use crate::{
+    Check,
+    cgroup::Cgroups,
+    running::{Running as _, is_readable},
+    seccomp,
+};
 
 /// By name, with what the check of namespaces needs last.
 pub(super) fn checks(backend: &Bubblewrap) -> Vec<Check> {
@@ -88,7 +91,7 @@ fn isolation(backend: &Bubblewrap, complete: bool) -> Check {
         }
         .start()
         .map_err(|error| error.to_string())?;
-        process::is_readable(running.end(), std::time::Duration::from_secs(60));
+        is_readable(running.end(), std::time::Duration::from_secs(60));
         let mut said = String::new();
         let stderr = running.stderr.take();
         match running.finish() {

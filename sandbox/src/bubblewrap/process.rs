@@ -2,26 +2,26 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Seek, Write},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Stdio},
     time::{Duration, Instant},
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use super::{
+use super::keeper::{Keeper, Rlimit, Start};
+use crate::{
+    SandboxError,
     cgroup::Group,
-    keeper::{Keeper, Rlimit, Start},
+    running::{Running, Streams, below, is_readable},
 };
-use crate::SandboxError;
 
 /// Process 1 of a sandbox. It ends with the command, everything with it, and is waited for by bubblewrap itself: a first
 /// process of bubblewrap's own would be left to process 1 of the host, which may never look.
@@ -50,7 +50,7 @@ pub(super) struct Launch<'a> {
 }
 
 /// A sandbox that runs. Dropping it ends it.
-pub(super) struct Running {
+pub(super) struct Sandbox {
     outer: Child,
     /// Readable when `outer` has ended.
     outer_end: OwnedFd,
@@ -65,7 +65,7 @@ pub(super) struct Running {
 }
 
 impl Launch<'_> {
-    pub(super) fn start(mut self) -> Result<Running, SandboxError> {
+    pub(super) fn start(mut self) -> Result<Sandbox, SandboxError> {
         let failed = |source| SandboxError::io("start bubblewrap", source);
         let (status, status_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
         let (go, go_end) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
@@ -129,7 +129,7 @@ impl Launch<'_> {
         };
         let (stdin, stdout, stderr) = (outer.stdin.take(), outer.stdout.take(), outer.stderr.take());
         let running =
-            Running { outer, outer_end, first, first_end, status, ended: false, stdin, stdout, stderr };
+            Sandbox { outer, outer_end, first, first_end, status, ended: false, stdin, stdout, stderr };
 
         // It waits now, in front of the command, so the limits hold for all of it.
         if let Some(group) = self.group {
@@ -143,19 +143,35 @@ impl Launch<'_> {
     }
 }
 
-impl Running {
+impl Sandbox {
     /// Process 1 of the sandbox, as seen from here.
     pub(super) fn first(&self) -> Pid {
         self.first
     }
+}
 
-    /// Readable when it has ended.
-    pub(super) fn end(&self) -> &OwnedFd {
-        &self.outer_end
+impl Running for Sandbox {
+    fn end(&self) -> BorrowedFd<'_> {
+        self.outer_end.as_fd()
     }
 
-    /// Ends everything in it, and returns when nothing is left. With the code of the command, if it ever ran.
-    pub(super) fn finish(&mut self) -> Option<i32> {
+    fn streams(&mut self) -> Streams {
+        Streams {
+            stdin: self.stdin.take().map(OwnedFd::from),
+            stdout: self.stdout.take().map(OwnedFd::from),
+            stderr: self.stderr.take().map(OwnedFd::from),
+        }
+    }
+
+    fn main(&self) -> Option<Pid> {
+        below(self.first)?.first().copied()
+    }
+
+    fn processes(&self) -> Option<Vec<Pid>> {
+        below(self.first)
+    }
+
+    fn finish(&mut self) -> Option<i32> {
         if !self.ended {
             // The kernel ends every process of the namespace with its first one, and ends that one last.
             let _ = pidfd_send_signal(&self.first_end, Signal::KILL);
@@ -176,55 +192,10 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for Sandbox {
     fn drop(&mut self) {
         self.finish();
     }
-}
-
-/// Every process below `pid`, as seen from here. None where the kernel does not tell.
-pub(super) fn below(pid: Pid) -> Option<Vec<Pid>> {
-    let mut all = vec![pid];
-    let mut next = 0;
-    while next < all.len() {
-        let at = all[next].as_raw_nonzero();
-        // One that has ended meanwhile has no children any more.
-        if let Ok(threads) = fs::read_dir(format!("/proc/{at}/task")) {
-            for thread in threads.flatten() {
-                match fs::read_to_string(thread.path().join("children")) {
-                    Ok(pids) => {
-                        let pids = pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
-                        all.extend(pids);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && thread.path().exists() => {
-                        return None;
-                    }
-                    Err(_) => {}
-                }
-            }
-        }
-        next += 1;
-    }
-    all.remove(0);
-    Some(all)
-}
-
-/// Waits until there is something to read, or an end. False when the time is over.
-pub(super) fn is_readable(fd: impl AsFd, timeout: Duration) -> bool {
-    let deadline = Instant::now() + timeout;
-    loop {
-        let left = timespec(deadline.saturating_duration_since(Instant::now()));
-        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&left)) {
-            Ok(ready) => return ready > 0,
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
-        }
-    }
-}
-
-pub(super) fn timespec(duration: Duration) -> Timespec {
-    let tv_sec = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    Timespec { tv_sec, tv_nsec: duration.subsec_nanos().into() }
 }
 
 /// Its first word is the number of process 1.

@@ -1,5 +1,33 @@
 //! What untrusted code tries, and what it gets.
 
+/// A test of each, of a backend.
+#[macro_export]
+macro_rules! every_attempt {
+    ($backend:ident) => {
+        $crate::claims! { $backend, attempts:
+            files_of_the_host_cannot_be_read,
+            nothing_outside_the_disk_can_be_written,
+            the_environment_of_the_supervisor_is_not_there,
+            no_descriptor_is_inherited,
+            processes_of_the_host_cannot_be_seen_or_ended,
+            there_is_no_network,
+            a_fork_bomb_ends_with_its_time,
+            a_memory_bomb_is_killed,
+            the_disk_has_an_end,
+            an_endless_output_is_cut,
+            nothing_survives_to_change_a_verdict,
+            no_kinship_saves_a_process,
+            no_namespace_is_made_inside,
+            other_processes_cannot_be_traced,
+            a_link_leads_nowhere,
+            what_blocks_a_reader_is_not_read,
+            names_are_only_names,
+            many_files_and_deep_folders_are_bounded,
+            the_first_process_is_no_way_out,
+        }
+    };
+}
+
 mod files;
 
 use std::{
@@ -87,7 +115,7 @@ pub fn files_of_the_host_cannot_be_read(backend: &dyn Backend) {
         "/dev/vda",
         "/proc/kcore",
     ] {
-        fails(&mut *session, &format!("cat {path} || ls {path}/*"));
+        fails(&mut *session, &format!("{{ cat {path} || ls {path}/*; }} | grep -q ."));
     }
     // Nothing that lies on a disk of the host can be written.
     fails(&mut *session, "touch /usr/bin/x /usr/x");
@@ -306,6 +334,20 @@ pub fn nothing_survives_to_change_a_verdict(backend: &dyn Backend) {
     let mut grader =
         backend.open(&Spec { workspace: Workspace::Snapshot(end), read_only, ..Spec::default() }).unwrap();
     assert!(run(&mut *grader, "sh /tests/test.sh; cat /logs/verifier/reward.txt").success());
+}
+
+pub fn no_kinship_saves_a_process(backend: &dyn Backend) {
+    if cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    let mut session = open(backend);
+    // clone with CLONE_PARENT: a child of whoever has started the command.
+    let kin =
+        "perl -e 'if (syscall(56, 0x8011, 0, 0, 0, 0) == 0) { exec q(sleep), q(7107.5) } print q(done)'";
+    let ran = run(&mut *session, kin);
+    assert_eq!(ran.stdout.text(), "done", "{ran:?}");
+    assert_eq!(with_marker("7107.5"), 0);
+    still_works(&mut *session);
 }
 
 pub fn no_namespace_is_made_inside(backend: &dyn Backend) {

@@ -1,5 +1,30 @@
 //! What every backend promises.
 
+/// A test of each, of a backend.
+#[macro_export]
+macro_rules! every_promise {
+    ($backend:ident) => {
+        $crate::claims! { $backend, promises:
+            a_command_says_how_it_ended,
+            a_command_has_its_input_environment_and_folder,
+            a_long_output_keeps_its_ends,
+            a_command_over_its_time_is_gone_with_all_it_started,
+            the_shell_persists,
+            a_line_over_its_time_leaves_the_shell,
+            a_slow_shell_comes_back,
+            files_are_written_read_and_listed,
+            folders_go_in_and_out,
+            a_snapshot_is_the_workspace_again,
+            a_workspace_that_was_shut_is_still_packed,
+            an_interrupt_ends_what_runs,
+            a_closed_session_is_closed,
+            sixteen_sessions_at_once,
+            a_session_moves_between_threads,
+            what_cannot_be_is_refused_at_once,
+        }
+    };
+}
+
 use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
@@ -145,6 +170,17 @@ pub fn a_line_over_its_time_leaves_the_shell(backend: &dyn Backend) {
     assert_eq!(told(&mut *session, "pwd; echo [$x]"), "/workspace\n[]");
 }
 
+pub fn a_slow_shell_comes_back(backend: &dyn Backend) {
+    let mut session = open(backend);
+    // Each prompt takes long, and an interrupt begins it anew.
+    told(&mut *session, "x=kept; PROMPT_COMMAND='for i in {1..30000}; do :; done'");
+    for _ in 0..2 {
+        let ran = session.shell("sleep 7012.5", SHORT).unwrap();
+        assert_eq!((ran.ending, ran.shell_lost), (Ending::TimedOut, false), "{ran:?}");
+        assert_eq!(told(&mut *session, "echo $x"), "kept");
+    }
+}
+
 pub fn files_are_written_read_and_listed(backend: &dyn Backend) {
     let mut session = open(backend);
     let bytes: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
@@ -251,6 +287,22 @@ pub fn a_snapshot_is_the_workspace_again(backend: &dyn Backend) {
     let spec = Spec { workspace: Workspace::Snapshot(snapshot.clone()), ..Spec::default() };
     let mut other = backend.open(&spec).unwrap();
     assert_eq!(says(&mut *other, "cat l hard; test -p p && stat -c %h hard"), "one\none\n2");
+}
+
+pub fn a_workspace_that_was_shut_is_still_packed(backend: &dyn Backend) {
+    let mut session = open(backend);
+    says(&mut *session, "echo kept > file; chmod 0 . /tmp /logs /home/agent");
+    let snapshot = session.snapshot().unwrap();
+    let spec = Spec { workspace: Workspace::Snapshot(snapshot.clone()), ..Spec::default() };
+    assert_eq!(says(&mut *backend.open(&spec).unwrap(), "cat file"), "kept");
+    let mut nowhere = Exec::line("chmod 0 /workspace");
+    nowhere.cwd = "/".into();
+    assert!(session.exec(&nowhere).unwrap().success());
+    session.reset(&snapshot).unwrap();
+    assert_eq!(
+        says(&mut *session, "cat file; ls /tmp /home/agent; echo > /tmp/x"),
+        "kept\n/home/agent:\n\n/tmp:"
+    );
 }
 
 pub fn an_interrupt_ends_what_runs(backend: &dyn Backend) {

@@ -1,7 +1,12 @@
 //! A backend to test, and what it must leave as it was.
 
+#[allow(dead_code, reason = "not every suite has one")]
+pub mod daemon;
+#[allow(dead_code, reason = "not every suite makes one")]
+pub mod image;
+
 use std::{
-    fs,
+    env, fs,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -9,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openclaw_sandbox::{Backend, Bubblewrap, Session, Spec};
+use openclaw_sandbox::{Backend, Bubblewrap, Docker, Session, Spec};
 use tempfile::TempDir;
 
 /// A minute, which no test needs.
@@ -30,24 +35,50 @@ pub struct Host {
 struct Left {
     children: Vec<String>,
     mounts: usize,
+    containers: usize,
     groups: Vec<PathBuf>,
     files: Vec<PathBuf>,
 }
 
 impl Host {
     /// None, with the reason told, where bubblewrap cannot run.
-    pub fn new() -> Option<(Self, Bubblewrap)> {
+    #[allow(dead_code, reason = "not every suite looks")]
+    pub fn bubblewrap() -> Option<(Self, Bubblewrap)> {
+        Self::of(|dir| {
+            let backend = Bubblewrap::new(65534, dir);
+            let missing = backend.missing();
+            if missing.is_empty() { Ok(backend) } else { Err(missing.join("; ")) }
+        })
+    }
+
+    /// With a daemon of this test's own. None, with the reason told, where none can run.
+    #[allow(dead_code, reason = "not every suite looks")]
+    pub fn docker() -> Option<(Self, Docker)> {
+        if let Some(why) = env::var_os("OPENCLAW_WITHOUT_DOCKER") {
+            eprintln!("skipped, {}", why.display());
+            return None;
+        }
+        Self::of(|dir| {
+            let mut backend = Docker::new(daemon::socket()?, daemon::IMAGE);
+            backend.dir = dir;
+            let missing = backend.missing();
+            if missing.is_empty() { Ok(backend) } else { Err(missing.join("; ")) }
+        })
+    }
+
+    fn of<B>(make: impl FnOnce(PathBuf) -> Result<B, String>) -> Option<(Self, B)> {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let backend = Bubblewrap::new(65534, dir.path());
-        let missing = backend.missing();
-        if !missing.is_empty() {
-            assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{missing:?}");
-            eprintln!("skipped, no sandbox can be made here: {missing:?}");
-            return None;
-        }
+        let backend = match make(dir.path().into()) {
+            Ok(backend) => backend,
+            Err(why) => {
+                assert!(env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{why}");
+                eprintln!("skipped, no sandbox can be made here: {why}");
+                return None;
+            }
+        };
         let before = Left::now(&dir);
         Some((Self { dir, before, _alone: alone }, backend))
     }
@@ -88,7 +119,7 @@ impl Left {
         find_groups("/sys/fs/cgroup".into(), &prefix, &mut groups);
         let files = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-        Self { children, mounts, groups, files }
+        Self { children, mounts, containers: daemon::containers(), groups, files }
     }
 }
 
@@ -130,13 +161,13 @@ pub fn open(backend: &dyn Backend) -> Box<dyn Session> {
     backend.open(&Spec::default()).unwrap()
 }
 
-/// Makes tests of functions over a backend.
+/// Makes tests of functions over a backend, which is one of [`Host`]'s.
 #[macro_export]
 macro_rules! claims {
-    ($suite:ident: $($name:ident),+ $(,)?) => {
+    ($backend:ident, $suite:ident: $($name:ident),+ $(,)?) => {
         $(#[test]
         fn $name() {
-            let Some((host, backend)) = $crate::host::Host::new() else { return };
+            let Some((host, backend)) = $crate::host::Host::$backend() else { return };
             $crate::$suite::$name(&backend);
             host.leaves_nothing();
         })+

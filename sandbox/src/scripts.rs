@@ -2,26 +2,26 @@
 //! text of a script.
 
 /// A path may be longer than the kernel takes, made so as to spoil every copy: it is left out.
-pub(super) const UNPACK: &str = r#"cd -- "$1" || exit
+pub(crate) const UNPACK: &str = r#"cd -- "$1" || exit
 said=$({ tar --extract --preserve-permissions --file=- 2>&1; echo "code $?"; } |
   grep -av -e ': File name too long$' -e '^tar: Exiting with failure status due to previous errors$')
 case $said in "code 0" | "code 2") ;; *) printf '%s\n' "$said" >&2; exit 2 ;; esac"#;
-/// Folders and files that their owner cannot read are made readable first.
-pub(super) const PACK: &str = r#"cd -- "$1" || exit
+/// Folders and files that their owner cannot read are made readable first, the workspace itself, too.
+pub(crate) const PACK: &str = r#"chmod u+rwx -- "$1" && cd -- "$1" || exit
 find . -type d ! -perm -u=rwx -exec chmod u+rwx {} \;
 find . -type f ! -perm -u=r -exec chmod u+r {} +
 tar --create --sparse --file=- .
 code=$?
 [ $code = 1 ] || exit $code"#;
-pub(super) const EMPTY: &str = r#"for folder; do
-  cd -- "$folder" || exit
+pub(crate) const EMPTY: &str = r#"for folder; do
+  chmod u+rwx -- "$folder" && cd -- "$folder" || exit
   find . -type d ! -perm -u=rwx -exec chmod u+rwx {} \;
   find . -mindepth 1 -delete || exit
   cd /disk
 done
 mkdir -p logs/agent logs/verifier logs/artifacts"#;
 /// Beside its place and then into it: whatever lies there, a pipe or a link, is neither opened nor followed.
-pub(super) const WRITE: &str = r#"set -C
+pub(crate) const WRITE: &str = r#"set -C
 mkdir -p -- "$1" && cd -P -- "$1" && [ "$PWD" = "$1" ] || exit
 cat > "$3" && mv -fT -- "$3" "$2" && exit
 rm -f -- "$3"

@@ -1,7 +1,7 @@
 //! Attends to a command: feeds it, keeps what it writes, and ends it when its time is over.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -11,12 +11,14 @@ use rustix::{
     io::{Errno, read, write},
 };
 
-use super::process::{Running, timespec};
-use crate::{Interrupt, SandboxError};
+use crate::{
+    Interrupt, SandboxError,
+    running::{is_readable, timespec},
+};
 
 /// Why attending has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// The sandbox has ended.
     End,
     /// What it writes says so.
@@ -26,17 +28,17 @@ pub(super) enum Stop {
 }
 
 /// The three pipes, and what is still to be written.
-pub(super) struct Pipes<'a> {
-    pub(super) stdin: &'a mut Option<OwnedFd>,
-    pub(super) stdout: &'a OwnedFd,
-    pub(super) stderr: &'a OwnedFd,
-    pub(super) feed: &'a [u8],
+pub(crate) struct Pipes<'a> {
+    pub(crate) stdin: &'a mut Option<OwnedFd>,
+    pub(crate) stdout: &'a OwnedFd,
+    pub(crate) stderr: &'a OwnedFd,
+    pub(crate) feed: &'a [u8],
     /// Closes the input once all is written.
-    pub(super) closes: bool,
+    pub(crate) closes: bool,
 }
 
 /// Takes what was read; says whether that is enough.
-pub(super) trait Sink {
+pub(crate) trait Sink {
     fn stdout(&mut self, bytes: &[u8]);
     fn stderr(&mut self, bytes: &[u8]);
     fn enough(&self) -> bool {
@@ -45,8 +47,8 @@ pub(super) trait Sink {
 }
 
 /// Until the sandbox ends, the sink has enough, or `deadline`.
-pub(super) fn attend(
-    running: &Running,
+pub(crate) fn attend(
+    end: BorrowedFd<'_>,
     pipes: &mut Pipes<'_>,
     deadline: Instant,
     interrupt: Option<&Interrupt>,
@@ -66,7 +68,7 @@ pub(super) fn attend(
             fds.push(PollFd::from_borrowed_fd(fd, flags));
             fds.len() - 1
         };
-        let at_end = watch(running.end().as_fd(), PollFlags::IN);
+        let at_end = watch(end, PollFlags::IN);
         let at_stdout = out.then(|| watch(pipes.stdout.as_fd(), PollFlags::IN));
         let at_stderr = err.then(|| watch(pipes.stderr.as_fd(), PollFlags::IN));
         let at_stdin = match &*pipes.stdin {
@@ -112,20 +114,16 @@ pub(super) fn attend(
 }
 
 /// When `timeout` is over; some years are for ever.
-pub(super) fn deadline(timeout: Duration) -> Instant {
+pub(crate) fn deadline(timeout: Duration) -> Instant {
     const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
     Instant::now() + timeout.min(FOR_EVER)
 }
 
-/// What is left after everything has ended.
-pub(super) fn drain(pipes: &Pipes<'_>, sink: &mut dyn Sink) {
-    // A pipe holds little, and nobody is left who writes.
-    while take(pipes.stdout, |bytes| sink.stdout(bytes)) == Ok(true) && has(pipes.stdout) {}
-    while take(pipes.stderr, |bytes| sink.stderr(bytes)) == Ok(true) && has(pipes.stderr) {}
-}
-
-fn has(fd: &OwnedFd) -> bool {
-    super::process::is_readable(fd, Duration::ZERO)
+/// What is left after everything has ended: nobody writes any more.
+pub(crate) fn drain(pipes: &Pipes<'_>, sink: &mut dyn Sink) {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    while is_readable(pipes.stdout, PATIENCE) && take(pipes.stdout, |bytes| sink.stdout(bytes)) == Ok(true) {}
+    while is_readable(pipes.stderr, PATIENCE) && take(pipes.stderr, |bytes| sink.stderr(bytes)) == Ok(true) {}
 }
 
 /// Reads once; false at the end.
@@ -143,7 +141,7 @@ fn take(fd: &OwnedFd, mut sink: impl FnMut(&[u8])) -> Result<bool, Errno> {
 }
 
 /// A descriptor on which nothing waits.
-pub(super) fn nonblocking(fd: impl Into<OwnedFd>) -> Result<OwnedFd, SandboxError> {
+pub(crate) fn nonblocking(fd: impl Into<OwnedFd>) -> Result<OwnedFd, SandboxError> {
     let fd = fd.into();
     let set = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NONBLOCK));
     set.map_err(|errno| SandboxError::io("prepare a pipe", errno))?;

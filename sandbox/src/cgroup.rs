@@ -13,7 +13,7 @@ use crate::{Limits, SandboxError};
 
 /// Where groups can be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cgroups {
+pub(crate) struct Cgroups {
     /// Of version 2, with all controllers.
     unified: Option<PathBuf>,
     /// Of version 1, by controller.
@@ -24,17 +24,37 @@ pub(super) struct Cgroups {
 
 /// Those of one session. They go with it.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub(crate) struct Group {
     folders: Vec<PathBuf>,
     /// The file that counts kills, and the word before the count.
     kills: Option<PathBuf>,
     /// The kernel enforces memory; else address space is limited.
-    pub(super) memory: bool,
+    pub(crate) memory: bool,
+}
+
+/// The group of a container, which the daemon made.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    processes: PathBuf,
+    kills: PathBuf,
+}
+
+impl Seen {
+    /// Every process in it, whoever its parent is. None once the group is gone.
+    pub(crate) fn processes(&self) -> Option<Vec<Pid>> {
+        let text = fs::read_to_string(&self.processes).ok()?;
+        Some(text.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect())
+    }
+
+    /// How often the kernel killed for memory.
+    pub(crate) fn kills(&self) -> u64 {
+        kills(&self.kills)
+    }
 }
 
 impl Cgroups {
     /// What this process may use, from `/proc/self`.
-    pub(super) fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let read = |file| fs::read_to_string(file).unwrap_or_default();
         let mut found = Self::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
         found.unified = found.unified.take().filter(|parent| delegate(parent));
@@ -42,6 +62,19 @@ impl Cgroups {
             *folder = folder.take().filter(|parent| writable(parent));
         }
         found
+    }
+
+    /// Those that hold a process of a container, whose paths have its id. None where they cannot be seen from here.
+    pub(crate) fn of_container(pid: Pid, id: &str) -> Option<Seen> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).ok()?;
+        let found = Self::parse(&mounts, &own);
+        let is_its = |folder: &PathBuf| folder.to_string_lossy().contains(id);
+        // Where there are both, the second version counts no memory.
+        let memory = found.memory.filter(is_its).map(|folder| (folder.join("memory.oom_control"), folder));
+        let unified = || found.unified.filter(is_its).map(|folder| (folder.join("memory.events"), folder));
+        let (kills, folder) = memory.or_else(unified)?;
+        Some(Seen { processes: folder.join("cgroup.procs"), kills })
     }
 
     fn parse(mounts: &str, own: &str) -> Self {
@@ -75,7 +108,7 @@ impl Cgroups {
     }
 
     /// For an operator: what is enforced, and what is not.
-    pub(super) fn describe(&self) -> (bool, String) {
+    pub(crate) fn describe(&self) -> (bool, String) {
         if self.unified.is_some() {
             return (true, "version 2: memory, pids, cpu".into());
         }
@@ -97,14 +130,14 @@ impl Cgroups {
     }
 
     /// The groups of a session.
-    pub(super) fn make(&self, name: &str, limits: &Limits) -> Result<Group, SandboxError> {
+    pub(crate) fn make(&self, name: &str, limits: &Limits) -> Result<Group, SandboxError> {
         let mut group = Group::default();
         group.fill(self, name, limits).map_err(|source| SandboxError::io("make a control group", source))?;
         Ok(group)
     }
 
     /// Removes empty groups whose name says that their supervisor is gone.
-    pub(super) fn sweep(&self, gone: impl Fn(&str) -> bool) -> usize {
+    pub(crate) fn sweep(&self, gone: impl Fn(&str) -> bool) -> usize {
         let mut removed = 0;
         for parent in [&self.unified, &self.memory, &self.pids, &self.cpu].into_iter().flatten() {
             for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -161,20 +194,19 @@ impl Group {
     }
 
     /// Puts a process in, and with it all it will start.
-    pub(super) fn add(&self, pid: Pid) -> io::Result<()> {
+    pub(crate) fn add(&self, pid: Pid) -> io::Result<()> {
         self.folders
             .iter()
             .try_for_each(|folder| put(folder, "cgroup.procs", pid.as_raw_nonzero().get() as u64))
     }
 
     /// How often the kernel killed for memory.
-    pub(super) fn kills(&self) -> u64 {
-        let text = self.kills.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
+    pub(crate) fn kills(&self) -> u64 {
+        self.kills.as_deref().map_or(0, kills)
     }
 
     /// Removes them. A killed process leaves its group a moment after its end.
-    pub(super) fn remove(&mut self) -> io::Result<()> {
+    pub(crate) fn remove(&mut self) -> io::Result<()> {
         let patience = Instant::now() + Duration::from_secs(10);
         while let Some(folder) = self.folders.last() {
             match fs::remove_dir(folder) {
@@ -197,6 +229,11 @@ impl Drop for Group {
             tracing::warn!(%error, folders = ?self.folders, "control groups are left behind");
         }
     }
+}
+
+fn kills(file: &Path) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
 }
 
 fn put(folder: &Path, file: &str, value: u64) -> io::Result<()> {

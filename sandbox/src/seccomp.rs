@@ -37,95 +37,103 @@ const NEW_NAMESPACES: u32 =
 /// A socket to the hypervisor, say, passes by every network namespace.
 const SOCKETS: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
+/// System calls by name and number.
+macro_rules! calls {
+    ($($(#[$only:meta])? $name:ident),+ $(,)?) => {
+        &[$($(#[$only])? (stringify!($name), libc::$name)),+]
+    };
+}
+
+/// What is typed into the terminal of another.
+const TYPING: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
+
 /// Answered with EPERM.
-const DENIED: &[i64] = &[
+const DENIED: &[(&str, i64)] = calls![
     // other processes
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_process_madvise,
-    libc::SYS_kcmp,
-    libc::SYS_pidfd_getfd,
+    SYS_ptrace,
+    SYS_process_vm_readv,
+    SYS_process_vm_writev,
+    SYS_process_madvise,
+    SYS_kcmp,
+    SYS_pidfd_getfd,
     // namespaces and mounts
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_open_tree,
-    libc::SYS_move_mount,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
+    SYS_unshare,
+    SYS_setns,
+    SYS_mount,
+    SYS_umount2,
+    SYS_pivot_root,
+    SYS_chroot,
+    SYS_open_tree,
+    SYS_move_mount,
+    SYS_fsopen,
+    SYS_fsconfig,
+    SYS_fsmount,
+    SYS_fspick,
+    SYS_mount_setattr,
+    SYS_open_by_handle_at,
+    SYS_name_to_handle_at,
+    SYS_quotactl,
+    SYS_quotactl_fd,
+    SYS_swapon,
+    SYS_swapoff,
     // the kernel's wide surfaces
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_fanotify_init,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_memfd_secret,
-    libc::SYS_move_pages,
-    libc::SYS_migrate_pages,
-    libc::SYS_mbind,
-    libc::SYS_set_mempolicy,
+    SYS_bpf,
+    SYS_perf_event_open,
+    SYS_userfaultfd,
+    SYS_io_uring_setup,
+    SYS_io_uring_enter,
+    SYS_io_uring_register,
+    SYS_fanotify_init,
+    SYS_lookup_dcookie,
+    SYS_memfd_secret,
+    SYS_move_pages,
+    SYS_migrate_pages,
+    SYS_mbind,
+    SYS_set_mempolicy,
     // keys belong to a user, not to a namespace
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
+    SYS_keyctl,
+    SYS_add_key,
+    SYS_request_key,
     // the machine
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_reboot,
-    libc::SYS_acct,
-    libc::SYS_syslog,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_adjtimex,
-    libc::SYS_clock_adjtime,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_vhangup,
+    SYS_kexec_load,
+    SYS_kexec_file_load,
+    SYS_init_module,
+    SYS_finit_module,
+    SYS_delete_module,
+    SYS_reboot,
+    SYS_acct,
+    SYS_syslog,
+    SYS_settimeofday,
+    SYS_clock_settime,
+    SYS_adjtimex,
+    SYS_clock_adjtime,
+    SYS_sethostname,
+    SYS_setdomainname,
+    SYS_vhangup,
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
+    SYS_iopl,
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
+    SYS_ioperm,
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
+    SYS_modify_ldt,
 ];
 
 /// The program as the kernel reads it.
-pub(super) fn program() -> Vec<u8> {
+pub(crate) fn program() -> Vec<u8> {
     let refuse = answer(ERRNO | libc::EPERM as u32);
     let mut all = vec![load(ARCH), unless(THIS_ARCH), answer(KILL_PROCESS), load(NUMBER)];
     // The second numbering of x86-64 (x32) would pass by every line below.
     #[cfg(target_arch = "x86_64")]
     all.extend([Instruction { code: AT_LEAST, jump_true: 0, jump_false: 1, value: 0x4000_0000 }, refuse]);
-    for number in DENIED {
+    for (_, number) in DENIED {
         all.extend([when(*number as u32), refuse]);
     }
     // Its flags lie in memory, which a filter cannot read; a C library then uses `clone`.
     all.extend([when(libc::SYS_clone3 as u32), answer(ERRNO | libc::ENOSYS as u32)]);
 
     all.extend(of_call(libc::SYS_clone, &[load(ARGUMENT_0), has_bits(NEW_NAMESPACES), refuse]));
-    // What is typed into the terminal of another.
-    let typing = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
     let mut ioctl = vec![load(ARGUMENT_1)];
-    typing.iter().for_each(|request| ioctl.extend([when(*request), refuse]));
+    TYPING.iter().for_each(|request| ioctl.extend([when(*request), refuse]));
     all.extend(of_call(libc::SYS_ioctl, &ioctl));
     let mut socket = vec![load(ARGUMENT_0)];
     SOCKETS.iter().for_each(|family| socket.extend([when(*family as u32), answer(ALLOW)]));
@@ -133,6 +141,34 @@ pub(super) fn program() -> Vec<u8> {
     all.extend(of_call(libc::SYS_socket, &socket));
     all.push(answer(ALLOW));
     all.iter().flat_map(Instruction::bytes).collect()
+}
+
+/// The same rules as an engine of containers reads them.
+pub(crate) fn profile() -> serde_json::Value {
+    use serde_json::json;
+    let refuse = |names: Vec<&str>, args: serde_json::Value| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EPERM, "args": args });
+    // Several conditions on one argument would all have to hold, so each is a rule.
+    let bits = |index: u32, mask: u32, bits: u32| json!([{ "index": index, "value": mask, "valueTwo": bits, "op": "SCMP_CMP_MASKED_EQ" }]);
+    let denied = DENIED.iter().map(|(name, _)| name.trim_start_matches("SYS_")).collect();
+    let mut rules = vec![
+        refuse(denied, json!([])),
+        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS, "args": [] }),
+    ];
+    let flags = (0..u32::BITS).map(|bit| 1 << bit).filter(|flag| NEW_NAMESPACES & flag != 0);
+    rules.extend(flags.map(|flag| refuse(vec!["clone"], bits(0, flag, flag))));
+    rules.extend(TYPING.iter().map(|request| refuse(vec!["ioctl"], bits(1, u32::MAX, *request))));
+    let last = SOCKETS.iter().copied().max().unwrap_or(0);
+    let others = (0..last).filter(|family| !SOCKETS.contains(family));
+    let is = |value: i32, op: &str| json!([{ "index": 0, "value": value, "op": op }]);
+    rules.extend(others.map(|family| refuse(vec!["socket"], is(family, "SCMP_CMP_EQ"))));
+    rules.push(refuse(vec!["socket"], is(last, "SCMP_CMP_GT")));
+    // Rules hold in the second numbering of x86-64, too; what comes in any other is killed.
+    let machine = if cfg!(target_arch = "x86_64") {
+        json!({ "architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X32"] })
+    } else {
+        json!({ "architecture": "SCMP_ARCH_AARCH64", "subArchitectures": [] })
+    };
+    json!({ "defaultAction": "SCMP_ACT_ALLOW", "archMap": [machine], "syscalls": rules })
 }
 
 /// `then` if the call is this; its answers may fall through to an allowed end.
