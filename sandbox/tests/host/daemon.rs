@@ -17,12 +17,19 @@ use super::{eventually, image};
 /// Of programs of this machine.
 pub const IMAGE: &str = "openclaw-test";
 
-/// Its data, its programs and its log are in one folder, which goes with it.
+/// Its data, its programs and its log are in one folder, which goes with it. A signal to all of a terminal's, or of a
+/// timeout's, is an end like any other. Groups go a moment after what was in them.
 const KEEP: &str = r#"dir=$1 groups=$2; shift 2
+trap : HUP INT TERM
 "$@" >"$dir/log" 2>&1 </dev/null & daemon=$!
 read line
 kill $daemon; wait $daemon
-find /sys/fs/cgroup -depth -type d -path "*/$groups*" -exec rmdir {} +
+find_groups() { find /sys/fs/cgroup -depth -type d -path "*/$groups*"; }
+tries=100
+while [ $tries -gt 0 ] && [ -n "$(find_groups)" ]; do
+  find_groups | xargs rmdir 2>/dev/null || sleep 0.1
+  tries=$((tries - 1))
+done
 rm -rf --one-file-system "$dir""#;
 
 struct Daemon {
