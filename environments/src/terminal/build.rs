@@ -9,6 +9,7 @@ use std::{
 use openclaw_sandbox::{APP, Backend, Command, Exec, HOME, Session, Snapshot, Spec, WORKSPACE};
 
 use super::{
+    carried::Shipped,
     control::Control,
     dockerfile::{Dockerfile, Instruction, Offer},
     folder::expand,
@@ -45,6 +46,8 @@ pub(super) struct Built {
     pub(super) env: BTreeMap<OsString, OsString>,
     /// Where commands start, relative to the workspace.
     pub(super) folder: PathBuf,
+    /// For pytest, before the agent came.
+    pub(super) shipped: Shipped,
 }
 
 /// The Dockerfile of a task, if this machine can stand for it; what it lacks is named.
@@ -106,9 +109,10 @@ pub(super) fn build(
         builder.env.insert(name.clone(), value);
     }
     control.check()?;
+    let shipped = Shipped::of(builder.session.as_mut(), &builder.folder)?;
     let snapshot = builder.session.snapshot()?;
     let env = builder.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    Ok(Built { snapshot, env, folder: builder.folder.clone() })
+    Ok(Built { snapshot, env, folder: builder.folder.clone(), shipped })
 }
 
 /// What the next instruction finds.

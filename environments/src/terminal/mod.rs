@@ -1,6 +1,7 @@
 //! Tasks in a terminal: a shell in a sandbox, files, and a grader that comes after the agent. Tasks are folders in the form of
 //! Harbor or Terminal-Bench, or are made from a seed.
 mod build;
+mod carried;
 mod control;
 pub mod dockerfile;
 mod environment;

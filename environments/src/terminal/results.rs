@@ -85,6 +85,8 @@ pub enum ResultError {
     Count { listed: usize, summary: u64 },
     #[error("the test output has no short summary")]
     NoSummary,
+    #[error("no test failed, but the script ended with code {0}")]
+    Code(i32),
     #[error("weights.json has no weight for test `{0}`")]
     NoWeight(String),
 }
@@ -234,6 +236,14 @@ impl Tests {
         let all_passed = self.0.get(name).is_none_or(|before| *before);
         self.0.insert(name.to_owned(), all_passed && passed);
         if self.0.len() > TESTS_MAX { Err(ResultError::TooManyTests(file)) } else { Ok(()) }
+    }
+
+    /// What ended otherwise than it says has not checked everything, or was made to say so.
+    pub fn agree(self, code: Option<i32>) -> Result<Self, ResultError> {
+        match code {
+            Some(code) if code != 0 && self.0.values().all(|passed| *passed) => Err(ResultError::Code(code)),
+            _ => Ok(self),
+        }
     }
 
     fn not_empty(self, file: &'static str) -> Result<Self, ResultError> {

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::world::{Split, WorldError};
 
+/// How deep a verifier's files are looked for.
+const DEPTH_MAX: usize = 8;
+
 /// A task and where it lies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FolderTask {
@@ -71,6 +74,19 @@ impl TaskSet {
     }
 }
 
+/// Files in a folder and in those in it.
+fn files_below(folder: &Path, depth: usize) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth > 0 => files.extend(files_below(&entry.path(), depth - 1)),
+            Ok(kind) if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
+    }
+    files
+}
+
 /// The split of a group.
 fn split_of(group: &str, one_in: u64) -> Split {
     let mut hash = Fnv::default();
@@ -87,6 +103,14 @@ impl FolderTask {
             Form::Harbor { .. } => self.path.join("environment"),
             Form::TerminalBench => self.path.clone(),
         }
+    }
+
+    /// Whether a file of the verifier has these words.
+    pub(super) fn verifier_says(&self, words: &str) -> bool {
+        let script = self.path.join(&self.task.verifier.script);
+        files_below(&self.path.join("tests"), DEPTH_MAX).into_iter().chain([script]).any(|file| {
+            fs::read(file).is_ok_and(|bytes| bytes.windows(words.len()).any(|part| part == words.as_bytes()))
+        })
     }
 
     /// What this runtime cannot give, by name.
