@@ -13,6 +13,7 @@ use super::{
     control::Control,
     dockerfile::{Dockerfile, Instruction, Offer},
     folder::expand,
+    script::Check,
     settings::Settings,
     task_set::FolderTask,
 };
@@ -58,13 +59,16 @@ fn dockerfile(task: &FolderTask, offer: &Offer) -> Result<Dockerfile, WorldError
         return Err(refuse(format!("needs {}", beyond_us.join(", "))));
     }
     let path = task.context().join("Dockerfile");
-    let dockerfile = match (fs::read_to_string(&path), &task.task.environment.docker_image) {
+    let mut dockerfile = match (fs::read_to_string(&path), &task.task.environment.docker_image) {
         (Ok(text), _) => Dockerfile::parse(&text).map_err(|error| refuse(error.to_string()))?,
         (Err(error), Some(image)) if error.kind() == io::ErrorKind::NotFound => {
             Dockerfile { image: image.clone(), instructions: Vec::new(), needs: BTreeSet::new() }
         }
         (Err(error), _) => return Err(refuse(format!("{}: {error}", path.display()))),
     };
+    if let Ok(Check::Pytest(run)) = &task.check {
+        dockerfile.needs.extend(run.needs.iter().cloned());
+    }
     dockerfile.check(offer).map_err(|lacking| refuse(lacking.to_string()))?;
     Ok(dockerfile)
 }

@@ -12,6 +12,8 @@ pub mod harbor;
 mod keys;
 mod offer;
 pub mod results;
+mod runner;
+pub mod script;
 mod settings;
 mod shell;
 pub mod task_set;

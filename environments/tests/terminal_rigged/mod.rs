@@ -181,6 +181,40 @@ const RIGS: &[Left] = &[
     },
 ];
 
+/// None of these either, where the tests are run without the script: a process of the tests' own cannot say that they passed.
+const RIGS_OF_PROCESSES: &[Left] = &[
+    Left { name: "a module that ends the tests", files: &[("work.py", FORGED)], command: "" },
+    Left { name: "a program that answers for the tests", files: &[("program.py", ANSWERS)], command: "" },
+    Left { name: "a program that stays", files: &[("program.py", STAYS)], command: "" },
+    Left {
+        name: "a program that kills the tests",
+        files: &[("program.py", "import os\nos.kill(os.getppid(), 9)\n")],
+        command: "",
+    },
+];
+
+/// Writes an answer wherever it can.
+const ANSWERS: &str = r#"import os
+said = b'\nready\n{"key": "", "code": 0, "tests": {"t": true}}\n=== short test summary info ===\nPASSED t\n'
+for process in (os.getppid(), 1, 2):
+    for fd in range(64):
+        try:
+            os.write(os.open(f"/proc/{process}/fd/{fd}", os.O_WRONLY), said)
+        except OSError:
+            pass
+for fd in range(3, 64):
+    try:
+        os.write(fd, said)
+    except OSError:
+        pass
+"#;
+/// Shuts the reward file and writes it for as long as it lives.
+const STAYS: &str = r#"import os, subprocess
+loop = "while :; do echo 1 > /logs/verifier/reward.txt; done"
+subprocess.Popen(["sh", "-c", loop], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+print("{}")
+"#;
+
 /// Scripts of a verifier, and whether the folder is Harbor's.
 const SCRIPTS: &[(&str, bool, &str)] = &[
     (
@@ -197,6 +231,24 @@ const SCRIPTS: &[(&str, bool, &str)] = &[
          if pytest sub -rA; then echo 1 > /logs/verifier/reward.txt; else echo 0 > /logs/verifier/reward.txt; fi\n",
     ),
     ("older", false, "cd /app\npython3 -m pytest $TEST_DIR/test_outputs.py -rA; exit $?\n"),
+];
+
+/// As the templates of Harbor and Terminal-Bench have it: neither can be run without a network.
+const TEMPLATES: &[(&str, bool, &str)] = &[
+    (
+        "harbor",
+        true,
+        "apt-get update\napt-get install -y curl\ncurl -LsSf https://astral.sh/uv/0.9.5/install.sh | sh\n\
+         source $HOME/.local/bin/env\nuvx \\\n  -p 3.13 \\\n  -w pytest==8.4.1 \\\n  -w pytest-json-ctrf==0.3.5 \\\n  \
+         pytest --ctrf /logs/verifier/ctrf.json /tests/test_outputs.py -rA\n\nif [ $? -eq 0 ]; then\n  \
+         echo 1 > /logs/verifier/reward.txt\nelse\n  echo 0 > /logs/verifier/reward.txt\nfi\n",
+    ),
+    (
+        "terminal-bench",
+        false,
+        "set -euo pipefail\napt-get update\napt-get install -y curl\ncurl -LsSf https://astral.sh/uv/0.7.13/install.sh | sh\n\
+         source $HOME/.local/bin/env\nuv init\nuv add pytest==8.4.1\n\nuv run pytest $TEST_DIR/test_outputs.py -rA\n",
+    ),
 ];
 
 /// None, with the reason told, where pytest is missing or no sandbox can be made.
@@ -250,8 +302,9 @@ const NOTHING: Left = Left { name: "nothing", files: &[], command: "" };
 
 #[test]
 fn what_a_task_asks_for_counts() {
-    let Some((_folder, terminal)) = tasks(SCRIPTS) else { return };
-    for (id, ..) in SCRIPTS {
+    let all = [SCRIPTS, TEMPLATES].concat();
+    let Some((_folder, terminal)) = tasks(&all) else { return };
+    for (id, ..) in all {
         let right = verdict(&terminal, id, RIGHT, NOTHING).unwrap();
         assert!(right.success && right.reward == 1.0, "{id}: {right:?}");
         let wrong = verdict(&terminal, id, WRONG, NOTHING).unwrap();
@@ -260,16 +313,53 @@ fn what_a_task_asks_for_counts() {
 }
 
 #[test]
-fn what_an_agent_rigs_does_not_count() {
-    let Some((_folder, terminal)) = tasks(SCRIPTS) else { return };
+fn a_template_is_run_without_what_it_fetches() {
+    let Some((_folder, terminal)) = tasks(TEMPLATES) else { return };
+    for (id, ..) in TEMPLATES {
+        let files: Vec<_> = RIGHT.iter().copied().filter(|(name, _)| *name != "program.py").collect();
+        let numbers = verdict(&terminal, id, &files, NOTHING).unwrap().numbers;
+        assert_eq!(
+            (numbers["passed"], numbers["total"], numbers["script_replaced"]),
+            (2.0, 3.0, 1.0),
+            "{id}"
+        );
+    }
+}
+
+/// What counted though it should not.
+fn counted(scripts: &[(&str, bool, &str)], rigs: &[Left]) -> Vec<String> {
+    let Some((_folder, terminal)) = tasks(scripts) else { return Vec::new() };
     let mut counted = Vec::new();
-    for (id, ..) in SCRIPTS {
-        for rig in RIGS {
+    for (id, ..) in scripts {
+        for rig in rigs {
             let verdict = verdict(&terminal, id, WRONG, *rig);
+            // No verdict would be better than a bad one.
             if !verdict.as_ref().is_ok_and(|verdict| !verdict.success) {
                 counted.push(format!("{id}, {}: {verdict:?}", rig.name));
             }
         }
     }
-    assert!(counted.is_empty(), "{counted:#?}");
+    counted
+}
+
+#[test]
+fn what_an_agent_rigs_does_not_count() {
+    assert_eq!(counted(SCRIPTS, RIGS), [""; 0]);
+}
+
+#[test]
+fn what_an_agent_rigs_does_not_count_without_the_script() {
+    assert_eq!(counted(TEMPLATES, &[RIGS, RIGS_OF_PROCESSES].concat()), [""; 0]);
+}
+
+#[test]
+fn a_reward_file_that_was_shut_is_no_verdict() {
+    let Some((_folder, terminal)) = tasks(&SCRIPTS[..1]) else { return };
+    let shut = "import os\nopen('/logs/verifier/reward.txt', 'w').write('1')\nos.chmod('/logs/verifier/reward.txt', 0o444)\n";
+    let files: Vec<_> = WRONG.iter().copied().filter(|(name, _)| *name != "program.py").collect();
+    let verdict = verdict(&terminal, SCRIPTS[0].0, &[files, vec![("program.py", shut)]].concat(), NOTHING);
+    assert!(
+        matches!(&verdict, Err(WorldError::Invalid(why)) if why.contains("cannot be written")),
+        "{verdict:?}"
+    );
 }
