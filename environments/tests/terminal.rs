@@ -2,6 +2,7 @@
 
 mod machine;
 mod terminal_host;
+mod terminal_rigged;
 
 use std::{thread, time::Instant};
 

@@ -266,12 +266,22 @@ impl Applying<'_> {
         Ok(self.find(turn)?.is_some_and(|found| found.undone == undone))
     }
 
-    pub(crate) fn give_up(&mut self, turn: &TurnId, reason: &str) -> rusqlite::Result<bool> {
-        let Some(found) = self.find(turn)?.filter(|found| found.state.is_open()) else { return Ok(false) };
+    /// The group of a step may be complete without it.
+    fn give_up(&mut self, turn: &TurnId, reason: &str) -> rusqlite::Result<bool> {
+        let Some(was) = self.drop_turn(turn, reason)? else { return Ok(false) };
+        if !matches!(was, TurnState::Ready | TurnState::Leased) {
+            self.release_held(turn)?;
+        }
+        Ok(true)
+    }
+
+    /// The state that it was in, if it was open.
+    pub(crate) fn drop_turn(&mut self, turn: &TurnId, reason: &str) -> rusqlite::Result<Option<TurnState>> {
+        let Some(found) = self.find(turn)?.filter(|found| found.state.is_open()) else { return Ok(None) };
         self.set(&found, Next { reason: Some(reason), ..TurnState::Dropped.into() })?;
         self.tally.totals.dropped += 1;
         self.leave_group(turn, found.state)?;
-        Ok(true)
+        Ok(Some(found.state))
     }
 
     /// Not from a batch: what is learnt from it could not be taken out of it.

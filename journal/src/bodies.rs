@@ -205,17 +205,24 @@ impl Bodies<'_> {
         decode(&bytes).map(Some).map_err(|source| malformed(id, part, source))
     }
 
-    /// [`Self::opinion`], which has to be there.
+    /// [`Self::opinion`], which has to be there. Of a step of an episode, whose outcome says how good it was, that may be what
+    /// a person said, or nothing.
     pub fn get_opinion(&self, no: i64, id: &str) -> Result<Opinion, JournalError> {
-        self.opinion(no, id)?.ok_or_else(|| missing(id, Part::Opinion))
+        match self.opinion(no, id)? {
+            Some(opinion) => Ok(opinion),
+            None if self.is_step(id)? => self.by_a_person(no, id, Opinion::default()),
+            None => Err(missing(id, Part::Opinion)),
+        }
     }
 
     /// What is made of a turn: what the judge said, and over it what a person did.
     pub fn opinion(&self, no: i64, id: &str) -> Result<Option<Opinion>, JournalError> {
-        let Some(opinion) = self.find::<Opinion>(no, id, Part::Opinion)? else { return Ok(None) };
-        let rating: Option<i8> = self.find(no, id, Part::Rating)?;
-        let hint: Option<String> = self.find(no, id, Part::Hint)?;
-        Ok(Some(opinion.overruled(rating, hint)))
+        let opinion: Option<Opinion> = self.find(no, id, Part::Opinion)?;
+        opinion.map(|opinion| self.by_a_person(no, id, opinion)).transpose()
+    }
+
+    fn by_a_person(&self, no: i64, id: &str, opinion: Opinion) -> Result<Opinion, JournalError> {
+        Ok(opinion.overruled(self.find(no, id, Part::Rating)?, self.find(no, id, Part::Hint)?))
     }
 
     /// A part that has to be there.

@@ -105,14 +105,13 @@ impl Applying<'_> {
         Ok(UNFOLLOWED.contains(&reason) && self.connection.prepare_cached(sql)?.exists([&*turn.0])?)
     }
 
-    /// A step that is given up before its group is complete is none of it; the group may be complete without it.
+    /// A step that is given up before its group is complete is none of it.
     pub(crate) fn leave_group(&mut self, turn: &TurnId, was: TurnState) -> rusqlite::Result<()> {
-        if matches!(was, TurnState::Ready | TurnState::Leased) {
-            return Ok(());
+        if !matches!(was, TurnState::Ready | TurnState::Leased) {
+            let sql = "DELETE FROM episode_steps WHERE turn = ?1";
+            self.connection.prepare_cached(sql)?.execute([&*turn.0])?;
         }
-        let Some(episode) = self.episode_of(turn)? else { return Ok(()) };
-        self.connection.prepare_cached("DELETE FROM episode_steps WHERE turn = ?1")?.execute([&*turn.0])?;
-        self.release_of(episode)
+        Ok(())
     }
 
     pub(crate) fn end_episode(&mut self, id: &EpisodeId, outcome: &Outcome) -> rusqlite::Result<bool> {
@@ -132,9 +131,10 @@ impl Applying<'_> {
 
     pub(crate) fn abandon_episode(&mut self, id: &EpisodeId, reason: &str) -> rusqlite::Result<bool> {
         let Some(episode) = self.close(id, None, Some(reason))? else { return Ok(false) };
+        // All of them, before the others of its group are let go: else those that are held would go with these.
         for state in [TurnState::Waiting, TurnState::Followed, TurnState::Judged, TurnState::Held] {
             for turn in self.turns_of(episode, state)? {
-                self.give_up(&turn, ABANDONED)?;
+                self.drop_turn(&turn, ABANDONED)?;
             }
         }
         self.release_of(episode)?;
@@ -272,6 +272,13 @@ fn read_outcome(column: usize, json: &str) -> rusqlite::Result<Outcome> {
 }
 
 impl Bodies<'_> {
+    /// Whether a turn is a step of an episode.
+    pub fn is_step(&self, turn: &str) -> Result<bool, JournalError> {
+        let found: Option<i64> =
+            self.one("SELECT 1 FROM episode_steps WHERE turn = ?1", [turn], |row| row.get(0))?;
+        Ok(found.is_some())
+    }
+
     /// Episodes before the place `before`, the latest first.
     pub fn episodes(&self, before: u64, limit: usize) -> Result<Vec<EpisodeRow>, JournalError> {
         let sql = format!("{EPISODE} WHERE no < ?1 ORDER BY no DESC LIMIT ?2");

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     episode::OWN_SESSIONS,
-    signals::{Evaluate, Judged, Sample, Verdict},
+    signals::{Evaluate, Judged, Sample},
     turn::{Turn, TurnId},
 };
 
@@ -57,12 +57,7 @@ impl Bodies<'_> {
     fn sample(&self, no: i64, id: &str, groups: &mut Groups) -> Result<Sample, JournalError> {
         let turn = Arc::new(self.whole_turn(no, id)?);
         let standing = self.standing(no, id, groups)?;
-        let verdict = match self.opinion(no, id)? {
-            Some(Opinion { verdict, .. }) => verdict,
-            // The outcome says how good a step was that nobody judged.
-            None if standing.is_some() => Verdict { reward: None, votes: Vec::new(), rule: None },
-            None => self.get_opinion(no, id)?.verdict,
-        };
+        let verdict = self.get_opinion(no, id)?.verdict;
         Ok(Sample { turn, verdict, teacher: self.find(no, id, Part::Signal)?, standing })
     }
 

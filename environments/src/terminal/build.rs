@@ -9,9 +9,11 @@ use std::{
 use openclaw_sandbox::{APP, Backend, Command, Exec, HOME, Session, Snapshot, Spec, WORKSPACE};
 
 use super::{
+    carried::Shipped,
     control::Control,
     dockerfile::{Dockerfile, Instruction, Offer},
     folder::expand,
+    script::Check,
     settings::Settings,
     task_set::FolderTask,
 };
@@ -45,6 +47,8 @@ pub(super) struct Built {
     pub(super) env: BTreeMap<OsString, OsString>,
     /// Where commands start, relative to the workspace.
     pub(super) folder: PathBuf,
+    /// For pytest, before the agent came.
+    pub(super) shipped: Shipped,
 }
 
 /// The Dockerfile of a task, if this machine can stand for it; what it lacks is named.
@@ -55,13 +59,16 @@ fn dockerfile(task: &FolderTask, offer: &Offer) -> Result<Dockerfile, WorldError
         return Err(refuse(format!("needs {}", beyond_us.join(", "))));
     }
     let path = task.context().join("Dockerfile");
-    let dockerfile = match (fs::read_to_string(&path), &task.task.environment.docker_image) {
+    let mut dockerfile = match (fs::read_to_string(&path), &task.task.environment.docker_image) {
         (Ok(text), _) => Dockerfile::parse(&text).map_err(|error| refuse(error.to_string()))?,
         (Err(error), Some(image)) if error.kind() == io::ErrorKind::NotFound => {
             Dockerfile { image: image.clone(), instructions: Vec::new(), needs: BTreeSet::new() }
         }
         (Err(error), _) => return Err(refuse(format!("{}: {error}", path.display()))),
     };
+    if let Ok(Check::Pytest(run)) = &task.check {
+        dockerfile.needs.extend(run.needs.iter().cloned());
+    }
     dockerfile.check(offer).map_err(|lacking| refuse(lacking.to_string()))?;
     Ok(dockerfile)
 }
@@ -106,9 +113,10 @@ pub(super) fn build(
         builder.env.insert(name.clone(), value);
     }
     control.check()?;
+    let shipped = Shipped::of(builder.session.as_mut(), &builder.folder)?;
     let snapshot = builder.session.snapshot()?;
     let env = builder.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    Ok(Built { snapshot, env, folder: builder.folder.clone() })
+    Ok(Built { snapshot, env, folder: builder.folder.clone(), shipped })
 }
 
 /// What the next instruction finds.

@@ -317,7 +317,7 @@ fn run(rest: &str, needs: &mut BTreeSet<Package>) -> Result<Option<Instruction>,
 }
 
 /// Programs that would need a network.
-const FETCHERS: [&str; 22] = [
+const FETCHERS: [&str; 23] = [
     "apt-get",
     "apt",
     "aptitude",
@@ -325,6 +325,7 @@ const FETCHERS: [&str; 22] = [
     "pip3",
     "pipx",
     "uv",
+    "uvx",
     "conda",
     "curl",
     "wget",
@@ -343,7 +344,7 @@ const FETCHERS: [&str; 22] = [
 ];
 
 /// The first word that names one of [`FETCHERS`].
-fn fetcher(text: &str) -> Option<&'static str> {
+pub(super) fn fetcher(text: &str) -> Option<&'static str> {
     let mut parts = text.split(|c: char| !(c.is_alphanumeric() || "-_./".contains(c)));
     parts.find_map(|part| {
         let name = part.rsplit('/').next().unwrap_or(part);
@@ -353,7 +354,7 @@ fn fetcher(text: &str) -> Option<&'static str> {
 
 /// Whether a command only prepares or installs packages, which are then added to `needs`; a command that would
 /// fetch something else is refused.
-fn installer(command: &[String], needs: &mut BTreeSet<Package>) -> Result<bool, DockerfileFault> {
+pub(super) fn installer(command: &[String], needs: &mut BTreeSet<Package>) -> Result<bool, DockerfileFault> {
     let assigned = command.iter().take_while(|word| is_assignment(word)).count();
     let words: Vec<&str> = command[assigned..].iter().map(String::as_str).collect();
     let words = match words.as_slice() {
@@ -401,7 +402,7 @@ fn installer(command: &[String], needs: &mut BTreeSet<Package>) -> Result<bool, 
     }
 }
 
-fn is_assignment(word: &str) -> bool {
+pub(super) fn is_assignment(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| {
         !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     })
@@ -449,7 +450,7 @@ fn apt(word: &str) -> Option<Package> {
     fits.then_some(Package { manager: Manager::Apt, name, version })
 }
 
-fn pip(word: &str) -> Option<Package> {
+pub(super) fn pip(word: &str) -> Option<Package> {
     let end = word.find(['=', '<', '>', '!', '~', '[', ';', '@', ' ']).unwrap_or(word.len());
     let (name, rest) = word.split_at(end);
     let extra = if rest.starts_with('[') { rest.find(']').map(|at| at + 1)? } else { 0 };

@@ -10,9 +10,11 @@ use openclaw_sandbox::{
 
 use super::{
     build::{Built, PATH},
+    carried::{PASSED, Shipped, is_about_pytest, unlink, variables},
     control::Control,
     folder::{Report, expand},
     results::{BYTES_MAX, Grade, VerifierFiles, grade, pytest},
+    runner,
     settings::Settings,
     task_set::FolderTask,
 };
@@ -20,24 +22,17 @@ use crate::world::{Verdict, WorldError};
 
 /// Where the verifier's files are, for it and for nobody else.
 const TESTS: &str = "/tests";
-/// Where the script is that is not among them.
+/// Where our own files are, and the script that is not among the verifier's.
 const SCRIPT: &str = "/verifier";
-/// Reward files are copied to here to be read.
-const FOUND: &str = ".openclaw-verifier";
+/// What Python of a verifier's script begins with, and settings of pytest that say nothing.
+const OWN: [(&str, &str); 4] = [
+    ("guard.py", include_str!("verifier/guard.py")),
+    ("sitecustomize.py", include_str!("verifier/sitecustomize.py")),
+    ("pytest.ini", "[pytest]\n"),
+    ("run_tests.py", include_str!("verifier/run_tests.py")),
+];
 /// Kept of the verifier's own output, which may hold its results.
 const OUTPUT_BYTES: usize = 4 << 20;
-
-/// What an agent that is stopped has left.
-pub(super) fn left_by(session: &mut dyn Session) -> Result<Snapshot, WorldError> {
-    if let Ok(left) = session.snapshot() {
-        return Ok(left);
-    }
-    // It may have shut the workspace itself.
-    let mut exec = Exec::argv(["/bin/chmod", "u+rwx", WORKSPACE]);
-    exec.cwd = PathBuf::from("/");
-    session.exec(&exec)?;
-    session.snapshot().map_err(WorldError::from)
-}
 
 /// The verdict of a task's verifier on a workspace.
 pub(super) fn verdict(
@@ -50,12 +45,16 @@ pub(super) fn verdict(
 ) -> Result<Verdict, WorldError> {
     let invalid = |what: String| WorldError::Invalid(format!("{}: {what}", task.task.id));
     let verifier = &task.task.verifier;
-    let own = tempfile::tempdir().map_err(|error| WorldError::Broken(error.to_string()))?;
-    let (mut read_only, script) = script(task, own.path())?;
-    read_only.retain(|(_, from)| from.is_dir());
+    let broken = |error: std::io::Error| WorldError::Broken(error.to_string());
+    let own = tempfile::tempdir().map_err(broken)?;
+    for (name, text) in OWN {
+        std::fs::write(own.path().join(name), text).map_err(broken)?;
+    }
+    let script = script(task, own.path())?;
+    let read_only = [(TESTS, task.path.join("tests")), (SCRIPT, own.path().to_owned())];
+    let read_only = read_only.into_iter().filter(|(_, from)| from.is_dir());
     let mut env = built.env.clone();
-    let ours = [("TEST_DIR", TESTS), ("PYTHONDONTWRITEBYTECODE", "1"), ("PYTHONNOUSERSITE", "1")];
-    env.extend(ours.map(|(name, value)| (name.into(), value.into())));
+    env.insert("TEST_DIR".into(), TESTS.into());
     for (name, value) in &verifier.env {
         let value = expand(value, |_| None).map_err(|name| invalid(format!("needs variable:{name}")))?;
         env.insert(name.into(), value.into());
@@ -68,31 +67,65 @@ pub(super) fn verdict(
     limits.read_bytes = BYTES_MAX as u64;
     let spec = Spec {
         workspace: Workspace::Snapshot(left.clone()),
-        read_only: read_only.into_iter().collect(),
-        env,
+        read_only: read_only.map(|(at, from)| (at.into(), from)).collect(),
         limits,
         ..Spec::default()
     };
     let mut session = control.open(backend, &spec)?;
+    unlink(session.as_mut())?;
+    let time = settings.long_time(Some(verifier.timeout_secs));
+    let late = || invalid(format!("the verifier was not done in {} s", time.as_secs()));
+    if let Some((run, folder)) = task.pytest(&built.folder) {
+        let cwd = started_in(session.as_mut(), &folder)?;
+        let program = Path::new(SCRIPT).join("run_tests.py");
+        let (ran, key) = runner::run(session.as_mut(), run, &program, cwd, &env, time)?;
+        match ran.ending {
+            Ending::TimedOut => return Err(late()),
+            ending => control.ended(ending)?,
+        }
+        let graded =
+            runner::grade(&ran, &key, &verifier.weights).map_err(|error| invalid(error.to_string()))?;
+        let mut verdict = of(&graded);
+        verdict.numbers.insert("script_replaced".to_owned(), 1.0);
+        return Ok(verdict);
+    }
     let mut exec = Exec::argv(["/bin/bash".into(), script.into_os_string()]);
     exec.cwd = started_in(session.as_mut(), &built.folder)?;
-    let time = settings.long_time(Some(verifier.timeout_secs));
+    let options = match is_about_pytest(task) {
+        true => String::new(),
+        false => {
+            built.shipped.put_back(session.as_mut())?;
+            pytest_options(task, &built.shipped)
+        }
+    };
+    exec.env = variables(env, SCRIPT, &options);
     let ran = session.exec(&exec.timeout(time))?;
     match ran.ending {
-        Ending::TimedOut => {
-            return Err(invalid(format!("the verifier was not done in {} s", time.as_secs())));
-        }
+        Ending::TimedOut => return Err(late()),
         ending => control.ended(ending)?,
     }
     let graded = match &verifier.report {
         Report::RewardFiles => {
-            let found = Found::read(session.as_mut(), control)?;
+            let found = Found::read(session.as_mut(), control, task)?;
             grade(found.files(), &verifier.weights)
         }
-        Report::Pytest => pytest(&ran.stdout.text()).and_then(|tests| tests.grade(&verifier.weights)),
+        Report::Pytest => pytest(&ran.stdout.text())
+            .and_then(|tests| tests.agree(ran.exit_code()))
+            .and_then(|tests| tests.grade(&verifier.weights)),
         Report::Foreign(name) => return Err(invalid(format!("needs parser:{name}"))),
     };
     Ok(of(&graded.map_err(|error| invalid(error.to_string()))?))
+}
+
+/// Pytest of a script reads the verifier's settings, else those that the task had in its workspace, else none.
+fn pytest_options(task: &FolderTask, shipped: &Shipped) -> String {
+    let own = task.path.join("tests/pytest.ini");
+    let config = match &shipped.config {
+        _ if own.is_file() => Path::new(TESTS).join("pytest.ini"),
+        Some(config) => Path::new(WORKSPACE).join(config),
+        None => Path::new(SCRIPT).join("pytest.ini"),
+    };
+    format!("-p no:cacheprovider -c '{}'", config.display())
 }
 
 /// Where the verifier starts: an agent that has removed the folder, or put something else there, has failed, and gets a
@@ -110,18 +143,17 @@ fn started_in(session: &mut dyn Session, folder: &Path) -> Result<PathBuf, World
     Ok(if ran.success() { folder.to_owned() } else { PathBuf::new() })
 }
 
-/// Folders of the verifier by their place inside, and its script there.
-fn script(task: &FolderTask, own: &Path) -> Result<(Vec<(PathBuf, PathBuf)>, PathBuf), WorldError> {
-    let tests = (PathBuf::from(TESTS), task.path.join("tests"));
+/// Where the script of a task is; one that is not among the verifier's files comes to ours.
+fn script(task: &FolderTask, own: &Path) -> Result<PathBuf, WorldError> {
     let path = &task.task.verifier.script;
     if let Ok(inside) = path.strip_prefix("tests") {
-        return Ok((vec![tests], Path::new(TESTS).join(inside)));
+        return Ok(Path::new(TESTS).join(inside));
     }
     let failed =
         |error: std::io::Error| WorldError::Invalid(format!("{}: {}: {error}", task.task.id, path.display()));
     let name = path.file_name().unwrap_or(path.as_os_str());
     std::fs::copy(task.path.join(path), own.join(name)).map_err(failed)?;
-    Ok((vec![tests, (SCRIPT.into(), own.to_owned())], Path::new(SCRIPT).join(name)))
+    Ok(Path::new(SCRIPT).join(name))
 }
 
 /// Reward files as they were found.
@@ -133,10 +165,14 @@ struct Found {
 
 impl Found {
     /// By programs of the machine, whatever the task or the agent calls so.
-    fn read(session: &mut dyn Session, control: &Control) -> Result<Self, WorldError> {
+    fn read(session: &mut dyn Session, control: &Control, task: &FolderTask) -> Result<Self, WorldError> {
         let logs = format!("{LOGS}/verifier");
-        let copy = r#"cd /workspace && rm -rf -- "$1" && cp -RP -- "$2" "$1" && chmod -R u+rX -- "$1""#;
-        let mut exec = Exec::argv(["/bin/sh", "-c", copy, "sh", FOUND, &logs]);
+        // A program of the agent's that a test runs could shut a file of its own against the verifier's word.
+        let copy = r#"for file in "$2" "$2"/reward.* "$2"/ctrf.json; do
+  [ ! -e "$file" ] || [ -w "$file" ] || { echo "$file cannot be written" >&2; exit 1; }
+done
+cd /workspace && rm -rf -- "$1" && cp -RP -- "$2" "$1" && chmod -R u+rX -- "$1""#;
+        let mut exec = Exec::argv(["/bin/sh", "-c", copy, "sh", PASSED, &logs]);
         exec.env = [(OsString::from("PATH"), OsString::from(PATH))].into();
         let ran = session.exec(&exec)?;
         control.ended(ran.ending)?;
@@ -146,8 +182,14 @@ impl Found {
                 ran.stderr.text().trim()
             )));
         }
+        // Nor is a file the verifier's that it never speaks of.
+        let names = ["reward.json", "reward.txt", "ctrf.json"];
+        let spoken_of: Vec<&str> = names.into_iter().filter(|name| task.verifier_says(name)).collect();
         let read = |name: &str| {
-            let path = Path::new(FOUND).join(name);
+            if !spoken_of.is_empty() && !spoken_of.contains(&name) {
+                return Ok(None);
+            }
+            let path = Path::new(PASSED).join(name);
             match session.read_file(&path) {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(SandboxError::Path { why, .. }) if why == "does not exist" => Ok(None),

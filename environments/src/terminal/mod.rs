@@ -1,6 +1,7 @@
 //! Tasks in a terminal: a shell in a sandbox, files, and a grader that comes after the agent. Tasks are folders in the form of
 //! Harbor or Terminal-Bench, or are made from a seed.
 mod build;
+mod carried;
 mod control;
 pub mod dockerfile;
 mod environment;
@@ -11,6 +12,8 @@ pub mod harbor;
 mod keys;
 mod offer;
 pub mod results;
+mod runner;
+pub mod script;
 mod settings;
 mod shell;
 pub mod task_set;

@@ -85,6 +85,10 @@ pub enum ResultError {
     Count { listed: usize, summary: u64 },
     #[error("the test output has no short summary")]
     NoSummary,
+    #[error("the tests were not run: {0}")]
+    NotRun(String),
+    #[error("no test failed, but the script ended with code {0}")]
+    Code(i32),
     #[error("weights.json has no weight for test `{0}`")]
     NoWeight(String),
 }
@@ -234,6 +238,23 @@ impl Tests {
         let all_passed = self.0.get(name).is_none_or(|before| *before);
         self.0.insert(name.to_owned(), all_passed && passed);
         if self.0.len() > TESTS_MAX { Err(ResultError::TooManyTests(file)) } else { Ok(()) }
+    }
+
+    /// By the names of their files and their own.
+    pub fn of(tests: impl IntoIterator<Item = (String, bool)>) -> Result<Self, ResultError> {
+        let mut all = Self::default();
+        for (name, passed) in tests {
+            all.add("the run", short_name(&name), passed)?;
+        }
+        all.not_empty("the run")
+    }
+
+    /// What ended otherwise than it says has not checked everything, or was made to say so.
+    pub fn agree(self, code: Option<i32>) -> Result<Self, ResultError> {
+        match code {
+            Some(code) if code != 0 && self.0.values().all(|passed| *passed) => Err(ResultError::Code(code)),
+            _ => Ok(self),
+        }
     }
 
     fn not_empty(self, file: &'static str) -> Result<Self, ResultError> {

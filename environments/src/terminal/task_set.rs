@@ -7,9 +7,14 @@ use std::{
 
 use super::{
     folder::{Form, Network, Report, TaskFolder, expand},
+    runner,
+    script::{self, Check, Fetches, Run},
     tree::Fnv,
 };
 use crate::world::{Split, WorldError};
+
+/// How deep a verifier's files are looked for.
+const DEPTH_MAX: usize = 8;
 
 /// A task and where it lies.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +23,8 @@ pub struct FolderTask {
     pub task: TaskFolder,
     /// Its folder.
     pub path: PathBuf,
+    /// What its verifier's script does.
+    pub check: Result<Check, Fetches>,
 }
 
 /// Tasks by split, each in the order of their ids.
@@ -48,11 +55,15 @@ impl TaskSet {
             if !ids.insert(task.id.clone()) {
                 return Err(refuse(format!("{}: another task has the name {}", path.display(), task.id)));
             }
+            // A script that is not there is told when it is asked for.
+            let script = fs::read(path.join(&task.verifier.script)).unwrap_or_default();
+            let rewards = task.verifier.report == Report::RewardFiles;
+            let check = script::read(&String::from_utf8_lossy(&script), rewards);
             let side = match split_of(&task.group, one_in) {
                 Split::Train => &mut set.train,
                 Split::HeldOut => &mut set.held_out,
             };
-            side.push(FolderTask { task, path });
+            side.push(FolderTask { task, path, check });
         }
         if ids.is_empty() {
             return Err(refuse(format!("{} has no task folders", folder.display())));
@@ -71,6 +82,19 @@ impl TaskSet {
     }
 }
 
+/// Files in a folder and in those in it.
+fn files_below(folder: &Path, depth: usize) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth > 0 => files.extend(files_below(&entry.path(), depth - 1)),
+            Ok(kind) if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
+    }
+    files
+}
+
 /// The split of a group.
 fn split_of(group: &str, one_in: u64) -> Split {
     let mut hash = Fnv::default();
@@ -87,6 +111,22 @@ impl FolderTask {
             Form::Harbor { .. } => self.path.join("environment"),
             Form::TerminalBench => self.path.clone(),
         }
+    }
+
+    /// What is run in place of its script, and where; none where the script itself is.
+    pub(super) fn pytest(&self, start: &Path) -> Option<(&Run, PathBuf)> {
+        match &self.check {
+            Ok(Check::Pytest(run)) => Some((run, runner::inside(run, start)?)),
+            _ => None,
+        }
+    }
+
+    /// Whether a file of the verifier has these words.
+    pub(super) fn verifier_says(&self, words: &str) -> bool {
+        let script = self.path.join(&self.task.verifier.script);
+        files_below(&self.path.join("tests"), DEPTH_MAX).into_iter().chain([script]).any(|file| {
+            fs::read(file).is_ok_and(|bytes| bytes.windows(words.len()).any(|part| part == words.as_bytes()))
+        })
     }
 
     /// What this runtime cannot give, by name.
@@ -113,7 +153,8 @@ impl FolderTask {
             (!environment.mcp_servers.is_empty(), "mcp_servers"),
         ];
         let flags = flags.into_iter().filter(|(is, _)| *is).map(|(_, name)| name.to_owned());
-        flags.chain(foreign).chain(os.map(|os| format!("os:{os}"))).chain(variables).collect()
+        let fetches = self.check.as_ref().err().map(Fetches::to_string);
+        flags.chain(foreign).chain(fetches).chain(os.map(|os| format!("os:{os}"))).chain(variables).collect()
     }
 }
 

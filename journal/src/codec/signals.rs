@@ -15,6 +15,14 @@ pub(crate) struct Opinion {
     pub hint_answers: Vec<Option<String>>,
 }
 
+impl Default for Opinion {
+    /// That of nobody.
+    fn default() -> Self {
+        let verdict = Verdict { reward: None, votes: Vec::new(), rule: None };
+        Self { verdict, answers: Vec::new(), hints: Vec::new(), hint_answers: Vec::new() }
+    }
+}
+
 impl Opinion {
     /// With a person's word in the place of the judge's. Its votes stay.
     pub fn overruled(mut self, rating: Option<i8>, hint: Option<String>) -> Self {

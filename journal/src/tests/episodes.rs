@@ -222,3 +222,29 @@ async fn an_episode_is_found_by_its_session_and_known_by_the_version_of_its_firs
     assert_eq!((found.len(), &found[0].0, found[0].1.len()), (1, &rows[1], 2));
     assert!(reader.episodes_in(&SessionId("another".into())).expect("read").is_empty());
 }
+
+#[tokio::test]
+async fn nothing_of_an_episode_without_an_outcome_is_let_go() {
+    let journal = Journal::in_memory();
+    let group = Some(("g", 2));
+    all(&journal, [began("a", group), acted("a", "a0", 1), followed("a0"), votes("a0", &[1])]).await;
+    all(&journal, [acted("a", "a1", 2), began("b", group), acted("b", "b0", 1), came_out("b", 1.0)]).await;
+    // Its last step leaves first, and then nobody is at any of the group's.
+    journal.done(abandoned("a")).await;
+    for (turn, state) in [("a0", TurnState::Dropped), ("a1", TurnState::Dropped), ("b0", TurnState::Ready)] {
+        assert_eq!(journal.state(turn).await, Some(state), "{turn}");
+    }
+    assert_eq!((journal.totals().borrow().dropped, journal.totals().borrow().samples), (2, 1));
+}
+
+#[tokio::test]
+async fn a_persons_word_on_a_step_that_nobody_judged_counts() {
+    let journal = Journal::in_memory();
+    all(&journal, [began("a", None), acted("a", "a0", 1), came_out("a", 1.0)]).await;
+    all(&journal, [rated("a0", -1), corrected("a0", "Be brief.")]).await;
+    let work = journal.judged(0, 10).await.expect("read");
+    assert_eq!((work[0].1.verdict.reward, &work[0].1.hints), (Some(-1), &vec!["Be brief.".to_owned()]));
+    assert!(journal.dead(10).await.expect("read").is_empty());
+    journal.done(Record::Taught { turn: id("a0"), undone: 0, signal: None }).await;
+    assert_eq!(journal.samples(0, 10).await.expect("read")[0].1.verdict.reward, Some(-1));
+}

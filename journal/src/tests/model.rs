@@ -1,9 +1,12 @@
 //! A journal in plain collections, to compare the real one with.
 
+mod episodes;
+
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
+use self::episodes::Played;
 use super::super::record::*;
-use crate::{Evaluate, Judged, NextState, Sample, TeacherSignal, Turn, TurnId, TurnKind, Verdict};
+use crate::{EpisodeId, Evaluate, Judged, NextState, Sample, TeacherSignal, Turn, TurnId, TurnKind, Verdict};
 
 struct Entry {
     no: usize,
@@ -23,6 +26,8 @@ struct Entry {
     hint: Option<String>,
     /// The version whose folder holds what was learnt from it.
     learnt_by: Option<u64>,
+    /// What it is a step of.
+    episode: Option<EpisodeId>,
 }
 
 impl Entry {
@@ -34,8 +39,11 @@ impl Entry {
         matches!(self.state, TurnState::Ready | TurnState::Leased) && !self.is_provisional()
     }
 
+    /// Of a step, nobody needs to have said anything.
     fn learnt_from(&self) -> Option<Verdict> {
-        let verdict = self.verdict.clone()?;
+        let nobodys =
+            || self.episode.as_ref().map(|_| Verdict { reward: None, votes: Vec::new(), rule: None });
+        let verdict = self.verdict.clone().or_else(nobodys)?;
         Some(match self.rating {
             Some(rating) => Verdict { reward: Some(rating), rule: Some("rating".to_owned()), ..verdict },
             None => verdict,
@@ -46,6 +54,7 @@ impl Entry {
 #[derive(Default)]
 pub(crate) struct Memory {
     turns: BTreeMap<TurnId, Entry>,
+    pub episodes: BTreeMap<EpisodeId, Played>,
     pub totals: Totals,
     last_seq: u64,
     pub steps: Vec<StepRow>,
@@ -60,12 +69,17 @@ impl Memory {
         let done = match record {
             Record::TurnCompleted { turn, mark } => self.complete(turn, mark),
             Record::NextStateSeen { turn, next_state, provisional } => {
-                self.step(turn, TurnState::Waiting, |entry, totals| {
+                let is_judged = self.is_judged(turn);
+                let done = self.step(turn, TurnState::Waiting, |entry, totals| {
                     totals.next_states += 1;
                     entry.next_state = Some(next_state.clone());
                     entry.provisional = *provisional;
-                    TurnState::Followed
-                })
+                    if is_judged { TurnState::Followed } else { TurnState::Held }
+                });
+                if let (true, false, Some(rating)) = (done, is_judged, next_state.rating) {
+                    self.score(turn, Some(f32::from(rating.signum())));
+                }
+                done
             }
             Record::NextStateSettled { turn } => match self.turns.get_mut(turn) {
                 Some(entry) if entry.is_provisional() => {
@@ -80,7 +94,9 @@ impl Memory {
             },
             Record::NextStateUndone { turn } => {
                 let state = self.turns.get(turn).map(|entry| entry.state);
-                state.filter(|state| state.is_under_way()).is_some_and(|state| {
+                let is_over = self.is_over(turn);
+                state.filter(|state| state.is_under_way() && !is_over).is_some_and(|state| {
+                    self.score(turn, None);
                     self.step(turn, state, |entry, _| {
                         entry.undone += 1;
                         (entry.provisional, entry.next_state) = (false, None);
@@ -96,53 +112,58 @@ impl Memory {
                 false
             }
             Record::Judged { turn, verdict, hints, teach, .. } => {
-                self.step(turn, TurnState::Followed, |entry, totals| {
+                let after = self.after_signals(turn);
+                let done = self.step(turn, TurnState::Followed, |entry, totals| {
                     match verdict.reward {
                         Some(1) => totals.approved += 1,
                         Some(-1) => totals.rejected += 1,
                         _ => totals.neutral += 1,
                     }
                     totals.hinted += u64::from(!hints.is_empty());
-                    let teach = *teach || entry.hint.is_some();
-                    totals.samples += u64::from(!teach);
+                    let next = if *teach || entry.hint.is_some() { TurnState::Judged } else { after };
+                    totals.samples += u64::from(next == TurnState::Ready);
                     entry.verdict = Some(verdict.clone());
                     entry.hints.clone_from(hints);
-                    if teach { TurnState::Judged } else { TurnState::Ready }
-                })
+                    next
+                });
+                if done && self.turns[turn].rating.is_none() {
+                    self.score(turn, verdict.score());
+                }
+                if done && self.turns[turn].state == TurnState::Held {
+                    self.release_held(turn);
+                }
+                done
             }
             Record::Taught { turn, signal: Some(signal), .. } if self.expects_another(turn, &signal.hint) => {
                 false
             }
-            Record::Taught { turn, signal, .. } => self.step(turn, TurnState::Judged, |entry, totals| {
-                totals.samples += 1;
-                totals.taught += 1;
-                entry.signal.clone_from(signal);
-                TurnState::Ready
-            }),
-            Record::TurnDropped { turn, .. } => {
-                let open = self.turns.get(turn).map(|entry| entry.state).filter(|state| state.is_open());
-                open.is_some_and(|state| {
-                    self.step(turn, state, |_, totals| {
-                        totals.dropped += 1;
-                        TurnState::Dropped
-                    })
-                })
+            Record::Taught { turn, signal, .. } => {
+                let after = self.after_signals(turn);
+                let done = self.step(turn, TurnState::Judged, |entry, totals| {
+                    totals.samples += u64::from(after == TurnState::Ready);
+                    totals.taught += 1;
+                    entry.signal.clone_from(signal);
+                    after
+                });
+                if done {
+                    self.release_held(turn);
+                }
+                done
             }
+            Record::TurnDropped { turn, reason } if self.is_last_for_now(turn, reason) => {
+                self.step(turn, TurnState::Waiting, |_, _| TurnState::Held)
+            }
+            Record::TurnDropped { turn, .. } => self.give_up(turn),
             Record::TurnWithdrawn { turn } => {
-                let state = self.turns.get(turn).map(|entry| entry.state);
-                let open = state.filter(|state| state.is_open() && *state != TurnState::Leased);
-                open.is_some_and(|state| {
-                    self.step(turn, state, |_, totals| {
-                        totals.dropped += 1;
-                        TurnState::Dropped
-                    })
-                })
+                let leased = self.turns.get(turn).is_some_and(|entry| entry.state == TurnState::Leased);
+                !leased && self.give_up(turn)
             }
             Record::Rated { turn, rating } => match self.turns.get_mut(turn) {
                 Some(entry) if entry.state.is_under_way() && entry.dead.is_none() => {
                     entry.rating = Some(*rating);
                     self.totals.rated += 1;
                     self.last_seq += 1;
+                    self.score(turn, Some(f32::from(*rating)));
                     true
                 }
                 _ => false,
@@ -151,7 +172,7 @@ impl Memory {
                 Some(entry)
                     if entry.dead.is_none()
                         && entry.state.is_open()
-                        && entry.state != TurnState::Leased
+                        && !matches!(entry.state, TurnState::Held | TurnState::Leased)
                         && entry.hint.as_ref() != Some(hint) =>
                 {
                     self.last_seq += 1;
@@ -174,6 +195,7 @@ impl Memory {
                         reason: reason.clone(),
                         when: SystemTime::now(),
                     });
+                    self.release_held(turn);
                     true
                 }
                 _ => false,
@@ -272,10 +294,10 @@ impl Memory {
                 let ended = self.turns.values_mut().filter(of).map(|entry| entry.mark.last = true);
                 ended.count() > 0
             }
-            Record::EpisodeBegan { .. }
-            | Record::EpisodeEnded { .. }
-            | Record::EpisodeAbandoned { .. }
-            | Record::GroupClosed { .. } => unreachable!("tests/episodes.rs has them"),
+            Record::EpisodeBegan { episode } => self.begin_episode(episode),
+            Record::EpisodeEnded { episode, outcome } => self.end_episode(episode, outcome),
+            Record::EpisodeAbandoned { episode, reason } => self.abandon_episode(episode, reason),
+            Record::GroupClosed { group } => self.close_group(group),
             Record::Operated { verb, target, outcome } => {
                 self.audit.push(AuditRow {
                     when: SystemTime::now(),
@@ -315,6 +337,8 @@ impl Memory {
         self.totals.turns += 1;
         self.totals.sessions += u64::from(turn.kind == TurnKind::Main && turn.index == 1);
         let trainable = turn.trainable && turn.kind == TurnKind::Main;
+        let is_main = turn.kind == TurnKind::Main;
+        let episode = if is_main { self.joins(turn, mark.before) } else { None };
         let entry = Entry {
             no: self.turns.len(),
             seq: self.last_seq,
@@ -332,6 +356,7 @@ impl Memory {
             rating: None,
             hint: None,
             learnt_by: None,
+            episode,
         };
         self.turns.insert(turn.id.clone(), entry);
         true
@@ -421,6 +446,7 @@ impl Memory {
                 TurnState::Waiting => &mut backlog.waiting,
                 TurnState::Followed => &mut backlog.to_judge,
                 TurnState::Judged => &mut backlog.to_teach,
+                TurnState::Held => &mut backlog.held,
                 TurnState::Ready if entry.provisional => &mut backlog.provisional,
                 TurnState::Ready => &mut backlog.ready,
                 TurnState::Leased => &mut backlog.leased,
@@ -462,8 +488,9 @@ impl Memory {
 
     pub fn samples(&self, after: u64, limit: usize) -> Vec<(u64, Sample)> {
         let sample = |entry: &Entry| {
-            let (verdict, teacher) = (entry.learnt_from()?, entry.signal.clone());
-            Some((entry.seq, Sample { turn: entry.turn.clone(), verdict, teacher, standing: None }))
+            let (teacher, standing) = (entry.signal.clone(), self.standing(&entry.turn.id));
+            let verdict = entry.learnt_from()?;
+            Some((entry.seq, Sample { turn: entry.turn.clone(), verdict, teacher, standing }))
         };
         self.pending(TurnState::Ready, after, limit).into_iter().filter_map(sample).collect()
     }

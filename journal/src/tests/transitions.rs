@@ -229,7 +229,7 @@ fn any_record(dice: &mut SmallRng) -> Record {
     let some: Vec<&str> = (0..dice.random_range(0..3)).map(|_| *NAMES.choose(dice).expect("names")).collect();
     let number = dice.random_range(1..30);
     match dice.random_range(0..28) {
-        0..4 => completed(name),
+        0..4 => said(name),
         4..8 => followed(name),
         8..13 => maybe_about_another(judged(name, dice.random_bool(0.5)), dice),
         13..15 => maybe_about_another(taught(name), dice),
@@ -259,6 +259,54 @@ fn any_record(dice: &mut SmallRng) -> Record {
     }
 }
 
+/// A turn of one of three sessions.
+fn said(name: &str) -> Record {
+    let session = ["s", "t", "u"][name.as_bytes()[0] as usize % 3];
+    let turn = Turn { session: SessionId(session.into()), ..turn(name) };
+    let before = u64::from(name.as_bytes()[0]);
+    Record::TurnCompleted { turn: Arc::new(turn), mark: TurnMark { before, ..mark(9) } }
+}
+
+const EPISODES: [&str; 6] = ["p0", "p1", "p2", "p3", "p4", "p5"];
+
+/// As agents make them: episodes in the same three sessions, by themselves or in groups.
+fn any_record_of_agents(dice: &mut SmallRng) -> Record {
+    let id = EpisodeId((*EPISODES.choose(dice).expect("there are names")).into());
+    match dice.random_range(0..12) {
+        0 | 1 => {
+            // A group may have the name of an episode.
+            let groups = [None, Some(("g", 2)), Some(("g", 3)), Some(("p0", 2))];
+            let group = *groups.choose(dice).expect("four");
+            let session = *["s", "t", "u"].choose(dice).expect("three");
+            Record::EpisodeBegan {
+                episode: Episode {
+                    id,
+                    session: SessionId(session.into()),
+                    environment: "sums".into(),
+                    task: "add".into(),
+                    seed: dice.random_bool(0.5).then_some(u64::MAX),
+                    group: group.map(|(name, of)| Group { name: name.into(), of }),
+                    judged: dice.random_bool(0.7),
+                },
+            }
+        }
+        2 if dice.random_bool(0.7) => {
+            let reward = *[1.0, 0.5, -1.0].choose(dice).expect("three");
+            let (success, numbers) = (dice.random_bool(0.5).then_some(reward > 0.0), BTreeMap::new());
+            Record::EpisodeEnded { episode: id, outcome: Outcome { reward, success, numbers } }
+        }
+        2 => Record::EpisodeAbandoned { episode: id, reason: "the sandbox broke".to_owned() },
+        3 if dice.random_bool(0.3) => {
+            Record::GroupClosed { group: (*["g", "p0", "p1"].choose(dice).expect("three")).to_owned() }
+        }
+        3 => {
+            let name = *NAMES.choose(dice).expect("there are names");
+            Record::TurnDropped { turn: super::id(name), reason: "idle" }
+        }
+        _ => any_record(dice),
+    }
+}
+
 /// Mostly of a turn whose next state was never taken back.
 fn maybe_about_another(mut record: Record, dice: &mut SmallRng) -> Record {
     if let Record::Judged { undone, .. } | Record::Taught { undone, .. } = &mut record {
@@ -280,7 +328,9 @@ async fn agrees(journal: &Journal, model: &Memory) {
     );
     let judged = |work: &Judged| (work.turn.id.clone(), work.verdict.clone(), work.hints.clone());
     assert_eq!(seen(journal.judged(0, 100).await.expect("read"), judged), seen(model.judged(0, 100), judged));
-    let sample = |work: &Sample| (work.turn.id.clone(), work.verdict.clone(), work.teacher.clone());
+    let sample = |work: &Sample| {
+        (work.turn.id.clone(), work.verdict.clone(), work.teacher.clone(), work.standing.clone())
+    };
     assert_eq!(
         seen(journal.samples(0, 100).await.expect("read"), sample),
         seen(model.samples(0, 100), sample)
@@ -306,51 +356,68 @@ async fn agrees(journal: &Journal, model: &Memory) {
     let dead: std::collections::BTreeSet<_> =
         journal.dead(100).await.expect("read").into_iter().map(|row| (row.turn, row.state.name())).collect();
     assert_eq!(dead, model.dead().into_iter().map(|row| (row.turn, row.state.name())).collect());
+    for (id, played) in &model.episodes {
+        let (row, steps) = journal.episode(id).await.expect("read").expect("it is known");
+        assert_eq!((&row.episode, &row.state), (&played.episode, &played.state), "{id}");
+        assert_eq!(steps, played.steps.clone().into_iter().collect::<Vec<_>>(), "{id}");
+    }
+    assert_eq!(journal.episodes(u64::MAX, 100).await.expect("read").len(), model.episodes.len());
+    // Nothing is learnt from an episode without an outcome.
+    for (turn, state) in model.of_abandoned() {
+        let row = journal.turn(&turn).await.expect("read").expect("it is known");
+        assert_eq!((row.state, state), (TurnState::Dropped, TurnState::Dropped), "{turn}");
+    }
 }
 
 #[tokio::test]
 async fn any_sequence_of_records_ends_where_plain_collections_end() {
-    for seed in 0..12 {
-        let mut dice = SmallRng::seed_from_u64(seed);
-        let (journal, mut model) = (Journal::in_memory(), Memory::default());
-        for _ in 0..300 {
-            let record = any_record(&mut dice);
-            let expected = model.apply(&record);
-            let shown = format!("seed {seed}: {record:?}");
-            assert_eq!(journal.record(record).await.expect("it is written"), expected, "{shown}");
-            if dice.random_bool(0.05) {
-                agrees(&journal, &model).await;
+    for (any, seeds) in [(any_record as fn(&mut SmallRng) -> Record, 0..12), (any_record_of_agents, 12..60)] {
+        for seed in seeds {
+            let mut dice = SmallRng::seed_from_u64(seed);
+            let (journal, mut model) = (Journal::in_memory(), Memory::default());
+            for _ in 0..300 {
+                let record = any(&mut dice);
+                let expected = model.apply(&record);
+                let shown = format!("seed {seed}: {record:?}");
+                assert_eq!(journal.record(record).await.expect("it is written"), expected, "{shown}");
+                if dice.random_bool(0.05) {
+                    agrees(&journal, &model).await;
+                }
             }
+            agrees(&journal, &model).await;
         }
-        agrees(&journal, &model).await;
     }
 }
 
 #[tokio::test]
 async fn a_journal_opened_again_goes_on_where_it_ended() {
-    for seed in 100..103 {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut dice = SmallRng::seed_from_u64(seed);
-        let mut model = Memory::default();
-        for name in &NAMES[..5] {
-            let run = Run::start(config(dir.path())).await;
-            agrees(&run.journal, &model).await;
-            for _ in 0..dice.random_range(1..40) {
-                let record = any_record(&mut dice);
-                model.apply(&record);
-                run.journal.submit(record).await;
+    for (any, seeds) in
+        [(any_record as fn(&mut SmallRng) -> Record, 100..103), (any_record_of_agents, 103..109)]
+    {
+        for seed in seeds {
+            let dir = tempfile::tempdir().expect("a temporary folder");
+            let mut dice = SmallRng::seed_from_u64(seed);
+            let mut model = Memory::default();
+            for name in &NAMES[..5] {
+                let run = Run::start(config(dir.path())).await;
+                agrees(&run.journal, &model).await;
+                for _ in 0..dice.random_range(1..40) {
+                    let record = any(&mut dice);
+                    model.apply(&record);
+                    run.journal.submit(record).await;
+                }
+                // What was submitted has no answer; what follows it does.
+                let last = said(name);
+                let expected = model.apply(&last);
+                assert_eq!(run.journal.record(last).await.expect("it is written"), expected);
+                agrees(&run.journal, &model).await;
+                if dice.random_bool(0.5) {
+                    run.stop().await;
+                } else {
+                    run.kill();
+                }
+                model.reopen();
             }
-            // What was submitted has no answer; what follows it does.
-            let last = completed(name);
-            let expected = model.apply(&last);
-            assert_eq!(run.journal.record(last).await.expect("it is written"), expected);
-            agrees(&run.journal, &model).await;
-            if dice.random_bool(0.5) {
-                run.stop().await;
-            } else {
-                run.kill();
-            }
-            model.reopen();
         }
     }
 }

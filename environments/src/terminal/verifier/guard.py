@@ -1,0 +1,38 @@
+"""What Python has here goes before what an agent left: a name of this machine's is never looked up in the workspace."""
+
+import os
+import sys
+from importlib.machinery import PathFinder
+
+WORKSPACE = "/workspace"
+
+
+def of_the_agent(path):
+    path = os.path.realpath(path or os.curdir)
+    return path == WORKSPACE or path.startswith(WORKSPACE + "/")
+
+
+def install(last=()):
+    """Looks the paths of `last` up last. For this process alone: what it starts is as the task has it."""
+    own = [path for path in sys.path if not of_the_agent(path)]
+    sys.path[:] = own + [path for path in sys.path if path not in own] + list(last)
+    find_spec = PathFinder.find_spec
+
+    def own_first(name, path=None, target=None):
+        if path is None:
+            spec = find_spec(name, own, target)
+            # Without a loader it is a folder that happens to have the name.
+            if spec is not None and spec.loader is not None:
+                return spec
+        return find_spec(name, path, target)
+
+    def own_distributions(context=None):
+        from importlib.metadata import DistributionFinder, MetadataPathFinder
+
+        name = context.name if context else None
+        # A plugin of pytest is whatever says so beside its package.
+        found = [path for path in (context.path if context else sys.path) if not of_the_agent(path)]
+        return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=found))
+
+    PathFinder.find_spec = staticmethod(own_first)
+    PathFinder.find_distributions = staticmethod(own_distributions)
