@@ -9,6 +9,7 @@ pub mod draw;
 pub mod persona;
 pub mod registry;
 mod sandboxed;
+mod shown;
 mod stop;
 pub mod terminal;
 pub mod tool_call;

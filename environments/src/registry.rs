@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 pub use toml::Table;
+use toml::Value;
 
 use crate::{
     calculator, persona, terminal, tool_call,
@@ -34,14 +35,78 @@ pub fn make(kind: &str, settings: Table) -> Result<Arc<dyn Environment>, WorldEr
     }
 }
 
-/// Settings of a kind from its table; what is unknown, missing or of another type is named.
+/// Settings of a kind from its table; what is unknown, missing or of another type is named by its key.
 pub fn settings<T: DeserializeOwned>(table: Table) -> Result<T, WorldError> {
-    table.try_into().map_err(|error: toml::de::Error| WorldError::Settings(error.message().to_owned()))
+    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let key = error.path().to_string();
+        let fault = error.inner().message();
+        // Of a key that is not there the fault says the name, and the path where it would be.
+        WorldError::Settings(if key == "." { fault.to_owned() } else { format!("{key}: {fault}") })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_fault_of_settings_names_its_key() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code, reason = "it is read and no more")]
+        struct Inner {
+            size: u32,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code, reason = "it is read and no more")]
+        struct Outer {
+            name: String,
+            pair: (u32, u32),
+            list: Vec<Inner>,
+        }
+        let fault = |text: &str| {
+            let table = text.parse().expect("a table");
+            settings::<Outer>(table).expect_err("it is refused").to_string()
+        };
+        let rest = "pair = [1, 2]\nlist = []";
+        assert_eq!(fault(rest), "missing field `name`");
+        assert_eq!(fault(&format!("name = 1\n{rest}")), "name: invalid type: integer `1`, expected a string");
+        assert!(fault(&format!("name = 'a'\nmood = 1\n{rest}")).starts_with("mood: unknown field `mood`"));
+        let pair = |value: &str| fault(&format!("name = 'a'\npair = {value}\nlist = []"));
+        assert!(pair("'x'").starts_with("pair: invalid type: string \"x\""), "{}", pair("'x'"));
+        assert!(pair("[1, 'x']").starts_with("pair[1]: invalid type: string \"x\""), "{}", pair("[1, 'x']"));
+        assert!(pair("[1, -2]").starts_with("pair[1]: invalid value: integer `-2`"), "{}", pair("[1, -2]"));
+        let list =
+            |value: &str| fault(&format!("name = 'a'\npair = [1, 2]\nlist = [{{ size = 1 }}, {value}]"));
+        assert_eq!(list("{ size = true }"), "list[1].size: invalid type: boolean `true`, expected u32");
+        assert_eq!(list("{}"), "list[1]: missing field `size`");
+        assert!(
+            list("{ sise = 1 }").starts_with("list[1].sise: unknown field `sise`"),
+            "{}",
+            list("{ sise = 1 }")
+        );
+    }
+
+    #[test]
+    fn the_kinds_name_their_keys() {
+        let problem = |kind: &str, text: &str| {
+            let table = text.parse().expect("a table");
+            make(kind, table).map(|_| ()).expect_err("it is refused").to_string()
+        };
+        for (kind, text, key) in [
+            ("calculator", "digits = \"x\"", "digits: "),
+            ("calculator", "operators = ['+', 1]", "operators[1]: "),
+            ("terminal", "step_secs = 'long'", "step_secs: "),
+            ("terminal", "families = ['te9']", "families[0]: "),
+            ("tool_call", "digits = [1]", "digits: "),
+            ("tool_call", "mcp = [{ name = 'a', url = 1 }]", "mcp[0].url: "),
+            ("persona", "personas = 'all'", "personas: "),
+        ] {
+            let said = problem(kind, text);
+            assert!(said.starts_with(key), "{kind}, {text}: {said}");
+        }
+    }
 
     #[test]
     fn what_cannot_be_used_is_named() {

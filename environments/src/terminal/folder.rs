@@ -276,14 +276,14 @@ fn read_text(path: &Path) -> Result<Option<String>, FolderError> {
     Ok(Some(text))
 }
 
-/// `id` without the ending of a variant (`__b1`: other context, `__d2`: other difficulty).
+/// `id` without the endings of a variant (`__b1`: other context, `__d2`: other difficulty), of which it may have several.
 pub fn group_of(id: &str) -> &str {
     let variant = |ending: &str| {
         let number = ending.strip_prefix(['b', 'd'])?;
         (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(())
     };
     match id.rsplit_once("__") {
-        Some((group, ending)) if !group.is_empty() && variant(ending).is_some() => group,
+        Some((group, ending)) if !group.is_empty() && variant(ending).is_some() => group_of(group),
         _ => id,
     }
 }
@@ -317,6 +317,7 @@ mod tests {
     fn variants_share_a_group() {
         assert_eq!(group_of("ask_ubuntu__12__b1"), "ask_ubuntu__12");
         assert_eq!(group_of("ask_ubuntu__12__d10"), "ask_ubuntu__12");
+        assert_eq!(group_of("ask_ubuntu__12__b1__d2"), "ask_ubuntu__12");
         assert_eq!(group_of("ask_ubuntu__12"), "ask_ubuntu__12");
         assert_eq!(group_of("a__b"), "a__b");
         assert_eq!(group_of("__b1"), "__b1");

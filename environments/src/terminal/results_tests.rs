@@ -178,6 +178,20 @@ proptest! {
     }
 
     #[test]
+    fn a_weighted_rate_is_the_weight_of_what_passed(tests in proptest::collection::btree_map("[a-d]", (any::<bool>(), 0u8..9), 1..5), gone in 0u8..9) {
+        let mut weights: BTreeMap<String, f64> =
+            tests.iter().map(|(name, (_, weight))| (format!("test_{name}"), f64::from(*weight))).collect();
+        weights.insert("test_gone".into(), f64::from(gone));
+        let results = Tests(tests.iter().map(|(name, (passed, _))| (format!("test_{name}"), *passed)).collect());
+        let total: f64 = weights.values().sum();
+        let passed: f64 = tests.values().filter(|(passed, _)| *passed).map(|(_, weight)| f64::from(*weight)).sum();
+        match results.grade(&weights) {
+            Ok(grade) => prop_assert!((grade.rate - passed / total).abs() < 1e-9 && grade.rate <= 1.0),
+            Err(_) => prop_assert_eq!(total, 0.0),
+        }
+    }
+
+    #[test]
     fn a_reward_is_finite_or_an_error(text in r#"\{"(reward|a)": ?(-?[0-9]{1,3}(\.[0-9]{1,3})?(e[0-9]{1,4})?|NaN|true|"1")(, "b": 1)?\}"#) {
         if let Ok(reward) = reward(Some(text.as_bytes()), None) {
             prop_assert!(reward.reward.is_finite() && reward.named.values().all(|number| number.is_finite()));

@@ -199,6 +199,15 @@ run_tests_in_same_shell: false
         fn any_bytes_are_a_task_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let text = String::from_utf8_lossy(&bytes);
             let _ = parse("t", &text, Some(&text));
+            let _ = parse("t", TASK, Some(&text));
+        }
+
+        #[test]
+        fn any_weights_weigh_something_or_are_an_error(text in r#"\{("[a-c]{1,2}": ?(-?[0-9]{1,3}(\.[0-9]{1,2})?(e[0-9]{1,4})?|NaN|true|"1"|\[\]),? ?){0,4}\}?"#) {
+            if let Ok(weights) = parse_weights(&text) {
+                let total: f64 = weights.values().sum();
+                prop_assert!(total > 0.0 && total.is_finite() && weights.values().all(|weight| *weight >= 0.0));
+            }
         }
 
         #[test]

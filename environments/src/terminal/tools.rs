@@ -7,7 +7,10 @@ use std::{
 use openclaw_sandbox::{Ending, Output, Ran, SandboxError, Session, WORKSPACE};
 
 use super::control::Control;
-use crate::world::{Call, CallResult, Tool, WorldError};
+use crate::{
+    shown::shown,
+    world::{Call, CallResult, Tool, WorldError},
+};
 
 /// What can be called.
 pub fn tools() -> Vec<Tool> {
@@ -81,7 +84,7 @@ impl Hands<'_> {
         let ran = self.session.shell(command, left)?;
         *self.placed = !ran.shell_lost;
         self.control.ended(ran.ending)?;
-        let text = shown(&ran, left, self.output_bytes);
+        let text = told(&ran, left, self.output_bytes);
         Ok(if ran.success() { CallResult::text(call, text) } else { CallResult::error(call, text) })
     }
 
@@ -93,7 +96,7 @@ impl Hands<'_> {
         match self.session.read_file(&path) {
             Ok(bytes) => {
                 let whole = Output { head: bytes, ..Output::default() };
-                Ok(CallResult::text(call, head_and_tail(&whole, self.output_bytes)))
+                Ok(CallResult::text(call, shown(&whole, self.output_bytes)))
             }
             Err(error @ (SandboxError::Path { .. } | SandboxError::TooLarge { .. })) => {
                 Ok(CallResult::error(call, error.to_string()))
@@ -132,12 +135,11 @@ fn inside(path: &str) -> Result<PathBuf, String> {
 }
 
 /// What an agent sees of a command.
-fn shown(ran: &Ran, time: Duration, limit: usize) -> String {
+fn told(ran: &Ran, time: Duration, limit: usize) -> String {
     // Half of the room for errors, if there is much of both.
     let length = |output: &Output| output.head.len() + output.tail.len();
     let errors = length(&ran.stderr).min(limit.saturating_sub(length(&ran.stdout)).max(limit / 2));
-    let mut parts =
-        vec![head_and_tail(&ran.stdout, limit - errors.min(limit)), head_and_tail(&ran.stderr, errors)];
+    let mut parts = vec![shown(&ran.stdout, limit - errors.min(limit)), shown(&ran.stderr, errors)];
     match ran.ending {
         Ending::Exited(0) => {}
         Ending::Exited(code) => parts.push(format!("[exit code {code}]")),
@@ -153,25 +155,6 @@ fn shown(ran: &Ran, time: Duration, limit: usize) -> String {
     let parts: Vec<&str> =
         parts.iter().map(|part| part.trim_end_matches('\n')).filter(|part| !part.is_empty()).collect();
     if parts.is_empty() { "[no output]".to_owned() } else { parts.join("\n") }
-}
-
-/// The first and the last half of what fits; what is left out is said.
-fn head_and_tail(output: &Output, limit: usize) -> String {
-    let kept = output.head.len() + output.tail.len();
-    if output.dropped_bytes == 0 && kept <= limit {
-        return output.text().into_owned();
-    }
-    let half = limit / 2;
-    let whole: Vec<u8> = output.head.iter().chain(&output.tail).copied().collect();
-    // Not from beyond what was dropped.
-    let head = &whole[..half.min(if output.dropped_bytes == 0 { kept } else { output.head.len() })];
-    let from =
-        kept.saturating_sub(half).max(if output.dropped_bytes == 0 { head.len() } else { output.head.len() });
-    let tail = &whole[from.min(kept)..];
-    let left_out = output.dropped_bytes + (kept - head.len() - tail.len()) as u64;
-    let (head, tail) = (String::from_utf8_lossy(head), String::from_utf8_lossy(tail));
-    let (head, tail) = (head.trim_end_matches('\u{fffd}'), tail.trim_start_matches('\u{fffd}'));
-    format!("{head}\n[{left_out} bytes left out]\n{tail}")
 }
 
 #[cfg(test)]
@@ -192,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_a_command_gave_is_said_in_few_words() {
-        let text = |ran: &Ran| shown(ran, Duration::from_secs(3), 100);
+        let text = |ran: &Ran| told(ran, Duration::from_secs(3), 100);
         assert_eq!(text(&ran("a\nb\n", "", Ending::Exited(0))), "a\nb");
         assert_eq!(text(&ran("", "", Ending::Exited(0))), "[no output]");
         assert_eq!(text(&ran("a", "no such file\n", Ending::Exited(2))), "a\nno such file\n[exit code 2]");
@@ -200,17 +183,6 @@ mod tests {
         assert!(text(&lost).starts_with("[ended after 3 s]\n[the shell has ended"));
         let both = text(&ran(&"o".repeat(500), &"e".repeat(500), Ending::Exited(0)));
         assert_eq!((both.matches('o').count() - 2, both.matches('e').count() - 4), (50, 50), "{both}");
-    }
-
-    #[test]
-    fn head_and_tail_count_what_is_between() {
-        let dropped = Output { head: b"aaaa".to_vec(), dropped_bytes: 90, tail: b"bbbb".to_vec() };
-        assert_eq!(head_and_tail(&dropped, 8), "aaaa\n[90 bytes left out]\nbbbb");
-        assert_eq!(head_and_tail(&dropped, 4), "aa\n[94 bytes left out]\nbb");
-        let whole = Output { head: b"aaaabbbb".to_vec(), ..Output::default() };
-        assert_eq!(head_and_tail(&whole, 6), "aaa\n[2 bytes left out]\nbbb");
-        let umlauts = Output { head: "\u{e4}".repeat(9).into_bytes(), ..Output::default() };
-        assert_eq!(head_and_tail(&umlauts, 6), "\u{e4}\n[12 bytes left out]\n\u{e4}");
     }
 
     #[test]

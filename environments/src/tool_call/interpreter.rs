@@ -4,8 +4,8 @@ use std::{path::Path, time::Duration};
 
 use openclaw_sandbox::{Backend, Ending, Exec, Interrupt, Limits, Ran, Session, Spec};
 
-use super::{families, settings::Settings, shown::shown};
-use crate::world::WorldError;
+use super::{families, settings::Settings};
+use crate::{shown::shown, world::WorldError};
 
 /// What Python runs: it reads the code from its input, which has no limit of length.
 const SCRIPT: &str = include_str!("interpreter.py");

@@ -9,7 +9,6 @@ mod mcp;
 pub mod reward;
 pub mod rows;
 mod settings;
-mod shown;
 mod tools;
 mod world;
 

@@ -14,8 +14,8 @@ use super::{
     interpreter::{Called, Interpreter},
     mcp::Servers,
     reward,
-    shown::cut,
 };
+use crate::shown::cut;
 use crate::stop::Stop;
 use crate::world::{
     Action, Call, CallResult, Interrupt, Observation, Outcome, StepVerdict, Task, Verdict, World, WorldError,

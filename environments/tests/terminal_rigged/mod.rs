@@ -55,6 +55,10 @@ const WRONG: &[(&str, &str)] = &[
     ("work.py", "def double(x):\n    return x\n"),
 ];
 
+/// Of two of three tests.
+const ALL_BUT_THE_ANSWER: &[(&str, &str)] =
+    &[("program.py", "print('{\"sum\": 5}')\n"), ("work.py", "def double(x):\n    return 2 * x\n")];
+
 /// A plugin of pytest by which everything passes.
 const PLUGIN: &str = r#"import pytest
 
@@ -171,12 +175,12 @@ const RIGS: &[Left] = &[
     Left { name: "reward files of a program", files: &[("program.py", WRITER)], command: "" },
     Left {
         name: "links to what is expected",
-        files: &[],
+        files: ALL_BUT_THE_ANSWER,
         command: "rm answer.txt; ln -s ../tests/expected.txt first; ln -s first answer.txt; ln -s / root; ln -s /proc/self/root/tests/expected.txt second",
     },
     Left {
         name: "background jobs",
-        files: &[],
+        files: ALL_BUT_THE_ANSWER,
         command: "(while :; do echo 1 > /logs/verifier/reward.txt; [ -e /tests ] && cp /tests/expected.txt answer.txt; done) >/dev/null 2>&1 &",
     },
 ];
