@@ -79,18 +79,6 @@ fn own(session: &mut dyn Session, script: &str, words: &[&OsStr], stdin: Vec<u8>
     }
 }
 
-/// What an agent that is stopped has left.
-pub(super) fn left_by(session: &mut dyn Session) -> Result<Snapshot, WorldError> {
-    if let Ok(left) = session.snapshot() {
-        return Ok(left);
-    }
-    // It may have shut the workspace itself.
-    let mut exec = Exec::argv(["/bin/chmod", "u+rwx", WORKSPACE]);
-    exec.cwd = PathBuf::from("/");
-    session.exec(&exec)?;
-    session.snapshot().map_err(WorldError::from)
-}
-
 /// Takes away the links into what only the verifier has.
 pub(super) fn unlink(session: &mut dyn Session) -> Result<(), WorldError> {
     own(session, UNLINK, &[], Vec::new())

@@ -9,7 +9,6 @@ use openclaw_sandbox::{Session, Snapshot, Spec, Workspace};
 
 use super::{
     build::Built,
-    carried::left_by,
     control::Control,
     environment::{Play, Shared},
     families::{FamilyTask, Progress},
@@ -176,7 +175,7 @@ impl World for Desk {
                     None => {
                         let session = episode.session.as_mut().ok_or_else(no_episode)?;
                         session.stop_all()?;
-                        left.insert(left_by(session.as_mut())?)
+                        left.insert(session.snapshot()?)
                     }
                 };
                 // What it holds in memory goes before the verifier's comes.
