@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use openclaw_sandbox::{APP, Ending, Exec, Session, Snapshot, WORKSPACE};
+use openclaw_sandbox::{APP, Ending, Exec, Session, WORKSPACE};
 
 use super::{build::PATH, task_set::FolderTask};
 use crate::world::WorldError;
