@@ -60,9 +60,9 @@ fn a_terminal_is_a_container_and_its_plan_is_right_there() {
 #[test]
 fn python_runs_in_a_container() {
     let Some(mut world) = begun("tool_call", "tc1") else { return };
-    let code = "import json, os\nopen('kept', 'w').write('7')\nprint(json.dumps(6 * 7), os.path.exists('/etc/passwd'))";
+    let code = "import json, os\nopen('kept', 'w').write('7')\nprint(json.dumps(6 * 7), os.path.exists('/.dockerenv'))";
     let outcome = world.step(&call("code_interpreter", "code", code)).unwrap();
-    assert_eq!(text_of(&outcome.observation.results[0].parts).trim(), "42 False", "{outcome:?}");
+    assert_eq!(text_of(&outcome.observation.results[0].parts).trim(), "42 True", "{outcome:?}");
     let outcome = world.step(&call("code_interpreter", "code", "print(open('kept').read())")).unwrap();
     assert_eq!(text_of(&outcome.observation.results[0].parts).trim(), "7", "{outcome:?}");
 }

@@ -142,7 +142,7 @@ impl Applying<'_> {
     }
 
     pub(crate) fn close_group(&mut self, group: &str) -> rusqlite::Result<bool> {
-        let sql = "UPDATE episodes SET team_of = 0 WHERE team = ?1 AND team_of > 0
+        let sql = "UPDATE episodes SET team_of = -team_of WHERE team = ?1 AND team_of > 0
                    AND NOT EXISTS (SELECT 1 FROM episodes WHERE team = ?1 AND ended_at IS NULL)";
         let closed = self.connection.prepare_cached(sql)?.execute([group])? > 0;
         if closed {
@@ -240,7 +240,7 @@ const EPISODE: &str =
 
 fn episode_row(row: &Row<'_>) -> rusqlite::Result<EpisodeRow> {
     let text = |at: usize| row.get::<_, String>(at).map(Arc::<str>::from);
-    let (team, of, grouped): (Arc<str>, u32, bool) = (text(6)?, row.get(7)?, row.get(8)?);
+    let (team, of, grouped): (Arc<str>, i32, bool) = (text(6)?, row.get(7)?, row.get(8)?);
     let (outcome, abandoned): (Option<String>, Option<String>) = (row.get(10)?, row.get(11)?);
     let state = match (outcome, abandoned) {
         (Some(outcome), _) => EpisodeState::Ended(read_outcome(10, &outcome)?),
@@ -255,7 +255,7 @@ fn episode_row(row: &Row<'_>) -> rusqlite::Result<EpisodeRow> {
             environment: text(3)?,
             task: text(4)?,
             seed: row.get::<_, Option<i64>>(5)?.map(i64::cast_unsigned),
-            group: grouped.then_some(Group { name: team, of }),
+            group: grouped.then_some(Group { name: team, of: of.unsigned_abs() }),
             judged: row.get(9)?,
         },
         state,

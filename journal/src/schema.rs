@@ -125,7 +125,7 @@ const MIGRATIONS: &[&str] = &[
         task        TEXT NOT NULL,
         seed        INTEGER,
         team        TEXT NOT NULL,         -- its group's name, or its own where it has none
-        team_of     INTEGER NOT NULL,      -- episodes of the group
+        team_of     INTEGER NOT NULL,      -- episodes of the group; negative once it was closed without all of them
         grouped     INTEGER NOT NULL,
         judged      INTEGER NOT NULL,      -- by steps
         outcome     TEXT,                  -- JSON, once it came out

@@ -162,11 +162,8 @@ impl Memory {
         }
         let mut closed = false;
         for played in self.episodes.values_mut().filter(|played| *played.team() == *group && played.of > 0) {
+            // Nobody is missing any more; how many there were to be is still told.
             played.of = 0;
-            // What is read of it then says that nobody is missing.
-            if let Some(group) = &mut played.episode.group {
-                group.of = 0;
-            }
             closed = true;
         }
         if closed {
