@@ -29,7 +29,8 @@ const KV_TOKENS: usize = 1 << 17;
 pub const EXAMPLES: &str = "\
 Examples:
   openclaw-rl evaluate configs/models/nano
-  openclaw-rl evaluate configs/models/nano --cases 20 --show-wrong";
+  openclaw-rl evaluate configs/models/nano --cases 20 --show-wrong
+  openclaw-rl evaluate configs/models/nano --cases 200 --group reaction --group wish";
 
 /// The arguments of `evaluate`.
 #[derive(Clone, Debug, Args)]
@@ -46,6 +47,9 @@ pub struct EvaluateArgs {
     /// CPU threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Only this group of cases; can be repeated.
+    #[arg(long = "group", value_name = "NAME")]
+    groups: Vec<String>,
     /// Also prints each answer that was not good, to stderr.
     #[arg(long)]
     show_wrong: bool,
@@ -54,7 +58,12 @@ pub struct EvaluateArgs {
 /// Evaluates and prints the table.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
     let model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
-    let scores = evaluate(&model, args.seed, args.cases, |case, answer| {
+    let mut cases = evaluation_cases(args.seed, args.cases);
+    if let Some(unknown) = args.groups.iter().find(|group| cases.iter().all(|case| case.group != **group)) {
+        bail!("--group {unknown}: there is no such group of cases");
+    }
+    cases.retain(|case| args.groups.is_empty() || args.groups.iter().any(|group| group == case.group));
+    let scores = evaluate(&model, args.seed, &cases, |case, answer| {
         if args.show_wrong {
             let last = case.messages.last().and_then(|message| message["content"].as_str());
             eprintln!("--- {} {}\n{}\n>>> {answer}", case.group, case.class, last.unwrap_or_default());
@@ -77,6 +86,8 @@ pub struct Score {
     pub with_system: bool,
     /// Good answers.
     pub good: usize,
+    /// Verdicts that said the opposite.
+    pub flipped: usize,
     /// Answers.
     pub count: usize,
 }
@@ -160,17 +171,16 @@ pub fn answers<'a>(
     Ok(answers)
 }
 
-/// Asks `count` cases of every class; `wrong` is shown each answer that is not good.
+/// Asks these cases; `wrong` is shown each answer that is not good.
 pub fn evaluate(
     model: &LoadedModel,
     seed: u64,
-    count: usize,
+    cases: &[EvaluationCase],
     wrong: impl FnMut(&EvaluationCase, &str),
 ) -> anyhow::Result<Vec<Score>> {
-    let cases = evaluation_cases(seed, count);
     let prompts = cases.iter().zip(seed..).map(|(case, seed)| (&case.messages[..], case.temperature, seed));
     let answers = answers(model, model.weights.clone(), prompts)?;
-    Ok(scores(&cases, &answers, wrong))
+    Ok(scores(cases, &answers, wrong))
 }
 
 fn scores(
@@ -187,10 +197,19 @@ fn scores(
         });
         let place = place.unwrap_or_else(|| {
             let (group, class) = (case.group, case.class.clone());
-            scores.push(Score { group, class, held_out, with_system: case.with_system, good: 0, count: 0 });
+            scores.push(Score {
+                group,
+                class,
+                held_out,
+                with_system: case.with_system,
+                good: 0,
+                flipped: 0,
+                count: 0,
+            });
             scores.len() - 1
         });
         scores[place].count += 1;
+        scores[place].flipped += usize::from(case.check.is_flipped(&answer.words()));
         if case.check.judge(&answer.words(), answer.ids.len()) {
             scores[place].good += 1;
         } else {
@@ -214,6 +233,26 @@ pub fn write_table(scores: &[Score], mut out: impl Write) -> std::io::Result<()>
         let (group, class, share) = (score.group, &score.class, score.share());
         writeln!(out, "| {group} | {class} | {wordings} | {share:.2} | {twin} |")?;
     }
+    let all = |name: &str, of: &dyn Fn(&Score) -> bool, good: fn(&Score) -> usize, out: &mut dyn Write| {
+        let of: Vec<&Score> = scores.iter().filter(|score| of(score)).collect();
+        let count: usize = of.iter().map(|score| score.count).sum();
+        let good: usize = of.iter().map(|score| good(score)).sum();
+        match count {
+            0 => Ok(()),
+            _ => writeln!(out, "| {name} | held out | {:.3} | - |", good as f64 / count as f64),
+        }
+    };
+    for class in ["-1", "0", "+1"] {
+        let of = |score: &Score| score.group == "reaction" && score.class.starts_with(class);
+        all(&format!("reaction | {class} in all worlds"), &of, |score| score.good, &mut out)?;
+    }
+    all(
+        "reaction | the wrong way round",
+        &|score| score.group == "reaction",
+        |score| score.flipped,
+        &mut out,
+    )?;
+    all("wish | of all rules", &|score| score.group == "wish", |score| score.good, &mut out)?;
     Ok(())
 }
 

@@ -2,10 +2,12 @@
 //! did, to tell understanding from memory).
 use super::conversations::Talk;
 use super::hints::{self, HintKind};
-use super::judgements::Evidence;
+use super::judgements::{self, Evidence, reacted};
 use super::problem_talk;
 use super::system_prompts::Clock;
 use super::text::DocumentKind;
+use super::wishes;
+use super::written::{Author, World};
 use openclaw_actors::prompts::{parse_hint, parse_verdict};
 use openclaw_environments::dice::Dice;
 use openclaw_environments::persona::{Intent, Persona, Split, Style, Task, Wordings, reply, scribble};
@@ -40,6 +42,8 @@ pub enum Check {
     Verdict(i8),
     /// A hint of this kind.
     Hint(HintKind),
+    /// A hint that says what a wish of this rule does, and what it names.
+    Says(&'static str, String),
     /// No hint, said readably.
     NoHint,
     /// A reply in the style that this persona wants.
@@ -54,10 +58,20 @@ impl Check {
         match self {
             Self::Verdict(verdict) => parse_verdict(answer) == Some(*verdict),
             Self::Hint(kind) => parse_hint(answer).is_some_and(|hint| HintKind::of(&hint) == Some(*kind)),
+            Self::Says(rule, named) => {
+                parse_hint(answer).is_some_and(|hint| wishes::is_said(rule, named, &hint))
+            }
             Self::NoHint => parse_hint(answer).is_none() && parse_verdict(answer) == Some(-1),
             Self::Satisfies(persona) => persona.satisfied(answer, response_tokens),
             Self::Correct(task) => task.is_correct(answer),
         }
+    }
+}
+
+impl Check {
+    /// Whether a verdict says the opposite of what it should.
+    pub fn is_flipped(&self, answer: &str) -> bool {
+        matches!(self, Self::Verdict(verdict) if *verdict != 0 && parse_verdict(answer) == Some(-verdict))
     }
 }
 
@@ -79,6 +93,15 @@ pub fn evaluation_cases(seed: u64, count: usize) -> Vec<EvaluationCase> {
             cases.extend(Persona::ALL.map(|persona| make.arithmetic(persona)));
             cases.extend(Persona::ALL.map(|persona| make.default_style(persona)));
         }
+    }
+    let mut make = Maker { split: Split::HeldOut, with_system: false, dice: &mut dice };
+    for verdict in [-1, 0, 1] {
+        for world in World::ALL {
+            cases.extend((0..count).map(|_| make.reaction(verdict, world)));
+        }
+    }
+    for rule in wishes::rules(Split::HeldOut) {
+        cases.extend((0..count).map(|_| make.wish(rule)));
     }
     cases
 }
@@ -106,6 +129,20 @@ impl Maker<'_> {
         let prompt = self.evidence(persona, style, next).judge_prompt();
         let class = ["-1", "0", "+1"][(verdict + 1) as usize].to_owned();
         self.case("judge", class, question(prompt), Check::Verdict(verdict))
+    }
+
+    /// A reaction that another author wrote than the one whose are trained on, in an exchange of theirs.
+    fn reaction(&mut self, verdict: i8, world: World) -> EvaluationCase {
+        let (evidence, _) = reacted(Author::of(Split::HeldOut), verdict, world, self.dice);
+        let class = format!("{} {}", ["-1", "0", "+1"][(verdict + 1) as usize], world.name());
+        self.case("reaction", class, question(evidence.judge_prompt()), Check::Verdict(verdict))
+    }
+
+    /// A wish in the words of the other author.
+    fn wish(&mut self, rule: &'static str) -> EvaluationCase {
+        let (evidence, wish) = judgements::wish(Split::HeldOut, Some(rule), self.dice);
+        let check = Check::Says(wish.rule, wish.named);
+        self.case("wish", rule.to_owned(), question(evidence.hint_prompt()), check)
     }
 
     fn hint(&mut self, persona: Persona) -> EvaluationCase {

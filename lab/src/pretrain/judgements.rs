@@ -4,6 +4,8 @@ use super::hints::{self, HintKind};
 use super::problem_talk::{self, Question};
 use super::system_prompts::{self, Clock};
 use super::text::{Document, DocumentKind};
+use super::wishes::{self, Wish};
+use super::written::{Author, World};
 use super::{chat, tools};
 use openclaw_actors::prompts::{Exhibit, PromptStyle, hint_answer, hint_prompt, judge_prompt};
 use openclaw_environments::dice::Dice;
@@ -44,6 +46,67 @@ struct Case {
     evidence: Evidence,
     verdict: i8,
     hint: Option<HintKind>,
+}
+
+/// An exchange, and what somebody said about it.
+pub(super) fn reacted(author: &Author, verdict: i8, world: World, dice: &mut Dice) -> (Evidence, String) {
+    let exchange = author.exchange(world, dice);
+    let reaction = author.reaction(verdict, world, dice);
+    let said = reaction.said(&exchange);
+    let evidence = Evidence {
+        task: exchange.question.clone(),
+        answer: exchange.answer.clone(),
+        next: said,
+        next_role: "user",
+    };
+    (evidence, reaction.hint_answer(&exchange))
+}
+
+/// An exchange, and a wish about how to answer.
+pub(super) fn wish(split: Split, rule: Option<&str>, dice: &mut Dice) -> (Evidence, Wish) {
+    let world = World::ALL[dice.index(World::ALL.len())];
+    let exchange = Author::of(split).exchange(world, dice);
+    let wish = wishes::any(split, rule, dice);
+    let (task, answer) = (exchange.question, exchange.answer);
+    (Evidence { task, answer, next: wish.text.clone(), next_role: "user" }, wish)
+}
+
+fn wished(dice: &mut Dice) -> (Evidence, String) {
+    let (mut evidence, wish) = wish(Split::Train, None, dice);
+    if dice.chance(0.3) && !evidence.next.contains(&wish.named) {
+        evidence.next = scribble(&evidence.next, dice);
+    }
+    (evidence, hint_answer(wish.hint.as_deref()))
+}
+
+/// The same with what clients put around it, and mistakes of typing.
+fn written(verdict: i8, dice: &mut Dice) -> (Evidence, String) {
+    let world = World::ALL[dice.index(World::ALL.len())];
+    let (mut evidence, hint) = reacted(Author::of(Split::Train), verdict, world, dice);
+    if dice.chance(0.35) {
+        evidence.next = scribble(&evidence.next, dice);
+    }
+    if dice.chance(0.2) {
+        let mut clock = Clock::new(dice);
+        evidence.task.insert_str(0, &clock.stamp(dice));
+        evidence.next.insert_str(0, &clock.stamp(dice));
+    }
+    (evidence, hint)
+}
+
+/// A reaction that somebody wrote, and the verdict.
+pub(super) fn judge_written(dice: &mut Dice) -> Document {
+    let verdict = dice.weighted(&[(-1, 0.38), (1, 0.36), (0, 0.26)]);
+    let wished = verdict == -1 && dice.chance(0.3);
+    let (evidence, _) = if wished { self::wished(dice) } else { written(verdict, dice) };
+    Document::question(DocumentKind::Judge, evidence.judge_prompt(), format!("\\boxed{{{verdict}}}"))
+}
+
+/// A reaction that somebody wrote, and the wish in it, if there is one.
+pub(super) fn hint_written(dice: &mut Dice) -> Document {
+    let verdict = dice.weighted(&[(-1, 0.72), (1, 0.16), (0, 0.12)]);
+    let (evidence, hint) = if dice.chance(0.4) { wished(dice) } else { written(verdict, dice) };
+    Document::question(DocumentKind::HintWriter, evidence.hint_prompt(), hint)
 }
 
 pub(super) fn judge(dice: &mut Dice) -> Document {
@@ -246,6 +309,22 @@ mod tests {
         }
         assert!((1850..2150).contains(&counts[0]) && (1850..2150).contains(&counts[2]), "{counts:?}");
         assert!((900..1100).contains(&counts[1]), "{counts:?}");
+    }
+
+    #[test]
+    fn what_people_wrote_is_read_in_every_world() {
+        let mut dice = Dice::new(3);
+        let (mut hints, mut verdicts) = (0, [0; 3]);
+        for _ in 0..5000 {
+            let document = judge_written(&mut dice);
+            let answer = document.messages[1]["content"].as_str().expect("answers are text");
+            verdicts[(parse_verdict(answer).expect("a verdict") + 1) as usize] += 1;
+            let document = hint_written(&mut dice);
+            let answer = document.messages[1]["content"].as_str().expect("answers are text");
+            hints += usize::from(parse_hint(answer).is_some_and(|hint| !hint.contains(['{', '}'])));
+        }
+        assert!(verdicts.iter().all(|count| *count > 1200), "{verdicts:?}");
+        assert!((1800..3000).contains(&hints), "{hints}");
     }
 
     #[test]

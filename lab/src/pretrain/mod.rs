@@ -12,6 +12,8 @@ mod system_prompts;
 mod tests;
 mod text;
 mod tools;
+mod wishes;
+mod written;
 
 pub use hints::HintKind;
 pub use text::{Document, DocumentGenerator, DocumentKind};

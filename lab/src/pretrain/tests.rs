@@ -63,11 +63,14 @@ fn evaluation_cases_cover_every_group_and_differ_from_each_other() {
     for case in &cases {
         *counts.entry((case.group, &case.class, case.split, case.with_system)).or_default() += 1;
         let system = case.messages[0]["role"] == "system";
-        assert_eq!(system, case.with_system && !matches!(case.group, "judge" | "hint" | "no_hint"));
+        assert_eq!(
+            system,
+            case.with_system && !matches!(case.group, "judge" | "reaction" | "wish" | "hint" | "no_hint")
+        );
         assert!(!case.check.judge("", 0) && !case.check.judge("[HINTSolution", 1));
     }
     assert!(counts.values().all(|&count| count == 3));
-    assert_eq!(counts.len(), 2 * (2 * (3 + 3 + 2 + 3 + 3) + 6));
+    assert_eq!(counts.len(), 2 * (2 * (3 + 3 + 2 + 3 + 3) + 6) + 3 * 4 + 28);
 }
 
 #[test]

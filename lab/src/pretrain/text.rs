@@ -88,12 +88,20 @@ impl Document {
 #[derive(Clone, Debug)]
 pub struct DocumentGenerator {
     dice: Dice,
+    written: f64,
 }
 
 impl DocumentGenerator {
     /// The documents of `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice::new(seed) }
+        Self { dice: Dice::new(seed), written: 0.0 }
+    }
+
+    /// With this share of the judge's and the hint writer's documents about reactions that people wrote, in place of a
+    /// grammar's.
+    #[must_use]
+    pub fn with_written(self, share: f64) -> Self {
+        Self { written: share, ..self }
     }
 }
 
@@ -102,7 +110,14 @@ impl Iterator for DocumentGenerator {
 
     fn next(&mut self) -> Option<Document> {
         let dice = &mut self.dice;
-        Some(match dice.weighted(&DocumentKind::MIX) {
+        let kind = dice.weighted(&DocumentKind::MIX);
+        // Without a share no dice are cast: the text is what it was before people wrote.
+        let is_written = matches!(kind, DocumentKind::Judge | DocumentKind::HintWriter)
+            && self.written > 0.0
+            && dice.chance(self.written);
+        Some(match kind {
+            DocumentKind::Judge if is_written => judgements::judge_written(dice),
+            DocumentKind::HintWriter if is_written => judgements::hint_written(dice),
             DocumentKind::FirstReply => problem_talk::first_reply(dice),
             DocumentKind::HintedReply => problem_talk::hinted_reply(dice),
             DocumentKind::Redo => problem_talk::redo(dice),

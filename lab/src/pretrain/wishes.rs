@@ -1,0 +1,158 @@
+//! Wishes about how to answer, in the words of people, and how to tell whether a hint says the same.
+use openclaw_environments::{dice::Dice, persona::Split};
+use std::sync::LazyLock;
+
+/// One of these words is in every hint that says what a wish of the rule did. Where the rule has none, the hint has to have
+/// what the wish names.
+const MARKS: [(&str, &[&str]); 28] = [
+    ("answer_first", &["first", "front", "start", "before", "begin", "top", "lead"]),
+    ("at_most_words", &["word"]),
+    ("bullets", &["bullet", "list", "point", "item"]),
+    ("call_me", &[]),
+    ("capitals", &["capital", "caps", "upper", "block", "large", "big"]),
+    ("emoji_end", &["emoji", "smil", "face", "heart", "star"]),
+    ("end_with", &[]),
+    ("exclaim", &["exclam", "!"]),
+    (
+        "greeting",
+        &[
+            "hello",
+            "hi ",
+            "hi.",
+            "hey",
+            "greet",
+            "good morning",
+            "good day",
+            "welcome",
+            "good evening",
+            "hiya",
+        ],
+    ),
+    ("hedge", &["think", "sure", "certain", "perhaps", "maybe", "probably", "doubt", "hedge"]),
+    ("label", &["answer:", "label"]),
+    ("lower_case", &["lower", "small", "no caps", "shift"]),
+    ("no_commas", &["comma"]),
+    ("no_digits", &["digit", "numeral", "figure", "in words", "spell"]),
+    ("number_words", &["words", "spell", "letters"]),
+    ("offer", &["help", "anything else", "offer", "more", "let me know"]),
+    ("one_sentence", &["one sentence", "single sentence", "1 sentence", "one-sentence"]),
+    ("one_word", &["one word", "single word", "1 word", "a word", "the word"]),
+    ("own_line", &["line"]),
+    ("plain", &["plain", "bold", "list", "bullet", "markdown", "format", "star", "heading", "box", "symbol"]),
+    ("polite", &["please", "polite"]),
+    ("question_form", &["question", "?", "asking"]),
+    ("quotes", &["quot"]),
+    ("reason", &["reason", "why", "because", "explain"]),
+    ("repeat_question", &["question"]),
+    ("start_with", &[]),
+    ("thanks_end", &["thank"]),
+    ("two_sentences", &["two sentences", "2 sentences", "two-sentence"]),
+];
+
+/// A wish as it is said.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    pub(super) rule: &'static str,
+    pub(super) text: String,
+    /// What the hint writer is to say; none of the wishes that measure has one.
+    pub(super) hint: Option<String>,
+    /// What it names.
+    pub(super) named: String,
+}
+
+static TRAIN: LazyLock<Vec<[&str; 3]>> = LazyLock::new(|| {
+    let row = |line: &'static str| {
+        let mut columns = line.split('\t');
+        [columns.next(), columns.nth(1), columns.next()]
+            .map(|column| column.expect("the file has its columns"))
+    };
+    include_str!("texts/wishes.tsv").lines().filter(|line| !line.is_empty()).map(row).collect()
+});
+
+static HELD_OUT: LazyLock<Vec<[&str; 3]>> = LazyLock::new(|| {
+    let row = |line: &'static str| {
+        let (rule, text) = line.split_once('\t').expect("the file has its columns");
+        [rule, text, ""]
+    };
+    include_str!("held_out/wishes.tsv").lines().filter(|line| !line.is_empty()).map(row).collect()
+});
+
+/// Rules that wishes of a split are about.
+pub(super) fn rules(split: Split) -> Vec<&'static str> {
+    let mut rules: Vec<&str> = rows(split).iter().map(|row| row[0]).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    rules
+}
+
+fn rows(split: Split) -> &'static [[&'static str; 3]] {
+    match split {
+        Split::Train => &TRAIN,
+        Split::HeldOut => &HELD_OUT,
+    }
+}
+
+/// A wish of a rule, or of any.
+pub(super) fn any(split: Split, rule: Option<&str>, dice: &mut Dice) -> Wish {
+    let of: Vec<&[&str; 3]> =
+        rows(split).iter().filter(|row| rule.is_none_or(|rule| rule == row[0])).collect();
+    let [rule, text, hint] = of[dice.index(of.len())];
+    let named = match (text.contains("{n}"), text.contains("{name}")) {
+        (true, _) => dice.between(2, 15).to_string(),
+        (_, true) => word(dice, true),
+        _ => word(dice, false),
+    };
+    let filled = |text: &str| text.replace("{n}", &named).replace("{name}", &named).replace("{word}", &named);
+    Wish { rule, text: filled(text), hint: (!hint.is_empty()).then(|| filled(hint)), named: named.clone() }
+}
+
+/// Of letters, so that it is copied and not known.
+fn word(dice: &mut Dice, capital: bool) -> String {
+    const BEGIN: [&str; 14] = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"];
+    const MIDDLE: [&str; 8] = ["a", "e", "i", "o", "u", "ai", "ea", "oo"];
+    let syllables = dice.between(1, 3);
+    let mut word = String::new();
+    for _ in 0..syllables {
+        word.push_str(dice.pick(&BEGIN));
+        word.push_str(dice.pick(&MIDDLE));
+    }
+    if dice.chance(0.5) {
+        word.push_str(dice.pick(&BEGIN));
+    }
+    if capital { word[..1].to_uppercase() + &word[1..] } else { word }
+}
+
+/// Whether a hint says what a wish of this rule does, which names `named`.
+pub(super) fn is_said(rule: &str, named: &str, hint: &str) -> bool {
+    let hint = hint.to_lowercase();
+    let marks = MARKS.iter().find(|(of, _)| *of == rule).map_or(&[][..], |(_, marks)| marks);
+    match rule {
+        "at_most_words" => hint.contains(named) && hint.contains("word"),
+        _ if marks.is_empty() => hint.contains(&named.to_lowercase()),
+        _ => marks.iter().any(|mark| hint.contains(mark)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_written_hints_are_read_as_what_they_say() {
+        let mut dice = Dice::new(1);
+        let rules = rules(Split::HeldOut);
+        assert_eq!(rules.len(), MARKS.len());
+        for rule in rules {
+            let (mut said, mut others) = (0, 0);
+            for _ in 0..200 {
+                let wish = any(Split::Train, Some(rule), &mut dice);
+                said += usize::from(is_said(rule, &wish.named, wish.hint.as_deref().expect("a hint")));
+                let other = any(Split::Train, None, &mut dice);
+                let hint = other.hint.as_deref().expect("a hint");
+                others += usize::from(other.rule != rule && is_said(rule, &wish.named, hint));
+                assert!(!any(Split::HeldOut, Some(rule), &mut dice).text.contains('{'));
+            }
+            assert!(said >= 100 && others <= 60, "{rule}: {said} of its own, {others} of others");
+        }
+    }
+}
