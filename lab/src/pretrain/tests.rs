@@ -70,7 +70,7 @@ fn evaluation_cases_cover_every_group_and_differ_from_each_other() {
         assert!(!case.check.judge("", 0) && !case.check.judge("[HINTSolution", 1));
     }
     assert!(counts.values().all(|&count| count == 3));
-    assert_eq!(counts.len(), 2 * (2 * (3 + 3 + 2 + 3 + 3) + 6) + 3 * 4 + 28);
+    assert_eq!(counts.len(), 2 * (2 * (3 + 3 + 2 + 3 + 3) + 6) + 3 * 4 + 29);
 }
 
 #[test]
