@@ -79,11 +79,11 @@ const LEFT_OUT: &str = "[left out]";
 impl Agent for ToolAgent {
     fn start(&mut self, task: &Task, first: &[Part]) -> Vec<Value> {
         let seen = (!first.is_empty()).then(|| Said { role: "user", parts: first.to_vec() });
-        task.opening.iter().cloned().chain(seen).map(|said| message(said.role, &said.parts)).collect()
+        task.opening.iter().cloned().chain(seen).map(|said| said.message()).collect()
     }
 
     fn parse(&self, reply: &Reply) -> Parsed {
-        let malformed = |why: &str| Parsed::Malformed(vec![message("user", &[Part::Text(why.to_owned())])]);
+        let malformed = |why: &str| Parsed::Malformed(vec![Said::user(why).message()]);
         if reply.truncated {
             return malformed("Your reply was cut off before its end. Say less in one reply.");
         }
@@ -116,7 +116,8 @@ impl Agent for ToolAgent {
 
     fn observe(&mut self, outcome: &Outcome) -> Vec<Value> {
         let seen = &outcome.observation;
-        let beside = (!seen.parts.is_empty()).then(|| message("user", &seen.parts));
+        let beside =
+            (!seen.parts.is_empty()).then(|| Said { role: "user", parts: seen.parts.clone() }.message());
         seen.results.iter().map(result).chain(beside).collect()
     }
 
@@ -132,10 +133,6 @@ impl Agent for ToolAgent {
         }
         if shorter { Fit::Rewrite(kept) } else { Fit::Full }
     }
-}
-
-fn message(role: &str, parts: &[Part]) -> Value {
-    json!({"role": role, "content": text_of(parts)})
 }
 
 fn result(result: &CallResult) -> Value {

@@ -170,6 +170,11 @@ impl Said {
     pub fn user(text: impl Into<String>) -> Self {
         Self { role: "user", parts: vec![Part::Text(text.into())] }
     }
+
+    /// In the form of chat completions.
+    pub fn message(&self) -> Value {
+        json!({"role": self.role, "content": text_of(&self.parts)})
+    }
 }
 
 /// What can be said and seen.
@@ -344,6 +349,13 @@ pub struct Verdict {
     pub success: bool,
     /// What else was measured.
     pub numbers: BTreeMap<String, f64>,
+}
+
+impl Verdict {
+    /// See [`FIRST_CORRECT`].
+    pub fn first_correct(&self) -> bool {
+        self.numbers.get(FIRST_CORRECT).is_some_and(|right| *right > 0.0)
+    }
 }
 
 /// Among a verdict's numbers: whether the first reply was right, where that is something else than that it was liked.

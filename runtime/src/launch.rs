@@ -19,7 +19,7 @@ use openclaw_actors::{
     rollout::{Progress, SessionReport},
     stop::{StopHandle, StopSignal, stop_flag},
 };
-use openclaw_environments::world::{FIRST_CORRECT, User};
+use openclaw_environments::world::User;
 use openclaw_journal::JournalError;
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
@@ -297,8 +297,7 @@ impl Watcher {
             return;
         };
         heard.shown.sessions += 1;
-        let right = report.verdict.numbers.get(FIRST_CORRECT).is_some_and(|right| *right > 0.0);
-        heard.correct += u64::from(right);
+        heard.correct += u64::from(report.verdict.first_correct());
         if report.verdict.success {
             heard.shown.satisfied += 1;
             heard.shown.streak += 1;

@@ -6,11 +6,7 @@ mod host;
 #[path = "conformance/mod.rs"]
 mod promises;
 
-use std::{
-    env, fs,
-    io::{BufRead, BufReader, Read},
-    process::{Command, Stdio},
-};
+use std::{env, fs};
 
 use openclaw_sandbox::{Advice, Backend, Docker, Exec, Root, SandboxError, Spec};
 
@@ -32,24 +28,13 @@ fn a_supervisor() {
     let _kept = session.snapshot().unwrap();
     assert!(session.exec(&Exec::line("true")).unwrap().success());
     session.shell("(setsid sleep 7301.5 &); sleep 7301.5 &", MINUTE).unwrap();
-    eprintln!("it runs");
-    let _ = std::io::stdin().read(&mut [0]);
+    host::supervise();
 }
 
 #[test]
 fn a_killed_supervisor_takes_its_containers_along() {
     let Some((host, backend)) = Host::docker() else { return };
-    let mut supervisor = Command::new(env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "a_supervisor", "--nocapture"])
-        .env(DIR, &backend.dir)
-        .env(SOCKET, &backend.socket)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(supervisor.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap() == "it runs"));
+    let mut supervisor = host::supervisor(&[(DIR, &backend.dir), (SOCKET, &backend.socket)]);
     eventually("its jobs run", || with_marker("sleep\x007301.5") == 2);
     assert_eq!(backend.sweep(), 0, "it lives");
     supervisor.kill().unwrap();

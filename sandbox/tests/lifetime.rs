@@ -4,10 +4,9 @@ mod host;
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read},
     os::unix::fs::{PermissionsExt, symlink},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use openclaw_sandbox::{Advice, Backend, Bubblewrap, Exec, Limits, Root, SandboxError, Spec};
@@ -23,23 +22,13 @@ fn a_supervisor() {
     let mut session = open(&Bubblewrap::new(65534, PathBuf::from(dir)));
     let _kept = session.snapshot().unwrap();
     session.shell("(setsid sleep 7201.5 &); sleep 7201.5 &", MINUTE).unwrap();
-    eprintln!("it runs");
-    let _ = std::io::stdin().read(&mut [0]);
+    host::supervise();
 }
 
 #[test]
 fn a_killed_supervisor_takes_its_sandboxes_along() {
     let Some((host, backend)) = Host::bubblewrap() else { return };
-    let mut supervisor = Command::new(env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "a_supervisor", "--nocapture"])
-        .env(DIR, &backend.dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(supervisor.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap() == "it runs"));
+    let mut supervisor = host::supervisor(&[(DIR, &backend.dir)]);
     eventually("its jobs run", || with_marker("sleep\x007201.5") == 2);
     assert_eq!(backend.sweep(), 0, "it lives");
     supervisor.kill().unwrap();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, counter, gauge};
-use openclaw_environments::world::FIRST_CORRECT;
 
 use super::{Played, Progress};
 
@@ -44,8 +43,7 @@ pub(super) fn count(user: &Arc<str>, played: &Played, (progress, recent): (Progr
         gauge!("openclaw_rollout_recent_satisfied_ratio", "user" => user.clone()).set(share);
     }
     sessions(user, if played.verdict.success { "yes" } else { "no" }).increment(1);
-    let right = played.verdict.numbers.get(FIRST_CORRECT).is_some_and(|right| *right > 0.0);
-    correct(user).increment(u64::from(right));
+    correct(user).increment(u64::from(played.verdict.first_correct()));
     for (remark, count) in ["bad", "good"].into_iter().zip(played.remarks) {
         replies(user, remark).increment(count);
     }

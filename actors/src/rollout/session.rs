@@ -7,7 +7,7 @@ use std::{
 };
 
 use openclaw_environments::world::{
-    Action, Observation, Outcome, Split, Task, User, Verdict, World, WorldError, drawn, text_of,
+    Action, Observation, Outcome, Said, Split, Task, User, Verdict, World, WorldError, drawn,
 };
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
@@ -95,8 +95,7 @@ pub(super) async fn play(
     number: usize,
 ) -> Result<Played, PlayError> {
     let (mut asked, task, seen) = Asked::open(user, config.seed, number).await?;
-    let said = task.opening.iter().map(|said| message(said.role, text_of(&said.parts)));
-    let mut messages: Vec<Value> = said.chain(spoken(&seen)).collect();
+    let mut messages: Vec<Value> = task.opening.iter().map(Said::message).chain(spoken(&seen)).collect();
     let mut headers = HeaderMap::new();
     let id = format!("{}-{}-{number}-{}", user.name, config.seed, uuid::Uuid::new_v4().simple());
     headers.insert("x-session-id", HeaderValue::from_str(&id).expect("letters, digits and dashes"));
@@ -124,20 +123,16 @@ pub(super) async fn play(
         if outcome.done {
             break;
         }
-        messages.push(message("assistant", reply.content));
+        messages.push(json!({"role": "assistant", "content": reply.content}));
         messages.extend(spoken(&outcome.observation));
     }
     played.verdict = asked.verdict().await?;
     Ok(played)
 }
 
-fn message(role: &str, content: String) -> Value {
-    json!({"role": role, "content": content})
-}
-
 /// What is seen is what the user says.
 fn spoken(seen: &Observation) -> Option<Value> {
-    (!seen.parts.is_empty()).then(|| message("user", text_of(&seen.parts)))
+    (!seen.parts.is_empty()).then(|| Said { role: "user", parts: seen.parts.clone() }.message())
 }
 
 /// A world at a task. It blocks, so it is asked on threads for that.

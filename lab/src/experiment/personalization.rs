@@ -16,11 +16,9 @@ use openclaw_actors::{
     rollout::Progress,
     stop::StopSignal,
 };
-use openclaw_environments::world::{
-    Environment, FIRST_CORRECT, Said, Split, Task, User, Verdict, WorldError, after_first_reply, text_of,
-};
+use openclaw_environments::world::{Environment, Said, Split, Task, User, WorldError, after_first_reply};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::info;
 
 use super::node::{Node, Reader};
@@ -238,8 +236,7 @@ fn sample(
     const SEED: u64 = 0x5eed_0f7a_5c5e_d000;
     let held_out = |number| -> Result<(Task, Vec<Value>), WorldError> {
         let task = user.environment.task(Split::HeldOut, number)?;
-        let said = |said: &Said| json!({"role": said.role, "content": text_of(&said.parts)});
-        let messages = task.opening.iter().map(said).collect();
+        let messages = task.opening.iter().map(Said::message).collect();
         Ok((task, messages))
     };
     let asked: Vec<(Task, Vec<Value>)> = (0..tasks as u64).map(held_out).collect::<Result<_, _>>()?;
@@ -262,9 +259,9 @@ fn sample(
 impl Sampled {
     /// Counts what a user makes of a reply, who is told its words alone; all of its tokens were drawn.
     fn add(&mut self, environment: &dyn Environment, task: &Task, reply: &Answer) -> Result<(), WorldError> {
-        let Verdict { success, numbers, .. } = after_first_reply(environment, task, &reply.words())?;
-        self.satisfied += f64::from(u8::from(success));
-        self.correct += numbers.get(FIRST_CORRECT).copied().unwrap_or(0.0);
+        let verdict = after_first_reply(environment, task, &reply.words())?;
+        self.satisfied += f64::from(u8::from(verdict.success));
+        self.correct += f64::from(u8::from(verdict.first_correct()));
         self.tokens += reply.ids.len() as f64;
         Ok(())
     }
@@ -293,6 +290,7 @@ fn entropy(
 mod tests {
     use openclaw_environments::registry;
     use openclaw_model::{ParserConfig, ReplySplit};
+    use serde_json::json;
 
     use super::*;
 

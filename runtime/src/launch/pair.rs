@@ -51,9 +51,8 @@ pub async fn find(topology: &Topology, url: &str, disliked: &[(&User, &SessionRe
 fn again(task: &Task) -> ChatRequest {
     let mut headers = HeaderMap::new();
     headers.insert("x-no-train", HeaderValue::from_static("1"));
-    let message = |said: &Said| json!({"role": said.role, "content": text_of(&said.parts)});
     ChatRequest {
-        messages: task.opening.iter().map(message).collect(),
+        messages: task.opening.iter().map(Said::message).collect(),
         options: Map::from_iter([("temperature".to_owned(), json!(0))]),
         headers,
         stream: false,

@@ -7,8 +7,10 @@ pub mod image;
 
 use std::{
     env, fs,
+    io::{BufRead, BufReader, Read},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -155,6 +157,31 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// This binary's ignored test `a_supervisor` in a process of its own, with these variables, once it says that it runs.
+#[allow(dead_code, reason = "not every suite kills one")]
+pub fn supervisor(variables: &[(&str, &Path)]) -> Child {
+    let mut supervisor = Command::new(env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "a_supervisor", "--nocapture"])
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(supervisor.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap() == RUNS));
+    supervisor
+}
+
+/// The end of `a_supervisor`: it says that it runs, and waits to be killed.
+#[allow(dead_code, reason = "not every suite kills one")]
+pub fn supervise() {
+    eprintln!("{RUNS}");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+const RUNS: &str = "it runs";
 
 /// A session with defaults.
 pub fn open(backend: &dyn Backend) -> Box<dyn Session> {
