@@ -1,7 +1,7 @@
 //! What the pipeline reads out of a turn's messages.
 
 use openclaw_journal::Turn;
-use openclaw_model::{ParserConfig, answer_in};
+use openclaw_model::{ParserConfig, PythonJson, answer_in};
 use serde_json::Value;
 
 use crate::{
@@ -46,7 +46,7 @@ pub fn history(messages: &[Value], most: usize) -> Vec<(String, String)> {
     let task = task_position(messages);
     let shown = |position: usize| {
         let role = messages[position]["role"].as_str().unwrap_or("user").to_owned();
-        (role, content(&messages[position]).to_owned())
+        (role, with_calls(&messages[position]))
     };
     let transcript = Transcript::read(messages);
     let mut earlier: Vec<_> = transcript
@@ -67,6 +67,27 @@ pub fn previous_answer(messages: &[Value]) -> Option<&str> {
     let before = &messages[..task_position(messages)?];
     let answer = before.iter().rev().find(|message| message["role"] == "assistant")?;
     Some(answer_in(content(answer), false).trim()).filter(|answer| !answer.is_empty())
+}
+
+/// The text of a message, and the calls that it makes as a model writes them.
+fn with_calls(message: &Value) -> String {
+    let calls = message["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
+    let call = |call: &Value| {
+        let function = &call["function"];
+        // Clients send the arguments as a text.
+        let given = &function["arguments"];
+        let read = given.as_str().and_then(|text| serde_json::from_str(text).ok());
+        call_text(function["name"].as_str().unwrap_or_default(), read.as_ref().unwrap_or(given))
+    };
+    let said = std::iter::once(content(message).to_owned()).filter(|said| !said.is_empty());
+    said.chain(calls.iter().map(call)).collect::<Vec<_>>().join("\n")
+}
+
+/// A call as the embedded model writes it.
+pub fn call_text(name: &str, arguments: &Value) -> String {
+    let json = PythonJson::default();
+    let (name, arguments) = (json.write(&name.into()), json.write(arguments));
+    format!("<tool_call>\n{{\"name\": {name}, \"arguments\": {arguments}}}\n</tool_call>")
 }
 
 fn content(message: &Value) -> &str {

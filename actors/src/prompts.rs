@@ -119,10 +119,22 @@ pub fn with_hint(message: &str, hint: &str) -> String {
     format!("{message}\n\n[hint] {hint}")
 }
 
+/// Between task and answer stands what the last call of a tool was and gave, so that a step can be seen to repeat it.
 fn compact_exhibit(exhibit: &Exhibit<'_>) -> String {
-    let task = exhibit.history.last().map_or("", |(_, text)| text.as_str());
+    let (task, earlier) = match exhibit.history.split_last() {
+        Some(((_, task), earlier)) => (task.as_str(), earlier),
+        None => ("", &[][..]),
+    };
+    let step = match earlier {
+        [.., (by, call), (role, result)] if by == "assistant" && role == "tool" => format!(
+            "<history>{}</history>\n<history role=tool>{}</history>\n",
+            fence(call, COMPACT_TEXT_CHARS / 2),
+            fence(result, COMPACT_TEXT_CHARS / 2),
+        ),
+        _ => String::new(),
+    };
     format!(
-        "<task>{}</task>\n<answer>{}</answer>\n<next role={}>{}</next>",
+        "<task>{}</task>\n{step}<answer>{}</answer>\n<next role={}>{}</next>",
         fence(task, COMPACT_TEXT_CHARS),
         fence(exhibit.answer, COMPACT_TEXT_CHARS),
         exhibit.next_role,

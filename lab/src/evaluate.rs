@@ -16,7 +16,7 @@ use openclaw_actors::{
 use openclaw_environments::persona::Split;
 use openclaw_model::{GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, SamplingParams, SequenceId};
 use serde::Serialize;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use crate::pretrain::evaluation::{EvaluationCase, evaluation_cases};
 
@@ -118,17 +118,30 @@ impl Answer {
     }
 }
 
+/// What an answer is drawn to.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompt<'a> {
+    /// Messages as the chat template takes them.
+    pub messages: &'a [Value],
+    /// Tool definitions as it takes them.
+    pub tools: &'a [Value],
+    /// At which it is drawn; 0 is greedy.
+    pub temperature: f32,
+    /// Seeds the draws.
+    pub seed: u64,
+}
+
 /// Draws an answer to each prompt, all of them in one batch.
 pub fn answers<'a>(
     model: &LoadedModel,
     weights: PolicyWeights,
-    prompts: impl Iterator<Item = (&'a [serde_json::Value], f32, u64)>,
+    prompts: impl Iterator<Item = Prompt<'a>>,
 ) -> anyhow::Result<Vec<Answer>> {
     let mut batcher = model.batcher(weights, KV_TOKENS)?;
     let (mut requests, mut parsers) = (Vec::new(), Vec::new());
-    for (messages, temperature, seed) in prompts {
-        let prompt_ids = model.text.prompt_ids(messages, &[], &Map::new())?;
-        parsers.push(ParserConfig::new(&[], model.text.opens_a_thought(&prompt_ids)));
+    for Prompt { messages, tools, temperature, seed } in prompts {
+        let prompt_ids = model.text.prompt_ids(messages, tools, &Map::new())?;
+        parsers.push(ParserConfig::new(tools, model.text.opens_a_thought(&prompt_ids)));
         requests.push(GenerateRequest {
             drawn_ids: Vec::new(),
             prompt_ids,
@@ -178,7 +191,12 @@ pub fn evaluate(
     cases: &[EvaluationCase],
     wrong: impl FnMut(&EvaluationCase, &str),
 ) -> anyhow::Result<Vec<Score>> {
-    let prompts = cases.iter().zip(seed..).map(|(case, seed)| (&case.messages[..], case.temperature, seed));
+    let prompts = cases.iter().zip(seed..).map(|(case, seed)| Prompt {
+        messages: &case.messages,
+        tools: &case.tools,
+        temperature: case.temperature,
+        seed,
+    });
     let answers = answers(model, model.weights.clone(), prompts)?;
     Ok(scores(cases, &answers, wrong))
 }
@@ -252,7 +270,12 @@ pub fn write_table(scores: &[Score], mut out: impl Write) -> std::io::Result<()>
         |score| score.flipped,
         &mut out,
     )?;
-    all("wish | of all rules", &|score| score.group == "wish", |score| score.good, &mut out)?;
+    for (name, group) in
+        [("of all rules", "wish"), ("all that are trained on", "rule"), ("all", "unseen_rule")]
+    {
+        let of = |score: &Score| score.group == group && !score.with_system;
+        all(&format!("{group} | {name}"), &of, |score| score.good, &mut out)?;
+    }
     Ok(())
 }
 

@@ -19,6 +19,8 @@ pub struct Conversation {
     pub tools: Vec<Value>,
     /// Indexes of the assistant messages whose tokens count in the loss.
     pub trained: Vec<usize>,
+    /// Weight of each of those tokens in the loss, beside those of other conversations; 1 is usual.
+    pub weight: f32,
 }
 
 /// Why a conversation cannot be turned into tokens.
@@ -61,7 +63,7 @@ pub fn encode(
         let response = script.encode(&full[start.len()..end.len()])?;
         rows.extend((ids.len()..ids.len() + response.len()).map(|position| TrainRow {
             position,
-            weight: 1.0,
+            weight: conversation.weight,
             ..TrainRow::default()
         }));
         ids.extend(response);
@@ -114,8 +116,9 @@ pub fn run<B: Backend, E: From<KernelError>>(
             break;
         }
         let rows: usize = batch.iter().map(|s| s.rows.len()).sum();
+        let all: f32 = batch.iter().flat_map(|s| &s.rows).map(|row| row.weight).sum();
         for row in batch.iter_mut().flat_map(|s| &mut s.rows) {
-            row.weight = 1.0 / rows.max(1) as f32;
+            row.weight /= all.max(f32::MIN_POSITIVE);
         }
         progress.learning_rate = schedule.learning_rate(progress.tokens, progress.step);
         trainer.config_mut().learning_rate = progress.learning_rate;

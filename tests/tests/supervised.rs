@@ -31,7 +31,8 @@ fn the_trained_rows_are_the_assistants_tokens_and_their_end() {
         message("assistant", "It is 5."),
     ];
     let of = |trained: Vec<usize>| {
-        let conversation = Conversation { messages: messages.clone(), tools: Vec::new(), trained };
+        let conversation =
+            Conversation { messages: messages.clone(), tools: Vec::new(), trained, weight: 1.0 };
         let sequence =
             encode(&model.text.tokenizer, &model.text.template, &conversation).expect("it can be encoded");
         let ids: Vec<u32> = sequence.rows.iter().map(|row| sequence.ids[row.position]).collect();
@@ -54,7 +55,7 @@ fn a_message_that_later_ones_rewrite_is_refused() {
         json!({"role": "assistant", "content": "5", "reasoning_content": "2 + 3 = 5"}),
         message("user", "thanks"),
     ];
-    let conversation = Conversation { messages, tools: Vec::new(), trained: vec![1] };
+    let conversation = Conversation { messages, tools: Vec::new(), trained: vec![1], weight: 1.0 };
     let outcome = encode(&model.text.tokenizer, &model.text.template, &conversation);
     assert!(matches!(outcome, Err(EncodeError::NotAPrefix { index: 1 })), "{outcome:?}");
 }

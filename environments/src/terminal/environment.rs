@@ -20,7 +20,7 @@ use super::{
 use crate::{
     registry::{Kind, settings},
     sandboxed::backend,
-    world::{Environment, Part, Said, Spec, Split, Task, World, WorldError},
+    world::{Environment, Said, Spec, Split, Task, World, WorldError},
 };
 
 /// In the registry.
@@ -38,9 +38,6 @@ fn make(table: toml::Table) -> Result<Arc<dyn Environment>, WorldError> {
 
 /// Workspaces that are kept once they were made.
 const BUILT_MAX: usize = 64;
-
-/// What tasks of families say first.
-const ABOUT: &str = "You work in a shell, in the folder /workspace. When you are done, say so in a few words without a call. At the end the folder has what was asked for and nothing else; /tmp is for everything else.";
 
 /// The environment.
 pub struct Terminal {
@@ -119,10 +116,7 @@ impl Environment for Terminal {
 
     fn task(&self, split: Split, number: u64) -> Result<Task, WorldError> {
         let (id, opening) = match self.shared.play_of(split, number)? {
-            Play::Family(task) => {
-                let system = Said { role: "system", parts: vec![Part::Text(ABOUT.to_owned())] };
-                (task.id, vec![system, Said::user(task.instruction)])
-            }
+            Play::Family(task) => (task.id.clone(), task.opening()),
             Play::Folder(task) => (task.task.id.clone(), vec![Said::user(task.task.instruction.clone())]),
         };
         Ok(Task { id: id.into(), split, number, opening, tools: tools() })

@@ -186,18 +186,14 @@ impl Environment for ToolCall {
             Source::Families(families, knobs) => {
                 let (family, seed) = turn(families, number);
                 let task = families::task(family, split, seed, knobs);
-                let own = task.tools.iter().filter_map(|name| match *name {
-                    TOOL => Some(tools::interpreter()),
-                    name => tools::decoy(name),
-                });
                 let system = self.0.settings.system.as_deref();
                 let said = system.filter(|text| !text.is_empty()).map(|text| message("system", text));
                 Ok(Task {
                     id: task.id.as_str().into(),
                     split,
                     number,
-                    opening: said.into_iter().chain([Said::user(task.instruction.clone())]).collect(),
-                    tools: self.0.offered(own)?,
+                    opening: said.into_iter().chain(task.opening()).collect(),
+                    tools: self.0.offered(task.offered().into_iter())?,
                 })
             }
         }

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tracing::info;
 
 use super::node::{Node, Reader};
-use crate::evaluate::{Answer, answers};
+use crate::evaluate::{Answer, Prompt, answers};
 
 /// The arguments of `experiment personalization`.
 #[derive(Clone, Debug, Args)]
@@ -240,7 +240,8 @@ fn sample(
         Ok((task, messages))
     };
     let asked: Vec<(Task, Vec<Value>)> = (0..tasks as u64).map(held_out).collect::<Result<_, _>>()?;
-    let prompts = asked.iter().zip(SEED..).map(|((_, messages), seed)| (&messages[..], temperature, seed));
+    let prompts = asked.iter().zip(SEED..);
+    let prompts = prompts.map(|((_, messages), seed)| Prompt { messages, tools: &[], temperature, seed });
     let replies = answers(model, weights.clone(), prompts)?;
     let mut sums = Sampled::default();
     for ((task, messages), reply) in asked.iter().zip(&replies) {

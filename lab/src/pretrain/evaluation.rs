@@ -1,9 +1,12 @@
 //! Questions that show what the embedded model has learnt, in wordings that it never read (and in some that it
 //! did, to tell understanding from memory).
+use super::abilities;
+use super::content::Content;
 use super::conversations::Talk;
 use super::hints::{self, HintKind};
 use super::judgements::{self, Evidence, reacted};
 use super::problem_talk;
+use super::rules::Wanted;
 use super::system_prompts::Clock;
 use super::text::DocumentKind;
 use super::wishes;
@@ -19,7 +22,8 @@ const SYSTEM_WORDS: usize = 260;
 /// One prompt and how to tell whether its answer is good.
 #[derive(Clone, Debug)]
 pub struct EvaluationCase {
-    /// What is tested: `judge`, `hint`, `no_hint`, `hinted_reply`, `redo`, `arithmetic` or `default_style`.
+    /// What is tested: `judge`, `reaction`, `step_judge`, `hint`, `wish`, `no_hint`, `hinted_reply`, `redo`, `rule`,
+    /// `unseen_rule`, `arithmetic`, `noun`, `compare`, `tool`, `unseen_tool` or `default_style`.
     pub group: &'static str,
     /// The part of the group that is counted alone: a verdict, a persona, a kind of message.
     pub class: String,
@@ -29,6 +33,8 @@ pub struct EvaluationCase {
     pub with_system: bool,
     /// Messages as the chat template takes them.
     pub messages: Vec<Value>,
+    /// Tool definitions as it takes them.
+    pub tools: Vec<Value>,
     /// At which the answer is sampled; 0 is greedy.
     pub temperature: f32,
     /// What a good answer is.
@@ -50,6 +56,27 @@ pub enum Check {
     Satisfies(Persona),
     /// A right answer.
     Correct(Task),
+    /// A reply that keeps a rule of style.
+    Keeps(Kept),
+    /// A reply that names this and nothing else that could be counted.
+    Names(String),
+    /// The word `correct`, or the word `wrong`.
+    Grades(bool),
+    /// This call.
+    Calls(String, Value),
+}
+
+/// A rule of style, and what a reply by it says.
+#[derive(Clone)]
+pub struct Kept {
+    pub(super) wanted: Wanted,
+    pub(super) content: Content,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} of {:?}", self.wanted.rule.name, self.wanted.named, self.content)
+    }
 }
 
 impl Check {
@@ -64,6 +91,11 @@ impl Check {
             Self::NoHint => parse_hint(answer).is_none() && parse_verdict(answer) == Some(-1),
             Self::Satisfies(persona) => persona.satisfied(answer, response_tokens),
             Self::Correct(task) => task.is_correct(answer),
+            Self::Keeps(Kept { wanted, content }) => wanted.is_kept(content, answer),
+            Self::Names(noun) => abilities::names(answer, noun),
+            Self::Grades(correct) => abilities::graded(answer) == Some(*correct),
+            Self::Calls(name, arguments) => abilities::call_in(answer)
+                .is_some_and(|call| call["name"] == **name && call["arguments"] == *arguments),
         }
     }
 }
@@ -94,6 +126,10 @@ pub fn evaluation_cases(seed: u64, count: usize) -> Vec<EvaluationCase> {
             cases.extend(Persona::ALL.map(|persona| make.default_style(persona)));
         }
     }
+    for with_system in [false, true] {
+        let mut make = Maker { split: Split::HeldOut, with_system, dice: &mut dice };
+        abilities::cases(&mut make, count, &mut cases);
+    }
     let mut make = Maker { split: Split::HeldOut, with_system: false, dice: &mut dice };
     for verdict in [-1, 0, 1] {
         for world in World::ALL {
@@ -106,10 +142,11 @@ pub fn evaluation_cases(seed: u64, count: usize) -> Vec<EvaluationCase> {
     cases
 }
 
-struct Maker<'a> {
-    split: Split,
-    with_system: bool,
-    dice: &'a mut Dice,
+/// Makes cases of one split.
+pub(super) struct Maker<'a> {
+    pub(super) split: Split,
+    pub(super) with_system: bool,
+    pub(super) dice: &'a mut Dice,
 }
 
 impl Maker<'_> {
@@ -196,12 +233,27 @@ impl Maker<'_> {
         EvaluationCase { temperature: 0.8, ..case }
     }
 
-    fn case(&self, group: &'static str, class: String, messages: Vec<Value>, check: Check) -> EvaluationCase {
+    pub(super) fn case(
+        &self,
+        group: &'static str,
+        class: String,
+        messages: Vec<Value>,
+        check: Check,
+    ) -> EvaluationCase {
         let Self { split, with_system, .. } = *self;
-        EvaluationCase { group, class, split, with_system, messages, temperature: 0.0, check }
+        EvaluationCase {
+            group,
+            class,
+            split,
+            with_system,
+            messages,
+            tools: Vec::new(),
+            temperature: 0.0,
+            check,
+        }
     }
 
-    fn talk(&mut self) -> Talk {
+    pub(super) fn talk(&mut self) -> Talk {
         if self.with_system {
             Talk::heavy(DocumentKind::FirstReply, SYSTEM_WORDS, self.dice)
         } else {
@@ -240,6 +292,6 @@ impl Maker<'_> {
     }
 }
 
-fn question(prompt: String) -> Vec<Value> {
+pub(super) fn question(prompt: String) -> Vec<Value> {
     vec![serde_json::json!({"role": "user", "content": prompt})]
 }

@@ -6,7 +6,7 @@ use super::system_prompts::{self, Clock};
 use super::text::{Document, DocumentKind};
 use super::wishes::{self, Wish};
 use super::written::{Author, World};
-use super::{chat, tools};
+use super::{chat, step_judge, tools};
 use openclaw_actors::prompts::{Exhibit, PromptStyle, hint_answer, hint_prompt, judge_prompt};
 use openclaw_environments::dice::Dice;
 use openclaw_environments::persona::{Intent, Split, Style, Task, Wordings, reply, scribble};
@@ -95,21 +95,38 @@ fn written(verdict: i8, dice: &mut Dice) -> (Evidence, String) {
 }
 
 /// A reaction that somebody wrote, and the verdict.
-pub(super) fn judge_written(dice: &mut Dice) -> Document {
+fn judge_written(dice: &mut Dice) -> Document {
     let verdict = dice.weighted(&[(-1, 0.38), (1, 0.36), (0, 0.26)]);
-    let wished = verdict == -1 && dice.chance(0.3);
+    let wished = verdict == -1 && dice.chance(0.25);
     let (evidence, _) = if wished { self::wished(dice) } else { written(verdict, dice) };
     Document::question(DocumentKind::Judge, evidence.judge_prompt(), format!("\\boxed{{{verdict}}}"))
 }
 
 /// A reaction that somebody wrote, and the wish in it, if there is one.
-pub(super) fn hint_written(dice: &mut Dice) -> Document {
+fn hint_written(dice: &mut Dice) -> Document {
     let verdict = dice.weighted(&[(-1, 0.72), (1, 0.16), (0, 0.12)]);
-    let (evidence, hint) = if dice.chance(0.4) { wished(dice) } else { written(verdict, dice) };
+    let (evidence, hint) = if dice.chance(0.5) { wished(dice) } else { written(verdict, dice) };
     Document::question(DocumentKind::HintWriter, evidence.hint_prompt(), hint)
 }
 
+/// Most of what the judge and the hint writer read was written by people, the rest by the grammar of the personas.
+const WRITTEN: f64 = 0.72;
+
+/// A verdict.
 pub(super) fn judge(dice: &mut Dice) -> Document {
+    if dice.chance(WRITTEN) { judge_written(dice) } else { judge_persona(dice) }
+}
+
+/// A hint, or that there is none.
+pub(super) fn hint_writer(dice: &mut Dice) -> Document {
+    match dice.weighted(&[(0, WRITTEN), (1, 0.1), (2, 0.9 - WRITTEN)]) {
+        0 => hint_written(dice),
+        1 => step_judge::hint(dice),
+        _ => hint_persona(dice),
+    }
+}
+
+fn judge_persona(dice: &mut Dice) -> Document {
     let case = match dice.weighted(&[(-1, 0.4), (1, 0.4), (0, 0.2)]) {
         -1 => disliked(0.08, dice),
         1 => liked(dice),
@@ -119,7 +136,7 @@ pub(super) fn judge(dice: &mut Dice) -> Document {
     Document::question(DocumentKind::Judge, case.evidence.judge_prompt(), answer)
 }
 
-pub(super) fn hint_writer(dice: &mut Dice) -> Document {
+fn hint_persona(dice: &mut Dice) -> Document {
     let case = match dice.weighted(&[(0, 0.62), (1, 0.24), (2, 0.14)]) {
         0 => disliked(0.05, dice),
         1 => liked(dice),
@@ -303,7 +320,7 @@ mod tests {
         let mut dice = Dice::new(1);
         let mut counts = [0; 3];
         for _ in 0..5000 {
-            let document = judge(&mut dice);
+            let document = judge_persona(&mut dice);
             let answer = document.messages[1]["content"].as_str().expect("answers are text");
             counts[(parse_verdict(answer).expect("a verdict") + 1) as usize] += 1;
         }
@@ -324,7 +341,7 @@ mod tests {
             hints += usize::from(parse_hint(answer).is_some_and(|hint| !hint.contains(['{', '}'])));
         }
         assert!(verdicts.iter().all(|count| *count > 1200), "{verdicts:?}");
-        assert!((2700..3600).contains(&hints), "{hints}");
+        assert!((2900..3900).contains(&hints), "{hints}");
     }
 
     #[test]
@@ -332,7 +349,7 @@ mod tests {
         let mut dice = Dice::new(2);
         let (mut with, mut without) = (0, 0);
         for _ in 0..5000 {
-            let document = hint_writer(&mut dice);
+            let document = hint_persona(&mut dice);
             let answer = document.messages[1]["content"].as_str().expect("answers are text");
             match parse_hint(answer) {
                 Some(hint) => {

@@ -1,17 +1,28 @@
 //! The seeded text that the embedded model is trained on, and the questions that show what it has learnt. All
 //! prompts come from the functions that the actors use, so that the model is trained on what it will see.
+mod abilities;
+mod acting;
 mod chat;
+mod content;
 mod conversations;
+mod drills;
 pub mod evaluation;
 mod hints;
 mod judgements;
+mod numerals;
+mod pages;
 mod problem_talk;
+mod rules;
 pub mod run;
+mod step_judge;
+mod styled;
 mod system_prompts;
 #[cfg(test)]
 mod tests;
 mod text;
+mod things;
 mod tools;
+mod values;
 mod wishes;
 mod written;
 

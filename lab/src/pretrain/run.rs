@@ -32,9 +32,6 @@ pub struct PretrainConfig {
     pub start_from: Option<PathBuf>,
     /// CPU threads.
     pub threads: usize,
-    /// Share of the judge's and the hint writer's documents about reactions that people wrote.
-    #[serde(default)]
-    pub written_reactions: f64,
     /// Element type of the saved weights.
     pub dtype: WeightDtype,
     /// The vocabulary.
@@ -117,15 +114,13 @@ const SPECIAL_TOKENS: [&str; 9] = [
 
 impl From<Document> for Conversation {
     fn from(document: Document) -> Self {
-        Self { messages: document.messages, tools: document.tools, trained: document.trained }
+        let weight = document.kind.weight();
+        Self { messages: document.messages, tools: document.tools, trained: document.trained, weight }
     }
 }
 
 /// Trains and writes the checkpoint; over one that is there only with `force`.
 pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Progress> {
-    if !(0.0..=1.0).contains(&config.written_reactions) {
-        bail!("written_reactions: {} is not from 0 to 1", config.written_reactions);
-    }
     checkpoint::may_write(&config.output, force)
         .with_context(|| format!("output: cannot write {}", config.output.display()))?;
     let template = ChatTemplate::from_source(NANO_TEMPLATE)?;
@@ -172,7 +167,6 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
     let longest = config.schedule.max_conversation_tokens;
     // The vocabulary's documents have the seed itself; the text of the run goes on with another.
     let mut source = DocumentGenerator::new(config.seed + 1)
-        .with_written(config.written_reactions)
         .map(|document| supervised::encode(&tokenizer, &template, &document.into()))
         .filter(|sequence| sequence.as_ref().map_or(true, |s| s.ids.len() <= longest))
         .map(|sequence| sequence.map_err(anyhow::Error::from));
@@ -204,10 +198,7 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
 fn make_tokenizer(config: &PretrainConfig, template: &ChatTemplate) -> anyhow::Result<Tokenizer> {
     let kwargs = Map::new();
     let mut texts = Vec::new();
-    for document in DocumentGenerator::new(config.seed)
-        .with_written(config.written_reactions)
-        .take(config.tokenizer.documents)
-    {
+    for document in DocumentGenerator::new(config.seed).take(config.tokenizer.documents) {
         texts.push(template.render(&document.messages, &document.tools, &kwargs, false)?);
     }
     Ok(train_bpe(texts.into_iter(), config.tokenizer.vocab_size, &SPECIAL_TOKENS)?)

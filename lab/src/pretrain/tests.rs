@@ -65,12 +65,17 @@ fn evaluation_cases_cover_every_group_and_differ_from_each_other() {
         let system = case.messages[0]["role"] == "system";
         assert_eq!(
             system,
-            case.with_system && !matches!(case.group, "judge" | "reaction" | "wish" | "hint" | "no_hint")
+            case.with_system
+                && !matches!(case.group, "judge" | "reaction" | "step_judge" | "wish" | "hint" | "no_hint")
         );
-        assert!(!case.check.judge("", 0) && !case.check.judge("[HINTSolution", 1));
+        // A rule may be kept by saying next to nothing.
+        let nonsense: &[&str] = if case.group.ends_with("rule") { &[""] } else { &["", "[HINTSolution"] };
+        let bad = nonsense.iter().find(|answer| case.check.judge(answer, 1));
+        assert_eq!(bad, None, "{case:?}");
     }
     assert!(counts.values().all(|&count| count == 3));
-    assert_eq!(counts.len(), 2 * (2 * (3 + 3 + 2 + 3 + 3) + 6) + 3 * 4 + 29);
+    let abilities = 29 + 1 + 1 + 2;
+    assert_eq!(counts.len(), 2 * (2 * (3 + 3 + 2 + 3 + 3) + 6 + abilities) + 2 + 3 * 4 + 29);
 }
 
 #[test]
@@ -86,6 +91,6 @@ fn long_system_prompts_are_rare_and_documents_moderate() {
                 && system["content"].as_str().is_some_and(|text| text.split_whitespace().count() > 110),
         );
     }
-    assert!((70..130).contains(&(words / total)), "{} words in the mean", words / total);
-    assert!((0.04..0.12).contains(&(long_prompts as f64 / total as f64)), "{long_prompts} of {total}");
+    assert!((50..130).contains(&(words / total)), "{} words in the mean", words / total);
+    assert!((0.02..0.12).contains(&(long_prompts as f64 / total as f64)), "{long_prompts} of {total}");
 }

@@ -1,5 +1,7 @@
 //! Which documents are written, and how many of each kind.
-use super::{chat, conversations, judgements, problem_talk, tools};
+use super::{
+    acting, chat, conversations, drills, judgements, problem_talk, step_judge, styled, things, tools,
+};
 use openclaw_environments::dice::Dice;
 use serde_json::{Value, json};
 
@@ -18,8 +20,16 @@ pub enum DocumentKind {
     Judge,
     /// The hint writer.
     HintWriter,
-    /// Tool definitions, calls and results.
+    /// A reply by rules of style that somebody voiced.
+    Styled,
+    /// Comparing numbers, and things that are said again.
+    Drill,
+    /// One request and the call of a tool for it.
     Tools,
+    /// A whole episode in an environment.
+    Episode,
+    /// The judge of a step.
+    StepJudge,
     /// A reply with thinking, which a system prompt asks for.
     Thinking,
     /// Greetings, nonsense, small facts.
@@ -28,17 +38,29 @@ pub enum DocumentKind {
 
 impl DocumentKind {
     /// Every kind with its share of the documents.
-    pub const MIX: [(Self, f64); 9] = [
-        (Self::FirstReply, 0.22),
-        (Self::HintedReply, 0.18),
-        (Self::Redo, 0.18),
-        (Self::Session, 0.09),
-        (Self::Judge, 0.13),
-        (Self::HintWriter, 0.12),
-        (Self::Tools, 0.035),
-        (Self::Thinking, 0.015),
-        (Self::Chat, 0.03),
+    pub const MIX: [(Self, f64); 13] = [
+        (Self::FirstReply, 0.08),
+        (Self::HintedReply, 0.055),
+        (Self::Redo, 0.06),
+        (Self::Session, 0.03),
+        (Self::Judge, 0.32),
+        (Self::HintWriter, 0.13),
+        (Self::Styled, 0.095),
+        (Self::Drill, 0.025),
+        (Self::Tools, 0.08),
+        (Self::Episode, 0.055),
+        (Self::StepJudge, 0.035),
+        (Self::Thinking, 0.01),
+        (Self::Chat, 0.025),
     ];
+
+    /// Weight of each of its tokens in the loss: a verdict is one of the few tokens of its document that tells anything.
+    pub fn weight(self) -> f32 {
+        match self {
+            Self::Judge | Self::StepJudge => 4.0,
+            _ => 1.0,
+        }
+    }
 }
 
 /// A conversation to train on.
@@ -88,20 +110,12 @@ impl Document {
 #[derive(Clone, Debug)]
 pub struct DocumentGenerator {
     dice: Dice,
-    written: f64,
 }
 
 impl DocumentGenerator {
     /// The documents of `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice::new(seed), written: 0.0 }
-    }
-
-    /// With this share of the judge's and the hint writer's documents about reactions that people wrote, in place of a
-    /// grammar's.
-    #[must_use]
-    pub fn with_written(self, share: f64) -> Self {
-        Self { written: share, ..self }
+        Self { dice: Dice::new(seed) }
     }
 }
 
@@ -110,23 +124,22 @@ impl Iterator for DocumentGenerator {
 
     fn next(&mut self) -> Option<Document> {
         let dice = &mut self.dice;
-        let kind = dice.weighted(&DocumentKind::MIX);
-        // Without a share no dice are cast: the text is what it was before people wrote.
-        let is_written = matches!(kind, DocumentKind::Judge | DocumentKind::HintWriter)
-            && self.written > 0.0
-            && dice.chance(self.written);
-        Some(match kind {
-            DocumentKind::Judge if is_written => judgements::judge_written(dice),
-            DocumentKind::HintWriter if is_written => judgements::hint_written(dice),
+        let mut document = match dice.weighted(&DocumentKind::MIX) {
             DocumentKind::FirstReply => problem_talk::first_reply(dice),
             DocumentKind::HintedReply => problem_talk::hinted_reply(dice),
             DocumentKind::Redo => problem_talk::redo(dice),
             DocumentKind::Session => problem_talk::session(dice),
             DocumentKind::Judge => judgements::judge(dice),
             DocumentKind::HintWriter => judgements::hint_writer(dice),
-            DocumentKind::Tools => tools::round_trip(dice),
+            DocumentKind::Styled => styled::document(dice),
+            DocumentKind::Drill => drills::document(dice),
+            DocumentKind::Tools => tools::document(dice),
+            DocumentKind::Episode => acting::episode(dice),
+            DocumentKind::StepJudge => step_judge::document(dice),
             DocumentKind::Thinking => conversations::thinking(dice),
             DocumentKind::Chat => chat::small_talk(dice),
-        })
+        };
+        things::replaced(&mut document, dice);
+        Some(document)
     }
 }

@@ -1,42 +1,106 @@
-//! Tool definitions, calls, results, and answers that use them.
+//! Tools that people could have, what they ask of them, the call for it, and what comes back. Names and values are made up
+//! anew each time, so that they are read from the definition and the request, and not known.
 use super::conversations::Talk;
 use super::system_prompts;
 use super::text::{Document, DocumentKind};
-use openclaw_environments::dice::Dice;
-use serde_json::{Value, json};
+use super::values;
+use openclaw_actors::conversation::call_text;
+use openclaw_environments::{dice::Dice, persona::Split};
+use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
-const CITIES: &[&str] =
-    &["Oslo", "Paris", "Rome", "Lima", "Cairo", "Delhi", "Bern", "Tokyo", "Quito", "Riga"];
-const FILES: &[&str] = &[
-    "notes.txt",
-    "todo.md",
-    "plan.txt",
-    "data/list.csv",
-    "docs/readme.md",
-    "src/main.rs",
-    "mail.txt",
-    "log/day.txt",
-    "recipe.md",
-    "names.txt",
-];
-const CONTENTS: &[&str] = &[
-    "Buy eggs and milk.",
-    "Call Ana on Friday.",
-    "The key is under the mat.",
-    "Meeting at the office.",
-    "Water the flowers.",
-    "Send the letter to Tom.",
-    "Pay the rent.",
-    "Bring the red folder.",
-];
-const SKIES: &[&str] = &["rain", "sun", "clouds", "snow", "wind"];
-
-/// A call, what it may return, and the answer to that.
+/// A tool as somebody wrote it.
 #[derive(Debug)]
+pub(super) struct Tool {
+    pub(super) name: &'static str,
+    about: &'static str,
+    arguments: Vec<(&'static str, Kind)>,
+    rows: Vec<Row>,
+}
+
+/// What an argument takes.
+#[derive(Debug)]
+enum Kind {
+    Value(&'static str),
+    Choice(Vec<&'static str>),
+}
+
+#[derive(Debug)]
+struct Row {
+    request: &'static str,
+    result: &'static str,
+    answer: &'static str,
+}
+
+static TRAIN: LazyLock<Vec<Tool>> = LazyLock::new(|| read(include_str!("texts/tools.tsv")));
+static HELD_OUT: LazyLock<Vec<Tool>> = LazyLock::new(|| read(include_str!("held_out/tools.tsv")));
+
+fn read(file: &'static str) -> Vec<Tool> {
+    let mut tools: Vec<Tool> = Vec::new();
+    for line in file.lines().filter(|line| !line.is_empty()) {
+        let mut columns = line.split('\t');
+        let mut column = || columns.next().expect("the file has its columns");
+        let (name, about, arguments) = (column(), column(), column());
+        let row = Row { request: column(), result: column(), answer: column() };
+        match tools.iter_mut().find(|tool| tool.name == name) {
+            Some(tool) => tool.rows.push(row),
+            None => {
+                let argument = |argument: &'static str| {
+                    let (name, kind) = argument.split_once(':').expect("an argument has a type");
+                    let choices = kind.strip_prefix("choice(").and_then(|kind| kind.strip_suffix(')'));
+                    (name, choices.map_or(Kind::Value(kind), |all| Kind::Choice(all.split('|').collect())))
+                };
+                tools.push(Tool {
+                    name,
+                    about,
+                    arguments: arguments.split(';').map(argument).collect(),
+                    rows: vec![row],
+                });
+            }
+        }
+    }
+    tools
+}
+
+/// The tools of one author.
+pub(super) fn all(split: Split) -> &'static [Tool] {
+    match split {
+        Split::Train => &TRAIN,
+        Split::HeldOut => &HELD_OUT,
+    }
+}
+
+impl Tool {
+    /// As chat templates have it, under this name.
+    fn definition(&self, name: &str, names: &[String]) -> Value {
+        let property = |(argument, (_, kind)): (&String, &(&str, Kind))| {
+            let schema = match kind {
+                Kind::Value("number") => json!({"type": "integer"}),
+                Kind::Value(_) => json!({"type": "string"}),
+                Kind::Choice(all) => json!({"type": "string", "enum": all}),
+            };
+            (argument.clone(), schema)
+        };
+        let properties: Map<String, Value> = names.iter().zip(&self.arguments).map(property).collect();
+        json!({"type": "function", "function": {
+            "name": name,
+            "description": self.about,
+            "parameters": {"type": "object", "properties": properties, "required": names},
+        }})
+    }
+
+    fn own_names(&self) -> Vec<String> {
+        self.arguments.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+}
+
+/// A request, the call for it, what that may return, and the answer to that.
+#[derive(Clone, Debug)]
 pub(super) struct Exchange {
     pub(super) request: String,
-    pub(super) tool: &'static str,
-    pub(super) arguments: Value,
+    /// The definition of the tool.
+    pub(super) tool: Value,
+    pub(super) arguments: Map<String, Value>,
     pub(super) result: String,
     pub(super) answer: String,
     pub(super) failed: bool,
@@ -45,174 +109,220 @@ pub(super) struct Exchange {
 impl Exchange {
     /// A random one; about a quarter of them fail.
     pub(super) fn new(dice: &mut Dice) -> Self {
+        Self::any(Split::Train, dice)
+    }
+
+    /// The same by either author.
+    pub(super) fn any(split: Split, dice: &mut Dice) -> Self {
+        let tool = &all(split)[dice.index(all(split).len())];
         let failed = dice.chance(0.25);
-        match dice.index(4) {
-            0 => weather(failed, dice),
-            1 => read(failed, dice),
-            2 => calculate(failed, dice),
-            _ => list(failed, dice),
+        Self::of(tool, failed, dice)
+    }
+
+    /// One for a tool.
+    pub(super) fn of(tool: &Tool, failed: bool, dice: &mut Dice) -> Self {
+        let row = &tool.rows[dice.index(tool.rows.len())];
+        let (mut request, mut result, mut answer) =
+            (row.request.to_owned(), row.result.to_owned(), row.answer.to_owned());
+        let mut arguments = Map::new();
+        for (name, kind) in &tool.arguments {
+            let value = match kind {
+                Kind::Value(kind) => values::of(kind, dice),
+                Kind::Choice(all) => chosen(&mut request, name, all, dice),
+            };
+            for text in [&mut request, &mut result, &mut answer] {
+                *text = text.replace(&format!("{{{name}}}"), &value);
+            }
+            let number = matches!(kind, Kind::Value("number")).then(|| value.parse::<i64>().ok()).flatten();
+            arguments.insert((*name).to_owned(), number.map_or_else(|| json!(value), |number| json!(number)));
         }
+        for (mark, kind) in
+            [("{1}", "number"), ("{2}", "number"), ("{a}", "word"), ("{b}", "word"), ("{A}", "name")]
+        {
+            if result.contains(mark) || answer.contains(mark) {
+                let value = values::of(kind, dice);
+                (result, answer) = (result.replace(mark, &value), answer.replace(mark, &value));
+            }
+        }
+        if failed {
+            let reason = reason(dice);
+            answer = dice
+                .pick(&["That did not work: {}.", "I could not do it: {}.", "It failed: {}."])
+                .replace("{}", &reason);
+            result = match dice.index(4) {
+                0 => format!("Error: {reason}"),
+                1 => json!({"error": reason}).to_string(),
+                2 => format!("error: {reason}"),
+                _ => format!("{}: {reason}", tool.name),
+            };
+        }
+        let request = request.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut exchange = Self {
+            request,
+            tool: tool.definition(tool.name, &tool.own_names()),
+            arguments,
+            result,
+            answer,
+            failed,
+        };
+        if dice.chance(0.15) {
+            exchange.rename(tool, dice);
+        }
+        exchange
+    }
+
+    /// Gives the tool and its arguments names that say nothing: only the definition tells.
+    fn rename(&mut self, tool: &Tool, dice: &mut Dice) {
+        let name = values::identifier(dice);
+        let mut names: Vec<String> = Vec::new();
+        while names.len() < tool.arguments.len() {
+            let name = values::identifier(dice);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        self.tool = tool.definition(&name, &names);
+        let own = std::mem::take(&mut self.arguments);
+        for ((argument, _), name) in tool.arguments.iter().zip(&names) {
+            self.arguments.insert(name.clone(), own[*argument].clone());
+        }
+        if dice.chance(0.5) {
+            self.request = format!("{} {name}: {}", dice.pick(&["Use", "With", "Call"]), self.request);
+        }
+    }
+
+    /// The tool's name.
+    pub(super) fn name(&self) -> &str {
+        self.tool["function"]["name"].as_str().unwrap_or_default()
     }
 
     /// The call as the chat template writes it.
     pub(super) fn call_text(&self) -> String {
-        let call = json!({"name": self.tool, "arguments": self.arguments});
-        format!("<tool_call>\n{call}\n</tool_call>")
+        call_text(self.name(), &Value::Object(self.arguments.clone()))
+    }
+
+    /// The call as a message.
+    pub(super) fn call(&self, dice: &mut Dice) -> Value {
+        calling(self.name(), &self.arguments, dice)
+    }
+
+    /// The tool among others, one of which may be alike.
+    pub(super) fn offered(&self, others: usize, dice: &mut Dice) -> Vec<Value> {
+        let mut offered = vec![self.tool.clone()];
+        for _ in 0..others {
+            let other = decoy(dice);
+            if offered.iter().all(|tool| tool["function"]["name"] != other["function"]["name"]) {
+                offered.insert(dice.index(offered.len() + 1), other);
+            }
+        }
+        offered
     }
 }
 
-fn weather(failed: bool, dice: &mut Dice) -> Exchange {
-    let city = dice.pick(CITIES);
-    let (degrees, sky) = (dice.between(1, 30), dice.pick(SKIES));
-    Exchange {
-        request: dice
-            .pick(&["What is the weather in {}?", "How is the weather in {} today?", "weather in {} please"])
-            .replace("{}", city),
-        tool: "get_weather",
-        arguments: json!({"city": city}),
-        result: if failed {
-            failure(&["city not found", "the service did not answer", "timeout after 10 seconds"], dice)
-        } else {
-            json!({"city": city, "degrees": degrees, "sky": sky}).to_string()
-        },
-        answer: if failed {
-            format!("I could not get the weather in {city}.")
-        } else {
-            format!("It is {degrees} degrees with {sky} in {city}.")
-        },
-        failed,
+/// An assistant's message that is a call.
+pub(super) fn calling(name: &str, arguments: &Map<String, Value>, dice: &mut Dice) -> Value {
+    let id = format!("call_{}", dice.between(1, 99));
+    json!({"role": "assistant", "content": "", "tool_calls": [
+        {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}},
+    ]})
+}
+
+/// Takes the mark of a choice out of a request, and tells what is chosen.
+fn chosen(request: &mut String, name: &str, all: &[&'static str], dice: &mut Dice) -> String {
+    let mark = format!("{{{name}=");
+    if let Some(start) = request.find(&mark)
+        && let Some(end) = request[start..].find('}')
+    {
+        let value = request[start + mark.len()..start + end].to_owned();
+        request.replace_range(start..=start + end, "");
+        return value;
     }
+    all[dice.index(all.len())].to_owned()
 }
 
-fn read(failed: bool, dice: &mut Dice) -> Exchange {
-    let (path, content) = (dice.pick(FILES), dice.pick(CONTENTS));
-    Exchange {
-        request: dice
-            .pick(&["Read {}.", "What does {} say?", "Please read the file {}.", "open {}"])
-            .replace("{}", path),
-        tool: "read",
-        arguments: json!({"path": path}),
-        result: if failed {
-            failure(&["no such file or directory", "permission denied", "file not found"], dice)
-        } else {
-            content.to_owned()
-        },
-        answer: if failed {
-            format!("I could not read {path}.")
-        } else {
-            format!("The file {path} says: {content}")
-        },
-        failed,
-    }
+fn reason(dice: &mut Dice) -> String {
+    dice.pick(&[
+        "not found",
+        "permission denied",
+        "no such file or directory",
+        "timeout after 10 seconds",
+        "invalid argument",
+        "the service did not answer",
+        "unknown name",
+        "rate limit exceeded",
+        "connection refused",
+        "out of range",
+        "access token expired",
+        "quota exceeded",
+        "already exists",
+        "bad request",
+        "internal error 500",
+        "unsupported format",
+    ])
+    .to_owned()
 }
 
-fn calculate(failed: bool, dice: &mut Dice) -> Exchange {
-    let (left, right) = (dice.between(11, 99), dice.between(11, 99));
-    let expression = format!("{left} * {right}");
-    Exchange {
-        request: dice
-            .pick(&["Use the calculator for {}.", "Please calculate {} with the tool.", "calculator: {}"])
-            .replace("{}", &expression),
-        tool: "calculator",
-        arguments: json!({"expression": expression}),
-        result: if failed {
-            failure(&["invalid argument", "missing argument expression", "syntax error"], dice)
-        } else {
-            (left * right).to_string()
-        },
-        answer: if failed {
-            "The calculator did not work.".to_owned()
-        } else {
-            format!("The result is {}.", left * right)
-        },
-        failed,
-    }
+fn decoy(dice: &mut Dice) -> Value {
+    let tool = &TRAIN[dice.index(TRAIN.len())];
+    tool.definition(tool.name, &tool.own_names())
 }
-
-fn list(failed: bool, dice: &mut Dice) -> Exchange {
-    let folder = dice.pick(&["docs", "src", "home", "photos", "mail", "work"]);
-    let (first, second) = (dice.pick(FILES), dice.pick(FILES));
-    Exchange {
-        request: dice
-            .pick(&["List the files in {}.", "Which files are in {}?", "Show me the folder {}.", "ls {}"])
-            .replace("{}", folder),
-        tool: "exec",
-        arguments: json!({"command": format!("ls {folder}")}),
-        result: if failed {
-            failure(&["exit code 1", "command not found", "exit code 2: no such folder"], dice)
-        } else {
-            format!("{first}\n{second}")
-        },
-        answer: if failed {
-            format!("I could not list {folder}.")
-        } else {
-            format!("The folder {folder} has {first} and {second}.")
-        },
-        failed,
-    }
-}
-
-fn failure(reasons: &[&str], dice: &mut Dice) -> String {
-    let reason = dice.pick(reasons);
-    match dice.index(3) {
-        0 => format!("Error: {reason}"),
-        1 => json!({"error": reason}).to_string(),
-        _ => format!("error: {reason}"),
-    }
-}
-
-fn definition(tool: &str) -> Value {
-    let (description, argument) = match tool {
-        "get_weather" => ("Weather in a city", "city"),
-        "read" => ("Read a file", "path"),
-        "calculator" => ("Calculate an expression", "expression"),
-        "exec" => ("Run a shell command", "command"),
-        "web_search" => ("Search the web", "query"),
-        _ => ("Send a message", "text"),
-    };
-    let mut properties = serde_json::Map::new();
-    properties.insert(argument.to_owned(), json!({"type": "string"}));
-    json!({"type": "function", "function": {
-        "name": tool,
-        "description": description,
-        "parameters": {"type": "object", "properties": properties, "required": [argument]},
-    }})
-}
-
-const NAMES: [&str; 6] = ["get_weather", "read", "calculator", "exec", "web_search", "message"];
 
 /// One to `most` tool definitions.
 pub(super) fn definitions(most: i64, dice: &mut Dice) -> Vec<Value> {
-    let count = dice.between(1, most) as usize;
-    let start = dice.index(NAMES.len());
-    (start..start + count).map(|at| definition(NAMES[at % NAMES.len()])).collect()
+    (0..dice.between(1, most)).map(|_| decoy(dice)).collect()
 }
 
-/// A request, a call, its result and the answer; sometimes a second one.
-pub(super) fn round_trip(dice: &mut Dice) -> Document {
+/// A request, a call, its result and the answer; sometimes another, sometimes one that no tool is for.
+pub(super) fn document(dice: &mut Dice) -> Document {
     let mut talk = Talk::bare(DocumentKind::Tools);
-    if dice.chance(0.4) {
+    if dice.chance(0.25) {
         let words = dice.between(5, 60) as usize;
         talk.system(&system_prompts::page(words, dice));
     }
     let exchange = Exchange::new(dice);
     talk.user(&exchange.request, dice);
     let mut document = talk.finish();
-    document.tools = definitions(2, dice);
-    if !document.tools.iter().any(|tool| tool["function"]["name"] == exchange.tool) {
-        let at = dice.index(document.tools.len() + 1);
-        document.tools.insert(at, definition(exchange.tool));
+    let others = dice.weighted(&[(0, 0.35), (1, 0.3), (2, 0.22), (3, 0.13)]);
+    document.tools = exchange.offered(others, dice);
+    if others > 0 && dice.chance(0.06) {
+        document.tools.retain(|tool| *tool != exchange.tool);
+        let answer = dice.pick(&["I have no tool for that.", "None of my tools can do that."]);
+        document.push("assistant", answer);
+        return document;
     }
-    document.push_message(json!({
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [{
-            "id": format!("call_{}", dice.between(1, 9)),
-            "type": "function",
-            "function": {"name": exchange.tool, "arguments": exchange.arguments},
-        }],
-    }));
+    document.push_message(exchange.call(dice));
     document.push("tool", &exchange.result);
     document.push("assistant", &exchange.answer);
     document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_names_what_its_call_takes() {
+        let mut dice = Dice::new(1);
+        for split in [Split::Train, Split::HeldOut] {
+            assert!(all(split).len() >= 45);
+            for tool in all(split) {
+                for _ in 0..20 {
+                    let exchange = Exchange::of(tool, false, &mut dice);
+                    for text in [&exchange.request, &exchange.answer] {
+                        assert!(!text.contains(['{', '}']), "{}: {text}", tool.name);
+                    }
+                    for ((_, kind), value) in tool.arguments.iter().zip(exchange.arguments.values()) {
+                        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                        let is_choice = matches!(kind, Kind::Choice(_));
+                        assert!(
+                            is_choice || exchange.request.contains(&text),
+                            "{}: {}",
+                            tool.name,
+                            exchange.request
+                        );
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,4 +1,5 @@
 //! Wishes about how to answer, in the words of people, and how to tell whether a hint says the same.
+use super::rules as style;
 use openclaw_environments::{dice::Dice, persona::Split};
 use std::sync::LazyLock;
 
@@ -50,6 +51,29 @@ const MARKS: [(&str, &[&str]); 29] = [
     ("two_sentences", &["two sentences", "2 sentences", "two-sentence"]),
 ];
 
+/// How a wish is voiced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// By what was bad.
+    Complaint,
+    /// By what is to be done now.
+    Request,
+    /// By what is to be done from now on.
+    Standing,
+}
+
+impl Mood {
+    pub(super) const ALL: [Self; 3] = [Self::Complaint, Self::Request, Self::Standing];
+
+    fn of(name: &str) -> Self {
+        match name {
+            "complaint" => Self::Complaint,
+            "standing" => Self::Standing,
+            _ => Self::Request,
+        }
+    }
+}
+
 /// A wish as it is said.
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
@@ -61,43 +85,59 @@ pub(super) struct Wish {
     pub(super) named: String,
 }
 
-static TRAIN: LazyLock<Vec<[&str; 3]>> = LazyLock::new(|| {
+/// A line of a file.
+struct Row {
+    rule: &'static str,
+    mood: Mood,
+    text: &'static str,
+    hint: &'static str,
+}
+
+static TRAIN: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let row = |line: &'static str| {
         let mut columns = line.split('\t');
-        [columns.next(), columns.nth(1), columns.next()]
-            .map(|column| column.expect("the file has its columns"))
+        let mut column = || columns.next().expect("the file has its columns");
+        Row { rule: column(), mood: Mood::of(column()), text: column(), hint: column() }
     };
     include_str!("texts/wishes.tsv").lines().filter(|line| !line.is_empty()).map(row).collect()
 });
 
-static HELD_OUT: LazyLock<Vec<[&str; 3]>> = LazyLock::new(|| {
+static HELD_OUT: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let row = |line: &'static str| {
         let (rule, text) = line.split_once('\t').expect("the file has its columns");
-        [rule, text, ""]
+        Row { rule, mood: Mood::Request, text, hint: "" }
     };
     include_str!("held_out/wishes.tsv").lines().filter(|line| !line.is_empty()).map(row).collect()
 });
 
 /// Rules that wishes of a split are about.
 pub(super) fn rules(split: Split) -> Vec<&'static str> {
-    let mut rules: Vec<&str> = rows(split).iter().map(|row| row[0]).collect();
+    let mut rules: Vec<&str> = rows(split).iter().map(|row| row.rule).collect();
     rules.sort_unstable();
     rules.dedup();
     rules
 }
 
-fn rows(split: Split) -> &'static [[&'static str; 3]] {
+fn rows(split: Split) -> &'static [Row] {
     match split {
         Split::Train => &TRAIN,
         Split::HeldOut => &HELD_OUT,
     }
 }
 
-/// A wish of a rule, or of any.
+/// A wish of a rule, or of any that may be trained on.
 pub(super) fn any(split: Split, rule: Option<&str>, dice: &mut Dice) -> Wish {
-    let of: Vec<&[&str; 3]> =
-        rows(split).iter().filter(|row| rule.is_none_or(|rule| rule == row[0])).collect();
-    let [rule, text, hint] = of[dice.index(of.len())];
+    draw(split, dice, |row| rule.map_or_else(|| style::is_trained(row.rule), |rule| rule == row.rule))
+}
+
+/// A wish of a rule that is trained on, in one of these moods.
+pub(super) fn in_mood(rule: &str, moods: &[Mood], dice: &mut Dice) -> Wish {
+    draw(Split::Train, dice, |row| row.rule == rule && moods.contains(&row.mood))
+}
+
+fn draw(split: Split, dice: &mut Dice, fits: impl Fn(&Row) -> bool) -> Wish {
+    let of: Vec<&Row> = rows(split).iter().filter(|row| fits(row)).collect();
+    let Row { rule, text, hint, .. } = of[dice.index(of.len())];
     let named = match (text.contains("{n}"), text.contains("{name}")) {
         (true, _) => dice.between(2, 15).to_string(),
         (_, true) => word(dice, true),
@@ -108,7 +148,7 @@ pub(super) fn any(split: Split, rule: Option<&str>, dice: &mut Dice) -> Wish {
 }
 
 /// Of letters, so that it is copied and not known.
-fn word(dice: &mut Dice, capital: bool) -> String {
+pub(super) fn word(dice: &mut Dice, capital: bool) -> String {
     const BEGIN: [&str; 14] = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"];
     const MIDDLE: [&str; 8] = ["a", "e", "i", "o", "u", "ai", "ea", "oo"];
     let syllables = dice.between(1, 3);

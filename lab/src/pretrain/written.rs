@@ -140,6 +140,16 @@ impl Author {
         }
     }
 
+    /// A question of knowledge, its answer, and what in it is right.
+    pub(super) fn fact(&self, dice: &mut Dice) -> [&'static str; 3] {
+        loop {
+            let (world, [question, answer, right, _]) = self.exchanges[dice.index(self.exchanges.len())];
+            if world == World::Facts {
+                return [question, answer, right];
+            }
+        }
+    }
+
     /// A reaction of a verdict that fits a world.
     pub(super) fn reaction(&self, verdict: i8, world: World, dice: &mut Dice) -> &Reaction {
         loop {

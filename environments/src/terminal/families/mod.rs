@@ -11,7 +11,7 @@ pub use self::rule::Progress;
 use super::tree::Tree;
 use crate::{
     draw::{Draw, Kind, Kinds, Split, fill},
-    world::StepVerdict,
+    world::{Part, Said, StepVerdict},
 };
 
 /// A family.
@@ -115,6 +115,17 @@ pub struct FamilyTask {
     pub in_order: bool,
     /// Commands that do it, each of them a good step.
     pub plan: Vec<String>,
+}
+
+/// What every task says first.
+const ABOUT: &str = "You work in a shell, in the folder /workspace. When you are done, say so in a few words without a call. At the end the folder has what was asked for and nothing else; /tmp is for everything else.";
+
+impl FamilyTask {
+    /// What the agent is told first.
+    pub fn opening(&self) -> Vec<Said> {
+        let system = Said { role: "system", parts: vec![Part::Text(ABOUT.to_owned())] };
+        vec![system, Said::user(self.instruction.clone())]
+    }
 }
 
 /// The task of a family, a split and a seed.

@@ -7,8 +7,9 @@ mod two_stage;
 
 pub use rule::{Action, Goal, Progress, Ran};
 
-use super::math;
+use super::{math, tools};
 use crate::draw::{Draw, Kind, Kinds, Split, StepVerdict};
+use crate::world::{Said, Tool};
 
 /// The tool that solves the problems.
 pub const TOOL: &str = "code_interpreter";
@@ -147,6 +148,17 @@ struct Made {
 }
 
 impl FamilyTask {
+    /// What the policy is told first.
+    pub fn opening(&self) -> Vec<Said> {
+        vec![Said::user(self.instruction.clone())]
+    }
+
+    /// What the policy may call.
+    pub fn offered(&self) -> Vec<Tool> {
+        let tool = |name: &&str| if *name == TOOL { Some(tools::interpreter()) } else { tools::decoy(name) };
+        self.tools.iter().filter_map(tool).collect()
+    }
+
     /// Whether a boxed answer is right.
     pub fn correct(&self, given: &str) -> bool {
         math::equal(&self.answer, given)
