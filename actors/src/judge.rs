@@ -37,8 +37,10 @@ mod answer;
 mod memory;
 mod score;
 mod votes;
+mod wishes;
 
 pub use memory::RecentVerdicts;
+pub use wishes::lasting;
 
 /// How a judge votes.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +60,8 @@ pub struct JudgeConfig {
     pub history_messages: usize,
     /// Which hints go to the teacher; none where the method needs none.
     pub hints: Option<HintSelection>,
+    /// What a person explicitly wished for stands for that person, and goes to the teacher with every reply.
+    pub remember_hints: bool,
 }
 
 /// How a verdict comes about.
@@ -196,12 +200,24 @@ struct Opinion {
     answers: Vec<Option<String>>,
     hints: Vec<String>,
     hint_answers: Vec<Option<String>>,
+    /// What a person wished for, to stand from now on.
+    wish: Option<String>,
 }
 
 impl Judge {
     async fn record(&self, turn: &Turn, undone: u32, opinion: Opinion) -> Result<Recorded, JournalError> {
-        let Opinion { verdict, answers, hints, hint_answers } = opinion;
+        let Opinion { verdict, answers, mut hints, hint_answers, wish } = opinion;
         self.recent.remember(&turn.session, turn.index, verdict.reward);
+        if self.config.remember_hints {
+            // First: a judge that is asked again finds it said already.
+            if let Some(wish) = wish {
+                self.journal.record(Record::WishVoiced { turn: turn.id.clone(), wish }).await?;
+            }
+            // Of a reply that is not there nothing is learnt.
+            if self.config.hints.is_some() && !conversation::answer(turn).is_empty() {
+                hints = wishes::with_standing(hints, &self.journal.wishes(Some(&turn.id)).await?);
+            }
+        }
         let teach = self.teaches && !hints.is_empty();
         let span = Span::current();
         span.record("reward", verdict.reward);
@@ -279,7 +295,7 @@ impl Judge {
         };
         metrics::counter!("openclaw_judge_verdicts_total", "reward" => word(verdict.reward), "by" => by)
             .increment(1);
-        let hints = match (self.config.hints, explicit_hint) {
+        let hints = match (self.config.hints, explicit_hint.clone()) {
             (Some(_), Some(hint)) => vec![hint],
             (Some(selection), None) => {
                 let arrived = hint_answers.iter().flatten();
@@ -291,7 +307,10 @@ impl Judge {
         // What was said is kept as it arrived, also where nothing can be read from it.
         let [answers, hint_answers] = [answers, hint_answers]
             .map(|said| said.into_iter().map(|answer| answer.map(|answer| answer.text)).collect());
-        Ok(Opinion { verdict, answers, hints, hint_answers })
+        let task = history.last().map_or("", |(_, task)| task);
+        let (explicit, hint) = (explicit_hint.as_deref(), hints.first().map(String::as_str));
+        let wish = wishes::lasting(explicit, hint, &next_state.text, task, exhibit.answer).map(str::to_owned);
+        Ok(Opinion { verdict, answers, hints, hint_answers, wish })
     }
 
     /// What a person may have said since the turn was handed on: nobody else is asked for it then.

@@ -126,6 +126,8 @@ impl Applying<'_> {
             Record::HintCorrected { turn, hint } => {
                 self.corrected_hint(turn)?.as_ref() != Some(hint) && self.correct_hint(turn, bodies)?
             }
+            Record::WishVoiced { turn, wish } => self.voice_wish(turn, wish)?,
+            Record::WishWithdrawn { wish } => self.withdraw_wish(*wish)?,
             Record::TurnDied { turn, inbox, attempts, reason } => {
                 self.bury(turn, inbox, *attempts, reason.as_deref())?
             }

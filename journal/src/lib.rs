@@ -35,6 +35,7 @@ mod tally;
 mod tests;
 mod turn;
 mod wal;
+mod wishes;
 mod writer;
 mod writing;
 
@@ -71,6 +72,7 @@ pub use self::{
     signals::*,
     spill::SpillError,
     turn::*,
+    wishes::{MOST_WISHES, WishRow, are_about_the_same},
     writer::Health,
     writing::Writing,
 };
@@ -323,6 +325,12 @@ impl Journal {
     /// What operators asked for, newest first.
     pub async fn audit(&self, limit: usize) -> Result<Vec<AuditRow>, JournalError> {
         self.read(move |bodies| bodies.audit(limit)).await
+    }
+
+    /// Wishes that stand, the oldest first; with a turn, those of whoever has it.
+    pub async fn wishes(&self, of: Option<&TurnId>) -> Result<Vec<WishRow>, JournalError> {
+        let of = of.cloned();
+        self.read(move |bodies| bodies.wishes(of.as_ref())).await
     }
 
     /// Conversations whose latest turn lies before the place `before`, the newest first.

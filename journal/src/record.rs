@@ -106,6 +106,19 @@ pub enum Record {
         /// The person's words.
         hint: String,
     },
+    /// A person wished for something that is to stand. What they wished for before about the same is withdrawn, and the
+    /// oldest where there are [`MOST_WISHES`](crate::MOST_WISHES). Stale when the turn is unknown, or the wish stands.
+    WishVoiced {
+        /// The turn that it was voiced about.
+        turn: TurnId,
+        /// The wish.
+        wish: String,
+    },
+    /// A wish stands no longer. Stale when it does not.
+    WishWithdrawn {
+        /// Its number.
+        wish: u64,
+    },
     /// A turn killed its reader too often: it keeps its state and is handed out no more.
     TurnDied {
         /// The turn.
@@ -245,6 +258,7 @@ impl Record {
             | Self::TurnWithdrawn { turn }
             | Self::Rated { turn, .. }
             | Self::HintCorrected { turn, .. }
+            | Self::WishVoiced { turn, .. }
             | Self::TurnDied { turn, .. }
             | Self::TurnRetried { turn } => Some(turn),
             _ => None,
@@ -269,6 +283,8 @@ impl fmt::Display for Record {
             Self::TurnWithdrawn { turn } => write!(f, "turn {turn} withdrawn"),
             Self::Rated { turn, .. } => write!(f, "turn {turn} rated"),
             Self::HintCorrected { turn, .. } => write!(f, "hint of turn {turn} corrected"),
+            Self::WishVoiced { turn, .. } => write!(f, "wish voiced about turn {turn}"),
+            Self::WishWithdrawn { wish } => write!(f, "wish {wish} withdrawn"),
             Self::TurnDied { turn, inbox, attempts, .. } => {
                 write!(f, "turn {turn} given up by {inbox} after {attempts} attempts")
             }

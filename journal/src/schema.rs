@@ -146,6 +146,17 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE turns ADD COLUMN episode INTEGER; -- that it is a step of
     CREATE INDEX turns_by_episode ON turns (episode) WHERE episode IS NOT NULL;
     ",
+    "
+    CREATE TABLE wishes (
+        no           INTEGER PRIMARY KEY,
+        person       INTEGER NOT NULL,     -- as marks name them; 0 where nobody is named
+        text         TEXT NOT NULL,
+        turn         TEXT NOT NULL,        -- the name of the one that it was voiced about, which may be gone
+        at           INTEGER NOT NULL,
+        withdrawn_at INTEGER
+    ) STRICT;
+    CREATE INDEX wishes_standing ON wishes (person) WHERE withdrawn_at IS NULL;
+    ",
 ];
 
 /// The latest version of the schema.

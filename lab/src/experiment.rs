@@ -7,6 +7,7 @@ mod personalization;
 mod recovery;
 pub mod serving;
 mod soak;
+mod tastes;
 mod users;
 
 use std::io::Write;
@@ -21,6 +22,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   openclaw-rl experiment personalization --out runs/personalization
   openclaw-rl experiment personalization --seeds 1 --topology configs/methods/opd.toml --set actors.judge.votes=3
+  openclaw-rl experiment tastes --taste capitals --way bad --seeds 1
   openclaw-rl experiment serving
   openclaw-rl experiment load --sessions 10000 --streams 200
   openclaw-rl experiment recovery --kills 10
@@ -31,6 +33,8 @@ Examples:
 pub enum Experiment {
     /// Sessions until every simulated user is satisfied, for each method and without learning, over several seeds.
     Personalization(personalization::PersonalizationArgs),
+    /// Which wishes of one person are learnt, taught in which way, and what that costs in right answers.
+    Tastes(tastes::TastesArgs),
     /// What a client that streams notices of training.
     Serving(serving::ServingArgs),
     /// Memory of many open sessions, and what many streams at once notice of each other.
@@ -45,6 +49,7 @@ pub enum Experiment {
 pub async fn command(experiment: Experiment, read: &Reader, stop: StopSignal) -> anyhow::Result<()> {
     let table = match experiment {
         Experiment::Personalization(args) => personalization::command(args, read, stop).await?,
+        Experiment::Tastes(args) => tastes::command(args, read, stop).await?,
         Experiment::Serving(args) => serving::command(args, read).await?,
         Experiment::Load(args) => load::command(args).await?,
         Experiment::Recovery(args) => recovery::command(args, read).await?,

@@ -287,6 +287,7 @@ impl Builder<'_> {
             journal: view.journal.clone(),
             sessions,
             teaches: self.topology.method.needs_hints(),
+            remembers: self.topology.actors.judge.remember_hints,
         };
         let device = self.place.to_string();
         Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison, corrections, device })
@@ -482,6 +483,7 @@ impl Builder<'_> {
                 prompt: table.prompt,
                 history_messages: HISTORY_MESSAGES,
                 hints: method.hint_selection(),
+                remember_hints: table.remember_hints,
             },
             engine,
             recent: RecentVerdicts::new(),

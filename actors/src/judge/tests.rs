@@ -26,6 +26,7 @@ fn config() -> JudgeConfig {
         prompt: PromptStyle::Compact,
         history_messages: 8,
         hints: Some(HintSelection::Shortest(3)),
+        remember_hints: false,
     }
 }
 
@@ -113,6 +114,35 @@ async fn without_a_hint_the_verdict_alone_becomes_a_sample() {
     let sample = bench.ready().await.remove(0);
     assert_eq!((sample.verdict.reward, sample.teacher.is_none()), (Some(1), true));
     assert_eq!(bench.to_teach().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_wish_that_was_said_as_one_stands_for_replies_that_nobody_complains_about() {
+    let url = endpoint(|body| {
+        let answer = if asks_for_a_hint(&body) { hint_answer(None) } else { "\\boxed{1}".to_owned() };
+        async move { completion(&answer) }
+    })
+    .await;
+    let bench = bench(client(&url), JudgeConfig { remember_hints: true, ..config() });
+    let named = |name: &str| Turn { id: openclaw_journal::TurnId(name.into()), ..homework() };
+    let words = |text: &str| NextState { kind: NextStateKind::Feedback, rating: Some(-1), ..user_says(text) };
+    bench.judge(named("first"), words("Always greet me first.")).await;
+    bench.judge(named("second"), user_says("thanks!")).await;
+    // About one answer alone: shown with it, and not remembered.
+    let about = Turn {
+        id: openclaw_journal::TurnId("third".into()),
+        ..turn(vec![message("user", "red apples?")], "**4**")
+    };
+    bench.judge(about, words("No, red pears instead of apples.")).await;
+    let hints: Vec<Vec<String>> = bench.to_teach().await.into_iter().map(|judged| judged.hints).collect();
+    let stands = "Always greet me first.".to_owned();
+    let both = format!("{stands} No, red pears instead of apples.");
+    assert_eq!(hints, [vec![stands.clone()], vec![stands.clone()], vec![both]]);
+    let standing = bench.judge.journal.wishes(None).await.expect("read");
+    assert_eq!(standing.len(), 1);
+    bench.judge.journal.record(Record::WishWithdrawn { wish: standing[0].wish }).await.expect("kept");
+    bench.judge(named("fourth"), user_says("thanks!")).await;
+    assert_eq!((bench.to_teach().await.len(), bench.ready().await.len()), (3, 1));
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use self::episodes::Played;
 use super::super::record::*;
-use crate::{EpisodeId, Evaluate, Judged, NextState, Sample, TeacherSignal, Turn, TurnId, TurnKind, Verdict};
+use crate::{
+    EpisodeId, Evaluate, Judged, MOST_WISHES, NextState, Sample, TeacherSignal, Turn, TurnId, TurnKind,
+    Verdict, are_about_the_same,
+};
 
 struct Entry {
     no: usize,
@@ -62,6 +65,8 @@ pub(crate) struct Memory {
     pub current: u64,
     pub resumable: u64,
     pub audit: Vec<AuditRow>,
+    /// Number, person, text, and whether it stands.
+    pub wishes: Vec<(u64, u64, String, bool)>,
 }
 
 impl Memory {
@@ -289,6 +294,14 @@ impl Memory {
                 }
                 known
             }
+            Record::WishVoiced { turn, wish } => self.voice(turn, wish),
+            Record::WishWithdrawn { wish } => {
+                let stands = |(no, ..): &&mut (u64, u64, String, bool)| no == wish;
+                self.wishes
+                    .iter_mut()
+                    .find(stands)
+                    .is_some_and(|(.., stands)| std::mem::replace(stands, false))
+            }
             Record::SessionEnded { session } => {
                 let of = |entry: &&mut Entry| entry.turn.session == *session && !entry.mark.last;
                 let ended = self.turns.values_mut().filter(of).map(|entry| entry.mark.last = true);
@@ -309,6 +322,22 @@ impl Memory {
             }
         };
         if done { Recorded::Done } else { Recorded::Stale }
+    }
+
+    fn voice(&mut self, turn: &TurnId, wish: &str) -> bool {
+        let Some(person) = self.turns.get(turn).map(|entry| entry.mark.person) else { return false };
+        let (mut standing, over): (Vec<_>, Vec<_>) = self
+            .wishes
+            .iter_mut()
+            .filter(|(_, of, _, stands)| *of == person && *stands)
+            .partition(|(.., text, _)| !are_about_the_same(text, wish) || text == wish);
+        if standing.iter().any(|(.., text, _)| text == wish) {
+            return false;
+        }
+        let surplus = (standing.len() + 1).saturating_sub(MOST_WISHES);
+        over.into_iter().chain(standing.drain(..surplus)).for_each(|(.., stands)| *stands = false);
+        self.wishes.push((self.wishes.len() as u64 + 1, person, wish.to_owned(), true));
+        true
     }
 
     /// A person wrote another hint than `shown`.

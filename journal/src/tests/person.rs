@@ -168,3 +168,41 @@ async fn the_conversation_that_began_last_is_found_by_its_first_turn() {
     let opening = journal.last_opening().await.expect("read").expect("there are two");
     assert_eq!(opening.id, id("b"), "neither a later turn nor what is kept out of training");
 }
+
+#[tokio::test]
+async fn a_wish_stands_until_it_is_withdrawn_said_otherwise_or_one_too_many() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = Run::start(config(dir.path())).await;
+    let voiced = |turn: &str, wish: &str| Record::WishVoiced { turn: id(turn), wish: wish.to_owned() };
+    for (name, person) in [("a", 7), ("b", 8)] {
+        let mark = TurnMark { person, ..mark(9) };
+        run.journal.done(Record::TurnCompleted { turn: Arc::new(turn(name)), mark }).await;
+    }
+    let texts = async |journal: &Journal, of: Option<&str>| -> Vec<String> {
+        let rows = journal.wishes(of.map(id).as_ref()).await.expect("read");
+        rows.into_iter().map(|row| row.text).collect()
+    };
+    run.journal.done(voiced("a", "No capitals.")).await;
+    run.journal.stale(voiced("a", "No capitals.")).await;
+    run.journal.stale(voiced("nobody", "No capitals.")).await;
+    run.journal.done(voiced("b", "Use capitals.")).await;
+    run.journal.done(voiced("a", "End with thanks.")).await;
+    run.journal.done(voiced("a", "Capitals, please!")).await;
+    assert_eq!(texts(&run.journal, Some("a")).await, ["End with thanks.", "Capitals, please!"]);
+    assert_eq!(texts(&run.journal, Some("b")).await, ["Use capitals."]);
+    assert_eq!(texts(&run.journal, None).await.len(), 3);
+    assert_eq!(texts(&run.journal, Some("nobody")).await, [""; 0]);
+    let thanks = run.journal.wishes(Some(&id("a"))).await.expect("read")[0].wish;
+    run.journal.done(Record::WishWithdrawn { wish: thanks }).await;
+    run.journal.stale(Record::WishWithdrawn { wish: thanks }).await;
+    // What stands stands in the next process, too.
+    run.stop().await;
+    let run = Run::start(config(dir.path())).await;
+    assert_eq!(texts(&run.journal, Some("a")).await, ["Capitals, please!"]);
+    for matter in ["bold", "commas", "lists", "digits", "quotes", "jokes", "rhymes", "dashes"] {
+        run.journal.done(voiced("a", &format!("no {matter}"))).await;
+    }
+    let standing = texts(&run.journal, Some("a")).await;
+    assert_eq!((standing.len(), &*standing[0]), (crate::MOST_WISHES, "no bold"));
+    run.stop().await;
+}

@@ -158,7 +158,7 @@ async fn it_is_provisional_after_a_restart_and_a_file_of_before_has_none() {
     let connection = rusqlite::Connection::open(&path).expect("a database");
     connection
         .execute_batch(
-            "DROP TABLE episode_steps; DROP TABLE episodes; DROP INDEX turns_by_episode;
+            "DROP TABLE wishes; DROP TABLE episode_steps; DROP TABLE episodes; DROP INDEX turns_by_episode;
              ALTER TABLE turns DROP COLUMN episode; DROP INDEX turns_provisional; ALTER TABLE turns DROP COLUMN provisional;
              ALTER TABLE turns DROP COLUMN undone; PRAGMA user_version = 5;",
         )

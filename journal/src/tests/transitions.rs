@@ -228,7 +228,7 @@ fn any_record(dice: &mut SmallRng) -> Record {
     let name = *NAMES.choose(dice).expect("there are names");
     let some: Vec<&str> = (0..dice.random_range(0..3)).map(|_| *NAMES.choose(dice).expect("names")).collect();
     let number = dice.random_range(1..30);
-    match dice.random_range(0..28) {
+    match dice.random_range(0..29) {
         0..4 => said(name),
         4..8 => followed(name),
         8..13 => maybe_about_another(judged(name, dice.random_bool(0.5)), dice),
@@ -255,6 +255,24 @@ fn any_record(dice: &mut SmallRng) -> Record {
         25 => seems_followed(name),
         26 if dice.random_bool(0.1) => Record::SessionEnded { session: SessionId("s".into()) },
         26 => corrected(name, if dice.random_bool(0.5) { "Use no bold text." } else { "Be brief." }),
+        27 if dice.random_bool(0.2) => Record::WishWithdrawn { wish: number },
+        27 => {
+            let matters = [
+                "bold text",
+                "capitals",
+                "commas",
+                "lists",
+                "thanks",
+                "digits",
+                "quotes",
+                "jokes",
+                "rhymes",
+                "questions",
+            ];
+            let matter = matters.choose(dice).expect("ten");
+            let wish = if dice.random_bool(0.5) { format!("Use {matter}.") } else { format!("no {matter}") };
+            Record::WishVoiced { turn: id(name), wish }
+        }
         _ => Record::RolledBack { from: 1, to: number },
     }
 }
@@ -264,7 +282,10 @@ fn said(name: &str) -> Record {
     let session = ["s", "t", "u"][name.as_bytes()[0] as usize % 3];
     let turn = Turn { session: SessionId(session.into()), ..turn(name) };
     let before = u64::from(name.as_bytes()[0]);
-    Record::TurnCompleted { turn: Arc::new(turn), mark: TurnMark { before, ..mark(9) } }
+    Record::TurnCompleted {
+        turn: Arc::new(turn),
+        mark: TurnMark { before, person: before % 5 / 4, ..mark(9) },
+    }
 }
 
 const EPISODES: [&str; 6] = ["p0", "p1", "p2", "p3", "p4", "p5"];
@@ -318,6 +339,12 @@ fn maybe_about_another(mut record: Record, dice: &mut SmallRng) -> Record {
 async fn agrees(journal: &Journal, model: &Memory) {
     assert_eq!(*journal.totals().borrow(), model.totals);
     assert_eq!(*journal.backlog().borrow(), model.backlog());
+    let standing = model.wishes.iter().filter(|(.., stands)| *stands);
+    let standing: Vec<(u64, u64, &str)> =
+        standing.map(|(no, person, text, _)| (*no, *person, &**text)).collect();
+    let wishes = journal.wishes(None).await.expect("read");
+    let found: Vec<(u64, u64, &str)> = wishes.iter().map(|row| (row.wish, row.person, &*row.text)).collect();
+    assert_eq!(found, standing);
     fn seen<T, S>(work: Vec<(u64, T)>, show: impl Fn(&T) -> S) -> BTreeMap<u64, S> {
         work.iter().map(|(seq, work)| (*seq, show(work))).collect()
     }

@@ -8,13 +8,13 @@ use openclaw_environments::{
 
 /// What is to be said, before any rule of style.
 #[derive(Clone, Debug)]
-pub(super) struct Content {
+pub(crate) struct Content {
     /// The message that asks.
-    pub(super) message: String,
+    pub(crate) message: String,
     /// Its last sentence, which is the question itself.
-    pub(super) question: String,
+    pub(crate) question: String,
     /// The answer in as few words as it has: `12`, `Paris`.
-    pub(super) answer: String,
+    pub(crate) answer: String,
     /// What is counted, of a sum.
     unit: Option<String>,
     /// How it comes about: `4 + 8 = 12 and then 12 - 2 = 10`.
@@ -26,11 +26,11 @@ pub(super) struct Content {
 
 impl Content {
     /// A sum, or sometimes a fact.
-    pub(super) fn new(split: Split, dice: &mut Dice) -> Self {
+    pub(crate) fn new(split: Split, dice: &mut Dice) -> Self {
         if dice.chance(0.7) { Self::sum(dice) } else { Self::fact(split, dice) }
     }
 
-    pub(super) fn sum(dice: &mut Dice) -> Self {
+    pub(crate) fn sum(dice: &mut Dice) -> Self {
         let persona = if dice.chance(0.5) { Persona::Student } else { Persona::Ta };
         let task = Task::new(persona, dice);
         let message = if dice.chance(0.4) { task.problem().to_owned() } else { task.first_message(dice) };
@@ -69,12 +69,12 @@ impl Content {
     }
 
     /// The task of a sum.
-    pub(super) fn task(&self) -> Option<&Task> {
+    pub(crate) fn task(&self) -> Option<&Task> {
         self.task.as_ref()
     }
 
     /// How a policy says it that nobody has taught anything.
-    pub(super) fn usual(&self, dice: &mut Dice) -> String {
+    pub(crate) fn usual(&self, dice: &mut Dice) -> String {
         match (&self.task, &self.fact) {
             (Some(task), _) => reply(task, Style::Machine, dice),
             (None, fact) => fact.clone().unwrap_or_default(),
@@ -82,7 +82,7 @@ impl Content {
     }
 
     /// A plain sentence or two.
-    pub(super) fn plain(&self, dice: &mut Dice) -> String {
+    pub(crate) fn plain(&self, dice: &mut Dice) -> String {
         match (&self.task, &self.fact) {
             (Some(task), _) => reply(task, Style::Plain, dice),
             (None, fact) => fact.clone().unwrap_or_default(),
@@ -90,7 +90,7 @@ impl Content {
     }
 
     /// In a style of the personas; a fact has but one.
-    pub(super) fn in_style(&self, style: Style, dice: &mut Dice) -> String {
+    pub(crate) fn in_style(&self, style: Style, dice: &mut Dice) -> String {
         match &self.task {
             Some(task) => reply(task, style, dice),
             None => self.plain(dice),
@@ -98,21 +98,21 @@ impl Content {
     }
 
     /// `12 apples`, `Paris`.
-    pub(super) fn with_unit(&self) -> String {
+    pub(crate) fn with_unit(&self) -> String {
         self.unit.as_ref().map_or_else(|| self.answer.clone(), |unit| format!("{} {unit}", self.answer))
     }
 
-    pub(super) fn working(&self) -> Option<&str> {
+    pub(crate) fn working(&self) -> Option<&str> {
         self.working.as_deref()
     }
 
     /// The fact, or that it is so much.
-    pub(super) fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         self.fact.clone().unwrap_or_else(|| format!("It is {}.", self.with_unit()))
     }
 
     /// Whether a reply has the right answer, in digits or in words.
-    pub(super) fn is_in(&self, said: &str) -> bool {
+    pub(crate) fn is_in(&self, said: &str) -> bool {
         let said = numerals::in_digits(&said.to_lowercase().replace(['[', ']'], ""));
         match &self.task {
             Some(task) => task.is_correct(&said),

@@ -3,7 +3,7 @@
 mod abilities;
 mod acting;
 mod chat;
-mod content;
+pub(crate) mod content;
 mod conversations;
 mod drills;
 pub mod evaluation;
@@ -12,7 +12,7 @@ mod judgements;
 mod numerals;
 mod pages;
 mod problem_talk;
-mod rules;
+pub(crate) mod rules;
 pub mod run;
 mod step_judge;
 mod styled;
@@ -23,7 +23,7 @@ mod text;
 mod things;
 mod tools;
 mod values;
-mod wishes;
+pub(crate) mod wishes;
 mod written;
 
 pub use hints::HintKind;

@@ -53,7 +53,7 @@ const MARKS: [(&str, &[&str]); 29] = [
 
 /// How a wish is voiced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     /// By what was bad.
     Complaint,
     /// By what is to be done now.
@@ -63,7 +63,7 @@ pub(super) enum Mood {
 }
 
 impl Mood {
-    pub(super) const ALL: [Self; 3] = [Self::Complaint, Self::Request, Self::Standing];
+    pub(crate) const ALL: [Self; 3] = [Self::Complaint, Self::Request, Self::Standing];
 
     fn of(name: &str) -> Self {
         match name {
@@ -76,13 +76,13 @@ impl Mood {
 
 /// A wish as it is said.
 #[derive(Clone, Debug)]
-pub(super) struct Wish {
-    pub(super) rule: &'static str,
-    pub(super) text: String,
+pub(crate) struct Wish {
+    pub(crate) rule: &'static str,
+    pub(crate) text: String,
     /// What the hint writer is to say; none of the wishes that measure has one.
-    pub(super) hint: Option<String>,
+    pub(crate) hint: Option<String>,
     /// What it names.
-    pub(super) named: String,
+    pub(crate) named: String,
 }
 
 /// A line of a file.
@@ -111,7 +111,7 @@ static HELD_OUT: LazyLock<Vec<Row>> = LazyLock::new(|| {
 });
 
 /// Rules that wishes of a split are about.
-pub(super) fn rules(split: Split) -> Vec<&'static str> {
+pub(crate) fn rules(split: Split) -> Vec<&'static str> {
     let mut rules: Vec<&str> = rows(split).iter().map(|row| row.rule).collect();
     rules.sort_unstable();
     rules.dedup();
@@ -126,29 +126,48 @@ fn rows(split: Split) -> &'static [Row] {
 }
 
 /// A wish of a rule, or of any that may be trained on.
-pub(super) fn any(split: Split, rule: Option<&str>, dice: &mut Dice) -> Wish {
+pub(crate) fn any(split: Split, rule: Option<&str>, dice: &mut Dice) -> Wish {
     draw(split, dice, |row| rule.map_or_else(|| style::is_trained(row.rule), |rule| rule == row.rule))
 }
 
 /// A wish of a rule that is trained on, in one of these moods.
-pub(super) fn in_mood(rule: &str, moods: &[Mood], dice: &mut Dice) -> Wish {
+pub(crate) fn in_mood(rule: &str, moods: &[Mood], dice: &mut Dice) -> Wish {
     draw(Split::Train, dice, |row| row.rule == rule && moods.contains(&row.mood))
+}
+
+/// A wish of a rule that names this, in the words of the author who measures.
+pub(crate) fn naming(rule: &str, named: &str, dice: &mut Dice) -> String {
+    let of: Vec<&Row> = rows(Split::HeldOut).iter().filter(|row| row.rule == rule).collect();
+    of[dice.index(of.len())].naming(named).text
 }
 
 fn draw(split: Split, dice: &mut Dice, fits: impl Fn(&Row) -> bool) -> Wish {
     let of: Vec<&Row> = rows(split).iter().filter(|row| fits(row)).collect();
-    let Row { rule, text, hint, .. } = of[dice.index(of.len())];
-    let named = match (text.contains("{n}"), text.contains("{name}")) {
+    let row = of[dice.index(of.len())];
+    let named = match (row.text.contains("{n}"), row.text.contains("{name}")) {
         (true, _) => dice.between(2, 15).to_string(),
         (_, true) => word(dice, true),
         _ => word(dice, false),
     };
-    let filled = |text: &str| text.replace("{n}", &named).replace("{name}", &named).replace("{word}", &named);
-    Wish { rule, text: filled(text), hint: (!hint.is_empty()).then(|| filled(hint)), named: named.clone() }
+    row.naming(&named)
+}
+
+impl Row {
+    fn naming(&self, named: &str) -> Wish {
+        let Self { rule, text, hint, .. } = self;
+        let filled =
+            |text: &str| text.replace("{n}", named).replace("{name}", named).replace("{word}", named);
+        Wish {
+            rule,
+            text: filled(text),
+            hint: (!hint.is_empty()).then(|| filled(hint)),
+            named: named.to_owned(),
+        }
+    }
 }
 
 /// Of letters, so that it is copied and not known.
-pub(super) fn word(dice: &mut Dice, capital: bool) -> String {
+pub(crate) fn word(dice: &mut Dice, capital: bool) -> String {
     const BEGIN: [&str; 14] = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"];
     const MIDDLE: [&str; 8] = ["a", "e", "i", "o", "u", "ai", "ea", "oo"];
     let syllables = dice.between(1, 3);
@@ -164,7 +183,7 @@ pub(super) fn word(dice: &mut Dice, capital: bool) -> String {
 }
 
 /// Whether a hint says what a wish of this rule does, which names `named`.
-pub(super) fn is_said(rule: &str, named: &str, hint: &str) -> bool {
+pub(crate) fn is_said(rule: &str, named: &str, hint: &str) -> bool {
     let hint = hint.to_lowercase();
     let marks = MARKS.iter().find(|(of, _)| *of == rule).map_or(&[][..], |(_, marks)| marks);
     match rule {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    operator::{AuditEntry, Command, DeadTurn, DeadTurnStory, Done, NodeStatus},
+    operator::{AuditEntry, Command, DeadTurn, DeadTurnStory, Done, NodeStatus, StandingWish},
     socket::{self, SOCKET_FILE, SocketPath},
 };
 use crate::{refusal::Refusal, versions::VersionStatus};
@@ -109,6 +109,11 @@ impl AdminClient {
     /// Versions of the policy.
     pub async fn versions(&self) -> Result<Vec<VersionStatus>, ClientError> {
         self.look("versions").await
+    }
+
+    /// Wishes that stand.
+    pub async fn wishes(&self) -> Result<Vec<StandingWish>, ClientError> {
+        self.look("wishes").await
     }
 
     /// What operators did.

@@ -2,6 +2,8 @@
 //! from it. It counts until a batch has the turn.
 
 use openclaw_actors::{
+    conversation,
+    judge::lasting,
     sessions::{Feedback, FeedbackOutcome, SessionsAddress},
     teacher::MOST_HINT_CHARS,
 };
@@ -19,6 +21,8 @@ pub struct Corrections {
     pub sessions: SessionsAddress,
     /// The method shows hints to a teacher.
     pub teaches: bool,
+    /// What a person explicitly wished for stands from then on.
+    pub remembers: bool,
 }
 
 impl Corrections {
@@ -71,7 +75,17 @@ impl Corrections {
                 return Ok(Done::new(message));
             }
         }
-        self.record(turn, Record::HintCorrected { turn: id, hint }).await?;
+        self.record(turn, Record::HintCorrected { turn: id.clone(), hint: hint.clone() }).await?;
+        let task = conversation::task_position(&story.row.turn.messages);
+        let task = task.and_then(|at| story.row.turn.messages[at]["content"].as_str()).unwrap_or_default();
+        let answer = conversation::answer(&story.row.turn);
+        if let Some(wish) = lasting(Some(&hint), None, "", task, answer).filter(|_| self.remembers) {
+            let wish = wish.to_owned();
+            self.journal.record(Record::WishVoiced { turn: id, wish }).await?;
+            return Ok(Done::new(
+                "hint corrected: a teacher is shown your words, with every reply from now on",
+            ));
+        }
         Ok(Done::new("hint corrected: a teacher is shown your words as they are"))
     }
 

@@ -23,7 +23,7 @@ pub use corrections::Corrections;
 pub use node::{NodeArguments, NodeOperator};
 pub use operator::{
     ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
-    LearningStatus, NodeStatus, Operator, Rating, ServingStatus,
+    LearningStatus, NodeStatus, Operator, Rating, ServingStatus, StandingWish,
 };
 pub use panel::{Gate, Panel, Seen, TokenRates};
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
     corrections::Corrections,
     operator::{
         ActorStatus, AuditEntry, Command, DeadTurn, DeadTurnStory, Done, InboxView, JournalStatus,
-        LearningStatus, NodeStatus, Operator, ServingStatus,
+        LearningStatus, NodeStatus, Operator, ServingStatus, StandingWish,
     },
     panel::Panel,
 };
@@ -146,6 +146,15 @@ impl NodeOperator {
             }
             Command::Rate { turn, rating } => self.node.corrections.rate(&turn, rating).await,
             Command::CorrectHint { turn, hint } => self.node.corrections.correct_hint(&turn, hint).await,
+            Command::ForgetWish { wish } => {
+                match self.node.journal.record(Record::WishWithdrawn { wish }).await? {
+                    Recorded::Done => Ok(Done::new(format!("wish {wish} stands no longer"))),
+                    Recorded::Stale => Err(Refusal::new(
+                        RefusalKind::Unknown,
+                        format!("no wish {wish} stands: `openclaw-rl wishes list`"),
+                    )),
+                }
+            }
             Command::DropTurn { turn } => self.node.corrections.drop_turn(&turn).await,
             Command::Checkpoint {} => self.checkpoint().await,
             Command::Rollback { version } => self.roll_back(version).await,
@@ -389,6 +398,17 @@ impl Operator for NodeOperator {
     async fn versions(&self) -> Result<Vec<VersionStatus>, Refusal> {
         let made = version_statuses(&self.node.journal, &self.node.rollback).await?;
         Ok([base_status(&self.node.rollback)].into_iter().chain(made).collect())
+    }
+
+    async fn wishes(&self) -> Result<Vec<StandingWish>, Refusal> {
+        let standing = |row: openclaw_journal::WishRow| StandingWish {
+            wish: row.wish,
+            person: (row.person != 0).then(|| format!("{:016x}", row.person)),
+            text: row.text,
+            turn: row.turn.to_string(),
+            at_unix_secs: unix_secs(row.when),
+        };
+        Ok(self.node.journal.wishes(None).await?.into_iter().map(standing).collect())
     }
 
     async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {

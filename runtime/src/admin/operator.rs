@@ -24,6 +24,8 @@ pub trait Operator: Send + Sync + 'static {
     fn versions(&self) -> impl Future<Output = Result<Vec<VersionStatus>, Refusal>> + Send;
     /// What operators did, latest last.
     fn audit(&self) -> impl Future<Output = Result<Vec<AuditEntry>, Refusal>> + Send;
+    /// What people wished for, to stand until it is withdrawn, oldest first.
+    fn wishes(&self) -> impl Future<Output = Result<Vec<StandingWish>, Refusal>> + Send;
     /// Does it, and says what was done.
     fn operate(&self, command: Command) -> impl Future<Output = Result<Done, Refusal>> + Send;
 }
@@ -101,6 +103,12 @@ pub enum Command {
         /// Which.
         turn: String,
     },
+    /// Withdraws a wish that stands.
+    #[serde(rename = "wish/forget")]
+    ForgetWish {
+        /// Its number.
+        wish: u64,
+    },
     /// Writes the policy and the optimizer's state now.
     Checkpoint {},
     /// Serves an earlier version from now on, and trains from it.
@@ -118,7 +126,7 @@ pub enum Command {
 
 impl Command {
     /// Every verb that changes something.
-    pub const VERBS: [&'static str; 14] = [
+    pub const VERBS: [&'static str; 15] = [
         "restart",
         "kill",
         "pause",
@@ -130,6 +138,7 @@ impl Command {
         "turn/rate",
         "turn/hint",
         "turn/drop",
+        "wish/forget",
         "checkpoint",
         "rollback",
         "stop",
@@ -166,6 +175,7 @@ impl Command {
             Self::Rate { turn, .. } | Self::CorrectHint { turn, .. } | Self::DropTurn { turn } => {
                 turn.clone()
             }
+            Self::ForgetWish { wish } => wish.to_string(),
             Self::Rollback { version } => version.to_string(),
             Self::Checkpoint {} | Self::Stop { .. } => String::new(),
         }
@@ -374,6 +384,21 @@ impl DeadTurnStory {
             hints: row.hints,
         }
     }
+}
+
+/// A wish that stands, as `wishes` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingWish {
+    /// Its number.
+    pub wish: u64,
+    /// Whose it is, in hexadecimal digits that name them; none where the client did not say.
+    pub person: Option<String>,
+    /// The wish.
+    pub text: String,
+    /// The turn that it was voiced about.
+    pub turn: String,
+    /// When, in seconds since 1970.
+    pub at_unix_secs: u64,
 }
 
 /// Something an operator did.

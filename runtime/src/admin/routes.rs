@@ -36,11 +36,15 @@ pub fn router<O: Operator>(operator: Arc<O>, page: Option<Page>) -> Router {
             }),
         )
         .route("/versions", get(async |State(operator): State<Arc<O>>| operator.versions().await.map(Json)))
+        .route("/wishes", get(async |State(operator): State<Arc<O>>| operator.wishes().await.map(Json)))
         .route("/audit", get(async |State(operator): State<Arc<O>>| operator.audit().await.map(Json)))
         .route("/{*verb}", post(command::<O>))
         .fallback(async || Refusal::new(RefusalKind::Unknown, "no such verb"))
         .method_not_allowed_fallback(async || {
-            Refusal::new(RefusalKind::Usage, "GET status, dead, versions or audit; POST everything else")
+            Refusal::new(
+                RefusalKind::Usage,
+                "GET status, dead, versions, wishes or audit; POST everything else",
+            )
         })
         .with_state(operator);
     verbs.merge(page.map(page::router).unwrap_or_default())

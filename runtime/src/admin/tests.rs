@@ -43,6 +43,10 @@ impl Operator for Notebook {
         Ok(vec![VersionStatus { version: Some(7), state: "current".into(), ..VersionStatus::default() }])
     }
 
+    async fn wishes(&self) -> Result<Vec<StandingWish>, Refusal> {
+        Ok(vec![StandingWish { wish: 3, text: "No bold.".into(), ..StandingWish::default() }])
+    }
+
     async fn audit(&self) -> Result<Vec<AuditEntry>, Refusal> {
         Err(Refusal::new(RefusalKind::Failed, "the page is torn"))
     }

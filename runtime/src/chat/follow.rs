@@ -31,6 +31,11 @@ impl Follower {
         Self { node, sessions: Vec::new() }
     }
 
+    /// The node that is asked.
+    pub fn node(&self) -> &AdminClient {
+        &self.node
+    }
+
     /// Follows a session, too.
     pub fn begin(&mut self, session: &str) {
         self.sessions.push(Followed { session: session.to_owned(), settled: 0, moment: None });

@@ -6,6 +6,8 @@ pub const COMMANDS: &str = "\
 /bad [WORDS]   it was not, and why
 /retry         has the last message answered again
 /learnt        what became of each reply so far
+/wishes        what you wished for before, as far as it stands
+/forget N      withdraws the wish of that number
 /new           ends this session, begins another
 /quit          ends the session and leaves
 Ctrl-C         cuts a reply, or clears the line
@@ -29,6 +31,10 @@ pub enum Line {
     Retry,
     /// Asks for the story so far.
     Learnt,
+    /// Asks for the wishes that stand.
+    Wishes,
+    /// Withdraws one; none where no number could be read.
+    Forget(Option<u64>),
     /// Begins another session.
     New,
     /// Asks for the commands.
@@ -51,6 +57,8 @@ impl Line {
             "/bad" => Self::Rate { rating: -1, text },
             "/retry" => Self::Retry,
             "/learnt" => Self::Learnt,
+            "/wishes" => Self::Wishes,
+            "/forget" => Self::Forget(text.and_then(|number| number.parse().ok())),
             "/new" => Self::New,
             "/help" => Self::Help,
             "/quit" | "/exit" => Self::Quit,
@@ -73,6 +81,9 @@ mod tests {
             ("/bad too long", Line::Rate { rating: -1, text: Some("too long".to_owned()) }),
             ("/bda too long", Line::Unknown("/bda".to_owned())),
             ("/retry", Line::Retry),
+            ("/wishes", Line::Wishes),
+            ("/forget 3", Line::Forget(Some(3))),
+            ("/forget it", Line::Forget(None)),
             ("  ", Line::Nothing),
             ("/quit", Line::Quit),
         ];

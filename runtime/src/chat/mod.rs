@@ -29,7 +29,11 @@ use self::{
     stream::Piece,
     terminal::{Heard, Terminal},
 };
-use crate::{admin::ClientError, operate::NodeArgs, printable::printable};
+use crate::{
+    admin::{ClientError, Command},
+    operate::NodeArgs,
+    printable::printable,
+};
 
 /// Shown below `chat --help`.
 pub fn examples() -> String {
@@ -194,6 +198,13 @@ impl Chat {
             Line::Retry => return self.retry().await,
             Line::Rate { rating, text } => self.rate(rating, text).await?,
             Line::Learnt => self.tell_the_story().await?,
+            Line::Wishes => self.tell_the_wishes().await?,
+            Line::Forget(Some(wish)) => {
+                let node = self.follower.as_ref().context("wishes cannot be withdrawn from here")?.node();
+                let done = node.operate(Command::ForgetWish { wish }).await?;
+                self.terminal.note(&done.message)?;
+            }
+            Line::Forget(None) => self.terminal.note("say which: /forget and a number that /wishes shows")?,
             Line::New => {
                 self.end().await?;
                 self.begin();
@@ -288,6 +299,22 @@ impl Chat {
             self.terminal.note("nobody has said anything yet")?;
         }
         Ok(story.iter().try_for_each(|line| self.terminal.note(line))?)
+    }
+
+    /// Those of whoever talks without a name, as this chat does.
+    async fn tell_the_wishes(&mut self) -> anyhow::Result<()> {
+        let Some(follower) = &self.follower else {
+            return Ok(self.terminal.note("wishes cannot be shown here")?);
+        };
+        let mut standing = follower.node().wishes().await?;
+        standing.retain(|wish| wish.person.is_none());
+        if standing.is_empty() {
+            let none = "no wish stands; with `remember_hints` of [actors.judge], /bad WORDS makes one";
+            self.terminal.note(none)?;
+        }
+        Ok(standing
+            .iter()
+            .try_for_each(|wish| self.terminal.note(&format!("{}  {}", wish.wish, wish.text)))?)
     }
 
     /// Looks once, for as long as whoever reads it waits.

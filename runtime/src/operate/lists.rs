@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::columns::{Column, lines, short};
 use crate::{
-    admin::{AuditEntry, DeadTurn, DeadTurnStory},
+    admin::{AuditEntry, DeadTurn, DeadTurnStory, StandingWish},
     measures::span,
     printable::printable,
     versions::VersionStatus,
@@ -103,6 +103,18 @@ pub fn versions(all: &[VersionStatus]) -> String {
             version.fingerprint.chars().take(FINGERPRINT_CHARS).collect(),
             short(version.reason.as_deref().unwrap_or_default(), CELL_CHARS),
         ]
+    };
+    lines(&columns, &all.iter().map(row).collect::<Vec<_>>()).join("\n")
+}
+
+/// `wishes list`.
+pub fn wishes(all: &[StandingWish]) -> String {
+    let columns =
+        [Column::Right("WISH"), Column::Right("AGE"), Column::Left("PERSON"), Column::Left("WISHED FOR")];
+    let row = |standing: &StandingWish| {
+        let person = standing.person.as_deref().unwrap_or("-").chars().take(8).collect();
+        let text = short(&standing.text, 2 * CELL_CHARS);
+        [standing.wish.to_string(), age(standing.at_unix_secs), person, text]
     };
     lines(&columns, &all.iter().map(row).collect::<Vec<_>>()).join("\n")
 }

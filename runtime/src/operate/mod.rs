@@ -169,6 +169,15 @@ Examples:
         #[command(flatten)]
         node: NodeArgs,
     },
+    /// What people explicitly wished for, which stands until it is withdrawn (`actors.judge.remember_hints`).
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  openclaw-rl wishes list
+  openclaw-rl wishes forget 3"
+    )]
+    Wishes(Wishes),
     /// Lists what operators did.
     #[command(after_help = "\
 Examples:
@@ -233,6 +242,32 @@ Examples:
     Drop(Which),
 }
 
+/// What to do with wishes that stand.
+#[derive(Debug, Subcommand)]
+pub enum Wishes {
+    /// Lists them.
+    #[command(after_help = "\
+Examples:
+  openclaw-rl wishes list
+  openclaw-rl wishes list --json")]
+    List {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Withdraws one: no teacher is shown it any more.
+    #[command(after_help = "\
+Examples:
+  openclaw-rl wishes forget 3")]
+    Forget {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Its number, as the list has it.
+        wish: u64,
+    },
+}
+
 /// Which dead turns.
 #[derive(Debug, Args)]
 pub struct Which {
@@ -262,6 +297,10 @@ pub async fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Versions { node, format } => {
             return print(node.connect()?.versions().await?.as_slice(), &format, lists::versions);
         }
+        Verb::Wishes(Wishes::List { node, format }) => {
+            return print(node.connect()?.wishes().await?.as_slice(), &format, lists::wishes);
+        }
+        Verb::Wishes(Wishes::Forget { node, wish }) => (node, Command::ForgetWish { wish }),
         Verb::Audit { node, format } => {
             return print(node.connect()?.audit().await?.as_slice(), &format, lists::audit);
         }

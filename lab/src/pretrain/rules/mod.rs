@@ -10,7 +10,7 @@ use openclaw_environments::dice::Dice;
 
 /// Where a rule takes hold of a reply. Two of one place cannot be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// What the reply is made of.
     Body,
     /// Its beginning.
@@ -24,12 +24,12 @@ pub(super) enum Place {
 }
 
 /// A rule of style.
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// As `texts/wishes.tsv` has it.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Whether replies by it, and hints and wishes for it, are trained on.
-    pub(super) trained: bool,
-    pub(super) place: Place,
+    pub(crate) trained: bool,
+    pub(crate) place: Place,
     /// Writes a reply by it, given one without; what it names is the third.
     write: fn(&Content, String, &str, &mut Dice) -> String,
     /// Whether a reply keeps it.
@@ -38,35 +38,35 @@ pub(super) struct Rule {
 
 /// A rule, and what it names.
 #[derive(Clone)]
-pub(super) struct Wanted {
-    pub(super) rule: &'static Rule,
-    pub(super) named: String,
+pub(crate) struct Wanted {
+    pub(crate) rule: &'static Rule,
+    pub(crate) named: String,
 }
 
 impl Wanted {
     /// Whether a reply keeps it.
-    pub(super) fn is_kept(&self, content: &Content, said: &str) -> bool {
+    pub(crate) fn is_kept(&self, content: &Content, said: &str) -> bool {
         !said.trim().is_empty() && (self.rule.keeps)(content, said.trim(), &self.named)
     }
 }
 
 /// The rule of a name, if it is one of style.
-pub(super) fn named(name: &str) -> Option<&'static Rule> {
+pub(crate) fn named(name: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.name == name)
 }
 
 /// All rules that are, or are not, trained on.
-pub(super) fn all(trained: bool) -> impl Iterator<Item = &'static Rule> {
+pub(crate) fn all(trained: bool) -> impl Iterator<Item = &'static Rule> {
     RULES.iter().filter(move |rule| rule.trained == trained)
 }
 
 /// Whether wishes of this name may be trained on at all.
-pub(super) fn is_trained(name: &str) -> bool {
+pub(crate) fn is_trained(name: &str) -> bool {
     named(name).is_none_or(|rule| rule.trained)
 }
 
 /// A right reply that keeps all of these rules, which are of different places.
-pub(super) fn reply(content: &Content, wanted: &[Wanted], dice: &mut Dice) -> String {
+pub(crate) fn reply(content: &Content, wanted: &[Wanted], dice: &mut Dice) -> String {
     let mut wanted: Vec<&Wanted> = wanted.iter().collect();
     wanted.sort_by_key(|wanted| wanted.rule.place);
     // Signs of layout would not outlive a change of letters, nor look well in quotes.

@@ -45,7 +45,7 @@ impl Run {
             address: sessions.clone(),
         };
         let (actor, _) = Actor::spawn(None, Sessions, arguments).await.expect("it starts");
-        let corrections = Corrections { journal, sessions, teaches: true };
+        let corrections = Corrections { journal, sessions, teaches: true, remembers: false };
         Self { corrections, writer, sessions: actor }
     }
 

@@ -1,7 +1,7 @@
 // What the page opens on: whether it gets better, in a sentence, with what that rests on; then the latest conversations.
 
 import { el, replace, count, passage, reply, verdict } from './dom.js';
-import { look } from './wire.js';
+import { look, order } from './wire.js';
 import { chart, rolling, FEW, WINDOW } from './chart.js';
 import { sessionLink, sessionTable } from './sessions.js';
 import { stateLegend } from './states.js';
@@ -52,12 +52,36 @@ function pair(shown) {
     el('div', { class: 'replies' }, example('Before', before), example('After', after)));
 }
 
+/** What people wished for and what therefore stands, each with a way to end that. `seen` looks again. */
+function wishes(standing, seen) {
+  if (!standing.length) return null;
+  const told = el('p', { role: 'status', class: 'note' });
+  const forget = ({ wish }) => async () => {
+    try {
+      await order('/wish/forget', { wish });
+      await seen();
+    } catch (error) {
+      told.className = 'bad';
+      told.textContent = error.message;
+    }
+  };
+  const line = (one) => el('li', {}, passage({ text: one.text, chars: one.text.length }), ' ',
+    el('button', { type: 'button', 'data-key': `wish-${one.wish}`, 'aria-label': `Forget: ${one.text}`, onclick: forget(one) }, 'Forget'));
+  return el('section', { class: 'wishes' },
+    el('h2', {}, 'Wishes that stand'),
+    el('p', { class: 'note' }, 'What was explicitly wished for. The teacher is shown it with every reply of whoever wished it, until it is forgotten here or said otherwise.'),
+    el('ul', {}, standing.map(line)), told);
+}
+
 export const view = {
   title: 'Overview',
   open(main) {
-    return async (isFirst) => {
-      const [shown, recent] = await Promise.all([look('/page/overview', isFirst), look(`/page/sessions?limit=${SESSIONS}`, isFirst)]);
-      if (!shown.changed && !recent.changed) return;
+    let stood = '';
+    const see = async (isFirst) => {
+      const [shown, recent, wished] = await Promise.all([look('/page/overview', isFirst), look(`/page/sessions?limit=${SESSIONS}`, isFirst), look('/wishes', isFirst)]);
+      const stands = JSON.stringify(wished.body);
+      if (!shown.changed && !recent.changed && stands === stood) return;
+      stood = stands;
       const { body } = shown;
       const [sentence, numbers] = answer(body.answer);
       const points = rolling(body.replies.map((reply) => (reply.approved ? 1 : 0))).map(({ y, n, few }, place) => ({
@@ -76,10 +100,12 @@ export const view = {
             el('p', { class: 'note' }, 'The judge\u2019s verdicts are also what it learns from, so they can rise without anybody being happier. ',
               el('a', { href: '#/learning', 'data-key': 'learning' }, 'All curves')))),
         pair(body.pair),
+        wishes(wished.body, () => see(true)),
         sessions.length
           ? [sessionTable('The latest conversations', sessions), stateLegend()]
           : el('p', {}, 'Nobody has talked to the policy yet. Point a client at the gateway, or type ', el('code', {}, 'openclaw-rl chat'), '.'),
         next !== null && el('p', {}, el('a', { href: '#/sessions', 'data-key': 'all' }, `All ${count(totals.sessions, 'session')}`)));
     };
+    return see;
   },
 };

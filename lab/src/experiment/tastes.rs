@@ -1,0 +1,378 @@
+//! `experiment tastes`: one person with one wish about style, who talks to a node of their own through the real HTTP API.
+//! Which wishes are learnt, taught in which way, and what that costs in right answers.
+
+use std::{fmt::Write, path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use openclaw_actors::{
+    chat_client::{ChatClient, ChatReply, ChatRequest},
+    engine::{Place, PolicyWeights},
+    loaded_model::LoadedModel,
+    stop::StopSignal,
+};
+use openclaw_environments::dice::Dice;
+use openclaw_journal::Journal;
+use reqwest::header::{HeaderMap, HeaderValue};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tracing::info;
+
+use super::node::{Node, Reader};
+use crate::{
+    evaluate::{Prompt, answers},
+    pretrain::{
+        content::Content,
+        rules::{self, Wanted},
+        wishes,
+    },
+};
+
+/// What is wished, and what it names. The last five are rules that no model of ours was trained to keep.
+const TASTES: [(&str, &str); 10] = [
+    ("greeting", ""),
+    ("thanks_end", ""),
+    ("capitals", ""),
+    ("call_me", "Mirela"),
+    ("at_most_words", "6"),
+    ("lower_case", ""),
+    ("emoji_end", ""),
+    ("hedge", ""),
+    ("quotes", ""),
+    ("exclaim", ""),
+];
+
+/// How a wish is made known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// By the next message of the conversation; thanks follow a reply that keeps it.
+    Talk,
+    /// By `/bad WORDS` and `/good`.
+    Bad,
+    /// By a thumb down and the next message; by a thumb up.
+    Thumbs,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Talk, Self::Bad, Self::Thumbs];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Talk => "talk",
+            Self::Bad => "bad",
+            Self::Thumbs => "thumbs",
+        }
+    }
+}
+
+/// Longest wait for what a session taught.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The arguments of `experiment tastes`.
+#[derive(Clone, Debug, Args)]
+pub struct TastesArgs {
+    /// The topology file of a person's own agent.
+    #[arg(value_name = "FILE", default_value = "configs/personal-agent.toml")]
+    topology: PathBuf,
+    /// Only this wish, by its rule; can be repeated.
+    #[arg(long = "taste", value_name = "RULE")]
+    tastes: Vec<String>,
+    /// Only this way of making it known; can be repeated.
+    #[arg(long = "way", value_enum)]
+    ways: Vec<Way>,
+    /// Sessions of each.
+    #[arg(long, default_value_t = 15)]
+    sessions: usize,
+    /// Seeds of each, from 1.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Tasks that first replies are measured on, before and after.
+    #[arg(long, default_value_t = 40)]
+    tasks: usize,
+    /// Where runs.json and table.md go.
+    #[arg(long, value_name = "DIR", default_value = "runs/tastes")]
+    out: PathBuf,
+    /// Puts a value over a key of the file; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+/// What came of one wish.
+#[derive(Clone, Debug, Serialize)]
+struct Run {
+    taste: &'static str,
+    /// Whether replies by its rule were trained on before.
+    trained: bool,
+    way: &'static str,
+    seed: u64,
+    before: Measured,
+    after: Measured,
+    steps: u64,
+}
+
+/// Shares of first replies to tasks that no session asked.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Measured {
+    /// Drawn as in use that keep the rule.
+    kept: f64,
+    /// The likeliest ones that do.
+    kept_greedy: f64,
+    /// Drawn as in use that are right.
+    right: f64,
+    /// The likeliest ones that are.
+    right_greedy: f64,
+}
+
+/// Runs every wish in every way with every seed; their table.
+pub(super) async fn command(args: TastesArgs, read: &Reader, mut stop: StopSignal) -> anyhow::Result<String> {
+    if let Some(unknown) = args.tastes.iter().find(|taste| TASTES.iter().all(|(known, _)| known != taste)) {
+        let known: Vec<&str> = TASTES.iter().map(|(known, _)| *known).collect();
+        bail!("--taste {unknown}: not one of {}", known.join(", "));
+    }
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
+    let ways = if args.ways.is_empty() { Way::ALL.to_vec() } else { args.ways.clone() };
+    let mut runs = Vec::new();
+    for seed in 1..=args.seeds {
+        for (taste, named) in TASTES {
+            if !args.tastes.is_empty() && !args.tastes.iter().any(|wanted| wanted == taste) {
+                continue;
+            }
+            for &way in &ways {
+                let run = tokio::select! {
+                    () = stop.wait() => bail!("stopped during {taste}, {}, seed {seed}", way.name()),
+                    run = one(&args, read, taste, named, way, seed) => run?,
+                };
+                info!(taste, way = run.way, seed, steps = run.steps, before = ?run.before, after = ?run.after, "taught");
+                runs.push(run);
+                let table = table(&runs);
+                std::fs::write(args.out.join("runs.json"), serde_json::to_string_pretty(&runs)? + "\n")?;
+                std::fs::write(args.out.join("table.md"), &table)?;
+            }
+        }
+    }
+    Ok(table(&runs))
+}
+
+async fn one(
+    args: &TastesArgs,
+    read: &Reader,
+    taste: &'static str,
+    named: &str,
+    way: Way,
+    seed: u64,
+) -> anyhow::Result<Run> {
+    let rule = rules::named(taste).context("every taste is a rule")?;
+    let wanted = Wanted { rule, named: named.to_owned() };
+    let mut sets = args.overrides.clone();
+    // A person takes minutes; what was said is learnt from before they ask again.
+    sets.extend(
+        [
+            "actors.gateway.listen=127.0.0.1:0",
+            "actors.rollout=[]",
+            "actors.optimizer.max_wait_secs=1",
+            "actors.sessions.settle_secs=1",
+        ]
+        .map(str::to_owned),
+    );
+    sets.push(format!("run.seed={seed}"));
+    let mut plan = read(&args.topology, &sets)?;
+    let facts = plan.facts();
+    ensure!(!facts.has_users, "actors.rollout: simulated users would teach something else");
+    plan.begin_anew_in(&format!("taste-{taste}-{}-{seed}", way.name()))?;
+    let Node { url, journal, versions, parts, .. } = plan.start().await?;
+    let mut person = Person {
+        client: ChatClient::new(&url, &facts.served_model, None)?,
+        http: reqwest::Client::new(),
+        url,
+        way,
+    };
+    let mut dice = Dice::new(seed << 8 | way as u64);
+    for session in 0..args.sessions {
+        let content = Content::sum(&mut dice);
+        let wish = wishes::naming(taste, named, &mut dice);
+        person.session(&format!("{taste}-{seed}-{session}"), &content, &wanted, &wish, &mut dice).await?;
+        learnt(&journal).await?;
+    }
+    let (last, steps) = (versions.current().weights, journal.totals().borrow().steps);
+    parts.stop().await;
+    let tasks = args.tasks;
+    let (before, after) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let model = LoadedModel::open(&facts.policy, Place::Cpu, facts.threads)?;
+        let measured = |weights: &PolicyWeights| measure(&model, weights, &wanted, tasks, facts.temperature);
+        Ok((measured(&model.weights)?, measured(&last)?))
+    })
+    .await??;
+    Ok(Run { taste, trained: rule.trained, way: way.name(), seed, before, after, steps })
+}
+
+/// Waits until nothing that was said waits to be learnt from.
+async fn learnt(journal: &Journal) -> anyhow::Result<()> {
+    let mut backlog = journal.backlog();
+    let settled = backlog.wait_for(|left| {
+        left.to_judge + left.to_teach + left.held + left.ready + left.provisional + left.leased == 0
+    });
+    timeout(PATIENCE, settled).await.context("what was said is not learnt from")??;
+    Ok(())
+}
+
+/// Who has the wish.
+struct Person {
+    client: ChatClient,
+    http: reqwest::Client,
+    url: String,
+    way: Way,
+}
+
+impl Person {
+    /// One question, and what is made of its answer.
+    async fn session(
+        &mut self,
+        id: &str,
+        content: &Content,
+        wanted: &Wanted,
+        wish: &str,
+        dice: &mut Dice,
+    ) -> anyhow::Result<()> {
+        let mut messages = vec![json!({"role": "user", "content": content.message})];
+        let first = self.ask(id, &messages).await?;
+        let is_kept = wanted.is_kept(content, &first.content);
+        let thanks =
+            dice.pick(&["Thanks, that is how I like it.", "Perfect, thank you.", "Great, just right."]);
+        let mut say = |reply: &ChatReply, said: &str| {
+            messages.push(json!({"role": "assistant", "content": reply.content}));
+            messages.push(json!({"role": "user", "content": said}));
+            messages.clone()
+        };
+        match (self.way, is_kept) {
+            (Way::Talk, true) => drop(self.ask(id, &say(&first, thanks)).await?),
+            (Way::Talk, false) => {
+                let second = self.ask(id, &say(&first, wish)).await?;
+                if wanted.is_kept(content, &second.content) {
+                    self.ask(id, &say(&second, thanks)).await?;
+                }
+            }
+            (_, true) => self.rate(&first, json!({"rating": 1})).await?,
+            (Way::Bad, false) => self.rate(&first, json!({"rating": -1, "text": wish})).await?,
+            (Way::Thumbs, false) => {
+                self.rate(&first, json!({"rating": -1})).await?;
+                self.ask(id, &say(&first, wish)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, id: &str, messages: &[Value]) -> anyhow::Result<ChatReply> {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-session-id", HeaderValue::from_str(id)?);
+        headers.insert("x-turn-type", HeaderValue::from_static("main"));
+        let request = ChatRequest { messages: messages.to_vec(), headers, ..ChatRequest::default() };
+        Ok(self.client.ask_until_answered(&request).await?)
+    }
+
+    async fn rate(&self, reply: &ChatReply, mut rating: Value) -> anyhow::Result<()> {
+        rating["id"] = json!(reply.id);
+        let answer = self.http.post(format!("{}/feedback", self.url)).json(&rating).send().await?;
+        ensure!(answer.status().is_success(), "a rating was refused: {}", answer.text().await?);
+        Ok(())
+    }
+}
+
+/// First replies to sums that no session asks: the same ones before and after, and for every wish.
+fn measure(
+    model: &LoadedModel,
+    weights: &PolicyWeights,
+    wanted: &Wanted,
+    tasks: usize,
+    temperature: f32,
+) -> anyhow::Result<Measured> {
+    const SEED: u64 = 0x5eed_7a57_e500_0000;
+    let mut dice = Dice::new(SEED);
+    let contents: Vec<Content> = (0..tasks).map(|_| Content::sum(&mut dice)).collect();
+    let asked: Vec<[Value; 1]> =
+        contents.iter().map(|content| [json!({"role": "user", "content": content.message})]).collect();
+    let shares = |temperature: f32| -> anyhow::Result<(f64, f64)> {
+        let prompts = asked.iter().zip(SEED..);
+        let prompts = prompts.map(|(messages, seed)| Prompt { messages, tools: &[], temperature, seed });
+        let replies = answers(model, weights.clone(), prompts)?;
+        let count = |good: &dyn Fn(&Content, &str) -> bool| {
+            let replies = contents.iter().zip(&replies);
+            replies.filter(|(content, reply)| good(content, &reply.words())).count() as f64
+                / tasks.max(1) as f64
+        };
+        Ok((
+            count(&|content, said| wanted.is_kept(content, said)),
+            count(&|content, said| content.is_in(said)),
+        ))
+    };
+    let ((kept, right), (kept_greedy, right_greedy)) = (shares(temperature)?, shares(0.0)?);
+    Ok(Measured { kept, kept_greedy, right, right_greedy })
+}
+
+/// A line per wish and way, over the seeds.
+fn table(runs: &[Run]) -> String {
+    let mut text = String::from(
+        "| wish | rule | taught by | kept before | kept after | greedy before | greedy after | right before | right after | greedy right before | greedy right after | steps |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    let mean = |of: &[&Run], value: &dyn Fn(&Run) -> f64| {
+        of.iter().map(|run| value(run)).sum::<f64>() / of.len().max(1) as f64
+    };
+    let mut line = |name: &str, rule: &str, way: &str, of: &[&Run]| {
+        write!(text, "| {name} | {rule} | {way} |").expect("a string takes everything");
+        let columns: [fn(&Measured) -> f64; 4] =
+            [|m| m.kept, |m| m.kept_greedy, |m| m.right, |m| m.right_greedy];
+        for column in columns {
+            let (before, after) = (mean(of, &|run| column(&run.before)), mean(of, &|run| column(&run.after)));
+            write!(text, " {before:.2} | {after:.2} |").expect("a string takes everything");
+        }
+        writeln!(text, " {:.0} |", mean(of, &|run| run.steps as f64)).expect("a string takes everything");
+    };
+    for (taste, _) in TASTES {
+        for way in Way::ALL {
+            let of: Vec<&Run> =
+                runs.iter().filter(|run| run.taste == taste && run.way == way.name()).collect();
+            if let Some(run) = of.first() {
+                line(taste, if run.trained { "trained" } else { "unseen" }, way.name(), &of);
+            }
+        }
+    }
+    for way in Way::ALL {
+        let of: Vec<&Run> = runs.iter().filter(|run| run.way == way.name()).collect();
+        if !of.is_empty() {
+            line("all", "", way.name(), &of);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_wishes_are_of_rules_that_are_trained_on_and_five_are_not() {
+        let rules: Vec<_> = TASTES.iter().map(|(name, _)| rules::named(name).expect("a rule")).collect();
+        assert_eq!(rules.iter().filter(|rule| rule.trained).count(), 5);
+        let mut dice = Dice::new(1);
+        for (taste, named) in TASTES {
+            let said = wishes::naming(taste, named, &mut dice);
+            assert!(!said.is_empty() && !said.contains('{'), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_wish_and_way() {
+        let run = |way: Way, kept| Run {
+            taste: "capitals",
+            trained: true,
+            way: way.name(),
+            seed: 1,
+            before: Measured::default(),
+            after: Measured { kept, ..Measured::default() },
+            steps: 4,
+        };
+        let table = table(&[run(Way::Bad, 0.5), run(Way::Bad, 1.0), run(Way::Talk, 0.0)]);
+        assert!(table.contains("| capitals | trained | bad | 0.00 | 0.75 |"), "{table}");
+        assert_eq!(table.lines().count(), 2 + 2 + 2);
+    }
+}
