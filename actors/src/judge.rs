@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod answer;
+mod founded;
 mod memory;
 mod score;
 mod votes;
@@ -60,6 +61,8 @@ pub struct JudgeConfig {
     pub history_messages: usize,
     /// Which hints go to the teacher; none where the method needs none.
     pub hints: Option<HintSelection>,
+    /// A hint of the hint writer that does not follow from what was said is dropped. An embedded one can tell.
+    pub hint_check: bool,
     /// What a person explicitly wished for stands for that person, and goes to the teacher with every reply.
     pub remember_hints: bool,
 }
@@ -300,7 +303,7 @@ impl Judge {
             (Some(selection), None) => {
                 let arrived = hint_answers.iter().flatten();
                 let readable: Vec<&str> = arrived.filter_map(|answer| answer.readable().ok()).collect();
-                select_hints(selection, &readable)
+                self.founded(select_hints(selection, &readable), &exhibit, deadline).await
             }
             (None, _) => Vec::new(),
         };
@@ -311,6 +314,27 @@ impl Judge {
         let (explicit, hint) = (explicit_hint.as_deref(), hints.first().map(String::as_str));
         let wish = wishes::lasting(explicit, hint, &next_state.text, task, exhibit.answer).map(str::to_owned);
         Ok(Opinion { verdict, answers, hints, hint_answers, wish })
+    }
+
+    /// Those of the hints that follow from what was said, where that can be told in time.
+    async fn founded(&self, hints: Vec<String>, exhibit: &Exhibit<'_>, deadline: Duration) -> Vec<String> {
+        let JudgeEngine::Embedded(engine) = &self.engine else { return hints };
+        if !self.config.hint_check {
+            return hints;
+        }
+        let mut founded = Vec::with_capacity(hints.len());
+        for hint in hints {
+            let told =
+                timeout(deadline, founded::is_founded(engine, self.config.prompt, exhibit, &hint)).await;
+            match told {
+                Ok(Ok(false)) => {
+                    debug!("a hint does not follow from what was said");
+                    metrics::counter!("openclaw_judge_hints_total", "outcome" => "unfounded").increment(1);
+                }
+                _ => founded.push(hint),
+            }
+        }
+        founded
     }
 
     /// What a person may have said since the turn was handed on: nobody else is asked for it then.
@@ -445,6 +469,11 @@ impl JudgeEngine {
             }
         }
     }
+}
+
+/// The text of an answer, whole or cut.
+pub(crate) async fn said(engine: &Engine, request: GenerateRequest) -> Result<String, EngineError> {
+    Ok(collect_answer(engine, request).await?.text)
 }
 
 async fn collect_answer(engine: &Engine, request: GenerateRequest) -> Result<Answer, EngineError> {

@@ -85,6 +85,7 @@ async fn start(kind: MethodKind) -> Loop {
             prompt: PromptStyle::Compact,
             history_messages: 4,
             hints: method.hint_selection(),
+            hint_check: false,
             remember_hints: false,
         },
         engine: JudgeEngine::OpenAi(ChatClient::new(&url, "judge", None).expect("a client")),

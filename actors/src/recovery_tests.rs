@@ -96,6 +96,7 @@ async fn judge_teacher_and_dispatcher_killed_ten_times_handle_all_that_was_sent(
             prompt: PromptStyle::Compact,
             history_messages: 4,
             hints: method.hint_selection(),
+            hint_check: false,
             remember_hints: false,
         },
         engine: JudgeEngine::OpenAi(ChatClient::new(&url, "judge", None).expect("a client")),

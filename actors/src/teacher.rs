@@ -13,7 +13,7 @@ use openclaw_journal::{
 use openclaw_model::{ScoreRequest, Scored};
 use serde_json::Value;
 use tokio::time::timeout;
-use tracing::{Span, debug_span, field::Empty, warn};
+use tracing::{Span, debug, debug_span, field::Empty, warn};
 
 use crate::{
     conversation,
@@ -23,6 +23,8 @@ use crate::{
     prompts,
     worker::{Work, patience},
 };
+
+mod check;
 
 /// Ids per token that decide between hints (published).
 const OVERLAP_TOP_K: usize = 4;
@@ -38,12 +40,15 @@ pub struct TeacherConfig {
     pub teacher_top_k: usize,
     /// A turn that takes longer is late: it uses up an attempt, and has twice the time at the next.
     pub deadline: Duration,
+    /// A hint that changes nothing, or takes the place of an answer, is not distilled.
+    pub hint_check: bool,
 }
 
 impl TeacherConfig {
     /// What `method` needs.
     pub fn for_method(method: &MethodConfig, deadline: Duration) -> Self {
-        Self { student_top_k: method.student_top_k(), teacher_top_k: method.teacher_top_k(), deadline }
+        let (student_top_k, teacher_top_k) = (method.student_top_k(), method.teacher_top_k());
+        Self { student_top_k, teacher_top_k, deadline, hint_check: false }
     }
 }
 
@@ -156,6 +161,18 @@ impl Teacher {
                 candidates: student_ids.clone(),
             };
             let scored = self.teacher.score(request).await?;
+            if self.config.hint_check {
+                let fault = match check::has_effect(&student, &scored) {
+                    false => Some("no_effect"),
+                    true => (!self.answers_still(turn, hint).await?).then_some("no_answer"),
+                };
+                if let Some(reason) = fault {
+                    debug!(turn = %turn.id, reason, "a hint is not distilled");
+                    metrics::counter!("openclaw_teacher_hints_dropped_total", "reason" => reason)
+                        .increment(1);
+                    continue;
+                }
+            }
             let overlap = overlap(&student.top, &scored.top, overlap_k);
             if best.as_ref().is_none_or(|(most, ..)| overlap > *most) {
                 best = Some((overlap, hint, scored));

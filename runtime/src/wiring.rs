@@ -458,7 +458,10 @@ impl Builder<'_> {
         let deadline = actors.teacher.as_ref().and_then(|teacher| teacher.deadline_secs);
         let deadline = Duration::from_secs(deadline.unwrap_or(actors.judge.deadline_secs));
         let work = Arc::new(Teacher {
-            config: TeacherConfig::for_method(&self.topology.method, deadline),
+            config: TeacherConfig {
+                hint_check: self.topology.actors.judge.hint_check,
+                ..TeacherConfig::for_method(&self.topology.method, deadline)
+            },
             student: policies[0].clone(),
             teacher: engine.clone(),
             journal: self.journal.clone(),
@@ -483,6 +486,7 @@ impl Builder<'_> {
                 prompt: table.prompt,
                 history_messages: HISTORY_MESSAGES,
                 hints: method.hint_selection(),
+                hint_check: table.hint_check,
                 remember_hints: table.remember_hints,
             },
             engine,

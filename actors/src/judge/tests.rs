@@ -26,6 +26,7 @@ fn config() -> JudgeConfig {
         prompt: PromptStyle::Compact,
         history_messages: 8,
         hints: Some(HintSelection::Shortest(3)),
+        hint_check: false,
         remember_hints: false,
     }
 }

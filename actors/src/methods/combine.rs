@@ -2,12 +2,11 @@
 //!
 //! Without a hint the second term is absent, not the difference of two engines' numerics.
 
-use super::{MethodConfig, TokenTarget, gap, reward, taken_targets};
+use super::{MethodConfig, TokenTarget, gap, taken_targets, verdict};
 use openclaw_journal::Sample;
 
 pub(super) fn targets(config: &MethodConfig, sample: &Sample) -> Vec<TokenTarget> {
-    let from_verdict = config.weight_rl * reward(sample);
-    taken_targets(config, sample, |t| from_verdict + config.weight_opd * gap(config, sample, t))
+    taken_targets(config, sample, |t| verdict(config, sample, t) + config.weight_opd * gap(config, sample, t))
 }
 
 #[cfg(test)]
@@ -25,6 +24,20 @@ mod tests {
         let signal = teacher(&[-1.0, -0.5], &[-0.5, -1.5]);
         let targets = targets(&config, &sample(&[-1.0, -0.5], Some(-1), Some(signal)));
         assert_eq!(advantages(&targets), [0.75, -2.25]); // -0.25 + 2 * 0.5, -0.25 + 2 * -1
+    }
+
+    #[test]
+    fn a_verdict_can_be_kept_off_what_the_hint_does_not_touch() {
+        let config = MethodConfig {
+            verdict_on: super::super::VerdictOn::Disputed,
+            weight_opd: 0.0,
+            ..MethodConfig::new(MethodKind::Combine)
+        };
+        let signal = teacher(&[-1.0, -0.5], &[-0.5, -0.45]);
+        let disliked = sample(&[-1.0, -0.5], Some(-1), Some(signal));
+        assert_eq!(advantages(&targets(&config, &disliked)), [-1.0, 0.0]);
+        // Without a hint nobody disputes anything.
+        assert_eq!(advantages(&targets(&config, &sample(&[-1.0, -0.5], Some(-1), None))), [-1.0, -1.0]);
     }
 
     #[test]

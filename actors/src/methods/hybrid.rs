@@ -5,12 +5,11 @@
 //! all of the signal sits in the first token, where a style is chosen: weighted by p_old an id that the student
 //! draws at 2 % gets a push of .02 while the default is pulled by its .8, and the freed mass goes anywhere.
 
-use super::{MethodConfig, TokenTarget, VocabularyTarget, VocabularyWeight, reward, taken_targets};
+use super::{MethodConfig, TokenTarget, VocabularyTarget, VocabularyWeight, taken_targets, verdict};
 use openclaw_journal::{Candidates, Sample};
 
 pub(super) fn targets(config: &MethodConfig, sample: &Sample) -> Vec<TokenTarget> {
-    let from_verdict = config.weight_rl * reward(sample);
-    let mut targets = taken_targets(config, sample, |_| from_verdict);
+    let mut targets = taken_targets(config, sample, |t| verdict(config, sample, t));
     let Some(teacher) = &sample.teacher else { return targets };
     for (target, student_top) in targets.iter_mut().zip(&teacher.student_top) {
         target.vocabulary = vocabulary(config, student_top).collect();

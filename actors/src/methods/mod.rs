@@ -85,6 +85,17 @@ pub enum VocabularyWeight {
     Max,
 }
 
+/// Which tokens of a reply the verdict is credited to, where a teacher saw a hint for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictOn {
+    /// Every one, as published: the digits of a reply whose style was disliked, too.
+    #[default]
+    All,
+    /// Those that the teacher would have said otherwise.
+    Disputed,
+}
+
 /// The `[method]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +139,10 @@ pub struct MethodConfig {
     /// `hybrid`: weight of an id. Default `max`, which measures better than the published `old` on small models.
     #[serde(default)]
     pub vocabulary_weight: VocabularyWeight,
+    /// `combine` and `hybrid`: the tokens of a reply with a hint that its verdict counts for. Default `all` (published);
+    /// `disputed` keeps a dislike of style off what the hint does not touch.
+    #[serde(default)]
+    pub verdict_on: VerdictOn,
     /// `hybrid`: also teach the teacher's most likely id where the student's top-k lacks it. Default off (published).
     #[serde(default)]
     pub add_teacher_top: bool,
@@ -172,6 +187,7 @@ impl MethodConfig {
             top_k: None,
             diff_clip: None,
             vocabulary_weight: VocabularyWeight::default(),
+            verdict_on: VerdictOn::default(),
             add_teacher_top: false,
             group: GroupConfig::default(),
             importance_cap: default_importance_cap(),
@@ -414,6 +430,19 @@ fn taken_targets(
 /// The verdict as a number; none counts as neutral.
 fn reward(sample: &Sample) -> f32 {
     sample.verdict.reward.map_or(0.0, f32::from)
+}
+
+/// The weighted verdict as token `t` is credited with it.
+fn verdict(config: &MethodConfig, sample: &Sample, t: usize) -> f32 {
+    /// A teacher that differs by less says the same.
+    const DISPUTED_NATS: f32 = 0.1;
+    let agrees = |teacher: &openclaw_journal::TeacherSignal| {
+        (teacher.logprobs[t] - teacher.old_logprobs[t]).abs() < DISPUTED_NATS
+    };
+    match (config.verdict_on, &sample.teacher) {
+        (VerdictOn::Disputed, Some(teacher)) if agrees(teacher) => 0.0,
+        _ => config.weight_rl * reward(sample),
+    }
 }
 
 /// log p_teacher - log p_old of token `t`, clipped; 0 without a teacher.

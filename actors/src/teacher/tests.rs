@@ -95,6 +95,17 @@ async fn a_hint_too_long_for_the_context_leaves_the_verdict() {
 }
 
 #[tokio::test]
+async fn a_hint_that_changes_nothing_is_not_distilled_where_hints_are_checked() {
+    let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
+    // The student itself, whose random weights hardly heed a hint.
+    let teacher = Teacher { teacher: teacher.student.clone(), ..teacher };
+    let hints = ["Be brief, please.".to_owned()];
+    assert!(teacher.signal(&question(), &hints).await.expect("scored").is_some());
+    let teacher = Teacher { config: TeacherConfig { hint_check: true, ..teacher.config }, ..teacher };
+    assert!(teacher.signal(&question(), &hints).await.expect("scored").is_none());
+}
+
+#[tokio::test]
 async fn a_turn_that_is_late_has_twice_the_time_and_dies_in_the_end_with_the_keys_name() {
     let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
     // It might answer within the tick of a deadline of nothing.

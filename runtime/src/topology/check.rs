@@ -214,8 +214,10 @@ impl Checks<'_> {
         self.count("actors.judge.replicas", judge.replicas, 1..=256);
         self.number("actors.judge.temperature", judge.temperature, 0.0..=2.0);
         self.number("actors.judge.score_margin", judge.score_margin, 0.0..=100.0);
-        if judge.remember_hints && !self.topology.method.needs_hints() {
-            self.problems.add("actors.judge.remember_hints", "this method shows hints to nobody");
+        for (key, is_set) in [("remember_hints", judge.remember_hints), ("hint_check", judge.hint_check)] {
+            if is_set && !self.topology.method.needs_hints() {
+                self.problems.add(&format!("actors.judge.{key}"), "this method shows hints to nobody");
+            }
         }
         match judge.votes {
             Votes::Sampled(votes) => {

@@ -2,7 +2,7 @@
 //! that the chosen kind does not use is an error: it would change nothing, and look as if it did.
 
 use openclaw_actors::methods::{
-    Bucket, Constant, Count, GroupConfig, KlConfig, KlEstimator, MethodConfig, MethodKind, Single,
+    Bucket, Constant, Count, GroupConfig, KlConfig, KlEstimator, MethodConfig, MethodKind, Single, VerdictOn,
     VocabularyWeight,
 };
 use openclaw_model::SurrogateKind;
@@ -22,6 +22,7 @@ foreign_words!(
 );
 foreign_words!(KlEstimator, LowVar, ["k1", "k2", "k3", "low_var"]);
 foreign_words!(VocabularyWeight, Max, ["old", "max"]);
+foreign_words!(VerdictOn, All, ["all", "disputed"]);
 foreign_words!(Constant, Drop, ["drop", "keep"]);
 foreign_words!(Single, Constant, ["constant", "raw"]);
 foreign_words!(Bucket, Step, ["step", "state"]);
@@ -32,7 +33,7 @@ fn uses(kind: MethodKind, option: &str) -> bool {
     use MethodKind::{BinaryRl, Combine, Grpo, Hybrid, Opd, StepWise, TopkDistill};
     match option {
         "surrogate" | "clip_low" | "clip_high" | "dual_clip" | "importance_cap" => kind != TopkDistill,
-        "weight_rl" | "weight_opd" => matches!(kind, Combine | Hybrid),
+        "weight_rl" | "weight_opd" | "verdict_on" => matches!(kind, Combine | Hybrid),
         "hints" => !matches!(kind, BinaryRl | Grpo | StepWise),
         "group" => matches!(kind, Grpo | StepWise),
         "top_k" => matches!(kind, Hybrid | TopkDistill),
@@ -74,6 +75,7 @@ impl FromToml for MethodConfig {
             top_k,
             diff_clip,
             vocabulary_weight,
+            verdict_on,
             add_teacher_top,
             group
         );

@@ -230,6 +230,9 @@ section! {
         deadline_secs: u64,
         /// The wording: `compact` for the embedded model, `full` for others.
         prompt: PromptStyle = PromptStyle::Compact,
+        /// A hint is checked before it is distilled: it has to follow from what was said, to change what the teacher says,
+        /// and to leave an answer.
+        hint_check: bool = false,
         /// What a person explicitly wished for stands for that person until it is withdrawn, and the teacher is shown it
         /// with every reply of theirs.
         remember_hints: bool = false,
