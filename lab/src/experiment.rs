@@ -1,5 +1,6 @@
 //! Experiments: what the tables of the README are made of, each by one command.
 
+mod agents;
 mod launched;
 mod load;
 pub mod node;
@@ -23,6 +24,7 @@ Examples:
   openclaw-rl experiment personalization --out runs/personalization
   openclaw-rl experiment personalization --seeds 1 --topology configs/methods/opd.toml --set actors.judge.votes=3
   openclaw-rl experiment tastes --taste capitals --way bad --seeds 1
+  openclaw-rl experiment agents --place terminal --seeds 1
   openclaw-rl experiment serving
   openclaw-rl experiment load --sessions 10000 --streams 200
   openclaw-rl experiment recovery --kills 10
@@ -33,6 +35,8 @@ Examples:
 pub enum Experiment {
     /// Sessions until every simulated user is satisfied, for each method and without learning, over several seeds.
     Personalization(personalization::PersonalizationArgs),
+    /// What outcomes alone, step rewards and hints teach an agent, on tool calls and in a shell, over several seeds.
+    Agents(agents::AgentsArgs),
     /// Which wishes of one person are learnt, taught in which way, and what that costs in right answers.
     Tastes(tastes::TastesArgs),
     /// What a client that streams notices of training.
@@ -49,6 +53,7 @@ pub enum Experiment {
 pub async fn command(experiment: Experiment, read: &Reader, stop: StopSignal) -> anyhow::Result<()> {
     let table = match experiment {
         Experiment::Personalization(args) => personalization::command(args, read, stop).await?,
+        Experiment::Agents(args) => agents::command(args, read, stop).await?,
         Experiment::Tastes(args) => tastes::command(args, read, stop).await?,
         Experiment::Serving(args) => serving::command(args, read).await?,
         Experiment::Load(args) => load::command(args).await?,

@@ -435,6 +435,7 @@ mod tests {
             Command::Rate { turn: name(), rating: Rating::Down },
             Command::CorrectHint { turn: name(), hint: "Be brief.".into() },
             Command::DropTurn { turn: name() },
+            Command::ForgetWish { wish: 3 },
             Command::Checkpoint {},
             Command::Rollback { version: 3 },
             Command::Stop { now: true },
