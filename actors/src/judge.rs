@@ -36,7 +36,7 @@ use crate::{
 mod answer;
 mod founded;
 mod memory;
-mod score;
+pub mod score;
 mod votes;
 mod wishes;
 

@@ -7,10 +7,11 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use openclaw_actors::{
     engine::{Place, PolicyWeights},
+    judge::score::{Asked, Scores},
     loaded_model::LoadedModel,
 };
 use openclaw_environments::persona::Split;
@@ -18,7 +19,7 @@ use openclaw_model::{GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, S
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::pretrain::evaluation::{EvaluationCase, evaluation_cases};
+use crate::pretrain::evaluation::{Check, EvaluationCase, evaluation_cases};
 
 /// Longest answer.
 const MOST_TOKENS: usize = 256;
@@ -50,6 +51,9 @@ pub struct EvaluateArgs {
     /// Only this group of cases; can be repeated.
     #[arg(long = "group", value_name = "NAME")]
     groups: Vec<String>,
+    /// Verdicts by their probabilities, as `votes = "score"` of `[actors.judge]` has them, with this margin in nats.
+    #[arg(long, value_name = "NATS")]
+    score_margin: Option<f32>,
     /// Also prints each answer that was not good, to stderr.
     #[arg(long)]
     show_wrong: bool,
@@ -63,12 +67,19 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
         bail!("--group {unknown}: there is no such group of cases");
     }
     cases.retain(|case| args.groups.is_empty() || args.groups.iter().any(|group| group == case.group));
-    let scores = evaluate(&model, args.seed, &cases, |case, answer| {
+    let wrong = |case: &EvaluationCase, answer: &str| {
         if args.show_wrong {
             let last = case.messages.last().and_then(|message| message["content"].as_str());
             eprintln!("--- {} {}\n{}\n>>> {answer}", case.group, case.class, last.unwrap_or_default());
         }
-    })?;
+    };
+    let scores = match args.score_margin {
+        None => evaluate(&model, args.seed, &cases, wrong)?,
+        Some(margin) => {
+            cases.retain(|case| matches!(case.check, Check::Verdict(_)));
+            scores(&cases, &scored_verdicts(&model, &cases, margin)?, wrong)
+        }
+    };
     write_table(&scores, io::stdout())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -199,6 +210,25 @@ pub fn evaluate(
     });
     let answers = answers(model, model.weights.clone(), prompts)?;
     Ok(scores(cases, &answers, wrong))
+}
+
+/// Verdicts as a judge gives them that draws no sample.
+fn scored_verdicts(
+    model: &LoadedModel,
+    cases: &[EvaluationCase],
+    margin: f32,
+) -> anyhow::Result<Vec<Answer>> {
+    let verdict = |case: &EvaluationCase| -> anyhow::Result<Answer> {
+        let prompt_ids = model.text.prompt_ids(&case.messages, &[], &Map::new())?;
+        let asked = Asked::of(&prompt_ids, |text| model.text.tokenizer.encode(text))?;
+        let scored = asked.requests.iter().map(|request| model.transformer.score(&model.weights, request));
+        let scored: Vec<_> = scored.collect::<Result<_, _>>()?;
+        let scores = Scores::read(&scored).context("the three verdicts are not scored")?;
+        let text = format!("\\boxed{{{}}}", scores.verdict(margin));
+        let split = ReplySplit::of(&text, ParserConfig::new(&[], false));
+        Ok(Answer { text, split, ids: Vec::new() })
+    };
+    cases.iter().map(verdict).collect()
 }
 
 fn scores(

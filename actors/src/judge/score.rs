@@ -1,7 +1,7 @@
 //! A verdict by the model's own probabilities of the three: no sample is drawn, and a judge that is not sure says 0.
 
 use futures::future::try_join_all;
-use openclaw_model::ScoreRequest;
+use openclaw_model::{ScoreRequest, Scored};
 use serde_json::{Map, json};
 
 use crate::engine::{Engine, EngineError};
@@ -11,16 +11,20 @@ const VERDICTS: [i8; 3] = [-1, 0, 1];
 
 /// Log-probabilities of the verdicts, up to what they have in common.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Scores([f32; 3]);
+pub struct Scores([f32; 3]);
 
-impl Scores {
-    /// Of the answer to `prompt`, as one user message: in one pass where the three differ in one token.
-    pub async fn of(engine: &Engine, prompt: &str) -> Result<Self, EngineError> {
-        let message = json!({"role": "user", "content": prompt});
-        let prompt_ids = engine.prompt_ids(&[message], &[], &Map::new())?;
+/// What is to be scored for [`Scores`]: one request where the three differ in one token.
+pub struct Asked {
+    /// To be scored in this order, by [`Scores::read`].
+    pub requests: Vec<ScoreRequest>,
+}
+
+impl Asked {
+    /// Of an answer to a rendered prompt; `ids` makes a text tokens.
+    pub fn of<E>(prompt_ids: &[u32], ids: impl Fn(&str) -> Result<Vec<u32>, E>) -> Result<Self, E> {
         let mut said = Vec::with_capacity(3);
         for verdict in VERDICTS {
-            said.push(engine.text_ids(&format!("\\boxed{{{verdict}}}"))?);
+            said.push(ids(&format!("\\boxed{{{verdict}}}"))?);
         }
         let shared = (0..).take_while(|&at| {
             said[0].get(at).is_some_and(|id| said.iter().all(|other| other.get(at) == Some(id)))
@@ -29,23 +33,38 @@ impl Scores {
         let first: Vec<u32> = said.iter().filter_map(|ids| ids.get(shared).copied()).collect();
         let apart = first.len() == 3 && first[0] != first[1] && first[1] != first[2] && first[0] != first[2];
         let request = |ids: &[u32], start: usize, candidates| ScoreRequest {
-            ids: [&prompt_ids, ids].concat(),
+            ids: [prompt_ids, ids].concat(),
             start: prompt_ids.len() + start,
             temperature: 1.0,
             top_k: 0,
             candidates,
         };
-        if apart {
-            let scored = engine.score(request(&said[0][..=shared], shared, vec![first])).await?;
-            let of = scored.candidates.first().and_then(|of| <[f32; 3]>::try_from(&of[..]).ok());
-            return of.map(Self).ok_or_else(|| EngineError::Ended { engine: engine.name().to_owned() });
+        Ok(Self {
+            requests: match apart {
+                true => vec![request(&said[0][..=shared], shared, vec![first])],
+                false => said.iter().map(|ids| request(ids, 0, Vec::new())).collect(),
+            },
+        })
+    }
+}
+
+impl Scores {
+    /// Of the answer to `prompt`, as one user message.
+    pub(super) async fn of(engine: &Engine, prompt: &str) -> Result<Self, EngineError> {
+        let message = json!({"role": "user", "content": prompt});
+        let prompt_ids = engine.prompt_ids(&[message], &[], &Map::new())?;
+        let asked = Asked::of(&prompt_ids, |text| engine.text_ids(text))?;
+        let scored = try_join_all(asked.requests.into_iter().map(|request| engine.score(request))).await?;
+        Self::read(&scored).ok_or_else(|| EngineError::Ended { engine: engine.name().to_owned() })
+    }
+
+    /// What was scored; none where it was something else.
+    pub fn read(scored: &[Scored]) -> Option<Self> {
+        match scored {
+            [one] => Some(Self(one.candidates.first()?[..].try_into().ok()?)),
+            [_, _, _] => Some(Self([0, 1, 2].map(|at| scored[at].logprobs.iter().sum()))),
+            _ => None,
         }
-        let scored = try_join_all(said.iter().map(|ids| engine.score(request(ids, 0, Vec::new())))).await?;
-        let mut of = [0.0; 3];
-        for (sum, scored) in of.iter_mut().zip(scored) {
-            *sum = scored.logprobs.iter().sum();
-        }
-        Ok(Self(of))
     }
 
     /// The likeliest, if it is by `margin` nats likelier than the next; else 0.
