@@ -41,7 +41,7 @@ mod votes;
 mod wishes;
 
 pub use memory::RecentVerdicts;
-pub use wishes::lasting;
+pub use wishes::is_lasting;
 
 /// How a judge votes.
 #[derive(Clone, Debug, PartialEq)]
@@ -205,21 +205,18 @@ struct Opinion {
     hint_answers: Vec<Option<String>>,
     /// What a person wished for, to stand from now on.
     wish: Option<String>,
+    /// There is an answer that a hint can be about.
+    has_answer: bool,
 }
 
 impl Judge {
     async fn record(&self, turn: &Turn, undone: u32, opinion: Opinion) -> Result<Recorded, JournalError> {
-        let Opinion { verdict, answers, mut hints, hint_answers, wish } = opinion;
+        let Opinion { verdict, answers, mut hints, hint_answers, wish, has_answer } = opinion;
         self.recent.remember(&turn.session, turn.index, verdict.reward);
-        if self.config.remember_hints {
-            // First: a judge that is asked again finds it said already.
-            if let Some(wish) = wish {
-                self.journal.record(Record::WishVoiced { turn: turn.id.clone(), wish }).await?;
-            }
-            // Of a reply that is not there nothing is learnt.
-            if self.config.hints.is_some() && !conversation::answer(turn).is_empty() {
-                hints = wishes::with_standing(hints, &self.journal.wishes(Some(&turn.id)).await?);
-            }
+        let wish = wish.filter(|_| self.config.remember_hints);
+        if self.config.remember_hints && self.config.hints.is_some() && has_answer {
+            let standing = self.journal.wishes(Some(&turn.id)).await?;
+            hints = wishes::with_standing(hints, &standing, wish.as_deref());
         }
         let teach = self.teaches && !hints.is_empty();
         let span = Span::current();
@@ -227,7 +224,7 @@ impl Judge {
         span.record("votes", verdict.votes.len()).record("hints", hints.len());
         let turn = turn.id.clone();
         self.journal
-            .record(Record::Judged { turn, undone, verdict, answers, hints, hint_answers, teach })
+            .record(Record::Judged { turn, undone, verdict, answers, hints, hint_answers, teach, wish })
             .await
     }
 
@@ -303,38 +300,59 @@ impl Judge {
             (Some(selection), None) => {
                 let arrived = hint_answers.iter().flatten();
                 let readable: Vec<&str> = arrived.filter_map(|answer| answer.readable().ok()).collect();
-                self.founded(select_hints(selection, &readable), &exhibit, deadline).await
+                select_hints(selection, &self.founded(readable, &exhibit, deadline).await)
             }
             (None, _) => Vec::new(),
         };
         // What was said is kept as it arrived, also where nothing can be read from it.
         let [answers, hint_answers] = [answers, hint_answers]
             .map(|said| said.into_iter().map(|answer| answer.map(|answer| answer.text)).collect());
-        let task = history.last().map_or("", |(_, task)| task);
-        let (explicit, hint) = (explicit_hint.as_deref(), hints.first().map(String::as_str));
-        let wish = wishes::lasting(explicit, hint, &next_state.text, task, exhibit.answer).map(str::to_owned);
-        Ok(Opinion { verdict, answers, hints, hint_answers, wish })
+        let (task, answer) = (history.last().map_or("", |(_, task)| task), exhibit.answer);
+        let is_praise = said.rating.or(next_state.rating).is_some_and(|rating| rating > 0);
+        let wish = match (&explicit_hint, hints.first()) {
+            (Some(words), _) => (!is_praise && is_lasting(words, task, answer)).then_some(words.as_str()),
+            (None, Some(hint)) => wishes::of_talk(hint, next_state, task, answer),
+            (None, None) => None,
+        };
+        let wish = wish.filter(|_| has_answer).map(str::to_owned);
+        Ok(Opinion { verdict, answers, hints, hint_answers, wish, has_answer })
     }
 
-    /// Those of the hints that follow from what was said, where that can be told in time.
-    async fn founded(&self, hints: Vec<String>, exhibit: &Exhibit<'_>, deadline: Duration) -> Vec<String> {
-        let JudgeEngine::Embedded(engine) = &self.engine else { return hints };
+    /// The answers without those whose hint does not follow from what was said, where that can be told in time.
+    async fn founded<'a>(
+        &self,
+        answers: Vec<&'a str>,
+        exhibit: &Exhibit<'_>,
+        deadline: Duration,
+    ) -> Vec<&'a str> {
+        let JudgeEngine::Embedded(engine) = &self.engine else { return answers };
         if !self.config.hint_check {
-            return hints;
+            return answers;
         }
-        let mut founded = Vec::with_capacity(hints.len());
-        for hint in hints {
+        let until = Instant::now() + deadline;
+        let is_founded = async |answer: &str| {
+            let Some(hint) = prompts::parse_hint(answer) else { return true };
             let told =
-                timeout(deadline, founded::is_founded(engine, self.config.prompt, exhibit, &hint)).await;
-            match told {
-                Ok(Ok(false)) => {
-                    debug!("a hint does not follow from what was said");
-                    metrics::counter!("openclaw_judge_hints_total", "outcome" => "unfounded").increment(1);
+                timeout_at(until, founded::is_founded(engine, self.config.prompt, exhibit, &hint)).await;
+            let told = match told {
+                Ok(Ok(told)) => told,
+                Ok(Err(error)) => {
+                    warn!(%error, "a hint is not checked");
+                    true
                 }
-                _ => founded.push(hint),
+                Err(_) => {
+                    warn!("a hint is not checked in time");
+                    true
+                }
+            };
+            if !told {
+                debug!("a hint does not follow from what was said");
+                metrics::counter!("openclaw_judge_hints_total", "outcome" => "unfounded").increment(1);
             }
-        }
-        founded
+            told
+        };
+        let told = join_all(answers.iter().map(|answer| is_founded(answer))).await;
+        answers.into_iter().zip(told).filter(|(_, told)| *told).map(|(answer, _)| answer).collect()
     }
 
     /// What a person may have said since the turn was handed on: nobody else is asked for it then.

@@ -125,12 +125,17 @@ fn compact_exhibit(exhibit: &Exhibit<'_>) -> String {
         Some(((_, task), earlier)) => (task.as_str(), earlier),
         None => ("", &[][..]),
     };
-    let step = match earlier {
-        [.., (by, call), (role, result)] if by == "assistant" && role == "tool" => format!(
-            "<history>{}</history>\n<history role=tool>{}</history>\n",
-            fence(call, COMPACT_TEXT_CHARS / 2),
-            fence(result, COMPACT_TEXT_CHARS / 2),
-        ),
+    let results = earlier.iter().rev().take_while(|(role, _)| role == "tool").count();
+    let (before, results) = earlier.split_at(earlier.len() - results);
+    let step = match (before.last(), results) {
+        (Some((by, call)), [_, ..]) if by == "assistant" => {
+            let results: Vec<&str> = results.iter().map(|(_, result)| result.as_str()).collect();
+            format!(
+                "<history>{}</history>\n<history role=tool>{}</history>\n",
+                fence(call, COMPACT_TEXT_CHARS / 2),
+                fence(&results.join("\n"), COMPACT_TEXT_CHARS / 2),
+            )
+        }
         _ => String::new(),
     };
     format!(

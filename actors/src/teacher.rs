@@ -13,7 +13,7 @@ use openclaw_journal::{
 use openclaw_model::{ScoreRequest, Scored};
 use serde_json::Value;
 use tokio::time::timeout;
-use tracing::{Span, debug, debug_span, field::Empty, warn};
+use tracing::{Span, debug_span, field::Empty, warn};
 
 use crate::{
     conversation,
@@ -146,7 +146,7 @@ impl Teacher {
         let student = self.student.score(plain(self.config.student_top_k.max(overlap_k), Vec::new())).await?;
         let student_ids = ids_of(&student.top, self.config.student_top_k);
 
-        let mut best: Option<(usize, &String, Scored)> = None;
+        let mut tried: Vec<(usize, &String, Scored)> = Vec::with_capacity(hints.len());
         for hint in hints {
             let (ids, start) = with_response(turn, &self.hinted_prompt(turn, hint)?);
             if ids.len() > self.teacher.text().context_tokens {
@@ -161,24 +161,15 @@ impl Teacher {
                 candidates: student_ids.clone(),
             };
             let scored = self.teacher.score(request).await?;
-            if self.config.hint_check {
-                let fault = match check::has_effect(&student, &scored) {
-                    false => Some("no_effect"),
-                    true => (!self.answers_still(turn, hint).await?).then_some("no_answer"),
-                };
-                if let Some(reason) = fault {
-                    debug!(turn = %turn.id, reason, "a hint is not distilled");
-                    metrics::counter!("openclaw_teacher_hints_dropped_total", "reason" => reason)
-                        .increment(1);
-                    continue;
-                }
-            }
-            let overlap = overlap(&student.top, &scored.top, overlap_k);
-            if best.as_ref().is_none_or(|(most, ..)| overlap > *most) {
-                best = Some((overlap, hint, scored));
-            }
+            tried.push((overlap(&student.top, &scored.top, overlap_k), hint, scored));
         }
-        let Some((shared, hint, taught)) = best else { return Ok(None) };
+        // The first of equals.
+        tried.sort_by_key(|(overlap, ..)| std::cmp::Reverse(*overlap));
+        if self.config.hint_check && !tried.is_empty() {
+            let unhinted = self.teacher.score(plain(0, student_ids.clone())).await?;
+            tried = self.checked(turn, &unhinted, tried).await;
+        }
+        let Some((shared, hint, taught)) = tried.into_iter().next() else { return Ok(None) };
         if overlap_k > 0 {
             let most = (overlap_k * completion.response_ids.len()).max(1);
             metrics::histogram!("openclaw_teacher_hint_overlap_ratio").record(shared as f64 / most as f64);

@@ -200,6 +200,7 @@ pub(crate) async fn record_judged(journal: &Journal, judged: &Judged) {
         hints,
         hint_answers: Vec::new(),
         teach,
+        wish: None,
     };
     assert_eq!(journal.record(record).await.expect("recorded"), Recorded::Done);
 }

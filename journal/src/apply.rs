@@ -73,7 +73,7 @@ impl Applying<'_> {
             }
             Record::NextStateSettled { turn } => self.settle_next_state(turn)?,
             Record::NextStateUndone { turn } => self.undo_next_state(turn)?,
-            Record::Judged { turn, undone, verdict, hints, teach, .. } => {
+            Record::Judged { turn, undone, verdict, hints, teach, wish, .. } => {
                 let teach = *teach || self.corrected_hint(turn)?.is_some();
                 let next = if teach { TurnState::Judged } else { self.after_signals(turn)? };
                 let done = self.is_about(turn, *undone)?
@@ -90,6 +90,9 @@ impl Applying<'_> {
                     totals.samples += u64::from(next == TurnState::Ready);
                     if next == TurnState::Held {
                         self.release_held(turn)?;
+                    }
+                    if let Some(wish) = wish {
+                        self.voice_wish(turn, wish)?;
                     }
                 }
                 done
@@ -251,6 +254,7 @@ impl Applying<'_> {
                 .prepare_cached("DELETE FROM bodies WHERE turn = ?1 AND part = ?2")?
                 .execute((found.no, part.name()))?;
         }
+        self.withdraw_wishes_of(turn)?;
         Ok(true)
     }
 
@@ -289,7 +293,13 @@ impl Applying<'_> {
     /// Not from a batch: what is learnt from it could not be taken out of it.
     fn withdraw(&mut self, turn: &TurnId) -> rusqlite::Result<bool> {
         match self.find(turn)? {
-            Some(found) if found.state != TurnState::Leased => self.give_up(turn, WITHDRAWN),
+            Some(found) if found.state != TurnState::Leased => {
+                let done = self.give_up(turn, WITHDRAWN)?;
+                if done {
+                    self.withdraw_wishes_of(turn)?;
+                }
+                Ok(done)
+            }
             _ => Ok(false),
         }
     }

@@ -64,6 +64,9 @@ pub enum Record {
         hint_answers: Vec<Option<String>>,
         /// A teacher scores it before it is trained on.
         teach: bool,
+        /// What a person wished for, to stand as by [`Record::WishVoiced`].
+        #[serde(default)]
+        wish: Option<String>,
     },
     /// A teacher scored a turn: `judged` to `ready`. Stale when it was shown another hint than a person has written.
     Taught {
@@ -106,8 +109,10 @@ pub enum Record {
         /// The person's words.
         hint: String,
     },
-    /// A person wished for something that is to stand. What they wished for before about the same is withdrawn, and the
-    /// oldest where there are [`MOST_WISHES`](crate::MOST_WISHES). Stale when the turn is unknown, or the wish stands.
+    /// A person wished for something that is to stand. What they wished for before about the same, or of the same turn, is
+    /// withdrawn, and the oldest where there are [`MOST_WISHES`](crate::MOST_WISHES). It goes with its turn when that is
+    /// withdrawn, or its next state taken back. Stale when the turn is unknown or a step of an episode, the wish stands, or
+    /// one about the same was voiced of a later turn.
     WishVoiced {
         /// The turn that it was voiced about.
         turn: TurnId,

@@ -148,14 +148,14 @@ const MIGRATIONS: &[&str] = &[
     ",
     "
     CREATE TABLE wishes (
-        no           INTEGER PRIMARY KEY,
-        person       INTEGER NOT NULL,     -- as marks name them; 0 where nobody is named
-        text         TEXT NOT NULL,
-        turn         TEXT NOT NULL,        -- the name of the one that it was voiced about, which may be gone
-        at           INTEGER NOT NULL,
-        withdrawn_at INTEGER
+        no     INTEGER PRIMARY KEY AUTOINCREMENT, -- none is given twice
+        person INTEGER NOT NULL,           -- as marks name them; 0 where nobody is named
+        text   TEXT NOT NULL,
+        turn   TEXT NOT NULL,              -- the name of the one that it was voiced about, which may be gone
+        place  INTEGER NOT NULL,           -- its number
+        at     INTEGER NOT NULL
     ) STRICT;
-    CREATE INDEX wishes_standing ON wishes (person) WHERE withdrawn_at IS NULL;
+    CREATE INDEX wishes_by_person ON wishes (person, no);
     ",
 ];
 

@@ -111,6 +111,7 @@ fn judged(name: &str, teach: bool) -> Record {
         hints: if teach { vec!["Use no bold text.".to_owned()] } else { Vec::new() },
         hint_answers: vec![None],
         teach,
+        wish: None,
     }
 }
 

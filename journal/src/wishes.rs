@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
 use super::{
     apply::Applying,
@@ -18,11 +18,12 @@ use crate::turn::TurnId;
 pub const MOST_WISHES: usize = 8;
 
 /// Words that say nothing of what a wish is about. Without them a wish and its opposite are alike.
-const PASSED_OVER: [&str; 48] = [
+const PASSED_OVER: [&str; 56] = [
     "a", "an", "the", "to", "it", "in", "of", "for", "me", "my", "i", "you", "your", "is", "be", "are",
-    "and", "or", "with", "without", "no", "not", "dont", "don't", "never", "always", "please", "use",
-    "write", "make", "do", "give", "any", "more", "less", "again", "now", "from", "on", "at", "as", "all",
-    "put", "say", "answer", "reply", "want", "again",
+    "and", "or", "with", "without", "no", "not", "dont", "don't", "isn't", "can't", "doesn't", "stop",
+    "avoid", "never", "always", "please", "use", "using", "write", "make", "do", "give", "any", "more",
+    "less", "again", "now", "from", "on", "at", "as", "all", "put", "say", "saying", "answer", "reply",
+    "want", "anymore", "that",
 ];
 
 /// A wish that stands.
@@ -48,66 +49,63 @@ pub fn are_about_the_same(one: &str, other: &str) -> bool {
 }
 
 fn words(wish: &str) -> BTreeSet<String> {
-    let words = wish.split(|c: char| !c.is_alphanumeric() && c != '\'').map(str::to_lowercase);
+    let wish = wish.replace('\u{2019}', "'").to_lowercase();
+    let words = wish.split(|c: char| !c.is_alphanumeric() && c != '\'').map(str::to_owned);
     words.filter(|word| !word.is_empty() && !PASSED_OVER.contains(&word.as_str())).collect()
 }
 
 impl Applying<'_> {
+    /// What is said of a step of an episode is no person's wish.
     pub(crate) fn voice_wish(&mut self, turn: &TurnId, wish: &str) -> rusqlite::Result<bool> {
-        let sql = "SELECT body FROM bodies JOIN turns ON no = turn WHERE id = ?1 AND part = ?2";
-        let mark: Option<Option<Vec<u8>>> = self
+        let sql = "SELECT no, body FROM turns JOIN bodies ON turn = no
+                   WHERE id = ?1 AND part = ?2 AND episode IS NULL";
+        let found: Option<(i64, Option<Vec<u8>>)> = self
             .connection
             .prepare_cached(sql)?
-            .query_row((&*turn.0, Part::Mark.name()), |row| row.get(0))
+            .query_row((&*turn.0, Part::Mark.name()), |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let Some(mark) = mark.flatten().and_then(|body| TurnMark::decode(&body).ok()) else {
-            return Ok(false);
-        };
+        let Some((place, Some(mark))) = found else { return Ok(false) };
+        let Ok(mark) = TurnMark::decode(&mark) else { return Ok(false) };
         let person = mark.person as i64;
-        let standing: Vec<(i64, String)> = self
+        let standing: Vec<(i64, String, String, i64)> = self
             .connection
-            .prepare_cached(
-                "SELECT no, text FROM wishes WHERE person = ?1 AND withdrawn_at IS NULL ORDER BY no",
-            )?
-            .query_map([person], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .prepare_cached("SELECT no, text, turn, place FROM wishes WHERE person = ?1 ORDER BY no")?
+            .query_map([person], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
             .collect::<Result<_, _>>()?;
-        if standing.iter().any(|(_, text)| text == wish) {
+        let (over, mut left): (Vec<_>, Vec<_>) = standing
+            .into_iter()
+            .partition(|(_, text, of, _)| **of == *turn.0 || text == wish || are_about_the_same(text, wish));
+        // Who is judged later may have spoken earlier.
+        let is_outdated = over.iter().any(|(.., of)| *of > place);
+        if is_outdated || over.iter().any(|(_, text, of, _)| text == wish && **of == *turn.0) {
             return Ok(false);
         }
-        let (over, mut left): (Vec<_>, Vec<_>) =
-            standing.into_iter().partition(|(_, text)| are_about_the_same(text, wish));
         let surplus = (left.len() + 1).saturating_sub(MOST_WISHES);
-        for (no, _) in over.into_iter().chain(left.drain(..surplus)) {
+        for (no, ..) in over.into_iter().chain(left.drain(..surplus)) {
             self.withdraw_wish(no as u64)?;
         }
         self.connection
-            .prepare_cached("INSERT INTO wishes (person, text, turn, at) VALUES (?1, ?2, ?3, ?4)")?
-            .execute((person, wish, &*turn.0, self.now))?;
+            .prepare_cached("INSERT INTO wishes (person, text, turn, place, at) VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute((person, wish, &*turn.0, place, self.now))?;
         Ok(true)
     }
 
     pub(crate) fn withdraw_wish(&mut self, wish: u64) -> rusqlite::Result<bool> {
-        let sql = "UPDATE wishes SET withdrawn_at = ?2 WHERE no = ?1 AND withdrawn_at IS NULL";
-        Ok(self.connection.prepare_cached(sql)?.execute((wish as i64, self.now))? > 0)
+        let sql = "DELETE FROM wishes WHERE no = ?1";
+        Ok(self.connection.prepare_cached(sql)?.execute([wish as i64])? > 0)
+    }
+
+    /// Nothing is learnt from the turn, or what was said of it was not meant for it.
+    pub(crate) fn withdraw_wishes_of(&mut self, turn: &TurnId) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("DELETE FROM wishes WHERE turn = ?1")?.execute([&*turn.0])?;
+        Ok(())
     }
 }
 
 impl Bodies<'_> {
-    /// Those that stand, the oldest first; of everybody, or of whoever has a turn.
+    /// Those that stand, the oldest first; of everybody, or of whoever has a turn that is no step of an episode.
     pub(crate) fn wishes(&self, of: Option<&TurnId>) -> Result<Vec<WishRow>, JournalError> {
-        let person = match of {
-            None => None,
-            Some(turn) => {
-                let sql = "SELECT turns.no FROM turns WHERE id = ?1";
-                let Some(no) = self.one(sql, [&*turn.0], |row| row.get::<_, i64>(0))? else {
-                    return Ok(Vec::new());
-                };
-                Some(self.get::<TurnMark>(no, &turn.0, Part::Mark)?.person as i64)
-            }
-        };
-        let sql = "SELECT no, person, text, turn, at FROM wishes
-                   WHERE withdrawn_at IS NULL AND (?1 IS NULL OR person = ?1) ORDER BY no";
-        self.select(sql, [person], |row| {
+        let row = |row: &Row<'_>| {
             Ok(WishRow {
                 wish: row.get::<_, i64>(0)? as u64,
                 person: row.get::<_, i64>(1)? as u64,
@@ -115,7 +113,16 @@ impl Bodies<'_> {
                 turn: TurnId(row.get::<_, String>(3)?.into()),
                 when: time(row.get(4)?),
             })
-        })
+        };
+        let Some(turn) = of else {
+            return self.select("SELECT no, person, text, turn, at FROM wishes ORDER BY no", [], row);
+        };
+        let sql = "SELECT no FROM turns WHERE id = ?1 AND episode IS NULL";
+        let Some(no) = self.one(sql, [&*turn.0], |row| row.get::<_, i64>(0))? else { return Ok(Vec::new()) };
+        // A reader of the turn tells of a mark that cannot be read.
+        let Ok(mark) = self.get::<TurnMark>(no, &turn.0, Part::Mark) else { return Ok(Vec::new()) };
+        let sql = "SELECT no, person, text, turn, at FROM wishes WHERE person = ?1 ORDER BY no";
+        self.select(sql, [mark.person as i64], row)
     }
 }
 
@@ -127,6 +134,7 @@ mod tests {
     fn a_wish_and_its_opposite_are_about_the_same() {
         for (one, other) in [
             ("No capitals, please.", "Use capitals."),
+            ("Don\u{2019}t use bold", "Use bold text"),
             ("End with a thank-you.", "Don't end with a thank-you"),
             ("Answer in at most 5 words", "in at most 9 words"),
         ] {

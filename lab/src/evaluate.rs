@@ -258,7 +258,12 @@ fn scores(
         });
         scores[place].count += 1;
         scores[place].flipped += usize::from(case.check.is_flipped(&answer.words()));
-        if case.check.judge(&answer.words(), answer.ids.len()) {
+        let said = match case.check {
+            // Calls are no words.
+            Check::Calls(..) => answer.split.answer(&answer.text).to_owned(),
+            _ => answer.words(),
+        };
+        if case.check.judge(&said, answer.ids.len()) {
             scores[place].good += 1;
         } else {
             wrong(case, &answer.text);
@@ -324,6 +329,12 @@ mod tests {
         let answer = Answer { text, split, ids: vec![0; 9] };
         assert_eq!(answer.words(), "2 + 2 = 4.");
         let found = scores(&of("redo", "student"), &[answer], |_, text| panic!("{text}"));
+        assert_eq!((found[0].good, found[0].count), (1, 1));
+        let called = of("tool", "calls");
+        let Check::Calls(name, arguments) = &called[0].check else { panic!("a call is asked for") };
+        let text = openclaw_actors::conversation::call_text(name, arguments);
+        let split = ReplySplit::of(&text, ParserConfig::new(&called[0].tools, false));
+        let found = scores(&called, &[Answer { text, split, ids: vec![0; 9] }], |_, text| panic!("{text}"));
         assert_eq!((found[0].good, found[0].count), (1, 1));
     }
 }

@@ -6,30 +6,59 @@ use std::collections::BTreeSet;
 use openclaw_journal::Turn;
 use openclaw_model::{GenerateRequest, SamplingParams, Scored};
 
+use tracing::{debug, warn};
+
 use super::Teacher;
-use crate::{conversation, engine::EngineError, judge};
+use crate::{conversation, engine::EngineError, judge, prompts};
 
 /// A hint that moves no token by so many nats changes nothing.
 const EFFECT_NATS: f32 = 0.5;
+/// A rival whose probability moves by so much is a change, too.
+const EFFECT_SHARE: f32 = 0.1;
 /// Tokens of the reply that is looked at.
 const REPLY_TOKENS: usize = 96;
 
-/// Whether the teacher says some token of the response otherwise than the student.
-pub(super) fn has_effect(student: &Scored, taught: &Scored) -> bool {
-    let gaps =
-        taught.logprobs.iter().zip(&student.logprobs).map(|(taught, student)| (taught - student).abs());
-    let tokens = gaps.fold(0.0, f32::max);
-    let rows = taught.candidates.iter().zip(&student.top);
-    let candidates = rows.flat_map(|(taught, top)| {
-        taught.iter().zip(top).map(|(taught, (_, student))| (taught.exp() - student.exp()).abs())
-    });
-    // A candidate that is hardly drawn by either is no change, however large its gap.
-    tokens >= EFFECT_NATS || candidates.fold(0.0, f32::max) >= 0.1
+/// Whether the hint changes what the teacher says of some token of the response, or of its rivals.
+fn has_effect(unhinted: &Scored, hinted: &Scored) -> bool {
+    let pairs = hinted.logprobs.iter().zip(&unhinted.logprobs);
+    let tokens = pairs.map(|(hinted, unhinted)| (hinted - unhinted).abs()).fold(0.0, f32::max);
+    let rivals = hinted.candidates.iter().flatten().zip(unhinted.candidates.iter().flatten());
+    // By probabilities: one that is hardly said either way is no change, however large its gap.
+    let rivals = rivals.map(|(hinted, unhinted)| (hinted.exp() - unhinted.exp()).abs()).fold(0.0, f32::max);
+    tokens >= EFFECT_NATS || rivals >= EFFECT_SHARE
 }
 
 impl Teacher {
+    /// From the first hint on that passes; `unhinted` is what the teacher says without one. What cannot be checked passes.
+    pub(super) async fn checked<'a>(
+        &self,
+        turn: &Turn,
+        unhinted: &Scored,
+        tried: Vec<(usize, &'a String, Scored)>,
+    ) -> Vec<(usize, &'a String, Scored)> {
+        let mut tried = tried.into_iter();
+        while let Some((overlap, hint, scored)) = tried.next() {
+            let fault = match has_effect(unhinted, &scored) {
+                false => Some("no_effect"),
+                true => match self.answers_still(turn, hint).await {
+                    Ok(answers) => (!answers).then_some("no_answer"),
+                    Err(error) => {
+                        warn!(turn = %turn.id, %error, "a hint is not checked");
+                        None
+                    }
+                },
+            };
+            let Some(reason) = fault else {
+                return std::iter::once((overlap, hint, scored)).chain(tried).collect();
+            };
+            debug!(turn = %turn.id, reason, "a hint is not distilled");
+            metrics::counter!("openclaw_teacher_hints_dropped_total", "reason" => reason).increment(1);
+        }
+        Vec::new()
+    }
+
     /// Whether the likeliest reply under the hint is still about the question.
-    pub(super) async fn answers_still(&self, turn: &Turn, hint: &str) -> Result<bool, EngineError> {
+    async fn answers_still(&self, turn: &Turn, hint: &str) -> Result<bool, EngineError> {
         let request = GenerateRequest {
             drawn_ids: Vec::new(),
             prompt_ids: self.hinted_prompt(turn, hint)?,
@@ -42,24 +71,31 @@ impl Teacher {
         let reply = judge::said(&self.teacher, request).await?;
         let task = conversation::task_position(&turn.messages);
         let task = task.and_then(|at| turn.messages[at]["content"].as_str()).unwrap_or_default();
-        Ok(is_about(&reply, conversation::answer(turn), task))
+        Ok(is_about(prompts::behind_thought(&reply), conversation::answer(turn), task))
     }
 }
 
 /// Whether a reply has to do with the answer that was given, or the task. A number stands for any number: the one that was
-/// given may have been wrong.
+/// given may have been wrong. Of a reply without a word that could tell, nothing is said against it.
 fn is_about(reply: &str, answer: &str, task: &str) -> bool {
     let matter: BTreeSet<String> = words(answer).chain(words(task)).collect();
-    matter.is_empty() || words(reply).any(|word| matter.contains(&word))
+    let mut said = words(reply).peekable();
+    matter.is_empty() || said.peek().is_none() || said.any(|word| matter.contains(&word))
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
+    /// Of any reply.
+    const PASSED_OVER: [&str; 16] = [
+        "this", "that", "your", "with", "have", "what", "from", "there", "here", "will", "today", "about",
+        "they", "when", "some", "more",
+    ];
     let number = |word: &str| word.bytes().all(|b| b.is_ascii_digit());
-    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.filter(move |word| number(word) || word.chars().count() >= 4).map(move |word| match number(word) {
-        true => "0".to_owned(),
-        false => word.to_lowercase(),
-    })
+    let words =
+        text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase);
+    let words = words.filter(move |word| {
+        number(word) || word.chars().count() >= 4 && !PASSED_OVER.contains(&word.as_str())
+    });
+    words.map(move |word| if number(&word) { "0".to_owned() } else { word })
 }
 
 #[cfg(test)]
@@ -72,14 +108,13 @@ mod tests {
         assert!(is_about("HELLO! IT IS 21 APPLES.", answer, task));
         assert!(is_about("We get nineteen apples.", answer, task));
         assert!(!is_about("Hello! How can I assist you today?", answer, task));
-        assert!(is_about("Hi!", "Hi.", "hey"));
+        assert!(is_about("Hi!", "Hi.", "hey") && is_about("Yes.", "**Yes**, it is Paris.", "Is it Paris?"));
     }
 
     #[test]
     fn an_effect_is_seen_on_the_tokens_and_on_their_rivals() {
         let scored = |logprob: f32, candidate: f32| Scored {
             logprobs: vec![-1.0, logprob],
-            top: vec![vec![(1, -1.0)], vec![(1, -3.0)]],
             candidates: vec![vec![-1.0], vec![candidate]],
             ..Scored::default()
         };

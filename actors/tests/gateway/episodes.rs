@@ -58,6 +58,7 @@ async fn an_agent_outside_makes_episodes_of_its_sessions() {
         hints: Vec::new(),
         hint_answers: Vec::new(),
         teach: false,
+        wish: None,
     };
     house.journal.record(judged).await.expect("recorded");
     let samples = samples(&house, 3).await;

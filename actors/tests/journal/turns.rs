@@ -79,6 +79,7 @@ pub fn judged(name: &str) -> Record {
         hints: Vec::new(),
         hint_answers: Vec::new(),
         teach: false,
+        wish: None,
     }
 }
 

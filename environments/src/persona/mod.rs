@@ -15,7 +15,7 @@ pub use environment::{KIND, Settings, estimated_tokens};
 pub use rule::{TA_MIN_TOKENS, WARM_PHRASES};
 pub use session::{PersonaSession, SessionRecord, Step};
 pub use style::{Style, reply};
-pub use task::Task;
+pub use task::{Task, verdict_of};
 pub use wording::{Intent, Split, Wordings, contains_words, scribble, split_by_wording};
 
 use serde::{Deserialize, Serialize};

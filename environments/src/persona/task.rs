@@ -173,7 +173,7 @@ fn last_number(reply: &str) -> Option<i64> {
 
 /// True for `correct` and `right`, false for `wrong`, `incorrect` and `not correct`; nothing if the reply gives
 /// no verdict or contradicts itself.
-fn verdict_of(reply: &str) -> Option<bool> {
+pub fn verdict_of(reply: &str) -> Option<bool> {
     let reply = reply.to_lowercase().replace("n't", " not");
     let words: Vec<&str> =
         reply.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect();

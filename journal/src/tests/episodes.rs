@@ -38,7 +38,7 @@ fn votes(name: &str, votes: &[i8]) -> Record {
     };
     let votes: Vec<Vote> = votes.iter().copied().map(Some).collect();
     let verdict = Verdict { reward: votes[0], votes, rule: None };
-    Record::Judged { turn, undone, verdict, answers, hints, hint_answers, teach: false }
+    Record::Judged { turn, undone, verdict, answers, hints, hint_answers, teach: false, wish: None }
 }
 
 async fn all(journal: &Journal, records: impl IntoIterator<Item = Record>) {

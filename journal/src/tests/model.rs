@@ -65,8 +65,15 @@ pub(crate) struct Memory {
     pub current: u64,
     pub resumable: u64,
     pub audit: Vec<AuditRow>,
-    /// Number, person, text, and whether it stands.
-    pub wishes: Vec<(u64, u64, String, bool)>,
+    pub wishes: Vec<Wish>,
+}
+
+pub(crate) struct Wish {
+    pub no: u64,
+    pub person: u64,
+    pub text: String,
+    turn: TurnId,
+    pub stands: bool,
 }
 
 impl Memory {
@@ -101,6 +108,7 @@ impl Memory {
                 let state = self.turns.get(turn).map(|entry| entry.state);
                 let is_over = self.is_over(turn);
                 state.filter(|state| state.is_under_way() && !is_over).is_some_and(|state| {
+                    self.forget_wishes_of(turn);
                     self.score(turn, None);
                     self.step(turn, state, |entry, _| {
                         entry.undone += 1;
@@ -116,7 +124,7 @@ impl Memory {
             {
                 false
             }
-            Record::Judged { turn, verdict, hints, teach, .. } => {
+            Record::Judged { turn, verdict, hints, teach, wish, .. } => {
                 let after = self.after_signals(turn);
                 let done = self.step(turn, TurnState::Followed, |entry, totals| {
                     match verdict.reward {
@@ -136,6 +144,9 @@ impl Memory {
                 }
                 if done && self.turns[turn].state == TurnState::Held {
                     self.release_held(turn);
+                }
+                if let (true, Some(wish)) = (done, wish) {
+                    self.voice(turn, wish);
                 }
                 done
             }
@@ -161,7 +172,11 @@ impl Memory {
             Record::TurnDropped { turn, .. } => self.give_up(turn),
             Record::TurnWithdrawn { turn } => {
                 let leased = self.turns.get(turn).is_some_and(|entry| entry.state == TurnState::Leased);
-                !leased && self.give_up(turn)
+                let done = !leased && self.give_up(turn);
+                if done {
+                    self.forget_wishes_of(turn);
+                }
+                done
             }
             Record::Rated { turn, rating } => match self.turns.get_mut(turn) {
                 Some(entry) if entry.state.is_under_way() && entry.dead.is_none() => {
@@ -296,11 +311,8 @@ impl Memory {
             }
             Record::WishVoiced { turn, wish } => self.voice(turn, wish),
             Record::WishWithdrawn { wish } => {
-                let stands = |(no, ..): &&mut (u64, u64, String, bool)| no == wish;
-                self.wishes
-                    .iter_mut()
-                    .find(stands)
-                    .is_some_and(|(.., stands)| std::mem::replace(stands, false))
+                let of = self.wishes.iter_mut().find(|known| known.no == *wish);
+                of.is_some_and(|known| std::mem::replace(&mut known.stands, false))
             }
             Record::SessionEnded { session } => {
                 let of = |entry: &&mut Entry| entry.turn.session == *session && !entry.mark.last;
@@ -325,19 +337,26 @@ impl Memory {
     }
 
     fn voice(&mut self, turn: &TurnId, wish: &str) -> bool {
-        let Some(person) = self.turns.get(turn).map(|entry| entry.mark.person) else { return false };
-        let (mut standing, over): (Vec<_>, Vec<_>) = self
-            .wishes
-            .iter_mut()
-            .filter(|(_, of, _, stands)| *of == person && *stands)
-            .partition(|(.., text, _)| !are_about_the_same(text, wish) || text == wish);
-        if standing.iter().any(|(.., text, _)| text == wish) {
+        let Some(entry) = self.turns.get(turn).filter(|entry| entry.episode.is_none()) else { return false };
+        let (person, place) = (entry.mark.person, entry.no);
+        let is_over =
+            |known: &Wish| known.turn == *turn || known.text == wish || are_about_the_same(&known.text, wish);
+        let place_of = |turn: &TurnId| self.turns[turn].no;
+        let standing = self.wishes.iter_mut().filter(|known| known.person == person && known.stands);
+        let (over, mut left): (Vec<&mut Wish>, Vec<&mut Wish>) = standing.partition(|known| is_over(known));
+        let is_said = |known: &&mut Wish| known.text == wish && known.turn == *turn;
+        if over.iter().any(|known| place_of(&known.turn) > place || is_said(known)) {
             return false;
         }
-        let surplus = (standing.len() + 1).saturating_sub(MOST_WISHES);
-        over.into_iter().chain(standing.drain(..surplus)).for_each(|(.., stands)| *stands = false);
-        self.wishes.push((self.wishes.len() as u64 + 1, person, wish.to_owned(), true));
+        let surplus = (left.len() + 1).saturating_sub(MOST_WISHES);
+        over.into_iter().chain(left.drain(..surplus)).for_each(|known| known.stands = false);
+        let no = self.wishes.len() as u64 + 1;
+        self.wishes.push(Wish { no, person, text: wish.to_owned(), turn: turn.clone(), stands: true });
         true
+    }
+
+    fn forget_wishes_of(&mut self, turn: &TurnId) {
+        self.wishes.iter_mut().filter(|known| known.turn == *turn).for_each(|known| known.stands = false);
     }
 
     /// A person wrote another hint than `shown`.

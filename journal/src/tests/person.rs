@@ -174,7 +174,8 @@ async fn a_wish_stands_until_it_is_withdrawn_said_otherwise_or_one_too_many() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let run = Run::start(config(dir.path())).await;
     let voiced = |turn: &str, wish: &str| Record::WishVoiced { turn: id(turn), wish: wish.to_owned() };
-    for (name, person) in [("a", 7), ("b", 8)] {
+    let turns: Vec<String> = (0..12).map(|n| format!("a{n}")).collect();
+    for (name, person) in turns.iter().map(|name| (&**name, 7)).chain([("b", 8)]) {
         let mark = TurnMark { person, ..mark(9) };
         run.journal.done(Record::TurnCompleted { turn: Arc::new(turn(name)), mark }).await;
     }
@@ -182,27 +183,36 @@ async fn a_wish_stands_until_it_is_withdrawn_said_otherwise_or_one_too_many() {
         let rows = journal.wishes(of.map(id).as_ref()).await.expect("read");
         rows.into_iter().map(|row| row.text).collect()
     };
-    run.journal.done(voiced("a", "No capitals.")).await;
-    run.journal.stale(voiced("a", "No capitals.")).await;
+    run.journal.done(voiced("a0", "No capitals.")).await;
+    run.journal.stale(voiced("a0", "No capitals.")).await;
     run.journal.stale(voiced("nobody", "No capitals.")).await;
     run.journal.done(voiced("b", "Use capitals.")).await;
-    run.journal.done(voiced("a", "End with thanks.")).await;
-    run.journal.done(voiced("a", "Capitals, please!")).await;
-    assert_eq!(texts(&run.journal, Some("a")).await, ["End with thanks.", "Capitals, please!"]);
+    run.journal.done(voiced("a1", "End with thanks.")).await;
+    run.journal.done(voiced("a3", "Capitals, please!")).await;
+    // Judged later, said earlier.
+    run.journal.stale(voiced("a2", "no capitals")).await;
+    assert_eq!(texts(&run.journal, Some("a5")).await, ["End with thanks.", "Capitals, please!"]);
     assert_eq!(texts(&run.journal, Some("b")).await, ["Use capitals."]);
     assert_eq!(texts(&run.journal, None).await.len(), 3);
     assert_eq!(texts(&run.journal, Some("nobody")).await, [""; 0]);
-    let thanks = run.journal.wishes(Some(&id("a"))).await.expect("read")[0].wish;
-    run.journal.done(Record::WishWithdrawn { wish: thanks }).await;
-    run.journal.stale(Record::WishWithdrawn { wish: thanks }).await;
+    // Of one turn the last word counts.
+    run.journal.done(voiced("a1", "End with cheers.")).await;
+    let cheers = run.journal.wishes(Some(&id("a1"))).await.expect("read")[1].wish;
+    run.journal.done(Record::WishWithdrawn { wish: cheers }).await;
+    run.journal.stale(Record::WishWithdrawn { wish: cheers }).await;
     // What stands stands in the next process, too.
     run.stop().await;
     let run = Run::start(config(dir.path())).await;
-    assert_eq!(texts(&run.journal, Some("a")).await, ["Capitals, please!"]);
-    for matter in ["bold", "commas", "lists", "digits", "quotes", "jokes", "rhymes", "dashes"] {
-        run.journal.done(voiced("a", &format!("no {matter}"))).await;
+    assert_eq!(texts(&run.journal, Some("a1")).await, ["Capitals, please!"]);
+    for (name, matter) in
+        turns[4..].iter().zip(["bold", "commas", "lists", "digits", "quotes", "jokes", "rhymes", "dashes"])
+    {
+        run.journal.done(voiced(name, &format!("no {matter}"))).await;
     }
-    let standing = texts(&run.journal, Some("a")).await;
+    let standing = texts(&run.journal, Some("a1")).await;
     assert_eq!((standing.len(), &*standing[0]), (crate::MOST_WISHES, "no bold"));
+    // It goes with its turn.
+    run.journal.done(Record::TurnWithdrawn { turn: id("a4") }).await;
+    assert_eq!(texts(&run.journal, Some("a1")).await[0], "no commas");
     run.stop().await;
 }

@@ -231,7 +231,10 @@ fn any_record(dice: &mut SmallRng) -> Record {
     match dice.random_range(0..29) {
         0..4 => said(name),
         4..8 => followed(name),
-        8..13 => maybe_about_another(judged(name, dice.random_bool(0.5)), dice),
+        8..13 => {
+            let record = maybe_about_another(judged(name, dice.random_bool(0.5)), dice);
+            with_a_wish(record, dice)
+        }
         13..15 => maybe_about_another(taught(name), dice),
         15 if dice.random_bool(0.3) => dropped(name),
         15 => Record::TurnDied { turn: id(name), inbox: "judge".to_owned(), attempts: 2, reason: None },
@@ -256,25 +259,33 @@ fn any_record(dice: &mut SmallRng) -> Record {
         26 if dice.random_bool(0.1) => Record::SessionEnded { session: SessionId("s".into()) },
         26 => corrected(name, if dice.random_bool(0.5) { "Use no bold text." } else { "Be brief." }),
         27 if dice.random_bool(0.2) => Record::WishWithdrawn { wish: number },
-        27 => {
-            let matters = [
-                "bold text",
-                "capitals",
-                "commas",
-                "lists",
-                "thanks",
-                "digits",
-                "quotes",
-                "jokes",
-                "rhymes",
-                "questions",
-            ];
-            let matter = matters.choose(dice).expect("ten");
-            let wish = if dice.random_bool(0.5) { format!("Use {matter}.") } else { format!("no {matter}") };
-            Record::WishVoiced { turn: id(name), wish }
-        }
+        27 => Record::WishVoiced { turn: id(name), wish: any_wish(dice) },
         _ => Record::RolledBack { from: 1, to: number },
     }
+}
+
+fn any_wish(dice: &mut SmallRng) -> String {
+    let matters = [
+        "bold text",
+        "capitals",
+        "commas",
+        "lists",
+        "thanks",
+        "digits",
+        "quotes",
+        "jokes",
+        "rhymes",
+        "questions",
+    ];
+    let matter = matters.choose(dice).expect("ten");
+    if dice.random_bool(0.5) { format!("Use {matter}.") } else { format!("no {matter}") }
+}
+
+fn with_a_wish(mut record: Record, dice: &mut SmallRng) -> Record {
+    if let Record::Judged { wish, .. } = &mut record {
+        *wish = dice.random_bool(0.2).then(|| any_wish(dice));
+    }
+    record
 }
 
 /// A turn of one of three sessions.
@@ -339,9 +350,8 @@ fn maybe_about_another(mut record: Record, dice: &mut SmallRng) -> Record {
 async fn agrees(journal: &Journal, model: &Memory) {
     assert_eq!(*journal.totals().borrow(), model.totals);
     assert_eq!(*journal.backlog().borrow(), model.backlog());
-    let standing = model.wishes.iter().filter(|(.., stands)| *stands);
-    let standing: Vec<(u64, u64, &str)> =
-        standing.map(|(no, person, text, _)| (*no, *person, &**text)).collect();
+    let standing = model.wishes.iter().filter(|wish| wish.stands);
+    let standing: Vec<(u64, u64, &str)> = standing.map(|wish| (wish.no, wish.person, &*wish.text)).collect();
     let wishes = journal.wishes(None).await.expect("read");
     let found: Vec<(u64, u64, &str)> = wishes.iter().map(|row| (row.wish, row.person, &*row.text)).collect();
     assert_eq!(found, standing);

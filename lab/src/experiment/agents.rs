@@ -1,19 +1,19 @@
 //! `experiment agents`: what outcomes alone, integrated step rewards and hints from failures teach an agent, on tasks whose
-//! kinds, wordings and names are never trained on. Each run is a process of its own, as a user's is.
+//! kinds, wordings and names are held out.
 
-use std::{
-    fmt::Write,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write, path::Path, path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use openclaw_actors::stop::StopSignal;
 use openclaw_journal::{EpisodeState, Journal};
 use serde::Serialize;
 use tracing::info;
 
-use super::{launched::Launched, node::Reader};
+use super::node::{Node, Reader};
+
+/// Between two looks at how far the episodes are.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// A split: the file it is run from, and its environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,7 +41,7 @@ impl Place {
         }
     }
 
-    /// Kinds of task that no text has.
+    /// Its held-out tasks are of kinds that neither the embedded model's text nor training shows.
     fn environment(self) -> &'static str {
         match self {
             Self::ToolCall => {
@@ -135,8 +135,6 @@ pub(super) async fn command(args: AgentsArgs, read: &Reader, mut stop: StopSigna
 }
 
 async fn one(args: &AgentsArgs, read: &Reader, place: Place, method: &str, seed: u64) -> anyhow::Result<Run> {
-    let dir = args.out.join(format!("{}-{method}-{seed}", place.name()));
-    ensure!(!dir.exists(), "{} is there already: name another folder by --out", dir.display());
     let agent = format!(
         "[{{ environment = \"hard\", workers = 1, concurrency = 16, group = 8, groups = {}, steps = 6, temperature = 1.0, \
          max_new_tokens = 96, held_out = {}, held_out_every = {}, wait_for_learning = true }}]",
@@ -144,9 +142,7 @@ async fn one(args: &AgentsArgs, read: &Reader, place: Place, method: &str, seed:
     );
     let mut sets = vec![
         format!("run.seed={seed}"),
-        format!("run.dir={}", dir.display()),
-        "nodes.local.metrics=127.0.0.1:0".to_owned(),
-        "nodes.local.admin=127.0.0.1:0".to_owned(),
+        format!("run.dir={}", args.out.display()),
         "actors.gateway.listen=127.0.0.1:0".to_owned(),
         format!("environments={{ hard = {} }}", place.environment()),
         format!("method={{ kind = \"{method}\" }}"),
@@ -156,53 +152,67 @@ async fn one(args: &AgentsArgs, read: &Reader, place: Place, method: &str, seed:
         sets.push("actors.teacher={ model = \"policy\" }".to_owned());
     }
     sets.extend(args.overrides.iter().cloned());
-    let topology = Path::new(place.topology());
-    Launched::start(topology, &sets).await?.wait().await?;
-    let journal = read(topology, &sets)?.journal()?;
-    let Counted { held_out, trained } = count(&journal).await?;
-    let share =
-        |of: &[(u64, bool)]| of.iter().filter(|(_, done)| *done).count() as f64 / of.len().max(1) as f64;
-    // The first measurement is of the first version that was seen, the last of the last.
-    let (first, last) = (held_out.iter().map(|(v, _)| *v).min(), held_out.iter().map(|(v, _)| *v).max());
-    let of = |version: Option<u64>| -> Vec<(u64, bool)> {
-        held_out.iter().filter(|(v, _)| Some(*v) == version).copied().collect()
-    };
-    let eighth = (trained.len() / 8).max(1);
+    let mut plan = read(Path::new(place.topology()), &sets)?;
+    plan.begin_anew_in(&format!("{}-{method}-{seed}", place.name()))?;
+    let Node { journal, parts, .. } = plan.start().await?;
+    let mut counted = Counted::default();
+    while counted.rounds[1].len() < args.held_out as usize {
+        tokio::time::sleep(LOOK_PERIOD).await;
+        counted = count(&journal).await?;
+    }
+    let steps = journal.totals().borrow().steps;
+    parts.stop().await;
+    let share = |of: &[bool]| of.iter().filter(|done| **done).count() as f64 / of.len().max(1) as f64;
+    let trained = counted.trained;
+    let eighth = (trained.len() / 8).max(1).min(trained.len());
     Ok(Run {
         place: place.name(),
         method: method.to_owned(),
         seed,
-        before: share(&of(first)),
-        after: share(&of(last)),
-        first: share(&trained[..eighth.min(trained.len())]),
-        last: share(&trained[trained.len().saturating_sub(eighth)..]),
-        steps: journal.totals().borrow().steps,
+        before: share(&counted.rounds[0]),
+        after: share(&counted.rounds[1]),
+        first: share(&trained[..eighth]),
+        last: share(&trained[trained.len() - eighth..]),
+        steps,
     })
 }
 
-/// Episodes that came out, in order: the version that began each, and whether its task was done.
+/// Whether the task was done, of each episode that is over; an abandoned one did not do it.
+#[derive(Default)]
 struct Counted {
-    held_out: Vec<(u64, bool)>,
-    trained: Vec<(u64, bool)>,
+    /// Held out: before the first group, and behind the last.
+    rounds: [Vec<bool>; 2],
+    /// In order.
+    trained: Vec<bool>,
 }
 
 async fn count(journal: &Journal) -> anyhow::Result<Counted> {
     const PAGE: usize = 500;
-    let (mut counted, mut before) = (Counted { held_out: Vec::new(), trained: Vec::new() }, u64::MAX);
+    let (mut counted, mut before) = (Counted::default(), u64::MAX);
     loop {
         let rows = journal.episodes(before, PAGE).await?;
         let Some(last) = rows.last() else { break };
         before = last.no;
-        let versions = journal.first_versions(rows.iter().map(|row| row.no).collect()).await?;
-        for (row, version) in rows.iter().zip(versions) {
-            let EpisodeState::Ended(outcome) = &row.state else { continue };
-            let of = if row.episode.group.is_some() { &mut counted.trained } else { &mut counted.held_out };
-            of.push((version.unwrap_or(0), outcome.success == Some(true)));
+        for row in &rows {
+            let done = match &row.state {
+                EpisodeState::Open => continue,
+                EpisodeState::Ended(outcome) => outcome.success == Some(true),
+                EpisodeState::Abandoned(_) => false,
+            };
+            match round_of(&row.episode.id.0) {
+                None => counted.trained.push(done),
+                Some(round) => counted.rounds[round.min(1)].push(done),
+            }
         }
     }
-    counted.held_out.reverse();
     counted.trained.reverse();
     Ok(counted)
+}
+
+/// `NAME-SEED-held-out-ROUND-TASK`, as the runtime names its own agents' episodes that measure.
+fn round_of(episode: &str) -> Option<usize> {
+    let (_, measured) = episode.split_once("-held-out-")?;
+    measured.split('-').next()?.parse().ok()
 }
 
 /// A line per split and method, over the seeds.
@@ -240,6 +250,12 @@ fn table(runs: &[Run]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn episodes_that_measure_are_told_by_their_names() {
+        assert_eq!(round_of("hard-17-held-out-1-93"), Some(1));
+        assert_eq!(round_of("hard-17-train-3-2"), None);
+    }
 
     #[test]
     fn a_table_has_a_line_for_each_split_and_method() {

@@ -73,13 +73,6 @@ impl Launched {
         Ok(kib.parse::<u64>()? * 1024)
     }
 
-    /// Waits until it has nothing left to do.
-    pub async fn wait(mut self) -> anyhow::Result<()> {
-        let status = self.child.wait().await.context("cannot wait for the node")?;
-        ensure!(status.success(), "the node ended with {status}");
-        Ok(())
-    }
-
     /// `kill -9`, and waits for its end.
     pub async fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("cannot kill the node")

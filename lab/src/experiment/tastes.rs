@@ -66,6 +66,8 @@ impl Way {
     }
 }
 
+/// Between two looks at the version that is served.
+const ANNOUNCED_PERIOD: Duration = Duration::from_millis(10);
 /// Longest wait for what a session taught.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -181,6 +183,7 @@ async fn one(
     ensure!(!facts.has_users, "actors.rollout: simulated users would teach something else");
     plan.begin_anew_in(&format!("taste-{taste}-{}-{seed}", way.name()))?;
     let Node { url, journal, versions, parts, .. } = plan.start().await?;
+    let announced = || versions.number();
     let mut person = Person {
         client: ChatClient::new(&url, &facts.served_model, None)?,
         http: reqwest::Client::new(),
@@ -192,7 +195,7 @@ async fn one(
         let content = Content::sum(&mut dice);
         let wish = wishes::naming(taste, named, &mut dice);
         person.session(&format!("{taste}-{seed}-{session}"), &content, &wanted, &wish, &mut dice).await?;
-        learnt(&journal).await?;
+        learnt(&journal, &announced).await?;
     }
     let (last, steps) = (versions.current().weights, journal.totals().borrow().steps);
     parts.stop().await;
@@ -207,13 +210,21 @@ async fn one(
 }
 
 /// Waits until nothing that was said waits to be learnt from.
-async fn learnt(journal: &Journal) -> anyhow::Result<()> {
+async fn learnt(journal: &Journal, announced: &dyn Fn() -> u64) -> anyhow::Result<()> {
     let mut backlog = journal.backlog();
-    let settled = backlog.wait_for(|left| {
-        left.to_judge + left.to_teach + left.held + left.ready + left.provisional + left.leased == 0
-    });
-    timeout(PATIENCE, settled).await.context("what was said is not learnt from")??;
-    Ok(())
+    let learnt = async {
+        backlog
+            .wait_for(|left| {
+                left.to_judge + left.to_teach + left.held + left.ready + left.provisional + left.leased == 0
+            })
+            .await?;
+        // A step is recorded before its version is announced.
+        while announced() < journal.last_version_number().await? {
+            tokio::time::sleep(ANNOUNCED_PERIOD).await;
+        }
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, learnt).await.context("what was said is not learnt from")?
 }
 
 /// Who has the wish.

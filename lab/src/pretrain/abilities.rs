@@ -10,17 +10,17 @@ use serde_json::Value;
 /// In no document.
 const NOUNS: [&str; 12] = [
     "llamas",
-    "violins",
-    "umbrellas",
+    "harps",
+    "parasols",
     "pumpkins",
     "scooters",
     "turtles",
     "napkins",
-    "magnets",
+    "thimbles",
     "cactuses",
     "kettles",
     "postcards",
-    "acorns",
+    "walnuts",
 ];
 
 /// `count` cases of every class.
@@ -51,17 +51,28 @@ pub(super) fn cases(make: &mut Maker<'_>, count: usize, into: &mut Vec<Evaluatio
 /// A wish of the other author, as the hint of a teacher or as what is said of the usual reply.
 fn kept(make: &mut Maker<'_>, rule: &'static rules::Rule, as_hint: bool) -> EvaluationCase {
     let wish = wishes::any(Split::HeldOut, Some(rule.name), make.dice);
-    let content = Content::new(Split::HeldOut, make.dice);
+    let wanted = Wanted { rule, named: wish.named };
+    // What keeps the rule anyway shows nothing; of some rules nearly everything does.
+    let mut shown = (Content::new(Split::HeldOut, make.dice), String::new());
+    for _ in 0..40 {
+        let content = Content::new(Split::HeldOut, make.dice);
+        let (usual, plain) = (content.usual(make.dice), content.plain(make.dice));
+        let (by_usual, by_plain) = (wanted.is_kept(&content, &usual), wanted.is_kept(&content, &plain));
+        shown = (content, usual);
+        if !by_usual && (rule.name == "plain" || !by_plain) {
+            break;
+        }
+    }
+    let (content, usual) = shown;
     let mut talk = make.talk();
     if as_hint {
         talk.user_with_hint(&content.message, &wish.text, make.dice);
     } else {
         talk.user(&content.message, make.dice);
-        talk.assistant(&content.usual(make.dice));
+        talk.assistant(&usual);
         talk.user(&wish.text, make.dice);
     }
     let group = if rule.trained { "rule" } else { "unseen_rule" };
-    let wanted = Wanted { rule, named: wish.named };
     make.case(group, rule.name.to_owned(), talk.finish().messages, Check::Keeps(Kept { wanted, content }))
 }
 
@@ -117,17 +128,6 @@ pub(super) fn names(answer: &str, noun: &str) -> bool {
     words.contains(&noun) && !things::KNOWN.iter().any(|known| words.contains(known))
 }
 
-/// What a reply says of a pupil's answer, if it says one thing.
-pub(super) fn graded(answer: &str) -> Option<bool> {
-    let answer = answer.to_lowercase();
-    let has = |word: &str| answer.split(|c: char| !c.is_alphanumeric()).any(|other| other == word);
-    match (has("correct") || has("right"), has("wrong") || has("incorrect")) {
-        (true, false) => Some(true),
-        (false, true) => Some(false),
-        _ => None,
-    }
-}
-
 /// The first call in an answer.
 pub(super) fn call_in(answer: &str) -> Option<Value> {
     let (_, rest) = answer.split_once("<tool_call>")?;
@@ -138,14 +138,12 @@ pub(super) fn call_in(answer: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use openclaw_environments::persona::verdict_of;
 
     #[test]
     fn answers_are_read_as_they_are_meant() {
         assert!(names("So there are 4 llamas.", "llamas") && !names("4 apples, no llamas", "llamas"));
-        assert_eq!(
-            (graded("This is wrong."), graded("correct"), graded("hm")),
-            (Some(false), Some(true), None)
-        );
+        assert_eq!((verdict_of("This is wrong."), verdict_of("not correct")), (Some(false), Some(false)));
         let call = call_in("<tool_call>\n{\"name\": \"a\", \"arguments\": {\"x\": 1}}\n</tool_call>")
             .expect("a call");
         assert_eq!((&call["name"], &call["arguments"]["x"]), (&"a".into(), &1.into()));

@@ -13,7 +13,9 @@ use super::wishes;
 use super::written::{Author, World};
 use openclaw_actors::prompts::{parse_hint, parse_verdict};
 use openclaw_environments::dice::Dice;
-use openclaw_environments::persona::{Intent, Persona, Split, Style, Task, Wordings, reply, scribble};
+use openclaw_environments::persona::{
+    Intent, Persona, Split, Style, Task, Wordings, reply, scribble, verdict_of,
+};
 use serde_json::Value;
 
 /// Words of the system prompt in the cases that have one: about 500 tokens.
@@ -93,7 +95,7 @@ impl Check {
             Self::Correct(task) => task.is_correct(answer),
             Self::Keeps(Kept { wanted, content }) => wanted.is_kept(content, answer),
             Self::Names(noun) => abilities::names(answer, noun),
-            Self::Grades(correct) => abilities::graded(answer) == Some(*correct),
+            Self::Grades(correct) => verdict_of(answer) == Some(*correct),
             Self::Calls(name, arguments) => abilities::call_in(answer)
                 .is_some_and(|call| call["name"] == **name && call["arguments"] == *arguments),
         }

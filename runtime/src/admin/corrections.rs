@@ -3,7 +3,7 @@
 
 use openclaw_actors::{
     conversation,
-    judge::lasting,
+    judge::is_lasting,
     sessions::{Feedback, FeedbackOutcome, SessionsAddress},
     teacher::MOST_HINT_CHARS,
 };
@@ -64,6 +64,8 @@ impl Corrections {
         }
         let story = self.changeable(turn).await?;
         if story.row.corrected.as_ref() == Some(&hint) {
+            // It may have ended between the two.
+            self.voice(&story, hint).await?;
             return Ok(Done::new("the hint says that already"));
         }
         let id = story.row.turn.id.clone();
@@ -75,18 +77,23 @@ impl Corrections {
                 return Ok(Done::new(message));
             }
         }
-        self.record(turn, Record::HintCorrected { turn: id.clone(), hint: hint.clone() }).await?;
-        let task = conversation::task_position(&story.row.turn.messages);
-        let task = task.and_then(|at| story.row.turn.messages[at]["content"].as_str()).unwrap_or_default();
-        let answer = conversation::answer(&story.row.turn);
-        if let Some(wish) = lasting(Some(&hint), None, "", task, answer).filter(|_| self.remembers) {
-            let wish = wish.to_owned();
-            self.journal.record(Record::WishVoiced { turn: id, wish }).await?;
-            return Ok(Done::new(
-                "hint corrected: a teacher is shown your words, with every reply from now on",
-            ));
+        self.record(turn, Record::HintCorrected { turn: id, hint: hint.clone() }).await?;
+        if self.voice(&story, hint).await? {
+            return Ok(Done::new("hint corrected: a teacher is shown your words, with later replies, too"));
         }
         Ok(Done::new("hint corrected: a teacher is shown your words as they are"))
+    }
+
+    /// Whether the words stand from now on.
+    async fn voice(&self, story: &Story, words: String) -> Result<bool, Refusal> {
+        let turn = &story.row.turn;
+        let task = conversation::task_position(&turn.messages);
+        let task = task.and_then(|at| turn.messages[at]["content"].as_str()).unwrap_or_default();
+        if !self.remembers || !is_lasting(&words, task, conversation::answer(turn)) {
+            return Ok(false);
+        }
+        let voiced = Record::WishVoiced { turn: turn.id.clone(), wish: words };
+        Ok(self.journal.record(voiced).await? == Recorded::Done)
     }
 
     /// It is never trained on.

@@ -149,10 +149,9 @@ impl NodeOperator {
             Command::ForgetWish { wish } => {
                 match self.node.journal.record(Record::WishWithdrawn { wish }).await? {
                     Recorded::Done => Ok(Done::new(format!("wish {wish} stands no longer"))),
-                    Recorded::Stale => Err(Refusal::new(
-                        RefusalKind::Unknown,
-                        format!("no wish {wish} stands: `openclaw-rl wishes list`"),
-                    )),
+                    Recorded::Stale => {
+                        Ok(Done::new(format!("no wish {wish} stands: `openclaw-rl wishes list`")))
+                    }
                 }
             }
             Command::DropTurn { turn } => self.node.corrections.drop_turn(&turn).await,

@@ -201,6 +201,11 @@ impl Chat {
             Line::Wishes => self.tell_the_wishes().await?,
             Line::Forget(Some(wish)) => {
                 let node = self.follower.as_ref().context("wishes cannot be withdrawn from here")?.node();
+                // Those of others are not this chat's to withdraw.
+                if !node.wishes().await?.iter().any(|known| known.wish == wish && known.person.is_none()) {
+                    self.terminal.note(&format!("no wish {wish} of yours stands; /wishes shows them"))?;
+                    return Ok(Next::Listen);
+                }
                 let done = node.operate(Command::ForgetWish { wish }).await?;
                 self.terminal.note(&done.message)?;
             }

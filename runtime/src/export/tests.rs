@@ -91,6 +91,7 @@ impl Run {
             hints: vec!["Use no bold text.".to_owned()],
             hint_answers: Vec::new(),
             teach: false,
+            wish: None,
         })
         .await;
     }

@@ -149,6 +149,7 @@ impl House {
             hints: vec!["Use no bold text.".to_owned()],
             hint_answers: vec![Some("a thought".to_owned())],
             teach: true,
+            wish: None,
         })
         .await;
         turn

@@ -234,7 +234,7 @@ section! {
         /// and to leave an answer.
         hint_check: bool = false,
         /// What a person explicitly wished for stands for that person until it is withdrawn, and the teacher is shown it
-        /// with every reply of theirs.
+        /// with every reply of theirs. Whoever a client does not name (`user`) is one person; agents' episodes are nobody's.
         remember_hints: bool = false,
     }
 }

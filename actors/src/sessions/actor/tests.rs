@@ -132,6 +132,7 @@ fn judged(turn: &TurnId) -> Record {
         hints: Vec::new(),
         hint_answers: Vec::new(),
         teach: false,
+        wish: None,
     }
 }
 

@@ -106,6 +106,7 @@ impl Run {
             hints: Vec::new(),
             hint_answers: Vec::new(),
             teach: false,
+            wish: None,
         })
         .await;
     }

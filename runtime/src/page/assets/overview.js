@@ -65,7 +65,7 @@ function wishes(standing, seen) {
       told.textContent = error.message;
     }
   };
-  const line = (one) => el('li', {}, passage({ text: one.text, chars: one.text.length }), ' ',
+  const line = (one) => el('li', {}, passage({ text: one.text, chars: [...one.text].length }), ' ',
     el('button', { type: 'button', 'data-key': `wish-${one.wish}`, 'aria-label': `Forget: ${one.text}`, onclick: forget(one) }, 'Forget'));
   return el('section', { class: 'wishes' },
     el('h2', {}, 'Wishes that stand'),
