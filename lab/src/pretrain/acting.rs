@@ -198,15 +198,16 @@ fn coding_slip(task: &code::FamilyTask, usual: &str, dice: &mut Dice) -> Step {
             );
             code(&open, shown, "Close every bracket that is opened.")
         }
-        2 => code(
+        // Only what is printed can go unprinted.
+        3 if task.family == code::Family::Expression => {
+            let quiet = usual.trim_start_matches("print").to_owned();
+            code(&quiet, "[nothing was printed]".to_owned(), "Print the result with print().")
+        }
+        _ => code(
             "print(answer)",
             traceback("print(answer)", "NameError", dice),
             "Write what is to be computed, no name that does not exist.",
         ),
-        _ => {
-            let quiet = usual.trim_start_matches("print").to_owned();
-            code(&quiet, "[nothing was printed]".to_owned(), "Print the result with print().")
-        }
     }
 }
 

@@ -65,8 +65,8 @@ fn of_a_tool(split: Split, dice: &mut Dice) -> (String, i8) {
         0 => (call(&asked, dice.pick(&["", "[]", "{}", "null", "no results", "0 results", "None"])), -1),
         1 => {
             let other = tools::Exchange::any(split, dice);
-            let is_other = other.tool != asked.tool;
-            (call(&other, &other.result), if is_other || other.failed { -1 } else { 1 })
+            let is_asked = other.tool == asked.tool && other.arguments == asked.arguments;
+            (call(&other, &other.result), if is_asked && !other.failed { 1 } else { -1 })
         }
         _ => (call(&asked, &asked.result), if asked.failed { -1 } else { 1 }),
     };

@@ -35,7 +35,8 @@ impl Order {
     /// A reply that keeps every rule; none where they do not go together for this content.
     fn reply(&self, content: &Content, dice: &mut Dice) -> Option<String> {
         let said = rules::reply(content, &self.wanted, dice);
-        self.wanted.iter().all(|wanted| wanted.is_kept(content, &said)).then_some(said)
+        let is_kept = self.wanted.iter().all(|wanted| wanted.is_kept(content, &said));
+        (is_kept && content.is_in(&said)).then_some(said)
     }
 
     /// What is said for it, as one message.
@@ -88,7 +89,12 @@ fn redone(dice: &mut Dice) -> Option<Document> {
     let said = order.reply(&content, dice)?;
     let mut talk = Talk::new(DocumentKind::Styled, dice);
     talk.user(&content.message, dice);
-    talk.assistant_failing(&content.usual(dice));
+    let usual = content.usual(dice);
+    // Nobody complains of what is as they wish.
+    if order.wanted.iter().all(|wanted| wanted.is_kept(&content, &usual)) {
+        return None;
+    }
+    talk.assistant_failing(&usual);
     let wish = order.said(dice);
     if dice.chance(0.3) {
         let hint = order.hint(dice);

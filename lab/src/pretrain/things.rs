@@ -1,5 +1,5 @@
 //! The things that are counted, under other names: the noun of a reply is to be copied from its question, and not known.
-use super::text::Document;
+use super::text::{Document, DocumentKind};
 use openclaw_environments::dice::Dice;
 
 /// As the stories have them.
@@ -38,6 +38,19 @@ fn another(dice: &mut Dice) -> String {
 
 /// Puts other things in place of about half of those that a document counts, the same wherever they are named.
 pub(super) fn replaced(document: &mut Document, dice: &mut Dice) {
+    use DocumentKind::{FirstReply, HintedReply, Redo, Session, Styled, Thinking};
+    let sums = [FirstReply, HintedReply, Redo, Session, Thinking];
+    // Elsewhere the words mean something: the letters of a wish, the keys of a piano.
+    let is_sum = sums.contains(&document.kind)
+        || document.kind == Styled
+            && document.messages.iter().any(|message| {
+                message["content"]
+                    .as_str()
+                    .is_some_and(|text| text.contains(" = ") && !text.contains("letter"))
+            });
+    if !is_sum {
+        return;
+    }
     let of = |document: &Document, word: &str| {
         let named = |text: &str| {
             text.split(|c: char| !c.is_alphanumeric()).any(|other| other.eq_ignore_ascii_case(word))

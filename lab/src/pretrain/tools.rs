@@ -144,7 +144,8 @@ impl Exchange {
                 (result, answer) = (result.replace(mark, &value), answer.replace(mark, &value));
             }
         }
-        if failed {
+        let failed = failed || tells_of_failure(&result);
+        if failed && !tells_of_failure(&result) {
             let reason = reason(dice);
             answer = dice
                 .pick(&["That did not work: {}.", "I could not do it: {}.", "It failed: {}."])
@@ -238,6 +239,34 @@ fn chosen(request: &mut String, name: &str, all: &[&'static str], dice: &mut Dic
         return value;
     }
     all[dice.index(all.len())].to_owned()
+}
+
+/// Some of what people wrote for a tool to return is an error, or nothing at all.
+fn tells_of_failure(result: &str) -> bool {
+    let result = result.to_lowercase();
+    let marks = [
+        "error",
+        "not found",
+        "denied",
+        "failed",
+        "no such",
+        "timeout",
+        "timed out",
+        "refused",
+        "invalid",
+        "unknown",
+        "cannot",
+        "can't",
+        "could not",
+        "unable",
+        "no results",
+        "0 results",
+        "nothing found",
+        "none found",
+        "expired",
+    ];
+    matches!(result.trim(), "" | "none" | "null" | "[]" | "{}")
+        || marks.iter().any(|mark| result.contains(mark))
 }
 
 fn reason(dice: &mut Dice) -> String {

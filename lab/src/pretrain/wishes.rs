@@ -170,7 +170,7 @@ impl Row {
 pub(crate) fn word(dice: &mut Dice, capital: bool) -> String {
     const BEGIN: [&str; 14] = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"];
     const MIDDLE: [&str; 8] = ["a", "e", "i", "o", "u", "ai", "ea", "oo"];
-    let syllables = dice.between(1, 3);
+    let syllables = dice.between(2, 3);
     let mut word = String::new();
     for _ in 0..syllables {
         word.push_str(dice.pick(&BEGIN));
@@ -187,7 +187,9 @@ pub(crate) fn is_said(rule: &str, named: &str, hint: &str) -> bool {
     let hint = hint.to_lowercase();
     let marks = MARKS.iter().find(|(of, _)| *of == rule).map_or(&[][..], |(_, marks)| marks);
     match rule {
-        "at_most_words" => hint.contains(named) && hint.contains("word"),
+        "at_most_words" => {
+            hint.contains("word") && hint.split(|c: char| !c.is_alphanumeric()).any(|word| word == named)
+        }
         _ if marks.is_empty() => hint.contains(&named.to_lowercase()),
         _ => marks.iter().any(|mark| hint.contains(mark)),
     }

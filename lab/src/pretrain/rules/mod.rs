@@ -94,7 +94,9 @@ mod tests {
                 let said = reply(&content, std::slice::from_ref(&wanted), &mut dice);
                 // Few words may be too few for all of an answer.
                 let is_right = content.is_in(&said) || matches!(rule.name, "one_word" | "at_most_words");
-                if !wanted.is_kept(&content, &said) || !is_right {
+                // Of a fact nobody knows why, nor more.
+                let is_poor = content.task().is_none() && matches!(rule.name, "longer" | "reason");
+                if !is_poor && (!wanted.is_kept(&content, &said) || !is_right) {
                     wrong.push(format!("{}: {said:?} of {content:?}", rule.name));
                 }
                 by_chance += usize::from(wanted.is_kept(&content, &content.usual(&mut dice)));
@@ -145,7 +147,7 @@ mod tests {
             }
         }
         // Of those that another author wrote wishes for, a third.
-        assert!(all(false).count() == 10 && all(true).count() >= 30);
+        assert!(all(false).count() == 11 && all(true).count() >= 30);
         assert!(kept * 100 > count * 75, "{kept} of {count}");
     }
 }

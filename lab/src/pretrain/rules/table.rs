@@ -31,7 +31,7 @@ fn unseen(
 
 const GREETINGS: [&str; 8] =
     ["hello", "hi", "good morning", "good day", "good evening", "greetings", "welcome", "hey"];
-const SMILES: [&str; 4] = ["🙂", "😊", ":-)", "😀"];
+const SMILES: [&str; 6] = ["🙂", "😊", ":-)", "😀", ":)", ":D"];
 
 /// All of them.
 pub(super) static RULES: std::sync::LazyLock<Vec<Rule>> = std::sync::LazyLock::new(|| {
@@ -47,7 +47,7 @@ pub(super) static RULES: std::sync::LazyLock<Vec<Rule>> = std::sync::LazyLock::n
             "longer",
             Body,
             |content, _, _, dice| content.in_style(Style::Long, dice),
-            |content, said, _| content.task().is_none() || said.chars().count() >= 150,
+            |content, said, _| content.task().is_some() && said.chars().count() >= 150,
         ),
         rule(
             "warm",
@@ -89,7 +89,10 @@ pub(super) static RULES: std::sync::LazyLock<Vec<Rule>> = std::sync::LazyLock::n
             "reason",
             Body,
             |content, _, _, dice| with_reason(content, dice),
-            |_, said, _| has(said, &["because", "since", "as ", "reason", "why"]),
+            |_, said, _| {
+                let said = format!(" {} ", said.to_lowercase());
+                [" because ", " since ", " as ", " reason "].iter().any(|mark| said.contains(mark))
+            },
         ),
         rule(
             "bullets",
@@ -370,7 +373,7 @@ pub(super) static RULES: std::sync::LazyLock<Vec<Rule>> = std::sync::LazyLock::n
             |_, said, _, _| said.to_lowercase(),
             |_, said, _| !said.is_empty() && !said.chars().any(char::is_uppercase),
         ),
-        rule(
+        unseen(
             "number_words",
             Letters,
             |_, said, _, _| numerals::in_words(&said),

@@ -101,7 +101,7 @@ pub(super) fn with_reason(content: &Content, dice: &mut Dice) -> String {
     match content.working() {
         Some(working) if dice.chance(0.6) => format!("Because {working}, it is {}.", content.with_unit()),
         Some(working) => format!("Since we have {working}, the answer is {}.", content.with_unit()),
-        None => format!("{} That is because {} is known for it.", content.sentence(), content.answer),
+        None => content.sentence(),
     }
 }
 
