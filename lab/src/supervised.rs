@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use openclaw_kernels::{Backend, KernelError};
 use openclaw_model::{
-    ChatTemplate, Objective, PromptScript, TextError, Tokenizer, TrainRow, TrainSequence, Trainer,
+    ChatTemplate, Objective, PromptScript, StepReport, TextError, Tokenizer, TrainRow, TrainSequence, Trainer,
 };
 use serde_json::{Map, Value};
 
@@ -99,6 +99,21 @@ pub fn run<B: Backend, E: From<KernelError>>(
     trainer: &mut Trainer<B>,
     source: &mut dyn Iterator<Item = Result<TrainSequence, E>>,
     schedule: &Schedule,
+    report: impl FnMut(Progress),
+) -> Result<Progress, E> {
+    let adamw = |trainer: &mut Trainer<B>, batch: &[TrainSequence], learning_rate| {
+        trainer.config_mut().learning_rate = learning_rate;
+        trainer.step(batch, &Objective::CrossEntropy)
+    };
+    run_with(trainer, source, schedule, adamw, report)
+}
+
+/// The same by steps of another optimizer, which is given the batch and the learning rate.
+pub fn run_with<B: Backend, E: From<KernelError>>(
+    trainer: &mut Trainer<B>,
+    source: &mut dyn Iterator<Item = Result<TrainSequence, E>>,
+    schedule: &Schedule,
+    mut take: impl FnMut(&mut Trainer<B>, &[TrainSequence], f32) -> Result<StepReport, KernelError>,
     mut report: impl FnMut(Progress),
 ) -> Result<Progress, E> {
     let started = Instant::now();
@@ -121,8 +136,7 @@ pub fn run<B: Backend, E: From<KernelError>>(
             row.weight /= all.max(f32::MIN_POSITIVE);
         }
         progress.learning_rate = schedule.learning_rate(progress.tokens, progress.step);
-        trainer.config_mut().learning_rate = progress.learning_rate;
-        let step = trainer.step(&batch, &Objective::CrossEntropy)?;
+        let step = take(trainer, &batch, progress.learning_rate)?;
         progress.step += 1;
         progress.skipped_steps += u64::from(step.skipped);
         progress.tokens += tokens as u64;

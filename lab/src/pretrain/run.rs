@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use openclaw_kernels::Cpu;
 use openclaw_model::{
-    AdamWConfig, ChatTemplate, ModelConfig, NANO_TEMPLATE, ParameterLayout, Tokenizer, Trainer, Transformer,
-    WeightDtype, checkpoint, random_weights, train_bpe,
+    AdamWConfig, ChatTemplate, ModelConfig, NANO_TEMPLATE, Objective, ParameterLayout, Tokenizer,
+    TrainSequence, Trainer, Transformer, WeightDtype, checkpoint, random_weights, train_bpe,
 };
 use serde::Deserialize;
 use serde_json::{Map, json};
@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::{Document, DocumentGenerator};
 use crate::{
+    muon::Muon,
     schedule::Schedule,
     supervised::{self, Conversation, Progress},
 };
@@ -82,6 +83,9 @@ pub struct ShapeConfig {
 pub struct OptimizerConfig {
     /// Decay rates of the moments.
     pub betas: (f32, f32),
+    /// Hidden matrices take Muon, with this share of the learning rate; without it all take AdamW.
+    #[serde(default)]
+    pub muon: Option<f32>,
     /// Decoupled weight decay.
     pub weight_decay: f32,
     /// Largest gradient norm.
@@ -171,7 +175,22 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
         .filter(|sequence| sequence.as_ref().map_or(true, |s| s.ids.len() <= longest))
         .map(|sequence| sequence.map_err(anyhow::Error::from));
     let view = progress_bar(config.schedule.tokens, bar);
-    let progress = supervised::run(&mut trainer, &mut source, &config.schedule, |p| {
+    let OptimizerConfig { betas, weight_decay, grad_clip, muon, .. } = config.optimizer;
+    let mut muon = match muon {
+        Some(ratio) => {
+            let cpu = Cpu::new("muon", config.threads)?;
+            Some(Muon::new(&ParameterLayout::new(&model), cpu, ratio, weight_decay, betas))
+        }
+        None => None,
+    };
+    let take = |trainer: &mut Trainer<Cpu>, batch: &[TrainSequence], learning_rate| match &mut muon {
+        Some(muon) => muon.step(trainer, batch, learning_rate, grad_clip),
+        None => {
+            trainer.config_mut().learning_rate = learning_rate;
+            trainer.step(batch, &Objective::CrossEntropy)
+        }
+    };
+    let progress = supervised::run_with(&mut trainer, &mut source, &config.schedule, take, |p| {
         view.set_position(p.tokens);
         view.set_message(format!("step {} loss {:.3} {:.0} tok/s", p.step, p.loss, p.tokens_per_sec));
         if p.step.is_multiple_of(50) && !bar {
