@@ -3,7 +3,11 @@
 //!
 //! On the host, for models of a few million parameters: a step costs some 3 products of the matrix with itself, five times.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    panic::resume_unwind,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use openclaw_kernels::{
     Backend, Cpu, KernelError,
@@ -19,7 +23,8 @@ const ITERATIONS: usize = 5;
 
 /// The optimizer's state.
 pub struct Muon {
-    cpu: Cpu,
+    /// One thread each: matrices are shared out among them.
+    cpus: Vec<Cpu>,
     matrices: Vec<Matrix>,
     /// Of the parameters that take AdamW; the matrices' places are unused.
     first: Vec<f32>,
@@ -43,7 +48,13 @@ struct Matrix {
 
 impl Muon {
     /// With empty moments.
-    pub fn new(layout: &ParameterLayout, cpu: Cpu, ratio: f32, weight_decay: f32, betas: (f32, f32)) -> Self {
+    pub fn new(
+        layout: &ParameterLayout,
+        cpus: Vec<Cpu>,
+        ratio: f32,
+        weight_decay: f32,
+        betas: (f32, f32),
+    ) -> Self {
         let is_hidden = |name: &str| !name.contains("embed_tokens") && !name.contains("lm_head");
         let hidden = layout.parameters.iter().filter(|p| p.shape.len() == 2 && is_hidden(&p.name));
         let matrices = hidden
@@ -51,7 +62,7 @@ impl Muon {
             .collect();
         let empty = || vec![0.0; layout.len()];
         Self {
-            cpu,
+            cpus,
             matrices,
             first: empty(),
             second: empty(),
@@ -71,7 +82,8 @@ impl Muon {
         learning_rate: f32,
         grad_clip: f32,
     ) -> Result<StepReport, KernelError> {
-        let report = trainer.accumulate(batch, &Objective::CrossEntropy)?;
+        let backend = trainer.transformer().backend.clone();
+        let report = backend.scope(|| trainer.accumulate(batch, &Objective::CrossEntropy))?;
         let mut grads = trainer.gradients()?;
         let mut weights = trainer.weights()?.to_host(trainer.transformer())?;
         let grad_norm = grads.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
@@ -89,18 +101,37 @@ impl Muon {
     }
 
     fn update(&mut self, weights: &mut [f32], grads: &[f32], learning_rate: f32) -> Result<(), KernelError> {
-        for matrix in &self.matrices {
-            let Matrix { rows, columns, range } = matrix;
-            let momentum = &mut self.momentum[range.clone()];
-            let ahead: Vec<f32> = momentum
-                .iter_mut()
-                .zip(&grads[range.clone()])
-                .map(|(momentum, grad)| {
+        let ahead: Vec<Vec<f32>> = self
+            .matrices
+            .iter()
+            .map(|Matrix { range, .. }| {
+                let momentum = self.momentum[range.clone()].iter_mut().zip(&grads[range.clone()]);
+                let ahead = momentum.map(|(momentum, grad)| {
                     *momentum = MOMENTUM * *momentum + (1.0 - MOMENTUM) * grad;
                     MOMENTUM * *momentum + (1.0 - MOMENTUM) * grad
-                })
-                .collect();
-            let direction = orthogonal(&self.cpu, &ahead, *rows, *columns)?;
+                });
+                ahead.collect()
+            })
+            .collect();
+        let next = AtomicUsize::new(0);
+        let work = |cpu: &Cpu| {
+            let mut made = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(Matrix { rows, columns, .. }) = self.matrices.get(at) else { return Ok(made) };
+                made.push((at, cpu.scope(|| orthogonal(cpu, &ahead[at], *rows, *columns))?));
+            }
+        };
+        let work = &work;
+        let directions: Result<Vec<Vec<(usize, Vec<f32>)>>, KernelError> = std::thread::scope(|scope| {
+            let running: Vec<_> = self.cpus.iter().map(|cpu| scope.spawn(move || work(cpu))).collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        });
+        for (at, direction) in directions?.into_iter().flatten() {
+            let Matrix { rows, columns, range } = &self.matrices[at];
             // As large as AdamW's steps are (Moonshot's scale), so that one rate suits both.
             let rate = learning_rate * self.ratio * 0.2 * (*rows.max(columns) as f32).sqrt();
             for (weight, direction) in weights[range.clone()].iter_mut().zip(direction) {

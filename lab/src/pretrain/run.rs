@@ -178,8 +178,8 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
     let OptimizerConfig { betas, weight_decay, grad_clip, muon, .. } = config.optimizer;
     let mut muon = match muon {
         Some(ratio) => {
-            let cpu = Cpu::new("muon", config.threads)?;
-            Some(Muon::new(&ParameterLayout::new(&model), cpu, ratio, weight_decay, betas))
+            let cpus: Result<_, _> = (0..config.threads).map(|n| Cpu::new(&format!("muon-{n}"), 1)).collect();
+            Some(Muon::new(&ParameterLayout::new(&model), cpus?, ratio, weight_decay, betas))
         }
         None => None,
     };
