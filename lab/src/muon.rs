@@ -39,6 +39,9 @@ pub struct Muon {
     pub betas: (f32, f32),
 }
 
+/// By the places of their matrices.
+type Directions = Vec<(usize, Vec<f32>)>;
+
 #[derive(Clone, Debug)]
 struct Matrix {
     rows: usize,
@@ -123,7 +126,7 @@ impl Muon {
             }
         };
         let work = &work;
-        let directions: Result<Vec<Vec<(usize, Vec<f32>)>>, KernelError> = std::thread::scope(|scope| {
+        let directions: Result<Vec<Directions>, KernelError> = std::thread::scope(|scope| {
             let running: Vec<_> = self.cpus.iter().map(|cpu| scope.spawn(move || work(cpu))).collect();
             running
                 .into_iter()
