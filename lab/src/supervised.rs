@@ -101,11 +101,17 @@ pub fn run<B: Backend, E: From<KernelError>>(
     schedule: &Schedule,
     report: impl FnMut(Progress),
 ) -> Result<Progress, E> {
-    let adamw = |trainer: &mut Trainer<B>, batch: &[TrainSequence], learning_rate| {
-        trainer.config_mut().learning_rate = learning_rate;
-        trainer.step(batch, &Objective::CrossEntropy)
-    };
     run_with(trainer, source, schedule, adamw, report)
+}
+
+/// A step of the trainer's own optimizer with this learning rate.
+pub fn adamw<B: Backend>(
+    trainer: &mut Trainer<B>,
+    batch: &[TrainSequence],
+    learning_rate: f32,
+) -> Result<StepReport, KernelError> {
+    trainer.config_mut().learning_rate = learning_rate;
+    trainer.step(batch, &Objective::CrossEntropy)
 }
 
 /// The same by steps of another optimizer, which is given the batch and the learning rate.

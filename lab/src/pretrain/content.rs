@@ -75,25 +75,19 @@ impl Content {
 
     /// How a policy says it that nobody has taught anything.
     pub(crate) fn usual(&self, dice: &mut Dice) -> String {
-        match (&self.task, &self.fact) {
-            (Some(task), _) => reply(task, Style::Machine, dice),
-            (None, fact) => fact.clone().unwrap_or_default(),
-        }
+        self.in_style(Style::Machine, dice)
     }
 
     /// A plain sentence or two.
     pub(crate) fn plain(&self, dice: &mut Dice) -> String {
-        match (&self.task, &self.fact) {
-            (Some(task), _) => reply(task, Style::Plain, dice),
-            (None, fact) => fact.clone().unwrap_or_default(),
-        }
+        self.in_style(Style::Plain, dice)
     }
 
     /// In a style of the personas; a fact has but one.
     pub(crate) fn in_style(&self, style: Style, dice: &mut Dice) -> String {
         match &self.task {
             Some(task) => reply(task, style, dice),
-            None => self.plain(dice),
+            None => self.fact.clone().unwrap_or_default(),
         }
     }
 

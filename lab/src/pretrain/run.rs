@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use openclaw_kernels::Cpu;
 use openclaw_model::{
-    AdamWConfig, ChatTemplate, ModelConfig, NANO_TEMPLATE, Objective, ParameterLayout, Tokenizer,
-    TrainSequence, Trainer, Transformer, WeightDtype, checkpoint, random_weights, train_bpe,
+    AdamWConfig, ChatTemplate, ModelConfig, NANO_TEMPLATE, ParameterLayout, Tokenizer, TrainSequence,
+    Trainer, Transformer, WeightDtype, checkpoint, random_weights, train_bpe,
 };
 use serde::Deserialize;
 use serde_json::{Map, json};
@@ -185,10 +185,7 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
     };
     let take = |trainer: &mut Trainer<Cpu>, batch: &[TrainSequence], learning_rate| match &mut muon {
         Some(muon) => muon.step(trainer, batch, learning_rate, grad_clip),
-        None => {
-            trainer.config_mut().learning_rate = learning_rate;
-            trainer.step(batch, &Objective::CrossEntropy)
-        }
+        None => supervised::adamw(trainer, batch, learning_rate),
     };
     let progress = supervised::run_with(&mut trainer, &mut source, &config.schedule, take, |p| {
         view.set_position(p.tokens);

@@ -39,6 +39,18 @@ impl Order {
         (is_kept && content.is_in(&said)).then_some(said)
     }
 
+    /// What was wished for stays: so often there is another question.
+    fn goes_on(&self, share: f64, talk: &mut Talk, dice: &mut Dice) {
+        if !dice.chance(share) {
+            return;
+        }
+        let next = Content::new(Split::Train, dice);
+        if let Some(said) = self.reply(&next, dice) {
+            talk.user(&next.message, dice);
+            talk.assistant(&said);
+        }
+    }
+
     /// What is said for it, as one message.
     fn said(&self, dice: &mut Dice) -> String {
         let said: Vec<&str> = self.wishes.iter().map(|wish| wish.text.as_str()).collect();
@@ -103,14 +115,7 @@ fn redone(dice: &mut Dice) -> Option<Document> {
         talk.user(&wish, dice);
     }
     talk.assistant(&said);
-    // What was wished for stays.
-    if dice.chance(0.3) {
-        let next = Content::new(Split::Train, dice);
-        if let Some(said) = order.reply(&next, dice) {
-            talk.user(&next.message, dice);
-            talk.assistant(&said);
-        }
-    }
+    order.goes_on(0.3, &mut talk, dice);
     Some(talk.finish())
 }
 
@@ -134,12 +139,6 @@ fn standing(dice: &mut Dice) -> Option<Document> {
         }
     };
     talk.assistant(&said);
-    if dice.chance(0.4) {
-        let next = Content::new(Split::Train, dice);
-        if let Some(said) = order.reply(&next, dice) {
-            talk.user(&next.message, dice);
-            talk.assistant(&said);
-        }
-    }
+    order.goes_on(0.4, &mut talk, dice);
     Some(talk.finish())
 }

@@ -1,5 +1,5 @@
 //! Rules of style as code: how a reply is written by one, and how to tell whether a reply keeps it. Each is a word of a
-//! language: rules of different places are combined. A third of them is never trained on, to see what is understood.
+//! language: rules of different places are combined. Some are never trained on, to see what is understood.
 mod read;
 mod table;
 mod write;
