@@ -43,16 +43,17 @@ fn bench(engine: JudgeEngine, config: JudgeConfig) -> Bench {
 }
 
 impl Bench {
+    /// A judge is sent what is committed.
     async fn judge(&self, turn: Turn, next_state: NextState) {
         let turn = Arc::new(turn);
         let completed = Record::TurnCompleted { turn: turn.clone(), mark: Default::default() };
-        self.judge.journal.submit(completed).await;
+        self.judge.journal.record(completed).await.expect("written");
         let seen = Record::NextStateSeen {
             turn: turn.id.clone(),
             next_state: next_state.clone(),
             provisional: false,
         };
-        self.judge.journal.submit(seen).await;
+        self.judge.journal.record(seen).await.expect("written");
         self.work.send(Evaluate { turn, next_state, undone: 0 }).await;
         self.judge.handle(self.work.lease().await).await;
     }
