@@ -153,7 +153,7 @@ fn encode(line: &str, model: &LoadedModel) -> anyhow::Result<(TrainSequence, u64
         bail!("no message has the role `assistant` and a weight");
     }
     let conversation = Conversation { messages, tools: line.tools, trained, weight: 1.0 };
-    let sequence = supervised::encode(&model.text.tokenizer, &model.text.template, &conversation)?;
+    let sequence = supervised::encode(&model.text.tokenizer, &model.text.template, &conversation, 0.0)?;
     Ok((sequence, unseen_parts(&line.messages).values().sum()))
 }
 

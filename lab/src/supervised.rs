@@ -39,11 +39,13 @@ pub enum EncodeError {
 
 /// Tokens of a conversation; the rows are the trained messages' tokens, their end token included.
 ///
-/// Each piece is tokenised by itself, as in use, where the prompt is given and the response is drawn.
+/// Each piece is tokenised by itself, as in use, where the prompt is given and the response is drawn. With a `context_weight`
+/// above 0 all tokens before them are predicted, too, with this weight.
 pub fn encode(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
     conversation: &Conversation,
+    context_weight: f32,
 ) -> Result<TrainSequence, EncodeError> {
     let kwargs = Map::new();
     let script =
@@ -59,14 +61,15 @@ pub fn encode(
         if start.len() < at || !full.starts_with(&end) || !end.starts_with(&start) {
             return Err(EncodeError::NotAPrefix { index });
         }
-        ids.extend(script.encode(&full[at..start.len()])?);
-        let response = script.encode(&full[start.len()..end.len()])?;
-        rows.extend((ids.len()..ids.len() + response.len()).map(|position| TrainRow {
-            position,
-            weight: conversation.weight,
-            ..TrainRow::default()
-        }));
-        ids.extend(response);
+        for (piece, weight) in
+            [(&full[at..start.len()], context_weight), (&full[start.len()..end.len()], conversation.weight)]
+        {
+            let piece = script.encode(piece)?;
+            let predicted = ids.len().max(1)..ids.len() + piece.len();
+            let row = |position| TrainRow { position, weight, ..TrainRow::default() };
+            rows.extend(predicted.map(row).filter(|row| row.weight > 0.0));
+            ids.extend(piece);
+        }
         at = end.len();
     }
     // Nothing after the last trained token has an influence on the loss.
@@ -154,4 +157,40 @@ pub fn run_with<B: Backend, E: From<KernelError>>(
         report(progress);
     }
     Ok(progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use openclaw_model::{NANO_TEMPLATE, train_bpe};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_read_counts_with_the_weight_that_it_is_given() {
+        let template = ChatTemplate::from_source(NANO_TEMPLATE).expect("a template");
+        let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+        let tokenizer = train_bpe(["ask say".to_owned()].into_iter(), 259, &special).expect("a vocabulary");
+        let message = |role: &str, text: &str| json!({"role": role, "content": text});
+        let conversation = Conversation {
+            messages: vec![
+                message("user", "ask"),
+                message("assistant", "say"),
+                message("user", "ask"),
+                message("assistant", "say"),
+            ],
+            tools: Vec::new(),
+            trained: vec![1, 3],
+            weight: 4.0,
+        };
+        let of = |weight| encode(&tokenizer, &template, &conversation, weight).expect("it is encoded");
+        let (answers, all) = (of(0.0), of(0.25));
+        assert_eq!(answers.ids, all.ids);
+        assert!(answers.rows.iter().all(|row| row.weight == 4.0));
+        let positions: Vec<usize> = all.rows.iter().map(|row| row.position).collect();
+        assert_eq!(positions, (1..all.ids.len()).collect::<Vec<_>>());
+        let rest: Vec<&TrainRow> = all.rows.iter().filter(|row| row.weight == 0.25).collect();
+        assert_eq!(rest.len() + answers.rows.len(), all.rows.len());
+        assert!(answers.rows.iter().all(|row| all.rows.contains(row)));
+    }
 }

@@ -1,7 +1,7 @@
 //! Drills: numbers that are compared, words that are said again, and questions whose answer nobody told.
 use super::conversations::Talk;
 use super::text::{Document, DocumentKind};
-use super::wishes;
+use super::{values, wishes};
 use openclaw_environments::{
     dice::Dice,
     persona::{Persona, Style, Task, reply},
@@ -10,10 +10,10 @@ use openclaw_environments::{
 pub(super) fn document(dice: &mut Dice) -> Document {
     let mut talk = Talk::new(DocumentKind::Drill, dice);
     for _ in 0..dice.between(1, 3) {
-        let (said, answer) = match dice.weighted(&[(0, 0.4), (1, 0.25), (2, 0.15), (3, 0.2)]) {
+        let (said, answer) = match dice.weighted(&[(0, 0.35), (1, 0.2), (2, 0.3), (3, 0.15)]) {
             0 => compared(dice),
             1 => graded(dice),
-            2 => said_again(dice),
+            2 => said_again(4, dice),
             _ => unknown(dice),
         };
         talk.user(&said, dice);
@@ -68,8 +68,21 @@ fn graded(dice: &mut Dice) -> (String, String) {
     (task.first_message(dice), reply(&task, *style, dice))
 }
 
-fn said_again(dice: &mut Dice) -> (String, String) {
-    let words: Vec<String> = (0..dice.between(1, 4)).map(|_| wishes::word(dice, false)).collect();
+/// Nothing but things that are said again: from these copying is learnt first.
+pub(super) fn copied(dice: &mut Dice) -> Document {
+    let most = dice.between(2, 24);
+    let (said, answer) = said_again(most, dice);
+    Document::question(DocumentKind::Drill, said, answer)
+}
+
+fn said_again(most: i64, dice: &mut Dice) -> (String, String) {
+    const KINDS: [&str; 5] = ["code", "path", "number", "date", "email"];
+    let mixed = dice.chance(0.3);
+    let word = |dice: &mut Dice| match mixed {
+        true => values::of(dice.pick(&KINDS), dice),
+        false => wishes::word(dice, false),
+    };
+    let words: Vec<String> = (0..dice.between(1, most)).map(|_| word(dice)).collect();
     let words = words.join(" ");
     let capital = wishes::word(dice, true);
     match dice.index(4) {

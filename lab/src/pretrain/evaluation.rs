@@ -172,7 +172,9 @@ impl Maker<'_> {
 
     /// A reaction that another author wrote than the one whose are trained on, in an exchange of theirs.
     fn reaction(&mut self, verdict: i8, world: World) -> EvaluationCase {
-        let (evidence, _) = reacted(Author::of(Split::HeldOut), verdict, world, self.dice);
+        let author = Author::of(Split::HeldOut);
+        let exchange = author.exchange(world, self.dice);
+        let (evidence, _) = reacted(author, &exchange, verdict, world, self.dice);
         let class = format!("{} {}", ["-1", "0", "+1"][(verdict + 1) as usize], world.name());
         self.case("reaction", class, question(evidence.judge_prompt()), Check::Verdict(verdict))
     }

@@ -5,7 +5,7 @@ use super::problem_talk::{self, Question};
 use super::system_prompts::{self, Clock};
 use super::text::{Document, DocumentKind};
 use super::wishes::{self, Wish};
-use super::written::{Author, World};
+use super::written::{Author, Exchange, World};
 use super::{chat, step_judge, tools};
 use openclaw_actors::prompts::{Exhibit, PromptStyle, hint_answer, hint_prompt, judge_prompt};
 use openclaw_environments::dice::Dice;
@@ -49,17 +49,22 @@ struct Case {
 }
 
 /// An exchange, and what somebody said about it.
-pub(super) fn reacted(author: &Author, verdict: i8, world: World, dice: &mut Dice) -> (Evidence, String) {
-    let exchange = author.exchange(world, dice);
+pub(super) fn reacted(
+    author: &Author,
+    exchange: &Exchange,
+    verdict: i8,
+    world: World,
+    dice: &mut Dice,
+) -> (Evidence, String) {
     let reaction = author.reaction(verdict, world, dice);
-    let said = reaction.said(&exchange);
+    let said = reaction.said(exchange);
     let evidence = Evidence {
         task: exchange.question.clone(),
         answer: exchange.answer.clone(),
         next: said,
         next_role: "user",
     };
-    (evidence, reaction.hint_answer(&exchange))
+    (evidence, reaction.hint_answer(exchange))
 }
 
 /// An exchange, and a wish about how to answer.
@@ -82,7 +87,13 @@ fn wished(dice: &mut Dice) -> (Evidence, String) {
 /// The same with what clients put around it, and mistakes of typing.
 fn written(verdict: i8, dice: &mut Dice) -> (Evidence, String) {
     let world = World::ALL[dice.index(World::ALL.len())];
-    let (mut evidence, hint) = reacted(Author::of(Split::Train), verdict, world, dice);
+    let author = Author::of(Split::Train);
+    // Of short ones more fit into a run, and what is learnt is in what follows them.
+    let drawn = if dice.chance(0.6) { 3 } else { 1 };
+    let drawn = (0..drawn).map(|_| author.exchange(world, dice));
+    let exchange = drawn.min_by_key(|exchange| exchange.question.len() + exchange.answer.len());
+    let exchange = exchange.expect("at least one is drawn");
+    let (mut evidence, hint) = reacted(author, &exchange, verdict, world, dice);
     if dice.chance(0.35) {
         evidence.next = scribble(&evidence.next, dice);
     }

@@ -8,6 +8,7 @@ mod conversations;
 mod drills;
 pub mod evaluation;
 mod hints;
+mod induction;
 mod judgements;
 mod numerals;
 mod pages;

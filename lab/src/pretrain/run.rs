@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use openclaw_environments::dice::Dice;
 use openclaw_kernels::Cpu;
 use openclaw_model::{
     AdamWConfig, ChatTemplate, ModelConfig, NANO_TEMPLATE, ParameterLayout, Tokenizer, TrainSequence,
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, json};
 use tracing::info;
 
-use super::{Document, DocumentGenerator};
+use super::{Document, DocumentGenerator, drills, induction};
 use crate::{
     muon::Muon,
     schedule::Schedule,
@@ -33,6 +34,12 @@ pub struct PretrainConfig {
     pub start_from: Option<PathBuf>,
     /// CPU threads.
     pub threads: usize,
+    /// Weight of each token that is read, beside 1 of those that are answered.
+    #[serde(default)]
+    pub context_weight: f32,
+    /// Tokens at the beginning of which some documents only say again what they are told.
+    #[serde(default)]
+    pub copying_tokens: u64,
     /// Element type of the saved weights.
     pub dtype: WeightDtype,
     /// The vocabulary.
@@ -116,6 +123,9 @@ const SPECIAL_TOKENS: [&str; 9] = [
     "</think>",
 ];
 
+/// Share of the documents that say things again, where a run begins with them.
+const COPYING: f64 = 0.3;
+
 impl From<Document> for Conversation {
     fn from(document: Document) -> Self {
         let weight = document.kind.weight();
@@ -154,7 +164,14 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
             }
             flat
         }
-        None => random_weights(&model, config.seed),
+        None => {
+            let mut flat = random_weights(&model, config.seed);
+            if model.layers < 2 || model.hidden_size < 3 * model.head_dim {
+                bail!("[model]: the heads that copy take 2 layers, and a hidden_size of 3 times head_dim");
+            }
+            induction::put(&model, &mut flat);
+            flat
+        }
     };
     info!(parameters = ParameterLayout::new(&model).len(), vocab = model.vocab_size, "model made");
     let transformer = Transformer::new(model.clone(), Cpu::new("pretrain", config.threads)?)?;
@@ -169,11 +186,25 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
     trainer.micro_batch_tokens = config.optimizer.micro_batch_tokens;
 
     let longest = config.schedule.max_conversation_tokens;
-    // The vocabulary's documents have the seed itself; the text of the run goes on with another.
-    let mut source = DocumentGenerator::new(config.seed + 1)
-        .map(|document| supervised::encode(&tokenizer, &template, &document.into()))
-        .filter(|sequence| sequence.as_ref().map_or(true, |s| s.ids.len() <= longest))
-        .map(|sequence| sequence.map_err(anyhow::Error::from));
+    let PretrainConfig { context_weight, copying_tokens, .. } = *config;
+    let mut read = 0;
+    // The vocabulary's documents have the seed itself; the text of the run goes on with others.
+    let mut dice = Dice::new(config.seed + 2);
+    let mut documents = DocumentGenerator::new(config.seed + 1).map(Conversation::from);
+    let mut source = std::iter::from_fn(|| {
+        loop {
+            let copies = read < copying_tokens && dice.chance(COPYING);
+            let document = if copies { drills::copied(&mut dice).into() } else { documents.next()? };
+            match supervised::encode(&tokenizer, &template, &document, context_weight) {
+                Ok(sequence) if sequence.ids.len() > longest => {}
+                Ok(sequence) => {
+                    read += sequence.ids.len() as u64;
+                    return Some(Ok(sequence));
+                }
+                Err(error) => return Some(Err(anyhow::Error::from(error))),
+            }
+        }
+    });
     let view = progress_bar(config.schedule.tokens, bar);
     let OptimizerConfig { betas, weight_decay, grad_clip, muon, .. } = config.optimizer;
     let mut muon = match muon {
