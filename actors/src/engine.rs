@@ -14,7 +14,7 @@ use std::{
 };
 
 use openclaw_model::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 pub use serving_model::{Device, EngineText, GpuMemory, Place, PolicyWeights, ServingModel};
@@ -192,6 +192,11 @@ impl Engine {
             engine: self.name().to_owned(),
             reason: error.to_string(),
         })
+    }
+
+    /// The ids of the prompt that asks for the answer to one message.
+    pub fn question_ids(&self, question: &str) -> Result<Vec<u32>, EngineError> {
+        self.prompt_ids(&[json!({"role": "user", "content": question})], &[], &Map::new())
     }
 
     /// The ids of a text, without anything around it.

@@ -443,14 +443,13 @@ impl JudgeEngine {
         config: &JudgeConfig,
         deadline: Instant,
     ) -> Result<Option<Answer>, EngineError> {
-        let message = json!({"role": "user", "content": prompt});
         if fault::failure("judge.never_answers").is_some() {
             sleep_until(deadline).await;
             return Ok(None);
         }
         match self {
             Self::Embedded(engine) => {
-                let prompt_ids = engine.prompt_ids(&[message], &[], &Map::new())?;
+                let prompt_ids = engine.question_ids(prompt)?;
                 let request = GenerateRequest {
                     drawn_ids: Vec::new(),
                     prompt_ids,
@@ -470,7 +469,8 @@ impl JudgeEngine {
                 let mut options = Map::new();
                 options.insert("temperature".into(), config.temperature.into());
                 options.insert("max_tokens".into(), config.max_new_tokens.into());
-                let request = ChatRequest { messages: vec![message], options, ..ChatRequest::default() };
+                let messages = vec![json!({"role": "user", "content": prompt})];
+                let request = ChatRequest { messages, options, ..ChatRequest::default() };
                 let Some(reply) = client.ask_until(&request, deadline).await else { return Ok(None) };
                 let answer = |reply: ChatReply| Answer {
                     ending: Ending::of(&reply.finish_reason),

@@ -104,7 +104,8 @@ pub fn run<B: Backend, E: From<KernelError>>(
     schedule: &Schedule,
     report: impl FnMut(Progress),
 ) -> Result<Progress, E> {
-    run_with(trainer, source, schedule, adamw, report)
+    let take = |trainer: &mut Trainer<B>, batch: &[TrainSequence], rate| Ok(adamw(trainer, batch, rate)?);
+    run_with(trainer, source, schedule, take, report)
 }
 
 /// A step of the trainer's own optimizer with this learning rate.
@@ -122,7 +123,7 @@ pub fn run_with<B: Backend, E: From<KernelError>>(
     trainer: &mut Trainer<B>,
     source: &mut dyn Iterator<Item = Result<TrainSequence, E>>,
     schedule: &Schedule,
-    mut take: impl FnMut(&mut Trainer<B>, &[TrainSequence], f32) -> Result<StepReport, KernelError>,
+    mut take: impl FnMut(&mut Trainer<B>, &[TrainSequence], f32) -> Result<StepReport, E>,
     mut report: impl FnMut(Progress),
 ) -> Result<Progress, E> {
     let started = Instant::now();

@@ -1,7 +1,6 @@
 //! Whether a hint follows from what was said: a hint writer that invents one gives it whatever was said.
 
 use openclaw_model::ScoreRequest;
-use serde_json::{Map, json};
 
 use crate::{
     engine::{Engine, EngineError},
@@ -23,8 +22,7 @@ pub(super) async fn is_founded(
 ) -> Result<bool, EngineError> {
     let answer = engine.text_ids(&prompts::hint_answer(Some(hint)))?;
     let score = async |exhibit: &Exhibit<'_>| -> Result<f32, EngineError> {
-        let message = json!({"role": "user", "content": prompts::hint_prompt(style, exhibit)});
-        let prompt = engine.prompt_ids(&[message], &[], &Map::new())?;
+        let prompt = engine.question_ids(&prompts::hint_prompt(style, exhibit))?;
         let start = prompt.len();
         let ids = [prompt, answer.clone()].concat();
         let scored =

@@ -2,7 +2,6 @@
 
 use futures::future::try_join_all;
 use openclaw_model::{ScoreRequest, Scored};
-use serde_json::{Map, json};
 
 use crate::engine::{Engine, EngineError};
 
@@ -51,8 +50,7 @@ impl Asked {
 impl Scores {
     /// Of the answer to `prompt`, as one user message.
     pub(super) async fn of(engine: &Engine, prompt: &str) -> Result<Self, EngineError> {
-        let message = json!({"role": "user", "content": prompt});
-        let prompt_ids = engine.prompt_ids(&[message], &[], &Map::new())?;
+        let prompt_ids = engine.question_ids(prompt)?;
         let asked = Asked::of(&prompt_ids, |text| engine.text_ids(text))?;
         let scored = try_join_all(asked.requests.into_iter().map(|request| engine.score(request))).await?;
         Self::read(&scored).ok_or_else(|| EngineError::Ended { engine: engine.name().to_owned() })

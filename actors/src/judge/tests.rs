@@ -322,8 +322,7 @@ async fn an_untrained_judge_gives_no_verdict_and_does_not_hold_the_turn() {
 #[tokio::test]
 async fn a_scored_verdict_is_read_from_the_probabilities_of_the_three() {
     let (engine, _exited) = Tiny::new(1).engine("judge.0").await;
-    let prompt_ids = engine.prompt_ids(&[json!({"role": "user", "content": "[judge]"})], &[], &Map::new());
-    let prompt_ids = prompt_ids.expect("ids");
+    let prompt_ids = engine.question_ids("[judge]").expect("ids");
     let said = ["\\boxed{-1}", "\\boxed{0}", "\\boxed{1}"].map(|text| engine.text_ids(text).expect("ids"));
     let at = (0..).find(|at| said[0][*at] != said[1][*at]).expect("they differ");
     let mut logprobs = Vec::new();

@@ -110,7 +110,26 @@ fn judge_written(dice: &mut Dice) -> Document {
     let verdict = dice.weighted(&[(-1, 0.38), (1, 0.36), (0, 0.26)]);
     let wished = verdict == -1 && dice.chance(0.25);
     let (evidence, _) = if wished { self::wished(dice) } else { written(verdict, dice) };
-    Document::question(DocumentKind::Judge, evidence.judge_prompt(), format!("\\boxed{{{verdict}}}"))
+    let mut document =
+        Document::question(DocumentKind::Judge, evidence.judge_prompt(), format!("\\boxed{{{verdict}}}"));
+    if dice.chance(0.4) {
+        for _ in 0..dice.between(4, 12) {
+            judge_another(&mut document, &evidence, dice);
+        }
+    }
+    document
+}
+
+/// What else could have been said of the same answer, in a few tokens: the more of it is read, the better it is understood.
+fn judge_another(document: &mut Document, evidence: &Evidence, dice: &mut Dice) {
+    let verdict = dice.weighted(&[(-1, 0.38), (1, 0.36), (0, 0.26)]);
+    let (task, answer) = (evidence.task.clone(), evidence.answer.clone());
+    let wished = verdict == -1 && dice.chance(0.25);
+    let (other, _) = if wished { self::wished(dice) } else { written(verdict, dice) };
+    let prompt = Evidence { task, answer, ..other }.judge_prompt();
+    let said = prompt.rfind("<next ").map_or("", |at| &prompt[at..]);
+    document.push("user", said);
+    document.push("assistant", &format!("\\boxed{{{verdict}}}"));
 }
 
 /// A reaction that somebody wrote, and the wish in it, if there is one.

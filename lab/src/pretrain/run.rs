@@ -37,6 +37,9 @@ pub struct PretrainConfig {
     /// Weight of each token that is read, beside 1 of those that are answered.
     #[serde(default)]
     pub context_weight: f32,
+    /// The model is written each time that so many tokens more are read, too. Default: at the end alone.
+    #[serde(default)]
+    pub save_every_tokens: Option<u64>,
     /// Tokens at the beginning of which some documents only say again what they are told.
     #[serde(default)]
     pub copying_tokens: u64,
@@ -214,9 +217,22 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
         }
         None => None,
     };
-    let take = |trainer: &mut Trainer<Cpu>, batch: &[TrainSequence], learning_rate| match &mut muon {
-        Some(muon) => muon.step(trainer, batch, learning_rate, grad_clip),
-        None => supervised::adamw(trainer, batch, learning_rate),
+    let save = |trainer: &Trainer<Cpu>| {
+        let flat = trainer.weights()?.to_host(trainer.transformer())?;
+        write(config, &model, &flat, &tokenizer, &template)
+    };
+    let (every, mut taken) = (config.save_every_tokens.unwrap_or(u64::MAX), 0);
+    let take = |trainer: &mut Trainer<Cpu>, batch: &[TrainSequence], learning_rate| -> anyhow::Result<_> {
+        let report = match &mut muon {
+            Some(muon) => muon.step(trainer, batch, learning_rate, grad_clip)?,
+            None => supervised::adamw(trainer, batch, learning_rate)?,
+        };
+        let before = taken;
+        taken += batch.iter().map(|sequence| sequence.ids.len() as u64).sum::<u64>();
+        if taken / every != before / every && taken < config.schedule.tokens {
+            save(trainer)?;
+        }
+        Ok(report)
     };
     let progress = supervised::run_with(&mut trainer, &mut source, &config.schedule, take, |p| {
         view.set_position(p.tokens);
@@ -237,8 +253,7 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
     if !progress.loss.is_finite() {
         bail!("the loss is not finite after {} tokens", progress.tokens);
     }
-    let flat = trainer.weights()?.to_host(trainer.transformer())?;
-    write(config, &model, &flat, &tokenizer, &template)?;
+    save(&trainer)?;
     Ok(progress)
 }
 

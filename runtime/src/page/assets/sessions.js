@@ -180,6 +180,13 @@ export function judged(said, rated) {
   return [outcome, votes.length > 0 && el('ol', { class: 'votes' }, votes)];
 }
 
+/** Why nothing is distilled. */
+function without(turn, answers) {
+  if (!turn.hints.length) return answers.length ? 'None was kept: none was written, or it did not follow from what was said.' : 'None was kept.';
+  return ['followed', 'judged'].includes(turn.fate.state) ? 'Not shown to a teacher yet.'
+    : 'Not distilled: there was no room for it, or the teacher says the same without it, or does not answer with it.';
+}
+
 function hint(turn) {
   const shown = turn.tokens.teacher?.hint;
   const others = turn.hints.filter((text) => text.text !== shown);
@@ -188,7 +195,7 @@ function hint(turn) {
   return [
     shown
       ? el('p', { class: 'said' }, el('b', {}, first), shown)
-      : el('p', { class: 'note' }, turn.hints.length ? 'Not shown to a teacher yet.' : 'None was kept.'),
+      : el('p', { class: 'note' }, without(turn, answers)),
     others.map((text) => el('p', { class: 'said' }, el('b', {}, turn.corrected ? 'a person\u2019s words ' : 'also kept '), passage(text))),
     answers.length > 0 && el('details', { 'data-key': `${turn.turn}-hints` },
       el('summary', {}, `What the hint writer said (${answers.length})`),
