@@ -45,6 +45,7 @@ impl Tiny {
 
     pub fn new(seed: u64) -> Self {
         let config = ModelConfig {
+            family: Default::default(),
             vocab_size: 256 + SPECIAL.len(),
             hidden_size: 32,
             intermediate_size: 48,
@@ -54,6 +55,7 @@ impl Tiny {
             head_dim: 8,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             max_positions: CONTEXT_TOKENS,
             tied: true,
         };

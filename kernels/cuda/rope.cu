@@ -1,4 +1,4 @@
-// Per-head RMS norm of queries and keys (Qwen3), then rotary position embedding (Su et al. 2021, half-split).
+// Per-head RMS norm of queries and keys (Qwen3; other families have none), then rotary position embedding (Su et al. 2021, half-split).
 //
 // A head is shared by `lanes` neighbouring threads, a power of two: each holds four columns of the first half
 // and the four of the second half that they turn with. Heads are at most 256 wide.
@@ -49,7 +49,7 @@ DEVICE float norm_scale(Head x, u32 lanes, u32 dim, float eps) {
 // A block takes THREADS / lanes heads of one token; the grid is tokens x blocks of a token.
 KERNEL(qk_norm_rope, (THREADS), const float* qkv, const u32* positions, const float* cos, const float* sin,
        const float* q_weight, const float* k_weight, float* qk, u32 heads, u32 kv_heads, u32 dim, u32 lanes,
-       u32 aligned, float eps) {
+       u32 aligned, float eps, u32 normed) {
   const u32 all = heads + kv_heads, groups = THREADS / lanes, blocks = (all + groups - 1) / groups;
   const u64 token = blockIdx.x / blocks;
   const u32 head = blockIdx.x % blocks * groups + threadIdx.x / lanes;
@@ -59,11 +59,14 @@ KERNEL(qk_norm_rope, (THREADS), const float* qkv, const u32* positions, const fl
   if (head < all) x = part.load(qkv + (token * (all + kv_heads) + head) * dim);
   const float scale = norm_scale(x, lanes, dim, eps);
   if (head >= all) return;
-  const Head weight = part.load(head < heads ? q_weight : k_weight);
   const u64 turn = (u64)positions[token] * (dim / 2);
   const float4 c = part.one(cos + turn), s = part.one(sin + turn);
-  const float4 a = times(times(x.first, scale), weight.first),
-               b = times(times(x.second, scale), weight.second);
+  float4 a = x.first, b = x.second;
+  if (normed) {
+    const Head weight = part.load(head < heads ? q_weight : k_weight);
+    a = times(times(a, scale), weight.first);
+    b = times(times(b, scale), weight.second);
+  }
   part.store(qk + (token * all + head) * dim,
              {minus(times(a, c), times(b, s)), plus(times(b, c), times(a, s))});
 }
@@ -72,12 +75,17 @@ KERNEL(qk_norm_rope, (THREADS), const float* qkv, const u32* positions, const fl
 // the groups' sums are then added in order into row blockIdx.x of `partial`, [blocks, 2 (query, key), dim].
 KERNEL(qk_norm_rope_backward, (THREADS), const float* qkv, const u32* positions, const float* cos,
        const float* sin, const float* q_weight, const float* k_weight, const float* d_qk, float* d_qkv,
-       float* partial, u32 tokens, u32 heads, u32 kv_heads, u32 dim, u32 lanes, u32 aligned, float eps) {
+       float* partial, u32 tokens, u32 heads, u32 kv_heads, u32 dim, u32 lanes, u32 aligned, float eps,
+       u32 normed) {
   DYNAMIC_SHARED(float, sums);  // [groups, 2, dim]
   const u32 all = heads + kv_heads, groups = THREADS / lanes, group = threadIdx.x / lanes, half = dim / 2;
   const Part part(lanes, half, aligned);
   const float4 none = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  const Head weights[2] = {part.load(q_weight), part.load(k_weight)};
+  Head weights[2] = {{none, none}, {none, none}};
+  if (normed) {
+    weights[0] = part.load(q_weight);
+    weights[1] = part.load(k_weight);
+  }
   Head d_weights[2] = {{none, none}, {none, none}};
   const u32 first = blockIdx.x * TOKENS, end = min(first + TOKENS, tokens);
   // Every thread makes as many turns, because the sums need all lanes of a warp.
@@ -99,6 +107,10 @@ KERNEL(qk_norm_rope_backward, (THREADS), const float* qkv, const u32* positions,
     const float product = head_sum(dot_four(w.first, x.first) + dot_four(w.second, x.second), lanes);
     const float along = product * scale * scale * scale / dim;
     if (!present) continue;
+    if (!normed) {
+      part.store(d_qkv + row, d);
+      continue;
+    }
     part.store(d_qkv + row, {minus(times(w.first, scale), times(x.first, along)),
                              minus(times(w.second, scale), times(x.second, along))});
     if (is_query) {
@@ -107,6 +119,7 @@ KERNEL(qk_norm_rope_backward, (THREADS), const float* qkv, const u32* positions,
       d_weights[1] = {plus(d_weights[1].first, share.first), plus(d_weights[1].second, share.second)};
     }
   }
+  if (!normed) return;
   part.store(sums + group * 2 * dim, d_weights[0]);
   part.store(sums + (group * 2 + 1) * dim, d_weights[1]);
   __syncthreads();

@@ -121,7 +121,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
         d_x: Self::ViewMut<'_, f32>,
         d_weight: Self::ViewMut<'_, f32>,
     ) -> Result<()>;
-    /// Per-head RMS norm and rotary embedding of the query and key part of `qkv`; see [`QkvShape`].
+    /// Per-head RMS norm, where the shape says so, and rotary embedding of the query and key part of `qkv`; see [`QkvShape`].
     #[allow(clippy::too_many_arguments)]
     fn qk_norm_rope(
         &self,

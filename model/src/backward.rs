@@ -109,8 +109,8 @@ impl<B: Backend> Transformer<B> {
             self.all_mut(&mut d_qk),
             self.all_mut(&mut d_qkv),
         )?;
-        let mut d_q_norm = b.zeros(shape.head_dim)?;
-        let mut d_k_norm = b.zeros(shape.head_dim)?;
+        let mut d_q_norm = b.zeros(shape.norm_width())?;
+        let mut d_k_norm = b.zeros(shape.norm_width())?;
         b.qk_norm_rope_backward(
             shape,
             self.all(&trace.qkv),
@@ -123,8 +123,15 @@ impl<B: Backend> Transformer<B> {
             self.all_mut(&mut d_q_norm),
             self.all_mut(&mut d_k_norm),
         )?;
-        self.add(grads, &layer.q_norm, &d_q_norm)?;
-        self.add(grads, &layer.k_norm, &d_k_norm)?;
+        if shape.normed {
+            self.add(grads, &layer.q_norm, &d_q_norm)?;
+            self.add(grads, &layer.k_norm, &d_k_norm)?;
+        }
+        if !layer.qkv_bias.is_empty() {
+            let same = b.zeros::<u32>(tokens)?;
+            let bias = b.view_mut(grads, layer.qkv_bias.clone());
+            b.embedding_backward(shape.qkv_width(), self.ids(&same), self.all(&d_qkv), bias)?;
+        }
         let dims = (tokens, shape.qkv_width(), hidden);
         let d_normed = self.linear_backward(weights, grads, &layer.qkv, &trace.normed, &d_qkv, dims)?;
         self.norm_backward(weights, grads, &layer.input_norm, x, &d_normed, d)

@@ -1,9 +1,11 @@
-//! The shape of a Qwen3-family model, read from a Hugging Face `config.json`.
+//! The shape of a model, read from a Hugging Face `config.json`.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::family::{Family, RopeScaling};
 
 /// No model of this family is larger, in any direction.
 const MOST_TOKENS: u64 = 1 << 24;
@@ -20,6 +22,9 @@ const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 /// Shape and constants of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
+    /// What it has beside its shape.
+    #[serde(default)]
+    pub family: Family,
     /// Rows of the embedding table.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -38,6 +43,9 @@ pub struct ModelConfig {
     pub rms_norm_eps: f32,
     /// Base of the rotary embedding.
     pub rope_theta: f64,
+    /// How its frequencies are slowed down; mostly they are not.
+    #[serde(default)]
+    pub rope_scaling: Option<RopeScaling>,
     /// Longest context.
     pub max_positions: usize,
     /// Whether the output head is the embedding table.
@@ -94,7 +102,7 @@ impl ModelConfig {
         Ok((config, json.get(TIED).is_some()))
     }
 
-    /// Reads the keys of a Hugging Face Qwen3 configuration; an error is a key and what is wrong with it.
+    /// Reads the keys of a Hugging Face configuration; an error is a key and what is wrong with it.
     fn from_json(json: &Value) -> Result<Self, KeyProblem> {
         // Bounded, so that no product of them overflows: a file that somebody wrote must not end the process.
         let count = |key: &str, most: u64| match json.get(key) {
@@ -110,12 +118,8 @@ impl ModelConfig {
             Some(Value::Bool(set)) => Ok(*set),
             Some(other) => bad(key, format!("is {other}, expected true or false")),
         };
-        match json.get("model_type") {
-            Some(family) if family == "qwen3" => {}
-            None | Some(Value::Null) => return bad("model_type", "is missing, expected \"qwen3\"".into()),
-            Some(other) => return bad("model_type", format!("is {other}, expected \"qwen3\"")),
-        }
-        for key in ["attention_bias", "use_sliding_window"] {
+        let family = family(json)?;
+        for key in family.traits().refused {
             if flag(key)? {
                 return bad(key, "is true, which this engine does not run".into());
             }
@@ -153,7 +157,11 @@ impl ModelConfig {
         check_layer_types(json, layers)?;
         let rms_norm_eps =
             json.get("rms_norm_eps").map_or(Ok(1e-6), |value| positive("rms_norm_eps", value))?;
+        let max_positions = count("max_position_embeddings", MOST_POSITIONS)?;
+        check_window(json, family, max_positions)?;
+        let (rope_theta, rope_scaling) = rope(json)?;
         Ok(Self {
+            family,
             vocab_size: count("vocab_size", MOST_TOKENS)?,
             hidden_size,
             intermediate_size: count("intermediate_size", MOST_WIDTH)?,
@@ -162,17 +170,27 @@ impl ModelConfig {
             kv_heads,
             head_dim,
             rms_norm_eps: rms_norm_eps as f32,
-            rope_theta: rope_theta(json)?,
-            max_positions: count("max_position_embeddings", MOST_POSITIONS)?,
+            rope_theta,
+            rope_scaling,
+            max_positions,
             tied: flag(TIED)?,
         })
     }
 
     /// The same as a Hugging Face configuration, both spellings of the rotary base included.
     pub fn to_json(&self, end_ids: &[u32], dtype: &str) -> Value {
-        serde_json::json!({
-            "architectures": ["Qwen3ForCausalLM"],
-            "attention_bias": false,
+        let family = self.family.traits();
+        let mut rope = serde_json::json!({ "rope_theta": self.rope_theta, "rope_type": "default" });
+        if let Some(scaling) = &self.rope_scaling {
+            rope["rope_type"] = "llama3".into();
+            rope["factor"] = scaling.factor.into();
+            rope["low_freq_factor"] = scaling.low_freq_factor.into();
+            rope["high_freq_factor"] = scaling.high_freq_factor.into();
+            rope["original_max_position_embeddings"] =
+                (scaling.original_max_position_embeddings as u64).into();
+        }
+        let mut json = serde_json::json!({
+            "architectures": [family.architecture],
             "attention_dropout": 0.0,
             "dtype": dtype,
             "eos_token_id": end_ids,
@@ -182,19 +200,25 @@ impl ModelConfig {
             "initializer_range": 0.02,
             "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_positions,
-            "model_type": "qwen3",
+            "model_type": family.model_type,
             "num_attention_heads": self.heads,
             "num_hidden_layers": self.layers,
             "num_key_value_heads": self.kv_heads,
             "rms_norm_eps": self.rms_norm_eps as f64,
-            "rope_parameters": { "rope_theta": self.rope_theta, "rope_type": "default" },
+            "rope_parameters": rope,
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": self.tied,
             "torch_dtype": dtype,
             "use_cache": true,
-            "use_sliding_window": false,
             "vocab_size": self.vocab_size,
-        })
+        });
+        for key in family.refused {
+            json[key] = false.into();
+        }
+        if family.window.is_some() {
+            json["sliding_window"] = Value::Null;
+        }
+        json
     }
 }
 
@@ -210,6 +234,40 @@ fn positive(key: &str, value: &Value) -> Result<f64, KeyProblem> {
         Some(number) => Ok(number),
         None => bad(key, format!("is {value}, expected a number above 0")),
     }
+}
+
+fn family(json: &Value) -> Result<Family, KeyProblem> {
+    let key = "model_type";
+    let known = || {
+        let names: Vec<String> =
+            Family::ALL.iter().map(|family| format!("\"{}\"", family.traits().model_type)).collect();
+        names.join(", ")
+    };
+    match json.get(key) {
+        None | Some(Value::Null) => bad(key, format!("is missing, expected one of {}", known())),
+        Some(name) => match name.as_str().and_then(Family::named) {
+            Some(family) => Ok(family),
+            None => bad(key, format!("is {name}, expected one of {}", known())),
+        },
+    }
+}
+
+/// No position attends to less than all before it.
+fn check_window(json: &Value, family: Family, max_positions: usize) -> Result<(), KeyProblem> {
+    let Some(default) = family.traits().window else { return Ok(()) };
+    let key = "sliding_window";
+    let window = match json.get(key) {
+        None => default,
+        Some(Value::Null) => return Ok(()),
+        Some(value) => match value.as_u64() {
+            Some(width) => width,
+            None => return bad(key, format!("is {value}, expected null or an integer")),
+        },
+    };
+    if window < max_positions as u64 {
+        return bad(key, format!("is {window}, less than the context, which this engine does not run"));
+    }
+    Ok(())
 }
 
 /// Every layer attends to all that came before it, and is named once.
@@ -229,11 +287,12 @@ fn check_layer_types(json: &Value, layers: usize) -> Result<(), KeyProblem> {
     Ok(())
 }
 
-/// The base of the rotary embedding. It may stand in three places: `transformers` 5 writes `rope_parameters`, earlier
+/// The base of the rotary embedding and what its frequencies are scaled by. They may stand in three places: `transformers` 5 writes `rope_parameters`, earlier
 /// versions wrote `rope_theta` and kept a scaling in `rope_scaling`. What counts is what `transformers` 5 reads, and
 /// whatever is stated beside it must agree, as other versions read that.
-fn rope_theta(json: &Value) -> Result<f64, KeyProblem> {
+fn rope(json: &Value) -> Result<(f64, Option<RopeScaling>), KeyProblem> {
     let mut stated = Vec::new();
+    let mut scalings: Vec<(&str, Option<RopeScaling>)> = Vec::new();
     let mut read_by_transformers = None;
     for place in ["rope_parameters", "rope_scaling"] {
         let fields = match json.get(place) {
@@ -241,10 +300,11 @@ fn rope_theta(json: &Value) -> Result<f64, KeyProblem> {
             Some(Value::Object(fields)) => fields,
             Some(other) => return bad(place, format!("is {other}, expected an object")),
         };
-        let theta = rope_fields(place, fields)?;
+        let (theta, scaling) = rope_fields(place, fields)?;
         stated.extend(theta.clone());
         if !fields.is_empty() {
             read_by_transformers = theta;
+            scalings.push((place, scaling));
         }
     }
     let whole_head = |value: &Value| value.is_null() || value.as_f64() == Some(1.0);
@@ -260,26 +320,59 @@ fn rope_theta(json: &Value) -> Result<f64, KeyProblem> {
     stated.extend(top.clone());
     let default = ("the default".to_owned(), DEFAULT_ROPE_THETA);
     let (place, theta) = read_by_transformers.or(top).unwrap_or(default);
-    match stated.into_iter().find(|(_, other)| *other != theta) {
-        Some((key, other)) => bad(&key, format!("is {other}, but {place}, which counts, is {theta}")),
-        None => Ok(theta),
+    if let Some((key, other)) = stated.into_iter().find(|(_, other)| *other != theta) {
+        return bad(&key, format!("is {other}, but {place}, which counts, is {theta}"));
+    }
+    match scalings[..] {
+        [(place, one), (_, other)] if one != other => bad(place, "and rope_scaling differ".to_owned()),
+        _ => Ok((theta, scalings.last().and_then(|(_, scaling)| *scaling))),
     }
 }
 
-/// The base that an object of rotary parameters states. Anything but a plain rotary embedding is refused.
-fn rope_fields(place: &str, fields: &Map<String, Value>) -> Result<Option<(String, f64)>, KeyProblem> {
+/// The base and the scaling that an object of rotary parameters states. Anything but a plain rotary embedding and that of
+/// Llama 3.1 is refused.
+#[allow(clippy::type_complexity)]
+fn rope_fields(
+    place: &str,
+    fields: &Map<String, Value>,
+) -> Result<(Option<(String, f64)>, Option<RopeScaling>), KeyProblem> {
     let mut theta = None;
+    let kind = fields.get("rope_type").or_else(|| fields.get("type"));
+    let scaling = match kind.is_some_and(|kind| kind == "llama3") {
+        true => {
+            let number = |field: &str| match fields.get(field) {
+                Some(value) => positive(&format!("{place}.{field}"), value),
+                None => bad(&format!("{place}.{field}"), "is missing".to_owned()),
+            };
+            Some(RopeScaling {
+                factor: number("factor")?,
+                low_freq_factor: number("low_freq_factor")?,
+                high_freq_factor: number("high_freq_factor")?,
+                original_max_position_embeddings: number("original_max_position_embeddings")?,
+            })
+        }
+        false => None,
+    };
+    if let Some(RopeScaling { low_freq_factor, high_freq_factor, .. }) = scaling
+        && low_freq_factor >= high_freq_factor
+    {
+        return bad(&format!("{place}.high_freq_factor"), "is not above low_freq_factor".to_owned());
+    }
     for (field, value) in fields {
         let key = format!("{place}.{field}");
         match field.as_str() {
-            "rope_type" | "type" if value == "default" => {}
-            "rope_type" | "type" => return bad(&key, format!("is {value}, expected \"default\"")),
+            "rope_type" | "type" if value == "default" || scaling.is_some() && value == "llama3" => {}
+            "rope_type" | "type" => {
+                return bad(&key, format!("is {value}, expected \"default\" or \"llama3\""));
+            }
+            "factor" | "low_freq_factor" | "high_freq_factor" | "original_max_position_embeddings"
+                if scaling.is_some() => {}
             "rope_theta" => theta = Some((key.clone(), positive(&key, value)?)),
             "partial_rotary_factor" if value.as_f64() == Some(1.0) => {}
             _ => return bad(&key, format!("is {value}, which this engine does not run")),
         }
     }
-    Ok(theta)
+    Ok((theta, scaling))
 }
 
 #[cfg(test)]
@@ -290,6 +383,7 @@ mod tests {
 
     fn tiny() -> ModelConfig {
         ModelConfig {
+            family: Default::default(),
             vocab_size: 96,
             hidden_size: 32,
             intermediate_size: 48,
@@ -299,6 +393,7 @@ mod tests {
             head_dim: 16,
             rms_norm_eps: 1e-6,
             rope_theta: 1e4,
+            rope_scaling: None,
             max_positions: 64,
             tied: true,
         }
@@ -321,11 +416,60 @@ mod tests {
         assert_eq!(ModelConfig::from_json(&json).unwrap_err().0, "num_key_value_heads", "the first one");
         json["num_key_value_heads"] = 2.into();
         assert_eq!(ModelConfig::from_json(&json).unwrap_err().0, "num_hidden_layers");
-        json["model_type"] = "llama".into();
+        json["model_type"] = "gpt2".into();
         let told = |json: &Value| ModelConfig::from_json(json).unwrap_err();
         let expected = |what: &str| ("model_type".to_owned(), what.to_owned());
-        assert_eq!(told(&json), expected("is \"llama\", expected \"qwen3\""));
-        assert_eq!(told(&serde_json::json!({})), expected("is missing, expected \"qwen3\""));
+        let known = "expected one of \"qwen3\", \"qwen2\", \"llama\", \"mistral\"";
+        assert_eq!(told(&json), expected(&format!("is \"gpt2\", {known}")));
+        assert_eq!(told(&serde_json::json!({})), expected(&format!("is missing, {known}")));
+    }
+
+    #[test]
+    fn every_family_is_read_back_and_refuses_what_it_does_not_run() {
+        let scaling = RopeScaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 32.0,
+        };
+        for family in Family::ALL {
+            for rope_scaling in [None, Some(scaling)] {
+                let config = ModelConfig { family, rope_scaling, ..tiny() };
+                let json = config.to_json(&[1], "float32");
+                let read = ModelConfig::from_json(&json).unwrap();
+                assert_eq!(ModelConfig { rms_norm_eps: 1e-6, ..read }, config);
+                for key in family.traits().refused {
+                    let mut json = json.clone();
+                    json[*key] = true.into();
+                    assert_eq!(ModelConfig::from_json(&json).unwrap_err().0, *key);
+                }
+            }
+        }
+        let mut json = ModelConfig { family: Family::Mistral, ..tiny() }.to_json(&[1], "float32");
+        let window = |json: &Value| ModelConfig::from_json(json).map_err(|(key, _)| key).err();
+        json["max_position_embeddings"] = 8192.into();
+        assert_eq!(window(&json), None);
+        json["sliding_window"] = 8192.into();
+        assert_eq!(window(&json), None);
+        json["sliding_window"] = 4096.into();
+        assert_eq!(window(&json).as_deref(), Some("sliding_window"));
+        // `transformers` takes 4096 where nothing is said.
+        json.as_object_mut().unwrap().remove("sliding_window");
+        assert_eq!(window(&json).as_deref(), Some("sliding_window"));
+        let mut json = ModelConfig { family: Family::Llama, rope_scaling: Some(scaling), ..tiny() }
+            .to_json(&[1], "float32");
+        json["rope_parameters"].as_object_mut().unwrap().remove("factor");
+        assert_eq!(window(&json).as_deref(), Some("rope_parameters.factor"));
+        // As versions before `transformers` 5 wrote it.
+        let older = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        });
+        json.as_object_mut().unwrap().remove("rope_parameters");
+        json["rope_scaling"] = older;
+        assert_eq!(ModelConfig::from_json(&json).unwrap().rope_scaling, Some(scaling));
+        json["rope_parameters"] = json!({"rope_theta": 1e4, "rope_type": "default"});
+        assert_eq!(window(&json).as_deref(), Some("rope_parameters"), "they differ");
     }
 
     /// What `transformers` 5.24 makes of each: a base where it loads, or the key that is refused, as it fails there,

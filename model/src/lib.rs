@@ -1,4 +1,4 @@
-//! A Qwen3-family transformer that can speak, score and learn. Knows no actor and no tokio.
+//! A transformer that can speak, score and learn. Knows no actor and no tokio.
 
 mod backward;
 mod batcher;
@@ -12,6 +12,7 @@ pub mod detokenizer;
 pub mod dialogue;
 pub mod durable;
 pub mod exact_json;
+pub mod family;
 pub mod generation_config;
 pub mod messages;
 pub mod output_parser;
@@ -44,6 +45,7 @@ pub use config::{ConfigError, ModelConfig};
 pub use constraint::{CallableTool, Constraint, ConstraintError, ConstraintFailed, Grammars, ToolCalls};
 pub use detokenizer::IncrementalDetokenizer;
 pub use dialogue::Dialogue;
+pub use family::{Family, RopeScaling};
 pub use generation_config::GenerationConfig;
 pub use messages::{normalize_messages, unseen_parts};
 pub use output_parser::{OutputDelta, OutputParser, ParserConfig, answer_in};

@@ -15,11 +15,14 @@ pub struct Parameter {
     pub range: Range<usize>,
 }
 
-/// A layer's parameters. Query, key and value projections are one matrix, gate and up another.
+/// A layer's parameters. Query, key and value projections are one matrix, gate and up another. What a family has not got is
+/// an empty range.
 #[derive(Clone, Debug)]
 pub struct LayerRanges {
     pub(crate) input_norm: Range<usize>,
     pub(crate) qkv: Range<usize>,
+    /// Biases of queries, keys and values, one after another.
+    pub(crate) qkv_bias: Range<usize>,
     pub(crate) q_norm: Range<usize>,
     pub(crate) k_norm: Range<usize>,
     pub(crate) output: Range<usize>,
@@ -51,6 +54,7 @@ impl ParameterLayout {
             range
         };
         let (hidden, ff) = (config.hidden_size, config.intermediate_size);
+        let family = config.family.traits();
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let embedding = push("model.embed_tokens.weight".into(), &[config.vocab_size, hidden]);
         let layers = (0..config.layers)
@@ -61,16 +65,32 @@ impl ParameterLayout {
                 let query = layer("self_attn.q_proj", &[q, hidden]);
                 layer("self_attn.k_proj", &[kv, hidden]);
                 let value = layer("self_attn.v_proj", &[kv, hidden]);
-                let q_norm = layer("self_attn.q_norm", &[config.head_dim]);
-                let k_norm = layer("self_attn.k_norm", &[config.head_dim]);
+                let norm = |layer: &mut dyn FnMut(&str, &[usize]) -> Range<usize>, part| match family.qk_norm
+                {
+                    true => layer(part, &[config.head_dim]),
+                    false => 0..0,
+                };
+                let q_norm = norm(&mut layer, "self_attn.q_norm");
+                let k_norm = norm(&mut layer, "self_attn.k_norm");
                 let output = layer("self_attn.o_proj", &[hidden, q]);
                 let post_norm = layer("post_attention_layernorm", &[hidden]);
                 let gate = layer("mlp.gate_proj", &[ff, hidden]);
                 let up = layer("mlp.up_proj", &[ff, hidden]);
                 let down = layer("mlp.down_proj", &[hidden, ff]);
+                let qkv_bias = match family.qkv_bias {
+                    true => {
+                        let mut bias =
+                            |part, len| push(format!("model.layers.{i}.self_attn.{part}.bias"), &[len]);
+                        let start = bias("q_proj", q).start;
+                        bias("k_proj", kv);
+                        start..bias("v_proj", kv).end
+                    }
+                    false => 0..0,
+                };
                 LayerRanges {
                     input_norm,
                     qkv: query.start..value.end,
+                    qkv_bias,
                     q_norm,
                     k_norm,
                     output,

@@ -1,4 +1,4 @@
-//! The Qwen3 decoder: forward passes for training, scoring and serving over one set of kernels.
+//! The decoder: forward passes for training, scoring and serving over one set of kernels.
 
 use std::{ops::Range, sync::Arc};
 
@@ -110,12 +110,15 @@ impl<B: Backend> Weights<B> {
     }
 }
 
-/// Fresh weights: norms 1, matrices normal with deviation 0.02, those that write to the residual stream
+/// Fresh weights: norms 1, biases 0, matrices normal with deviation 0.02, those that write to the residual stream
 /// smaller by the root of twice the number of layers (GPT-2's rule).
 pub fn random_weights(config: &ModelConfig, seed: u64) -> Vec<f32> {
     let layout = ParameterLayout::new(config);
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut flat = vec![1f32; layout.len()];
+    for bias in layout.parameters.iter().filter(|p| p.name.ends_with(".bias")) {
+        flat[bias.range.clone()].fill(0.0);
+    }
     for parameter in layout.parameters.iter().filter(|p| p.shape.len() == 2) {
         let residual =
             parameter.name.ends_with("o_proj.weight") || parameter.name.ends_with("down_proj.weight");
@@ -143,6 +146,7 @@ impl<B: Backend> Transformer<B> {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         let frequencies: Vec<f32> = (0..half)
             .map(|i| 1.0 / config.rope_theta.powf((2 * i) as f64 / config.head_dim as f64) as f32)
+            .map(|frequency| config.rope_scaling.map_or(frequency, |scaling| scaling.scaled(frequency)))
             .collect();
         for position in 0..config.max_positions {
             for frequency in &frequencies {
@@ -187,6 +191,7 @@ impl<B: Backend> Transformer<B> {
             kv_heads: self.config.kv_heads,
             head_dim: self.config.head_dim,
             eps: self.config.rms_norm_eps,
+            normed: self.config.family.traits().qk_norm,
         }
     }
 
@@ -291,9 +296,16 @@ impl<B: Backend> Transformer<B> {
         let (b, shape) = (&self.backend, self.shape());
         let normed = self.norm(weights, &layer.input_norm, x)?;
         let mut qkv = b.uninitialized(tokens * shape.qkv_width())?;
+        let has_bias = !layer.qkv_bias.is_empty();
+        if has_bias {
+            // The same row for every token.
+            let same = b.zeros::<u32>(tokens)?;
+            let bias = b.view(weights, layer.qkv_bias.clone());
+            b.embedding(shape.qkv_width(), self.ids(&same), bias, self.all_mut(&mut qkv))?;
+        }
         let weight = b.view(weights, layer.qkv.clone());
         let dims = (tokens, shape.qkv_width(), self.config.hidden_size);
-        self.linear(self.all(&normed), weight, self.all_mut(&mut qkv), dims, false)?;
+        self.linear(self.all(&normed), weight, self.all_mut(&mut qkv), dims, has_bias)?;
         let mut qk = b.uninitialized(tokens * shape.qk_width())?;
         b.qk_norm_rope(
             shape,

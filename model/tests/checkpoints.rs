@@ -19,6 +19,7 @@ struct Folder {
 impl Folder {
     fn new(tied: bool) -> Self {
         let config = ModelConfig {
+            family: Default::default(),
             vocab_size: 24,
             hidden_size: 8,
             intermediate_size: 12,
@@ -28,6 +29,7 @@ impl Folder {
             head_dim: 4,
             rms_norm_eps: 1e-6,
             rope_theta: 1e4,
+            rope_scaling: None,
             max_positions: 64,
             tied,
         };

@@ -19,6 +19,7 @@ const VOCAB: usize = 259;
 /// A small model of each kind: heads that share keys, a head of its own for the output, an odd width.
 fn configs() -> [ModelConfig; 2] {
     let tied = ModelConfig {
+        family: Default::default(),
         vocab_size: VOCAB,
         hidden_size: 32,
         intermediate_size: 48,
@@ -28,6 +29,7 @@ fn configs() -> [ModelConfig; 2] {
         head_dim: 16,
         rms_norm_eps: 1e-6,
         rope_theta: 1e4,
+        rope_scaling: None,
         max_positions: 192,
         tied: true,
     };

@@ -10,8 +10,21 @@ use openclaw_model::{
 };
 use safetensors::SafeTensors;
 
-const VARIANTS: [&str; 8] =
-    ["mha", "gqa4", "wide_head", "untied", "sharded", "bf16", "rope_parameters", "rope_top_level"];
+const VARIANTS: [&str; 13] = [
+    "mha",
+    "gqa4",
+    "wide_head",
+    "untied",
+    "sharded",
+    "bf16",
+    "rope_parameters",
+    "rope_top_level",
+    "../families/qwen2",
+    "../families/qwen2_untied",
+    "../families/llama",
+    "../families/llama3_rope",
+    "../families/mistral",
+];
 
 fn folder(variant: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/qwen3").join(variant)

@@ -11,6 +11,7 @@ use openclaw_model::{
 
 fn config() -> ModelConfig {
     ModelConfig {
+        family: Default::default(),
         vocab_size: 24,
         hidden_size: 16,
         intermediate_size: 24,
@@ -20,6 +21,7 @@ fn config() -> ModelConfig {
         head_dim: 8,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         max_positions: 64,
         tied: true,
     }

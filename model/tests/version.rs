@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 fn config() -> ModelConfig {
     ModelConfig {
+        family: Default::default(),
         vocab_size: 64,
         hidden_size: 32,
         intermediate_size: 48,
@@ -20,6 +21,7 @@ fn config() -> ModelConfig {
         head_dim: 8,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         max_positions: 128,
         tied: true,
     }

@@ -4,9 +4,9 @@ Run it again when a case is added or when a newer transformers should be the yar
 
     python3 -m venv VENV && VENV/bin/pip install torch transformers
     VENV/bin/python tests/reference/make_fixtures.py            # all parts
-    VENV/bin/python tests/reference/make_fixtures.py engine     # or one: engine, templates, tokenizer
+    VENV/bin/python tests/reference/make_fixtures.py engine     # or one: engine, families, templates, tokenizer
 
-`engine`     qwen3/<variant>/: a random checkpoint as `save_pretrained` writes it, and reference.safetensors:
+`engine`     qwen3/<variant>/ and families/<variant>/: a random checkpoint as `save_pretrained` writes it, and reference.safetensors:
              ids, lengths     int64   two sequences, one after the other, and how long each is
              logits           f32     [tokens, vocab]
              logprobs         f32     log p(ids[i] | ids[..i]) of each sequence from its second token on
@@ -58,6 +58,22 @@ VARIANTS = {
     "rope_parameters": dict(rope_theta=500.0),
     "rope_top_level": dict(rope_theta=500.0, top_level_rope_theta=True),
 }
+LLAMA3_ROPE = dict(
+    rope_type="llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    # So short that frequencies of all three kinds are among the four of a head.
+    original_max_position_embeddings=64,
+)
+# name -> class, and changes to SMALL
+FAMILIES = {
+    "qwen2": ("Qwen2", dict()),
+    "qwen2_untied": ("Qwen2", dict(tie_word_embeddings=False)),
+    "llama": ("Llama", dict()),
+    "llama3_rope": ("Llama", dict(tie_word_embeddings=False, head_dim=16, rope=LLAMA3_ROPE)),
+    "mistral": ("Mistral", dict(tie_word_embeddings=False, sliding_window=None)),
+}
 
 
 def make_engine():
@@ -93,11 +109,33 @@ def make_engine():
         print(variant, f"{sum(f.stat().st_size for f in folder.iterdir()) / 1024:.0f} KiB")
 
 
+def make_families():
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    for seed, (variant, (family, changes)) in enumerate(FAMILIES.items(), start=100):
+        changes = dict(changes)
+        rope = {"rope_type": "default", "rope_theta": ROPE_THETA, **changes.pop("rope", {})}
+        config = getattr(transformers, f"{family}Config")(**{**SMALL, **changes}, rope_parameters=rope)
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{family}ForCausalLM")(config).float()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                noise = 0.2 * torch.randn(parameter.shape)
+                parameter.copy_(1.0 + noise if name.endswith("norm.weight") else noise)
+        folder = FIXTURES / "families" / variant
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder)
+        reference_run(load_f32(folder), seed, folder)
+        print(variant, f"{sum(f.stat().st_size for f in folder.iterdir()) / 1024:.0f} KiB")
+
+
 def load_f32(folder):
     import torch
-    from transformers import Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    return Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
 
 
 def move_rope_theta_to_top_level(path):
@@ -236,7 +274,7 @@ def quiet_progress_bars():
 
 
 def main():
-    parts = {"engine": make_engine, "templates": make_templates, "tokenizer": make_tokenizer}
+    parts = {"engine": make_engine, "families": make_families, "templates": make_templates, "tokenizer": make_tokenizer}
     chosen = sys.argv[1:] or list(parts)
     quiet_progress_bars()
     for part in chosen:

@@ -382,6 +382,7 @@ async fn start_policy(engine: &Engine, script: &Arc<Script>, tokenizer: &Tokeniz
 /// Weights, for a policy that does not look at them.
 pub fn any_weights() -> PolicyWeights {
     let shape = ModelConfig {
+        family: Default::default(),
         vocab_size: 4,
         hidden_size: 2,
         intermediate_size: 2,
@@ -391,6 +392,7 @@ pub fn any_weights() -> PolicyWeights {
         head_dim: 2,
         rms_norm_eps: 1e-6,
         rope_theta: 1e4,
+        rope_scaling: None,
         max_positions: 2,
         tied: true,
     };

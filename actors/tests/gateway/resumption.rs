@@ -111,6 +111,7 @@ async fn start(engine: &Engine, tokenizer: &Tokenizer, fate: &Arc<Fate>) -> Exit
 
 fn mortal(tokenizer: Tokenizer, fate: Arc<Fate>) -> Mortal {
     let config = ModelConfig {
+        family: Default::default(),
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 32,
         intermediate_size: 48,
@@ -120,6 +121,7 @@ fn mortal(tokenizer: Tokenizer, fate: Arc<Fate>) -> Mortal {
         head_dim: 8,
         rms_norm_eps: 1e-6,
         rope_theta: 1e4,
+        rope_scaling: None,
         max_positions: CONTEXT_LENGTH,
         tied: true,
     };

@@ -9,7 +9,7 @@ use crate::{
     ops::{Matmul, MatrixLayout, PagedSegment, PagedShape, QkvShape},
 };
 
-const SHAPE: QkvShape = QkvShape { heads: 4, kv_heads: 2, head_dim: 2, eps: 1e-6 };
+const SHAPE: QkvShape = QkvShape { heads: 4, kv_heads: 2, head_dim: 2, eps: 1e-6, normed: true };
 const SEQUENCES: [Range<usize>; 2] = [0..2, 2..5];
 const TOKENS: usize = 5;
 

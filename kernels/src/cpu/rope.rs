@@ -1,4 +1,4 @@
-//! Per-head RMS norm of queries and keys (Qwen3), then rotary position embedding (Su et al. 2021, half-split).
+//! Per-head RMS norm of queries and keys (Qwen3; other families have none), then rotary position embedding (Su et al. 2021, half-split).
 
 use rayon::prelude::*;
 
@@ -17,8 +17,8 @@ pub(crate) fn check(
     qk: usize,
 ) -> Result<()> {
     shape.check(op)?;
-    expect_len(op, "q_weight", q_weight, shape.head_dim)?;
-    expect_len(op, "k_weight", k_weight, shape.head_dim)?;
+    expect_len(op, "q_weight", q_weight, shape.norm_width())?;
+    expect_len(op, "k_weight", k_weight, shape.norm_width())?;
     expect_len(op, "sin", sin, cos)?;
     expect_len(op, "qkv", qkv, positions.len() * shape.qkv_width())?;
     expect_len(op, "qk", qk, positions.len() * shape.qk_width())?;
@@ -77,6 +77,13 @@ multiversion! {
         for head in 0..shape.heads + shape.kv_heads {
             let weight = if head < shape.heads { q_weight } else { k_weight };
             let (x, out) = (&qkv[head * dim..][..dim], &mut qk[head * dim..][..dim]);
+            if !shape.normed {
+                for i in 0..half {
+                    out[i] = x[i] * cos[i] - x[i + half] * sin[i];
+                    out[i + half] = x[i + half] * cos[i] + x[i] * sin[i];
+                }
+                continue;
+            }
             let scale = 1.0 / (dot_body::<FMA>(x, x) / dim as f32 + shape.eps).sqrt();
             for i in 0..half {
                 let (a, b) = (x[i] * scale * weight[i], x[i + half] * scale * weight[i + half]);
@@ -102,8 +109,8 @@ pub(super) fn backward(
     let (table, weights) = ((rope.cos.len(), rope.sin.len()), (q_weight.len(), k_weight.len()));
     check(op, shape, qkv.len(), positions, table, weights, d_qk.len())?;
     expect_len(op, "d_qkv", d_qkv.len(), qkv.len())?;
-    expect_len(op, "d_q_weight", d_q_weight.len(), shape.head_dim)?;
-    expect_len(op, "d_k_weight", d_k_weight.len(), shape.head_dim)?;
+    expect_len(op, "d_q_weight", d_q_weight.len(), shape.norm_width())?;
+    expect_len(op, "d_k_weight", d_k_weight.len(), shape.norm_width())?;
     let rows = super::norm::rows_per_task(shape.qkv_width());
     let partial: Vec<[Vec<f32>; 2]> = d_qkv
         .par_chunks_mut(rows * shape.qkv_width())
@@ -111,7 +118,7 @@ pub(super) fn backward(
         .zip(d_qk.par_chunks(rows * shape.qk_width()))
         .zip(positions.par_chunks(rows))
         .map(|(((d_qkv, qkv), d_qk), positions)| {
-            let mut d_weights = [vec![0f32; shape.head_dim], vec![0f32; shape.head_dim]];
+            let mut d_weights = [vec![0f32; shape.norm_width()], vec![0f32; shape.norm_width()]];
             let rows = d_qkv.chunks_exact_mut(shape.qkv_width()).zip(qkv.chunks_exact(shape.qkv_width()));
             for ((d_qkv, qkv), (d_qk, position)) in
                 rows.zip(d_qk.chunks_exact(shape.qk_width()).zip(positions))
@@ -158,11 +165,14 @@ multiversion! {
             };
             let (x, d) = (&qkv[head * dim..][..dim], &mut d_qkv[head * dim..][..dim]);
             let g = &d_qk[head * dim..][..dim];
-            let scale = 1.0 / (dot_body::<FMA>(x, x) / dim as f32 + shape.eps).sqrt();
             for i in 0..half {
                 d[i] = g[i] * cos[i] + g[i + half] * sin[i];
                 d[i + half] = g[i + half] * cos[i] - g[i] * sin[i];
             }
+            if !shape.normed {
+                continue;
+            }
+            let scale = 1.0 / (dot_body::<FMA>(x, x) / dim as f32 + shape.eps).sqrt();
             for i in 0..dim {
                 d_weight[i] += d[i] * x[i] * scale;
                 d[i] *= weight[i];

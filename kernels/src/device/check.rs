@@ -8,7 +8,7 @@ use crate::ops::*;
 const ROWS: usize = 5;
 const WIDTH: usize = 64;
 const VOCAB: usize = 1003;
-const HEADS: QkvShape = QkvShape { heads: 2, kv_heads: 1, head_dim: 32, eps: 1e-6 };
+const HEADS: QkvShape = QkvShape { heads: 2, kv_heads: 1, head_dim: 32, eps: 1e-6, normed: true };
 /// Largest difference to the CPU, relative to the largest result: rounding makes less than a tenth of it.
 const TOLERANCE: f32 = 1e-4;
 

@@ -54,6 +54,8 @@ pub struct QkvShape {
     pub head_dim: usize,
     /// Epsilon of the query and key norms.
     pub eps: f32,
+    /// Heads of queries and keys are normed before they are rotated (Qwen3). Where they are not, their weights are empty.
+    pub normed: bool,
 }
 
 impl QkvShape {
@@ -64,6 +66,10 @@ impl QkvShape {
     /// Width of a `qk` row.
     pub fn qk_width(&self) -> usize {
         (self.heads + self.kv_heads) * self.head_dim
+    }
+    /// Elements of the norms' weights.
+    pub fn norm_width(&self) -> usize {
+        if self.normed { self.head_dim } else { 0 }
     }
     /// Width of an attention output row.
     pub fn out_width(&self) -> usize {

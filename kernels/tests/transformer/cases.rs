@@ -47,7 +47,7 @@ pub fn refusal(result: Result<()>) -> String {
 }
 
 pub fn qkv_shape(heads: usize, kv_heads: usize, head_dim: usize) -> QkvShape {
-    QkvShape { heads, kv_heads, head_dim, eps: 1e-6 }
+    QkvShape { heads, kv_heads, head_dim, eps: 1e-6, normed: true }
 }
 
 fn size(x: impl Iterator<Item = f64>) -> f64 {

@@ -29,7 +29,11 @@ impl Case {
     fn all() -> Vec<Self> {
         let shapes =
             [(1, 1, 2, 1), (2, 1, 6, 3), (2, 2, 16, 7), (4, 2, 32, 5), (4, 1, 66, 2), (8, 2, 64, 200)];
-        shapes.map(|(heads, kv, dim, tokens)| Self::new(qkv_shape(heads, kv, dim), tokens)).into()
+        let plain =
+            |shape: &Self| Self::new(QkvShape { normed: false, ..shape.shape }, shape.positions.len());
+        let normed = shapes.map(|(heads, kv, dim, tokens)| Self::new(qkv_shape(heads, kv, dim), tokens));
+        let plain: Vec<Self> = normed.iter().map(plain).collect();
+        normed.into_iter().chain(plain).collect()
     }
 
     fn new(shape: QkvShape, tokens: usize) -> Self {
@@ -45,7 +49,7 @@ impl Case {
             qkv: random.values(tokens * shape.qkv_width(), 2.0),
             cos: angles.iter().map(|a| a.cos() as f32).collect(),
             sin: angles.iter().map(|a| a.sin() as f32).collect(),
-            weights: [0; 2].map(|_| random.values(shape.head_dim, 1.5)),
+            weights: [0; 2].map(|_| random.values(shape.norm_width(), 1.5)),
         }
     }
 
@@ -74,7 +78,10 @@ impl Case {
         let mut qk = vec![];
         for (row, position) in qkv.chunks(self.shape.qkv_width()).zip(&self.positions) {
             for (head, x) in row.chunks(head_dim).take(heads + kv_heads).enumerate() {
-                let x = norm::definition(eps.into(), x, weights[usize::from(head >= heads)]);
+                let x = match self.shape.normed {
+                    true => norm::definition(eps.into(), x, weights[usize::from(head >= heads)]),
+                    false => x.to_vec(),
+                };
                 let at = *position as usize * half;
                 let turn = |i: usize| (f64::from(self.cos[at + i]), f64::from(self.sin[at + i]));
                 qk.extend((0..half).map(|i| x[i] * turn(i).0 - x[i + half] * turn(i).1));
@@ -100,7 +107,7 @@ fn gradients_are_slopes_and_leave_values_alone(device: &Device) {
         let run = |before: f32| {
             device.on_any_threads(|cpu| {
                 let mut d_qkv = vec![f32::NAN; case.qkv.len()];
-                let mut d_weights = [0; 2].map(|_| vec![before; shape.head_dim]);
+                let mut d_weights = [0; 2].map(|_| vec![before; shape.norm_width()]);
                 let ([q, k], [d_q, d_k]) = (&case.weights, &mut d_weights);
                 let table = case.table();
                 let positions = &case.positions;
@@ -207,6 +214,8 @@ fn wrong_arguments_are_named(device: &Device) {
     ] {
         assert_eq!(run(shape, &[0, 1, 2], lengths), format!("qk_norm_rope: {expected}"));
     }
+    let plain = QkvShape { normed: false, ..shape };
+    assert_eq!(run(plain, &[0, 1, 2], ok), "qk_norm_rope: q_weight has 4 elements, expected 0");
     let e = run(shape, &[0, 50, 2], ok);
     assert_eq!(e, "qk_norm_rope: position 50 is beyond the 50 tabled");
     let e = run(QkvShape { kv_heads: 0, ..shape }, &[0], ok);

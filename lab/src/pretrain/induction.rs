@@ -112,6 +112,7 @@ mod tests {
     #[test]
     fn what_stood_behind_a_token_is_expected_behind_it_again() {
         let config = ModelConfig {
+            family: Default::default(),
             vocab_size: 200,
             hidden_size: 192,
             intermediate_size: 64,
@@ -121,6 +122,7 @@ mod tests {
             head_dim: 32,
             rms_norm_eps: 1e-6,
             rope_theta: 1e5,
+            rope_scaling: None,
             max_positions: 256,
             tied: true,
         };

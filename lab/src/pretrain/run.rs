@@ -147,6 +147,7 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
     };
     let shape = &config.model;
     let model = ModelConfig {
+        family: Default::default(),
         vocab_size: tokenizer.vocab_size(),
         hidden_size: shape.hidden_size,
         intermediate_size: shape.intermediate_size,
@@ -156,6 +157,7 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
         head_dim: shape.head_dim,
         rms_norm_eps: 1e-6,
         rope_theta: shape.rope_theta,
+        rope_scaling: None,
         max_positions: shape.max_positions,
         tied: true,
     };

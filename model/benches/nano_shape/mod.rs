@@ -9,6 +9,7 @@ pub const VOCAB_SIZE: usize = 4096;
 /// The model on `OPENCLAW_BENCH_THREADS` threads (default 2), and its weights.
 pub fn model() -> (Transformer<Cpu>, Vec<f32>) {
     let config = ModelConfig {
+        family: Default::default(),
         vocab_size: VOCAB_SIZE,
         hidden_size: 256,
         intermediate_size: 768,
@@ -18,6 +19,7 @@ pub fn model() -> (Transformer<Cpu>, Vec<f32>) {
         head_dim: 64,
         rms_norm_eps: 1e-6,
         rope_theta: 1e6,
+        rope_scaling: None,
         max_positions: 4096,
         tied: true,
     };

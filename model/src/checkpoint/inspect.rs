@@ -33,11 +33,6 @@ pub struct Inspection {
     pub warnings: Vec<String>,
 }
 
-impl Inspection {
-    /// The `model_type` that is read.
-    pub const FAMILY: &str = "qwen3";
-}
-
 /// Looks at the checkpoint folder `dir`; fails with everything that is wrong with it, at least one.
 pub fn inspect(dir: &Path) -> Result<Inspection, Vec<CheckpointError>> {
     let mut wrong = Vec::new();

@@ -38,6 +38,7 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let config = ModelConfig {
+            family: Default::default(),
             vocab_size: VOCAB,
             hidden_size: 32,
             intermediate_size: 48,
@@ -47,6 +48,7 @@ impl Model {
             head_dim: 8,
             rms_norm_eps: 1e-6,
             rope_theta: 1e4,
+            rope_scaling: None,
             max_positions: 192,
             tied: true,
         };

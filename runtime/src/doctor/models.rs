@@ -25,7 +25,7 @@ pub fn lines(topology: &Topology) -> Vec<Line> {
 fn told(found: &Inspection) -> String {
     format!(
         "{}, {} parameters in {}, {} tokens, context {}{}",
-        Inspection::FAMILY,
+        found.config.family.traits().model_type,
         count(found.parameters),
         found.dtypes.join(" and "),
         found.tokens,

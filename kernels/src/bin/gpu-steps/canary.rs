@@ -17,7 +17,7 @@ const TOLERANCE_BF16: f32 = 1e-2;
 /// Beside the kernels of the manifest: what uses cuBLAS, and the layout of long rows.
 const MORE: [&str; 2] = ["matmul", "row_loss-clusters"];
 /// Heads as the larger models have them.
-const HEADS: QkvShape = QkvShape { heads: 2, kv_heads: 1, head_dim: 128, eps: 1e-6 };
+const HEADS: QkvShape = QkvShape { heads: 2, kv_heads: 1, head_dim: 128, eps: 1e-6, normed: true };
 const VOCAB: usize = 1003;
 
 /// What an operation made.

@@ -57,7 +57,8 @@ pub(in crate::cuda) fn forward(
         .value(word(shape.head_dim))
         .value(word(lanes))
         .value(aligned(shape.head_dim / 2, inputs.into_iter().chain([qk.address()])))
-        .float(shape.eps);
+        .float(shape.eps)
+        .value(u32::from(shape.normed));
     let launch = Launch::new(positions.len() * heads.div_ceil(THREADS / lanes), word(THREADS));
     // SAFETY: `check` saw a row of `qkv` and `qk` for each position, and the position in the table.
     unsafe { cuda.launch(Module::new(&SOURCE), op, launch, &arguments) }
@@ -80,8 +81,8 @@ pub(in crate::cuda) fn backward(
     let lens = (weights.0.len(), weights.1.len());
     check(op, shape, qkv.len(), &cuda.values(positions)?, table, lens, d_qk.len())?;
     expect_len(op, "d_qkv", d_qkv.len(), qkv.len())?;
-    expect_len(op, "d_q_weight", d_q_weight.len(), dim)?;
-    expect_len(op, "d_k_weight", d_k_weight.len(), dim)?;
+    expect_len(op, "d_q_weight", d_q_weight.len(), shape.norm_width())?;
+    expect_len(op, "d_k_weight", d_k_weight.len(), shape.norm_width())?;
     padded_dim(op, shape)?;
     let lanes = lanes(shape);
     let blocks = positions.len().div_ceil(TOKENS_PER_BLOCK);
@@ -104,11 +105,15 @@ pub(in crate::cuda) fn backward(
         .value(word(dim))
         .value(word(lanes))
         .value(aligned(dim / 2, inputs.into_iter().chain([d_qkv.address()])))
-        .float(shape.eps);
+        .float(shape.eps)
+        .value(u32::from(shape.normed));
     let shared_bytes = THREADS / lanes * 2 * dim * size_of::<f32>();
     let launch = Launch::new(blocks, word(THREADS)).shared(word(shared_bytes));
     // SAFETY: as above; a block writes its tokens' queries and keys and its own row of the sums.
     unsafe { cuda.launch(Module::new(&SOURCE), op, launch, &arguments)? };
+    if !shape.normed {
+        return Ok(());
+    }
     let sums = partial.view(0..blocks * 2 * dim);
     add_column_sums(cuda, sums, 2 * dim, 0, d_q_weight)?;
     add_column_sums(cuda, sums, 2 * dim, dim, d_k_weight)

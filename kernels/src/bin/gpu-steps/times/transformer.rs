@@ -19,7 +19,7 @@ fn filled(cuda: &Cuda, len: usize, seed: u32) -> Result<<Cuda as Backend>::Buffe
 
 fn heads(timer: &Timer<'_>) -> QkvShape {
     let (heads, kv_heads) = timer.size((32, 8), (2, 1));
-    QkvShape { heads, kv_heads, head_dim: 128, eps: 1e-6 }
+    QkvShape { heads, kv_heads, head_dim: 128, eps: 1e-6, normed: true }
 }
 
 pub fn attention(timer: &Timer<'_>) -> Result<()> {
