@@ -152,8 +152,13 @@ impl ChatTemplate {
 
     /// Compiles a template that uses no special tokens by name.
     pub fn from_source(source: &str) -> Result<Self, TextError> {
+        Self::with_tokens(source, NamedTokens::default())
+    }
+
+    /// Compiles a template that may use these tokens by name.
+    pub fn with_tokens(source: &str, named: NamedTokens) -> Result<Self, TextError> {
         let default = (source.to_owned(), PathBuf::from("chat_template.jinja"));
-        Self::new(Sources { default, tool_use: None }, NamedTokens::default())
+        Self::new(Sources { default, tool_use: None }, named)
     }
 
     fn new(sources: Sources, named: NamedTokens) -> Result<Self, TextError> {

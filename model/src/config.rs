@@ -177,6 +177,11 @@ impl ModelConfig {
         })
     }
 
+    /// The same, or the key and what is wrong with it, where it was not read from a `config.json`.
+    pub(crate) fn checked(&self) -> Result<Self, KeyProblem> {
+        Self::from_json(&self.to_json(&[], "float32"))
+    }
+
     /// The same as a Hugging Face configuration, both spellings of the rotary base included.
     pub fn to_json(&self, end_ids: &[u32], dtype: &str) -> Value {
         let family = self.family.traits();

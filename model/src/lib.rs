@@ -14,6 +14,7 @@ pub mod durable;
 pub mod exact_json;
 pub mod family;
 pub mod generation_config;
+pub mod gguf;
 pub mod messages;
 pub mod output_parser;
 mod pace;

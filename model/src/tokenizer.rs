@@ -129,6 +129,11 @@ impl Tokenizer {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// The tokens that have a role.
+    pub fn named(&self) -> &NamedTokens {
+        &self.inner.named
+    }
+
     /// Writes tokenizer.json and tokenizer_config.json, as `transformers` reads them.
     pub fn save(&self, dir: &Path) -> Result<(), TextError> {
         let path = dir.join("tokenizer.json");

@@ -25,6 +25,7 @@ use crate::{
     exit::{self, EXIT_FAILED, EXIT_USAGE},
     experiments,
     export::{self, Export},
+    import::{self, ImportArgs},
     launch::{self, LaunchOptions},
     operate,
     printable::printable,
@@ -106,6 +107,9 @@ enum Command {
     /// Fine-tunes a checkpoint on conversations.
     #[command(after_help = sft::EXAMPLES)]
     Sft(SftArgs),
+    /// Makes a checkpoint folder of a GGUF file.
+    #[command(after_help = import::EXAMPLES)]
+    Import(ImportArgs),
     /// Asks the embedded model questions in wordings that it never read, and tells what it got right.
     #[command(after_help = evaluate::EXAMPLES)]
     Evaluate(EvaluateArgs),
@@ -255,6 +259,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let _logging = telemetry::init_logging(LogFormat::Text);
             let progress = sft::run(&args)?;
             writeln!(io::stdout(), "{}", sft::describe(&args.output, &progress))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Import(args) => {
+            import::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Evaluate(args) => evaluate::run(&args),

@@ -2,9 +2,9 @@
 
 Run it again when a case is added or when a newer transformers should be the yardstick (from anywhere):
 
-    python3 -m venv VENV && VENV/bin/pip install torch transformers
+    python3 -m venv VENV && VENV/bin/pip install torch transformers gguf
     VENV/bin/python tests/reference/make_fixtures.py            # all parts
-    VENV/bin/python tests/reference/make_fixtures.py engine     # or one: engine, families, templates, tokenizer
+    VENV/bin/python tests/reference/make_fixtures.py engine     # or one: engine, families, gguf, templates, tokenizer
 
 `engine`     qwen3/<variant>/ and families/<variant>/: a random checkpoint as `save_pretrained` writes it, and reference.safetensors:
              ids, lengths     int64   two sequences, one after the other, and how long each is
@@ -12,6 +12,9 @@ Run it again when a case is added or when a newer transformers should be the yar
              logprobs         f32     log p(ids[i] | ids[..i]) of each sequence from its second token on
              loss             f32     mean of -logprobs over both sequences
              grad.<name>      f32     d loss / d <name>; a tied embedding has one gradient, the sum of both uses
+`gguf`       gguf/: blocks.gguf, a tensor of each kind of block, and blocks.safetensors, what the `gguf` package makes of it;
+             <architecture>.gguf, a random model with the vocabulary of tokenizer/, and <architecture>.safetensors: ids, and the
+             logits of `transformers` with the file's weights
 `templates`  templates/cases.json: conversations and what `apply_chat_template` renders for each template beside it
 `tokenizer`  tokenizer/: texts and their ids. tokenizer.json comes from our own trainer:
              BLESS=1 cargo test -p openclaw-model --test tokenizer
@@ -129,6 +132,126 @@ def make_families():
         model.save_pretrained(folder)
         reference_run(load_f32(folder), seed, folder)
         print(variant, f"{sum(f.stat().st_size for f in folder.iterdir()) / 1024:.0f} KiB")
+
+
+BLOCKS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+# Of a block, which bytes are numbers in f16: any others may be anything.
+F16_AT = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+# architecture -> class of transformers; and which of its matrices is stored how, in turn
+ARCHITECTURES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+STORED = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "F16"]
+
+
+def make_gguf():
+    import gguf
+    import numpy as np
+    import torch
+    import transformers
+    from safetensors.numpy import save_file
+
+    folder = FIXTURES / "gguf"
+    folder.mkdir(exist_ok=True)
+    random_bytes = np.random.default_rng(5)
+    writer, expected = gguf.GGUFWriter(folder / "blocks.gguf", "blocks"), {}
+    for name in BLOCKS:
+        kind = gguf.GGMLQuantizationType[name]
+        elements, size = gguf.GGML_QUANT_SIZES[kind]
+        rows, blocks = 3, 2 if elements > 1 else 64
+        if elements == 1:
+            values = random_bytes.normal(size=(rows, blocks)).astype(np.float32)
+            data = gguf.quants.quantize(values, kind)
+        else:
+            data = random_bytes.integers(256, size=(rows, blocks, size), dtype=np.uint8)
+            for at in F16_AT[name]:
+                scale = random_bytes.normal(size=(rows, blocks)).astype(np.float16)
+                data[:, :, at : at + 2] = scale[..., None].view(np.uint8)
+            data = data.reshape(rows, blocks * size)
+        raw = {"F16": np.float16, "F32": np.float32}.get(name)
+        writer.add_tensor(name, data if raw is None else data.view(raw), raw_dtype=None if raw else kind)
+        expected[name] = np.ascontiguousarray(gguf.quants.dequantize(data, kind), dtype=np.float32)
+    close(writer)
+    save_file(expected, folder / "blocks.safetensors")
+
+    vocabulary = json.loads((FIXTURES / "tokenizer" / "tokenizer.json").read_text())
+    template = (FIXTURES / "templates" / "thinking_tools.jinja").read_text()
+    shape = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+    for seed, (architecture, family) in enumerate(ARCHITECTURES.items(), start=200):
+        ids = {**vocabulary["model"]["vocab"], **{t["content"]: t["id"] for t in vocabulary["added_tokens"]}}
+        size = max(ids.values()) + 3  # two rows that no token has
+        config = getattr(transformers, f"{family}Config")(
+            **shape,
+            head_dim=16,
+            vocab_size=size,
+            max_position_embeddings=256,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=architecture == "qwen3",
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        )
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{family}ForCausalLM")(config).float()
+        writer = gguf.GGUFWriter(folder / f"{architecture}.gguf", architecture)
+        writer.add_block_count(config.num_hidden_layers)
+        writer.add_context_length(config.max_position_embeddings)
+        writer.add_embedding_length(config.hidden_size)
+        writer.add_feed_forward_length(config.intermediate_size)
+        writer.add_head_count(config.num_attention_heads)
+        writer.add_head_count_kv(config.num_key_value_heads)
+        writer.add_rope_freq_base(ROPE_THETA)
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        added = {t["content"]: t["special"] for t in vocabulary["added_tokens"]}
+        tokens = [f"[PAD{id}]" for id in range(size)]
+        kinds = [gguf.TokenType.UNUSED] * size
+        for token, id in ids.items():
+            tokens[id], kinds[id] = token, gguf.TokenType.NORMAL
+            if token in added:
+                kinds[id] = gguf.TokenType.CONTROL if added[token] else gguf.TokenType.USER_DEFINED
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("qwen2")
+        writer.add_token_list(tokens)
+        writer.add_token_types(kinds)
+        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in vocabulary["model"]["merges"]]
+        writer.add_token_merges(merges)
+        writer.add_eos_token_id(ids["<|im_end|>"])
+        writer.add_pad_token_id(ids["<|endoftext|>"])
+        writer.add_chat_template(template)
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], config.num_hidden_layers)
+        state = {}
+        matrices = 0
+        for name, parameter in model.state_dict().items():
+            if name == "lm_head.weight" and config.tie_word_embeddings:
+                continue
+            noise = 0.2 * torch.randn(parameter.shape)
+            values = (1.0 + noise if name.endswith("norm.weight") else noise).numpy()
+            heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+            rotated = architecture == "llama" and heads
+            if rotated:  # as llama.cpp's converter does
+                values = values.reshape(heads, 2, -1, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
+            kind = "F32"
+            if values.ndim == 2:
+                kind, matrices = STORED[matrices % len(STORED)], matrices + 1
+            kind = gguf.GGMLQuantizationType[kind]
+            data = gguf.quants.quantize(np.ascontiguousarray(values), kind)
+            plain = kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16)
+            writer.add_tensor(names.get_name(name, (".weight", ".bias")), data, raw_dtype=None if plain else kind)
+            read = gguf.quants.dequantize(data, kind).astype(np.float32).reshape(values.shape)
+            if rotated:
+                read = read.reshape(heads, -1, 2, read.shape[-1]).swapaxes(1, 2).reshape(read.shape)
+            state[name] = torch.from_numpy(np.ascontiguousarray(read))
+        close(writer)
+        model.load_state_dict(state, strict=not config.tie_word_embeddings)
+        model.tie_weights()
+        model.eval()
+        ids = torch.randint(size, (40,), generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            logits = model(ids[None]).logits[0]
+        save_file({"ids": ids.numpy(), "logits": logits.numpy()}, folder / f"{architecture}.safetensors")
+
+
+def close(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def load_f32(folder):
@@ -274,7 +397,7 @@ def quiet_progress_bars():
 
 
 def main():
-    parts = {"engine": make_engine, "families": make_families, "templates": make_templates, "tokenizer": make_tokenizer}
+    parts = {"engine": make_engine, "families": make_families, "gguf": make_gguf, "templates": make_templates, "tokenizer": make_tokenizer}
     chosen = sys.argv[1:] or list(parts)
     quiet_progress_bars()
     for part in chosen:
