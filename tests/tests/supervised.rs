@@ -33,8 +33,8 @@ fn the_trained_rows_are_the_assistants_tokens_and_their_end() {
     let of = |trained: Vec<usize>| {
         let conversation =
             Conversation { messages: messages.clone(), tools: Vec::new(), trained, weight: 1.0 };
-        let sequence =
-            encode(&model.text.tokenizer, &model.text.template, &conversation).expect("it can be encoded");
+        let sequence = encode(&model.text.tokenizer, &model.text.template, &conversation, 0.0)
+            .expect("it can be encoded");
         let ids: Vec<u32> = sequence.rows.iter().map(|row| sequence.ids[row.position]).collect();
         (model.text.tokenizer.decode(&ids, false), sequence)
     };
@@ -56,7 +56,7 @@ fn a_message_that_later_ones_rewrite_is_refused() {
         message("user", "thanks"),
     ];
     let conversation = Conversation { messages, tools: Vec::new(), trained: vec![1], weight: 1.0 };
-    let outcome = encode(&model.text.tokenizer, &model.text.template, &conversation);
+    let outcome = encode(&model.text.tokenizer, &model.text.template, &conversation, 0.0);
     assert!(matches!(outcome, Err(EncodeError::NotAPrefix { index: 1 })), "{outcome:?}");
 }
 
