@@ -209,11 +209,15 @@ impl Gguf {
 
     /// A list of texts.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, GgufError> {
-        let text = |value| match value {
-            &Value::Text(ref text) => Ok(text.as_str()),
-            other => Err(wrong(key, other, "a text")),
-        };
-        self.list(key)?.map(|list| list.iter().map(text).collect()).transpose()
+        let Some(list) = self.list(key)? else { return Ok(None) };
+        let mut texts = Vec::with_capacity(list.len());
+        for value in list {
+            match value {
+                Value::Text(text) => texts.push(text.as_str()),
+                other => return Err(wrong(key, other, "a text")),
+            }
+        }
+        Ok(Some(texts))
     }
 
     /// A list of whole numbers.
