@@ -1,4 +1,5 @@
-// Per-head RMS norm of queries and keys (Qwen3; other families have none), then rotary position embedding (Su et al. 2021, half-split).
+// Per-head RMS norm of queries and keys (Qwen3; other families have none), then rotary position embedding
+// (Su et al. 2021, half-split).
 //
 // A head is shared by `lanes` neighbouring threads, a power of two: each holds four columns of the first half
 // and the four of the second half that they turn with. Heads are at most 256 wide.

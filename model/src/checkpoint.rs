@@ -27,10 +27,12 @@ use self::{
     stored::{Place, Stored, read_places},
 };
 use crate::{
+    chat_template::ChatTemplate,
     config::{ConfigError, ModelConfig},
     durable,
     params::ParameterLayout,
-    text_error::TextError,
+    text_error::{TextError, write_text},
+    tokenizer::Tokenizer,
 };
 
 /// Why a checkpoint folder cannot be read or written.
@@ -294,6 +296,36 @@ pub fn save(
         fs::remove_dir_all(&old).map_err(io(&old))?;
     }
     Ok(())
+}
+
+/// What makes a text of tokens, and how they are drawn, of a model that no folder holds yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Speech<'a> {
+    /// Its tokens.
+    pub tokenizer: &'a Tokenizer,
+    /// Its chat template.
+    pub template: &'a ChatTemplate,
+    /// Its `generation_config.json`.
+    pub generation: &'a serde_json::Value,
+}
+
+/// The same of a model that no folder holds yet.
+pub fn save_new(
+    dir: &Path,
+    config: &ModelConfig,
+    weights: &[f32],
+    dtype: WeightDtype,
+    end_ids: &[u32],
+    speech: Speech<'_>,
+) -> Result<(), CheckpointError> {
+    let Speech { tokenizer, template, generation } = speech;
+    // Gone with this function, whatever it ends with.
+    let companions = tempfile::tempdir().map_err(io(&std::env::temp_dir()))?;
+    let companions = companions.path();
+    tokenizer.save(companions)?;
+    template.save(companions)?;
+    write_text(&companions.join("generation_config.json"), &format!("{generation:#}\n"))?;
+    save(dir, config, weights, dtype, end_ids, Some(companions))
 }
 
 /// Every file of a checkpoint folder, by name.

@@ -292,8 +292,8 @@ fn check_layer_types(json: &Value, layers: usize) -> Result<(), KeyProblem> {
     Ok(())
 }
 
-/// The base of the rotary embedding and what its frequencies are scaled by. They may stand in three places: `transformers` 5 writes `rope_parameters`, earlier
-/// versions wrote `rope_theta` and kept a scaling in `rope_scaling`. What counts is what `transformers` 5 reads, and
+/// The base of the rotary embedding and what its frequencies are scaled by. They may stand in three places:
+/// `transformers` 5 writes `rope_parameters`, earlier versions wrote `rope_theta` and kept a scaling in `rope_scaling`. What counts is what `transformers` 5 reads, and
 /// whatever is stated beside it must agree, as other versions read that.
 fn rope(json: &Value) -> Result<(f64, Option<RopeScaling>), KeyProblem> {
     let mut stated = Vec::new();

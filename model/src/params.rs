@@ -65,13 +65,11 @@ impl ParameterLayout {
                 let query = layer("self_attn.q_proj", &[q, hidden]);
                 layer("self_attn.k_proj", &[kv, hidden]);
                 let value = layer("self_attn.v_proj", &[kv, hidden]);
-                let norm = |layer: &mut dyn FnMut(&str, &[usize]) -> Range<usize>, part| match family.qk_norm
-                {
+                let mut head_norm = |part| match family.qk_norm {
                     true => layer(part, &[config.head_dim]),
                     false => 0..0,
                 };
-                let q_norm = norm(&mut layer, "self_attn.q_norm");
-                let k_norm = norm(&mut layer, "self_attn.k_norm");
+                let (q_norm, k_norm) = (head_norm("self_attn.q_norm"), head_norm("self_attn.k_norm"));
                 let output = layer("self_attn.o_proj", &[hidden, q]);
                 let post_norm = layer("post_attention_layernorm", &[hidden]);
                 let gate = layer("mlp.gate_proj", &[ff, hidden]);

@@ -96,12 +96,7 @@ def make_engine():
         )
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config).float()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                # Larger than usual, so that logits are far from flat; norm weights away from 1, so that each is felt.
-                noise = 0.2 * torch.randn(parameter.shape)
-                parameter.copy_(1.0 + noise if name.endswith("norm.weight") else noise)
-
+        draw_weights(model)
         folder = FIXTURES / "qwen3" / variant
         shutil.rmtree(folder, ignore_errors=True)
         model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
@@ -110,6 +105,16 @@ def make_engine():
         # Read back rather than `model.float()`: casting to bf16 has rounded the rotary frequencies too.
         reference_run(load_f32(folder), seed, folder)
         print(variant, f"{sum(f.stat().st_size for f in folder.iterdir()) / 1024:.0f} KiB")
+
+
+def draw_weights(model):
+    """Larger than usual, so that logits are far from flat; norm weights away from 1, so that each is felt."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = 0.2 * torch.randn(parameter.shape)
+            parameter.copy_(1.0 + noise if name.endswith("norm.weight") else noise)
 
 
 def make_families():
@@ -123,10 +128,7 @@ def make_families():
         config = getattr(transformers, f"{family}Config")(**{**SMALL, **changes}, rope_parameters=rope)
         torch.manual_seed(seed)
         model = getattr(transformers, f"{family}ForCausalLM")(config).float()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                noise = 0.2 * torch.randn(parameter.shape)
-                parameter.copy_(1.0 + noise if name.endswith("norm.weight") else noise)
+        draw_weights(model)
         folder = FIXTURES / "families" / variant
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder)

@@ -1,4 +1,5 @@
-//! Per-head RMS norm of queries and keys (Qwen3; other families have none), then rotary position embedding (Su et al. 2021, half-split).
+//! Per-head RMS norm of queries and keys (Qwen3; other families have none), then rotary position embedding (Su et al.
+//! 2021, half-split).
 
 use rayon::prelude::*;
 

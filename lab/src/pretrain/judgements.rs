@@ -105,11 +105,16 @@ fn written(verdict: i8, dice: &mut Dice) -> (Evidence, String) {
     (evidence, hint)
 }
 
-/// A reaction that somebody wrote, and the verdict.
-fn judge_written(dice: &mut Dice) -> Document {
+/// A reaction or a wish that somebody wrote, and the verdict.
+fn any_written(dice: &mut Dice) -> (Evidence, i8) {
     let verdict = dice.weighted(&[(-1, 0.38), (1, 0.36), (0, 0.26)]);
     let wished = verdict == -1 && dice.chance(0.25);
     let (evidence, _) = if wished { self::wished(dice) } else { written(verdict, dice) };
+    (evidence, verdict)
+}
+
+fn judge_written(dice: &mut Dice) -> Document {
+    let (evidence, verdict) = any_written(dice);
     let mut document =
         Document::question(DocumentKind::Judge, evidence.judge_prompt(), format!("\\boxed{{{verdict}}}"));
     if dice.chance(0.4) {
@@ -122,10 +127,8 @@ fn judge_written(dice: &mut Dice) -> Document {
 
 /// What else could have been said of the same answer, in a few tokens: the more of it is read, the better it is understood.
 fn judge_another(document: &mut Document, evidence: &Evidence, dice: &mut Dice) {
-    let verdict = dice.weighted(&[(-1, 0.38), (1, 0.36), (0, 0.26)]);
+    let (other, verdict) = any_written(dice);
     let (task, answer) = (evidence.task.clone(), evidence.answer.clone());
-    let wished = verdict == -1 && dice.chance(0.25);
-    let (other, _) = if wished { self::wished(dice) } else { written(verdict, dice) };
     let prompt = Evidence { task, answer, ..other }.judge_prompt();
     let said = prompt.rfind("<next ").map_or("", |at| &prompt[at..]);
     document.push("user", said);

@@ -8,7 +8,9 @@ use openclaw_environments::dice::Dice;
 use openclaw_kernels::Cpu;
 use openclaw_model::{
     AdamWConfig, ChatTemplate, ModelConfig, NANO_TEMPLATE, ParameterLayout, Tokenizer, TrainSequence,
-    Trainer, Transformer, WeightDtype, checkpoint, random_weights, train_bpe,
+    Trainer, Transformer, WeightDtype,
+    checkpoint::{self, Speech},
+    random_weights, train_bpe,
 };
 use serde::Deserialize;
 use serde_json::{Map, json};
@@ -277,14 +279,9 @@ fn write(
 ) -> anyhow::Result<()> {
     let end = tokenizer.special_id("<|im_end|>").context("the tokenizer has no <|im_end|>")?;
     let pad = tokenizer.special_id("<|endoftext|>").context("the tokenizer has no <|endoftext|>")?;
-    // Gone with this function, whatever it ends with.
-    let companions = tempfile::tempdir().context("cannot create a temporary folder")?;
-    let companions = companions.path();
-    tokenizer.save(companions)?;
-    template.save(companions)?;
     let generation = json!({ "eos_token_id": [end, pad], "pad_token_id": pad, "temperature": 0.8 });
-    std::fs::write(companions.join("generation_config.json"), format!("{generation:#}\n"))?;
-    checkpoint::save(&config.output, model, flat, config.dtype, &[end, pad], Some(companions))?;
+    let speech = Speech { tokenizer, template, generation: &generation };
+    checkpoint::save_new(&config.output, model, flat, config.dtype, &[end, pad], speech)?;
     Ok(())
 }
 

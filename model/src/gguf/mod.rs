@@ -6,12 +6,14 @@ mod reader;
 mod tests;
 mod vocabulary;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
+
+use serde_json::json;
 
 use self::reader::{Gguf, Tensor};
 use crate::{
     chat_template::ChatTemplate,
-    checkpoint::{self, CheckpointError, WeightDtype},
+    checkpoint::{self, CheckpointError, Speech, WeightDtype},
     config::ModelConfig,
     family::{Family, RopeScaling},
     params::{Parameter, ParameterLayout},
@@ -90,11 +92,16 @@ pub fn import(file: &Path, dir: &Path, dtype: WeightDtype) -> Result<Imported, G
     };
     let layout = ParameterLayout::new(&config);
     let mut flat = vec![0f32; layout.len()];
+    let tensors = std::mem::take(&mut gguf.tensors);
+    // Of two with one name the first.
+    let mut left: BTreeMap<String, Tensor> =
+        tensors.into_iter().rev().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    left.remove(ROPE);
     for parameter in &layout.parameters {
         let name = name_in_file(&parameter.name);
-        let tensor = gguf.tensors.iter().find(|tensor| tensor.name == name).cloned();
-        let tensor =
-            tensor.ok_or_else(|| GgufError::Tensor { name: name.clone(), what: "is missing".to_owned() })?;
+        let Some(tensor) = left.remove(&name) else {
+            return Err(GgufError::Tensor { name, what: "is missing".to_owned() });
+        };
         fits(&tensor, parameter)?;
         let mut values = gguf.read(&tensor)?;
         if permuted {
@@ -109,16 +116,21 @@ pub fn import(file: &Path, dir: &Path, dtype: WeightDtype) -> Result<Imported, G
         }
         flat[parameter.range.clone()].copy_from_slice(&values);
     }
-    let known: Vec<String> = layout.parameters.iter().map(|p| name_in_file(&p.name)).collect();
-    let unread: Vec<&str> = gguf.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    let unread: Vec<&str> =
-        unread.into_iter().filter(|name| *name != ROPE && !known.iter().any(|known| known == name)).collect();
-    if let [first, rest @ ..] = &unread[..] {
-        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    if let Some(name) = left.keys().next() {
+        let more = match left.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         let what = format!("{more}: this model has no place for it");
-        return Err(GgufError::Tensor { name: (*first).to_owned(), what });
+        return Err(GgufError::Tensor { name: name.clone(), what });
     }
-    write(dir, &config, &flat, dtype, &vocabulary, &template)?;
+    let generation = json!({
+        "bos_token_id": vocabulary.bos,
+        "eos_token_id": vocabulary.ends,
+        "pad_token_id": vocabulary.pad,
+    });
+    let speech = Speech { tokenizer: &vocabulary.tokenizer, template: &template, generation: &generation };
+    checkpoint::save_new(dir, &config, &flat, dtype, &vocabulary.ends, speech)?;
     Ok(Imported { config, warnings })
 }
 
@@ -261,25 +273,4 @@ fn in_halves(rows: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
         }
     }
     out
-}
-
-fn write(
-    dir: &Path,
-    config: &ModelConfig,
-    flat: &[f32],
-    dtype: WeightDtype,
-    vocabulary: &vocabulary::Vocabulary,
-    template: &ChatTemplate,
-) -> Result<(), GgufError> {
-    let companions = tempfile::tempdir()?;
-    vocabulary.tokenizer.save(companions.path())?;
-    template.save(companions.path())?;
-    let generation = serde_json::json!({
-        "bos_token_id": vocabulary.bos,
-        "eos_token_id": vocabulary.ends,
-        "pad_token_id": vocabulary.pad,
-    });
-    std::fs::write(companions.path().join("generation_config.json"), format!("{generation:#}\n"))?;
-    checkpoint::save(dir, config, flat, dtype, &vocabulary.ends, Some(companions.path()))?;
-    Ok(())
 }

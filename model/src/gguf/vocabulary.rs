@@ -1,7 +1,5 @@
 //! The tokenizer: `tokenizer.json` of what the file holds.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
 use super::{GgufError, reader::Gguf};
@@ -81,12 +79,11 @@ pub(super) fn read(gguf: &Gguf) -> Result<Vocabulary, GgufError> {
 
     let mut vocabulary = Map::new();
     let mut added = Vec::new();
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for (id, (token, kind)) in tokens.iter().zip(&kinds).enumerate() {
         if *kind == UNUSED {
             continue;
         }
-        if let Some(other) = seen.insert(token, id) {
+        if let Some(other) = vocabulary.insert((*token).to_owned(), id.into()) {
             return Err(bad("tokenizer.ggml.tokens", format!("has `{token}` at {other} and at {id}")));
         }
         if matches!(*kind, CONTROL | USER_DEFINED) {
@@ -95,7 +92,6 @@ pub(super) fn read(gguf: &Gguf) -> Result<Vocabulary, GgufError> {
                 "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
             }));
         }
-        vocabulary.insert((*token).to_owned(), id.into());
     }
     let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex});
     let pre_tokenizer = match split {
