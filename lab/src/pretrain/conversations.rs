@@ -5,7 +5,7 @@ use super::{problem_talk, tools};
 use openclaw_actors::prompts::with_hint;
 use openclaw_environments::dice::Dice;
 use openclaw_environments::persona::{Persona, Task};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A conversation that is being written.
 #[derive(Debug)]
@@ -65,6 +65,11 @@ impl Talk {
     /// A reply that is not to be learnt.
     pub(super) fn assistant_failing(&mut self, text: &str) {
         self.document.push_untrained(text);
+    }
+
+    /// Any message, as it is.
+    pub(super) fn message(&mut self, message: Value) {
+        self.document.push_message(message);
     }
 
     pub(super) fn finish(self) -> Document {

@@ -9,8 +9,8 @@ use openclaw_environments::{
 
 pub(super) fn document(dice: &mut Dice) -> Document {
     let mut talk = Talk::new(DocumentKind::Drill, dice);
-    for _ in 0..dice.between(1, 3) {
-        let (said, answer) = match dice.weighted(&[(0, 0.35), (1, 0.2), (2, 0.3), (3, 0.15)]) {
+    for _ in 0..dice.between(1, 6) {
+        let (said, answer) = match dice.weighted(&[(0, 0.45), (1, 0.2), (2, 0.25), (3, 0.1)]) {
             0 => compared(dice),
             1 => graded(dice),
             2 => said_again(4, dice),
@@ -47,6 +47,14 @@ fn compared(dice: &mut Dice) -> (String, String) {
             "Compare {a} and {b}.",
             "Someone says {b} where {a} is right. Is that correct?",
             "Do {a} and {b} match?",
+            "It should be {a}. Here stands {b}. Right or wrong?",
+            "Expected {a}, got {b}. Does that pass?",
+            "My child answered {b}, and {a} was asked for. Well done?",
+            "{a} is what I get, {b} is what she gets. Who is right if I am sure of mine?",
+            "Check {b} against {a}.",
+            "answer sheet: {a}. student: {b}. mark it",
+            "The true value is {a}. Is {b} a correct answer?",
+            "he put {b}, the book has {a}, ok?",
         ])
         .replace("{a}", &one.to_string())
         .replace("{b}", &other.to_string());

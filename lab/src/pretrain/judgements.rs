@@ -76,24 +76,26 @@ pub(super) fn wish(split: Split, rule: Option<&str>, dice: &mut Dice) -> (Eviden
     (Evidence { task, answer, next: wish.text.clone(), next_role: "user" }, wish)
 }
 
-fn wished(dice: &mut Dice) -> (Evidence, String) {
-    let (mut evidence, wish) = wish(Split::Train, None, dice);
-    if dice.chance(0.3) && !evidence.next.contains(&wish.named) {
-        evidence.next = scribble(&evidence.next, dice);
-    }
-    (evidence, hint_answer(wish.hint.as_deref()))
+/// An exchange that somebody wrote. Of short ones more fit into a run, and what is learnt is in what follows them.
+fn drawn(dice: &mut Dice) -> (World, Exchange) {
+    let world = World::ALL[dice.index(World::ALL.len())];
+    let drawn = if dice.chance(0.6) { 3 } else { 1 };
+    let drawn = (0..drawn).map(|_| Author::of(Split::Train).exchange(world, dice));
+    let shortest = drawn.min_by_key(|exchange| exchange.question.len() + exchange.answer.len());
+    (world, shortest.expect("at least one is drawn"))
 }
 
-/// The same with what clients put around it, and mistakes of typing.
-fn written(verdict: i8, dice: &mut Dice) -> (Evidence, String) {
-    let world = World::ALL[dice.index(World::ALL.len())];
-    let author = Author::of(Split::Train);
-    // Of short ones more fit into a run, and what is learnt is in what follows them.
-    let drawn = if dice.chance(0.6) { 3 } else { 1 };
-    let drawn = (0..drawn).map(|_| author.exchange(world, dice));
-    let exchange = drawn.min_by_key(|exchange| exchange.question.len() + exchange.answer.len());
-    let exchange = exchange.expect("at least one is drawn");
-    let (mut evidence, hint) = reacted(author, &exchange, verdict, world, dice);
+fn wished(exchange: &Exchange, dice: &mut Dice) -> (Evidence, String) {
+    let wish = wishes::any(Split::Train, None, dice);
+    let typed = dice.chance(0.3) && !wish.text.contains(&wish.named);
+    let next = if typed { scribble(&wish.text, dice) } else { wish.text };
+    let (task, answer) = (exchange.question.clone(), exchange.answer.clone());
+    (Evidence { task, answer, next, next_role: "user" }, hint_answer(wish.hint.as_deref()))
+}
+
+/// What was said of it, with what clients put around it, and mistakes of typing.
+fn written(verdict: i8, (world, exchange): (World, &Exchange), dice: &mut Dice) -> (Evidence, String) {
+    let (mut evidence, hint) = reacted(Author::of(Split::Train), exchange, verdict, world, dice);
     if dice.chance(0.35) {
         evidence.next = scribble(&evidence.next, dice);
     }
@@ -105,40 +107,37 @@ fn written(verdict: i8, dice: &mut Dice) -> (Evidence, String) {
     (evidence, hint)
 }
 
-/// A reaction or a wish that somebody wrote, and the verdict.
-fn any_written(dice: &mut Dice) -> (Evidence, i8) {
+/// A reaction or a wish, and the verdict.
+fn any_written((world, exchange): (World, &Exchange), dice: &mut Dice) -> (Evidence, i8) {
     let verdict = dice.weighted(&[(-1, 0.38), (1, 0.36), (0, 0.26)]);
     let wished = verdict == -1 && dice.chance(0.25);
-    let (evidence, _) = if wished { self::wished(dice) } else { written(verdict, dice) };
+    let (evidence, _) =
+        if wished { self::wished(exchange, dice) } else { written(verdict, (world, exchange), dice) };
     (evidence, verdict)
 }
 
+/// A verdict on a reaction; often further ones on what else could have been said of the same answer, in a few tokens each: the
+/// more of it is read, the better it is understood.
 fn judge_written(dice: &mut Dice) -> Document {
-    let (evidence, verdict) = any_written(dice);
-    let mut document =
-        Document::question(DocumentKind::Judge, evidence.judge_prompt(), format!("\\boxed{{{verdict}}}"));
-    if dice.chance(0.4) {
-        for _ in 0..dice.between(4, 12) {
-            judge_another(&mut document, &evidence, dice);
-        }
+    let (world, exchange) = drawn(dice);
+    let mut document = Document::new(DocumentKind::Judge);
+    let further = if dice.chance(0.4) { dice.between(4, 12) } else { 0 };
+    for nth in 0..=further {
+        let (evidence, verdict) = any_written((world, &exchange), dice);
+        let prompt = evidence.judge_prompt();
+        let said = if nth == 0 { 0 } else { prompt.rfind("<next ").unwrap_or_default() };
+        document.push("user", &prompt[said..]);
+        document.push("assistant", &format!("\\boxed{{{verdict}}}"));
     }
     document
-}
-
-/// What else could have been said of the same answer, in a few tokens: the more of it is read, the better it is understood.
-fn judge_another(document: &mut Document, evidence: &Evidence, dice: &mut Dice) {
-    let (other, verdict) = any_written(dice);
-    let (task, answer) = (evidence.task.clone(), evidence.answer.clone());
-    let prompt = Evidence { task, answer, ..other }.judge_prompt();
-    let said = prompt.rfind("<next ").map_or("", |at| &prompt[at..]);
-    document.push("user", said);
-    document.push("assistant", &format!("\\boxed{{{verdict}}}"));
 }
 
 /// A reaction that somebody wrote, and the wish in it, if there is one.
 fn hint_written(dice: &mut Dice) -> Document {
     let verdict = dice.weighted(&[(-1, 0.72), (1, 0.16), (0, 0.12)]);
-    let (evidence, hint) = if dice.chance(0.5) { wished(dice) } else { written(verdict, dice) };
+    let (world, exchange) = drawn(dice);
+    let (evidence, hint) =
+        if dice.chance(0.5) { wished(&exchange, dice) } else { written(verdict, (world, &exchange), dice) };
     Document::question(DocumentKind::HintWriter, evidence.hint_prompt(), hint)
 }
 

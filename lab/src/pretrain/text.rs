@@ -39,15 +39,15 @@ pub enum DocumentKind {
 impl DocumentKind {
     /// Every kind with its share of the documents.
     pub const MIX: [(Self, f64); 13] = [
-        (Self::FirstReply, 0.09),
+        (Self::FirstReply, 0.085),
         (Self::HintedReply, 0.065),
         (Self::Redo, 0.06),
         (Self::Session, 0.025),
-        (Self::Judge, 0.27),
-        (Self::HintWriter, 0.13),
+        (Self::Judge, 0.24),
+        (Self::HintWriter, 0.115),
         (Self::Styled, 0.105),
-        (Self::Drill, 0.03),
-        (Self::Tools, 0.095),
+        (Self::Drill, 0.055),
+        (Self::Tools, 0.12),
         (Self::Episode, 0.06),
         (Self::StepJudge, 0.035),
         (Self::Thinking, 0.01),

@@ -166,7 +166,7 @@ impl Exchange {
             answer,
             failed,
         };
-        if dice.chance(0.15) {
+        if dice.chance(0.4) {
             exchange.rename(tool, dice);
         }
         exchange
@@ -183,6 +183,7 @@ impl Exchange {
             }
         }
         self.tool = tool.definition(&name, &names);
+        self.result = self.result.replace(tool.name, &name);
         let own = std::mem::take(&mut self.arguments);
         for ((argument, _), name) in tool.arguments.iter().zip(&names) {
             self.arguments.insert(name.clone(), own[*argument].clone());
@@ -207,17 +208,22 @@ impl Exchange {
         calling(self.name(), &self.arguments, dice)
     }
 
-    /// The tool among others, one of which may be alike.
+    /// The tool among others.
     pub(super) fn offered(&self, others: usize, dice: &mut Dice) -> Vec<Value> {
-        let mut offered = vec![self.tool.clone()];
-        for _ in 0..others {
-            let other = decoy(dice);
-            if offered.iter().all(|tool| tool["function"]["name"] != other["function"]["name"]) {
-                offered.insert(dice.index(offered.len() + 1), other);
-            }
-        }
-        offered
+        offered(std::slice::from_ref(self), others, dice)
     }
+}
+
+/// The tools of these exchanges among others, in any order.
+fn offered(exchanges: &[Exchange], others: usize, dice: &mut Dice) -> Vec<Value> {
+    let own = exchanges.iter().map(|exchange| exchange.tool.clone());
+    let mut offered: Vec<Value> = Vec::new();
+    for tool in own.chain((0..others).map(|_| decoy(dice)).collect::<Vec<_>>()) {
+        if offered.iter().all(|other| other["function"]["name"] != tool["function"]["name"]) {
+            offered.insert(dice.index(offered.len() + 1), tool);
+        }
+    }
+    offered
 }
 
 /// An assistant's message that is a call.
@@ -301,27 +307,38 @@ pub(super) fn definitions(most: i64, dice: &mut Dice) -> Vec<Value> {
     (0..dice.between(1, most)).map(|_| decoy(dice)).collect()
 }
 
-/// A request, a call, its result and the answer; sometimes another, sometimes one that no tool is for.
+/// Some requests to the same tools, each with its call, the result and the answer; sometimes one that no tool is for.
 pub(super) fn document(dice: &mut Dice) -> Document {
     let mut talk = Talk::bare(DocumentKind::Tools);
     if dice.chance(0.25) {
         let words = dice.between(5, 60) as usize;
         talk.system(&system_prompts::page(words, dice));
     }
-    let exchange = Exchange::new(dice);
-    talk.user(&exchange.request, dice);
-    let mut document = talk.finish();
-    let others = dice.weighted(&[(0, 0.35), (1, 0.3), (2, 0.22), (3, 0.13)]);
-    document.tools = exchange.offered(others, dice);
-    if others > 0 && dice.chance(0.06) {
-        document.tools.retain(|tool| *tool != exchange.tool);
-        let answer = dice.pick(&["I have no tool for that.", "None of my tools can do that."]);
-        document.push("assistant", answer);
-        return document;
+    let mut exchanges: Vec<Exchange> = Vec::new();
+    for _ in 0..dice.weighted(&[(1, 0.3), (2, 0.3), (3, 0.2), (4, 0.2)]) {
+        let exchange = Exchange::new(dice);
+        if exchanges.iter().all(|other| other.name() != exchange.name()) {
+            exchanges.push(exchange);
+        }
     }
-    document.push_message(exchange.call(dice));
-    document.push("tool", &exchange.result);
-    document.push("assistant", &exchange.answer);
+    let others = dice.weighted(&[(0, 0.4), (1, 0.3), (2, 0.2), (3, 0.1)]);
+    let unfit = (exchanges.len() + others > 1 && dice.chance(0.08)).then(|| dice.index(exchanges.len()));
+    let mut tools = offered(&exchanges, others, dice);
+    if let Some(unfit) = unfit {
+        tools.retain(|tool| tool["function"]["name"] != exchanges[unfit].name());
+    }
+    for (nth, exchange) in exchanges.iter().enumerate() {
+        talk.user(&exchange.request, dice);
+        if unfit == Some(nth) {
+            talk.assistant(dice.pick(&["I have no tool for that.", "None of my tools can do that."]));
+            continue;
+        }
+        talk.message(exchange.call(dice));
+        talk.message(json!({"role": "tool", "content": exchange.result}));
+        talk.assistant(&exchange.answer);
+    }
+    let mut document = talk.finish();
+    document.tools = tools;
     document
 }
 
