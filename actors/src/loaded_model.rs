@@ -8,9 +8,9 @@ use std::{
 
 use openclaw_kernels::KernelError;
 use openclaw_model::{
-    AdamWConfig, Batcher, BatcherConfig, BatcherError, ChatTemplate, CheckpointError, GenerationConfig,
-    TextError, Tokenizer, Trainer, Transformer, VersionFolders, WeightDtype, Weights, checkpoint,
-    fingerprint,
+    AdamWConfig, AdapterConfig, AdapterLayout, Batcher, BatcherConfig, BatcherError, ChatTemplate,
+    CheckpointError, GenerationConfig, TextError, Tokenizer, Trainer, Transformer, VersionFolders,
+    WeightDtype, Weights, checkpoint, fingerprint,
 };
 
 use crate::{
@@ -28,6 +28,9 @@ const MOST_WAITING: usize = 1024;
 /// How long a step should take while replies are drawn. With a step of scores in between and a busy machine, the gap
 /// between two tokens of a reply stays below what a reader notices.
 const STEP_TIME: Duration = Duration::from_millis(70);
+
+/// In training a larger model keeps the inputs of its layers alone, and computes the rest of them again.
+const LARGE: usize = 50_000_000;
 
 /// Why a checkpoint folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +62,11 @@ pub struct LoadedModel {
     pub text: EngineText,
     /// Tokens that end a response.
     pub end_ids: Vec<u32>,
-    /// The version it ships with.
+    /// The weights of its folder.
+    pub base: PolicyWeights,
+    /// [`fingerprint`] of them.
+    pub fingerprint: String,
+    /// Version 0: these, with an adapter that adds nothing yet where one is trained.
     pub weights: PolicyWeights,
     /// Its shape.
     pub transformer: Transformer<Device>,
@@ -71,6 +78,7 @@ impl LoadedModel {
     /// [`LoadedModel::transformer`] itself.
     pub fn open(path: &Path, place: Place, threads: usize) -> Result<Self, LoadError> {
         let (config, flat) = checkpoint::load(path)?;
+        let fingerprint = fingerprint(&config, &flat);
         let tokenizer = Tokenizer::from_dir(path)?;
         let template = ChatTemplate::from_dir(path)?;
         let generation = GenerationConfig::from_dir(path)?;
@@ -78,16 +86,31 @@ impl LoadedModel {
         let device = Device::new(place, "model", threads)?;
         let transformer = Transformer::new(config, device)
             .map_err(|source| LoadError::Prepare { path: path.to_owned(), source })?;
-        let weights = Arc::new(Weights::from_host(&transformer, &flat)?);
+        let weights = Arc::new(Weights::from_vec(&transformer, flat)?);
         let text = EngineText { tokenizer, template, context_tokens };
         Ok(Self {
             path: path.to_owned(),
             text,
             end_ids: generation.eos_token_ids,
+            base: weights.clone(),
+            fingerprint,
             weights,
             transformer,
             place,
         })
+    }
+
+    /// From now on an adapter is trained, and the base is frozen; `seed` draws what it begins with.
+    pub fn adapt(&mut self, config: AdapterConfig, seed: u64) -> Result<(), KernelError> {
+        let layout = Arc::new(AdapterLayout::new(&self.transformer.config, config));
+        let fresh = layout.fresh(seed);
+        self.weights = Arc::new(self.base.adapted(&self.transformer, layout, &fresh)?);
+        Ok(())
+    }
+
+    /// Its parameters, those of an adapter aside.
+    pub fn parameters(&self) -> usize {
+        self.transformer.layout.len()
     }
 
     /// A batcher on this model's own threads.
@@ -97,15 +120,16 @@ impl LoadedModel {
         Batcher::new(self.transformer.clone(), tokenizer, end_ids, config, 0, weights)
     }
 
-    /// Names the weights it ships with.
-    pub fn fingerprint(&self) -> Result<String, KernelError> {
-        Ok(fingerprint(&self.transformer.config, &self.weights.to_host(&self.transformer)?))
-    }
-
     /// Where versions of it are kept.
     pub fn folders(&self, dir: PathBuf, dtype: WeightDtype) -> VersionFolders {
-        let config = self.transformer.config.clone();
-        VersionFolders { dir, config, dtype, template: self.path.clone(), end_ids: self.end_ids.clone() }
+        VersionFolders {
+            dir,
+            config: self.transformer.config.clone(),
+            dtype,
+            template: self.path.clone(),
+            end_ids: self.end_ids.clone(),
+            adapter: self.weights.adapter_layout().cloned(),
+        }
     }
 
     /// Builds a serving engine's model, on threads of its own, that keys and values of `kv_tokens` fit into.
@@ -132,12 +156,13 @@ impl LoadedModel {
     /// Builds the trainer, on threads of its own, with the weights it ships with.
     pub fn training(&self, config: AdamWConfig, micro_batch_tokens: usize, threads: usize) -> BuildTrainer {
         let (transformer, weights, place) = (self.transformer.clone(), self.weights.clone(), self.place);
+        let recompute = self.parameters() > LARGE;
         Arc::new(move || {
             let error = |error: KernelError| error.to_string();
             let transformer = transformer.on(Device::new(place, "train", threads).map_err(error)?);
-            let flat = weights.to_host(&transformer).map_err(error)?;
-            let mut trainer = Trainer::new(transformer, &flat, config).map_err(error)?;
+            let mut trainer = Trainer::of(transformer, &weights, config).map_err(error)?;
             trainer.micro_batch_tokens = micro_batch_tokens;
+            trainer.recompute = recompute;
             Ok(trainer)
         })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use openclaw_journal::{Journal, JournalError, Record, Recorded};
 use openclaw_kernels::KernelError;
-use openclaw_model::{CheckpointError, Transformer, VersionFolders, Weights};
+use openclaw_model::{CheckpointError, Transformer, VersionFolders};
 use tracing::info;
 
 use crate::{
@@ -112,6 +112,6 @@ impl Rollback {
         let flat = tokio::task::spawn_blocking(move || read(&folders)).await;
         let flat = flat.expect("reading a folder does not panic");
         let flat = flat.map_err(|source| RollbackError::Torn { version, source })?;
-        Ok(Arc::new(Weights::from_host(&self.transformer, &flat)?))
+        Ok(Arc::new(self.base.with(&self.transformer, &flat)?))
     }
 }

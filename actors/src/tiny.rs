@@ -107,6 +107,7 @@ impl Tiny {
             dtype: WeightDtype::F32,
             template,
             end_ids: text.tokenizer.special_id("<|im_end|>").into_iter().collect(),
+            adapter: None,
         }
     }
 

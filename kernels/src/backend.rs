@@ -60,6 +60,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     }
     /// A copy of host memory.
     fn upload<T: Element>(&self, host: &[T]) -> Result<Self::Buffer<T>>;
+    /// Host memory that becomes device memory: where the two are the same nothing is copied.
+    fn adopt<T: Element>(&self, host: Vec<T>) -> Result<Self::Buffer<T>> {
+        self.upload(&host)
+    }
     /// A copy on the host; waits for the device.
     fn download<T: Element>(&self, view: Self::View<'_, T>) -> Result<Vec<T>>;
     /// Copies host memory over `target`.
@@ -111,7 +115,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
         weight: Self::View<'_, f32>,
         out: Self::ViewMut<'_, f32>,
     ) -> Result<()>;
-    /// Adds the gradient of [`Backend::rms_norm`] to `d_x` and `d_weight`.
+    /// Adds the gradient of [`Backend::rms_norm`] to `d_x` and `d_weight`, which is empty where the weight is frozen.
     fn rms_norm_backward(
         &self,
         eps: f32,

@@ -147,6 +147,12 @@ impl Backend for Device {
             Self::Cuda(cuda) => DeviceBuffer::Cuda(cuda.upload(host)?),
         })
     }
+    fn adopt<T: Element>(&self, host: Vec<T>) -> Result<DeviceBuffer<T>> {
+        Ok(match self {
+            Self::Cpu(cpu) => DeviceBuffer::Cpu(cpu.adopt(host)?),
+            Self::Cuda(cuda) => DeviceBuffer::Cuda(cuda.adopt(host)?),
+        })
+    }
     fn download<T: Element>(&self, view: DeviceView<'_, T>) -> Result<Vec<T>> {
         match (self, view) {
             (Self::Cpu(cpu), DeviceView::Cpu(view)) => cpu.download(view),

@@ -7,23 +7,26 @@ use openclaw_kernels::{
     ops::{Matmul, MatrixLayout},
 };
 
-use crate::transformer::{LayerTrace, Ragged, Transformer};
+use crate::{
+    adapter::Map,
+    transformer::{LayerTrace, Ragged, Transformer, Weights},
+};
 
 type Result<T> = std::result::Result<T, KernelError>;
 
 impl<B: Backend> Transformer<B> {
-    /// Gradients of `y = x w^T`: adds to `d_w [out, in]`; returns `d_x`.
-    #[allow(clippy::too_many_arguments)]
+    /// Gradients of a linear map `y = x w^T`: adds to `d_w [out, in]`, or where `w` is frozen to its adapter's; returns `d_x`.
     fn linear_backward(
         &self,
-        weights: &B::Buffer<f32>,
+        weights: &Weights<B>,
         grads: &mut B::Buffer<f32>,
-        range: &Range<usize>,
+        (index, map): (usize, Map),
         x: &B::Buffer<f32>,
         d_y: &B::Buffer<f32>,
-        (rows, output, input): (usize, usize, usize),
+        rows: usize,
     ) -> Result<B::Buffer<f32>> {
         let b = &self.backend;
+        let (range, output, input) = self.map(index, map);
         let to_weight = Matmul {
             m: output,
             n: input,
@@ -33,7 +36,9 @@ impl<B: Backend> Transformer<B> {
             c_row: input,
             accumulate: true,
         };
-        b.matmul(to_weight, self.all(d_y), self.all(x), b.view_mut(grads, range.clone()))?;
+        if weights.adapter.is_none() {
+            b.matmul(to_weight, self.all(d_y), self.all(x), b.view_mut(grads, range.clone()))?;
+        }
         let to_input = Matmul {
             m: rows,
             n: input,
@@ -44,14 +49,17 @@ impl<B: Backend> Transformer<B> {
             accumulate: false,
         };
         let mut d_x = b.uninitialized(rows * input)?;
-        b.matmul(to_input, self.all(d_y), b.view(weights, range.clone()), self.all_mut(&mut d_x))?;
+        b.matmul(to_input, self.all(d_y), b.view(&weights.flat, range.clone()), self.all_mut(&mut d_x))?;
+        if let Some(adapter) = &weights.adapter {
+            self.adapt_backward(adapter, grads, (index, map), x, d_y, &mut d_x, rows)?;
+        }
         Ok(d_x)
     }
 
-    /// Adds the gradient through a norm to `d_x` and to its weight's gradient.
+    /// Adds the gradient through a norm to `d_x` and, where it is trained, to its weight's gradient.
     pub(crate) fn norm_backward(
         &self,
-        weights: &B::Buffer<f32>,
+        weights: &Weights<B>,
         grads: &mut B::Buffer<f32>,
         range: &Range<usize>,
         x: &B::Buffer<f32>,
@@ -59,8 +67,8 @@ impl<B: Backend> Transformer<B> {
         d_x: &mut B::Buffer<f32>,
     ) -> Result<()> {
         let b = &self.backend;
-        let weight = b.view(weights, range.clone());
-        let d_weight = b.view_mut(grads, range.clone());
+        let weight = b.view(&weights.flat, range.clone());
+        let d_weight = b.view_mut(grads, weights.gradient(range));
         let eps = self.config.rms_norm_eps;
         b.rms_norm_backward(eps, self.all(x), weight, self.all(d_out), self.all_mut(d_x), d_weight)
     }
@@ -69,7 +77,7 @@ impl<B: Backend> Transformer<B> {
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn layer_backward(
         &self,
-        weights: &B::Buffer<f32>,
+        weights: &Weights<B>,
         grads: &mut B::Buffer<f32>,
         index: usize,
         x: &B::Buffer<f32>,
@@ -78,10 +86,10 @@ impl<B: Backend> Transformer<B> {
         d: &mut B::Buffer<f32>,
     ) -> Result<()> {
         let (b, shape, layer) = (&self.backend, self.shape(), &self.layout.layers[index]);
-        let (tokens, hidden, ff) = (batch.tokens, self.config.hidden_size, self.config.intermediate_size);
+        let (tokens, ff) = (batch.tokens, self.config.intermediate_size);
+        let of = |map| (index, map);
 
-        let dims = (tokens, hidden, ff);
-        let d_activated = self.linear_backward(weights, grads, &layer.down, &trace.activated, d, dims)?;
+        let d_activated = self.linear_backward(weights, grads, of(Map::Down), &trace.activated, d, tokens)?;
         let mut d_gate_up = b.uninitialized(tokens * 2 * ff)?;
         b.swiglu_backward(
             ff,
@@ -89,13 +97,11 @@ impl<B: Backend> Transformer<B> {
             self.all(&d_activated),
             self.all_mut(&mut d_gate_up),
         )?;
-        let dims = (tokens, 2 * ff, hidden);
-        let d_normed =
-            self.linear_backward(weights, grads, &layer.gate_up, &trace.middle_normed, &d_gate_up, dims)?;
+        let normed = &trace.middle_normed;
+        let d_normed = self.linear_backward(weights, grads, of(Map::GateUp), normed, &d_gate_up, tokens)?;
         self.norm_backward(weights, grads, &layer.post_norm, &trace.middle, &d_normed, d)?;
 
-        let dims = (tokens, hidden, shape.out_width());
-        let d_attended = self.linear_backward(weights, grads, &layer.output, &trace.attended, d, dims)?;
+        let d_attended = self.linear_backward(weights, grads, of(Map::Output), &trace.attended, d, tokens)?;
         let mut d_qk = b.uninitialized(tokens * shape.qk_width())?;
         let mut d_qkv = b.uninitialized(tokens * shape.qkv_width())?;
         b.attention_backward(
@@ -116,24 +122,24 @@ impl<B: Backend> Transformer<B> {
             self.all(&trace.qkv),
             b.view(&batch.positions, 0..tokens),
             self.rope(),
-            b.view(weights, layer.q_norm.clone()),
-            b.view(weights, layer.k_norm.clone()),
+            b.view(&weights.flat, layer.q_norm.clone()),
+            b.view(&weights.flat, layer.k_norm.clone()),
             self.all(&d_qk),
             self.all_mut(&mut d_qkv),
             self.all_mut(&mut d_q_norm),
             self.all_mut(&mut d_k_norm),
         )?;
-        if shape.normed {
+        let is_trained = weights.adapter.is_none();
+        if shape.normed && is_trained {
             self.add(grads, &layer.q_norm, &d_q_norm)?;
             self.add(grads, &layer.k_norm, &d_k_norm)?;
         }
-        if !layer.qkv_bias.is_empty() {
+        if !layer.qkv_bias.is_empty() && is_trained {
             let same = b.zeros::<u32>(tokens)?;
             let bias = b.view_mut(grads, layer.qkv_bias.clone());
             b.embedding_backward(shape.qkv_width(), self.ids(&same), self.all(&d_qkv), bias)?;
         }
-        let dims = (tokens, shape.qkv_width(), hidden);
-        let d_normed = self.linear_backward(weights, grads, &layer.qkv, &trace.normed, &d_qkv, dims)?;
+        let d_normed = self.linear_backward(weights, grads, of(Map::Qkv), &trace.normed, &d_qkv, tokens)?;
         self.norm_backward(weights, grads, &layer.input_norm, x, &d_normed, d)
     }
 

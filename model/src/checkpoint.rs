@@ -17,6 +17,7 @@ use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::stored::{read, tensors};
 pub use self::{
     companions::text_files,
     inspect::{Inspection, inspect},
@@ -30,7 +31,7 @@ use crate::{
     chat_template::ChatTemplate,
     config::{ConfigError, ModelConfig},
     durable,
-    params::ParameterLayout,
+    params::{Parameter, ParameterLayout},
     text_error::{TextError, write_text},
     tokenizer::Tokenizer,
 };
@@ -239,18 +240,20 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + use<> {
     move |source| CheckpointError::Io { path: path.clone(), source }
 }
 
+/// Whether a file or a folder, by its path in a folder, is one of a checkpoint there.
+pub fn belongs(path: &str) -> bool {
+    let first = path.split('/').next().unwrap_or(path);
+    let is_weights = |name: &str| name.starts_with("model") && name.contains(".safetensors");
+    is_companion(first) || path == "config.json" || is_weights(path) && !path.contains('/')
+}
+
 /// Whether a checkpoint may be written to `dir`: into nothing or an empty folder, over another checkpoint only with
 /// `replace`, and never over a folder of something else. To be asked before work is done that would be lost.
 pub fn may_write(dir: &Path, replace: bool) -> Result<(), CheckpointError> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
     let names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    let of_a_checkpoint = |name: &str| {
-        is_companion(name)
-            || name == "config.json"
-            || name.starts_with("model") && name.contains(".safetensors")
-    };
-    match names.iter().find(|name| !of_a_checkpoint(name)) {
+    match names.iter().find(|name| !belongs(name)) {
         Some(file) => Err(CheckpointError::Occupied { dir: dir.into(), file: file.clone() }),
         None if !names.is_empty() && !replace => Err(CheckpointError::Exists { dir: dir.into() }),
         None => Ok(()),
@@ -339,7 +342,10 @@ fn files_of(
     let json = config.to_json(end_ids, dtype.hf_name());
     let text = serde_json::to_string_pretty(&json).expect("a JSON value always serialises");
     let mut files = vec![
-        ("model.safetensors".to_owned(), weights_file(&ParameterLayout::new(config), weights, dtype)),
+        (
+            "model.safetensors".to_owned(),
+            tensor_file(&ParameterLayout::new(config).parameters, weights, dtype),
+        ),
         ("config.json".to_owned(), (text + "\n").into_bytes()),
     ];
     if let Some(template) = template {
@@ -358,20 +364,21 @@ fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn weights_file(layout: &ParameterLayout, weights: &[f32], dtype: WeightDtype) -> Vec<u8> {
+/// A safetensors file of these parameters of a flat buffer.
+pub(crate) fn tensor_file(parameters: &[Parameter], flat: &[f32], dtype: WeightDtype) -> Vec<u8> {
     let kind = match dtype {
         WeightDtype::F32 => Dtype::F32,
         WeightDtype::Bf16 => Dtype::BF16,
     };
-    let bytes = layout.parameters.iter().map(|parameter| {
-        let values = &weights[parameter.range.clone()];
+    let bytes = parameters.iter().map(|parameter| {
+        let values = &flat[parameter.range.clone()];
         match dtype {
             WeightDtype::F32 => le_bytes(values),
             WeightDtype::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
         }
     });
     let bytes: Vec<Cow<'_, [u8]>> = bytes.collect();
-    let views = layout.parameters.iter().zip(&bytes).map(|(parameter, data)| {
+    let views = parameters.iter().zip(&bytes).map(|(parameter, data)| {
         let view = TensorView::new(kind, parameter.shape.clone(), data);
         (parameter.name.as_str(), view.expect("the data has the shape's length"))
     });

@@ -1,5 +1,6 @@
 //! A transformer that can speak, score and learn. Knows no actor and no tokio.
 
+pub mod adapter;
 mod backward;
 mod batcher;
 mod blocks;
@@ -36,6 +37,7 @@ pub mod tokenizer;
 pub mod training;
 pub mod transformer;
 
+pub use adapter::{AdapterConfig, AdapterError, AdapterLayout, Target, load_adapter, save_adapter};
 pub use batcher::{Batcher, BatcherConfig, BatcherError, BatcherStats, SequenceId, SubmitError};
 pub use bpe::train_bpe;
 pub use chat_template::{ChatTemplate, NANO_TEMPLATE};

@@ -39,10 +39,10 @@ impl<B: Backend> Transformer<B> {
             let (found, expected) = (request.candidates.len(), len - start);
             return Err(KernelError::Shape { op, what: "candidates", found, expected });
         }
-        self.backend.scope(|| self.score_here(&weights.flat, request))
+        self.backend.scope(|| self.score_here(weights, request))
     }
 
-    fn score_here(&self, weights: &B::Buffer<f32>, request: &ScoreRequest) -> Result<Scored> {
+    fn score_here(&self, weights: &Weights<B>, request: &ScoreRequest) -> Result<Scored> {
         // The last token predicts nothing that is asked for.
         let batch = self.ragged(std::iter::once(&request.ids[..request.ids.len() - 1]))?;
         let hidden = self.hidden_states(weights, &batch)?;
@@ -60,18 +60,18 @@ impl<B: Backend> Transformer<B> {
         wanted: impl Iterator<Item = &'a ScoredRows<'a>> + Send,
     ) -> Result<Vec<Scored>> {
         self.backend.scope(|| {
-            let (x, _) = self.residual_paged(&weights.flat, pool, step)?;
+            let (x, _) = self.residual_paged(weights, pool, step)?;
             let mut wanted = wanted.peekable();
             if wanted.peek().is_none() {
                 return Ok(Vec::new());
             }
-            let hidden = self.norm(&weights.flat, &self.layout.norm, &x)?;
+            let hidden = self.norm(weights, &self.layout.norm, &x)?;
             let width = self.config.hidden_size;
             wanted
                 .map(|ScoredRows { request, row, positions }| {
                     let rows = row * width..(row + positions.len()) * width;
                     let hidden = self.backend.view(&hidden, rows);
-                    self.score_rows(&weights.flat, request, positions.clone(), hidden)
+                    self.score_rows(weights, request, positions.clone(), hidden)
                 })
                 .collect()
         })
@@ -80,7 +80,7 @@ impl<B: Backend> Transformer<B> {
     /// Scores the tokens behind `positions` from the final hidden states at these.
     fn score_rows<'a>(
         &'a self,
-        weights: &'a B::Buffer<f32>,
+        weights: &'a Weights<B>,
         request: &ScoreRequest,
         positions: Range<usize>,
         hidden: B::View<'a, f32>,
@@ -124,7 +124,7 @@ impl<B: Backend> Transformer<B> {
                 candidates: (widest > 0)
                     .then(|| Candidates { k: widest, ids: b.view(&candidate_ids, 0..rows * widest) }),
             },
-            Head { hidden, weight: b.view(weights, self.layout.head.clone()) },
+            Head { hidden, weight: b.view(&weights.flat, self.layout.head.clone()) },
             self.all_mut(&mut scratch),
             ScoreOut {
                 logprobs: self.all_mut(&mut logprobs),

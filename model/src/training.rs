@@ -1,7 +1,9 @@
-//! Full fine-tuning: row losses over ragged micro-batches, gradient clipping, AdamW.
+//! Training, of all weights or of an adapter alone: row losses over ragged micro-batches, gradient clipping, AdamW.
 
 mod rows;
 mod state;
+
+use std::sync::Arc;
 
 use openclaw_kernels::{
     Backend, KernelError,
@@ -214,11 +216,22 @@ struct Sums {
 }
 
 impl<B: Backend> Trainer<B> {
-    /// Starts from `flat` weights, with empty moments.
+    /// Trains all weights: starts from `flat`, with empty moments.
     pub fn new(transformer: Transformer<B>, flat: &[f32], config: AdamWConfig) -> Result<Self> {
-        let b = transformer.backend.clone();
-        let n = transformer.layout.len();
         let weights = Weights::from_host(&transformer, flat)?;
+        Self::start(transformer, weights, config)
+    }
+
+    /// Trains what is trained of `weights`, which keep their values: the adapter if there is one, and then no gradient,
+    /// moment or copy of the base exists; or else a copy of all.
+    pub fn of(transformer: Transformer<B>, weights: &Weights<B>, config: AdamWConfig) -> Result<Self> {
+        let weights = weights.with(&transformer, &weights.to_host(&transformer)?)?;
+        Self::start(transformer, weights, config)
+    }
+
+    fn start(transformer: Transformer<B>, weights: Weights<B>, config: AdamWConfig) -> Result<Self> {
+        let b = transformer.backend.clone();
+        let n = b.len(weights.trained());
         Ok(Self {
             weights,
             grads: b.zeros(n)?,
@@ -244,15 +257,21 @@ impl<B: Backend> Trainer<B> {
 
     /// A copy of the weights as they are now.
     pub fn weights(&self) -> Result<Weights<B>> {
-        let b = &self.transformer.backend;
-        let mut flat = b.uninitialized(self.transformer.layout.len())?;
-        b.copy(self.transformer.all_mut(&mut flat), self.transformer.all(&self.weights.flat))?;
-        Ok(Weights { flat })
+        let (b, trained) = (&self.transformer.backend, self.weights.trained());
+        let mut copy = b.uninitialized(b.len(trained))?;
+        b.copy(self.transformer.all_mut(&mut copy), self.transformer.all(trained))?;
+        Ok(match &self.weights.adapter {
+            None => Weights { flat: Arc::new(copy), adapter: None },
+            Some(adapter) => {
+                let adapter = adapter.holding(b, copy)?;
+                Weights { flat: self.weights.flat.clone(), adapter: Some(adapter) }
+            }
+        })
     }
 
-    /// Replaces the weights; the optimizer's moments stay.
+    /// Replaces what is trained; the optimizer's moments stay.
     pub fn set_weights(&mut self, flat: &[f32]) -> Result<()> {
-        self.weights = Weights::from_host(&self.transformer, flat)?;
+        self.weights = self.weights.with(&self.transformer, flat)?;
         Ok(())
     }
 
@@ -325,7 +344,7 @@ impl<B: Backend> Trainer<B> {
     fn run(&mut self, batch: &[&TrainSequence], objective: &Objective, sums: &mut Sums) -> Result<()> {
         let transformer = &self.transformer;
         let (b, config) = (&transformer.backend, &transformer.config);
-        let weights = &self.weights.flat;
+        let weights = &self.weights;
         let ragged = transformer.ragged(batch.iter().map(|s| s.ids.as_slice()))?;
         let rows = DeviceRows::new(transformer, batch, &ragged.sequences)?;
 
@@ -348,7 +367,7 @@ impl<B: Backend> Trainer<B> {
         };
         let head = Head {
             hidden: transformer.all(&normed),
-            weight: b.view(weights, transformer.layout.head.clone()),
+            weight: b.view(&weights.flat, transformer.layout.head.clone()),
         };
         let mut scratch = b.uninitialized(shape.scratch_len())?;
         let ratios = match objective {
@@ -366,7 +385,7 @@ impl<B: Backend> Trainer<B> {
             HeadGradients {
                 scratch: transformer.all_mut(&mut scratch),
                 d_hidden: transformer.all_mut(&mut d_normed),
-                d_weight: b.view_mut(&mut self.grads, transformer.layout.head.clone()),
+                d_weight: b.view_mut(&mut self.grads, weights.gradient(&transformer.layout.head)),
                 stats: b.view_mut(&mut stats, 0..rows.count),
             },
         )?;
@@ -384,7 +403,9 @@ impl<B: Backend> Trainer<B> {
             };
             transformer.layer_backward(weights, grads, index, &inputs[index], &trace, &ragged, &mut d)?;
         }
-        transformer.embed_backward(grads, &ragged.ids, &d)?;
+        if weights.adapter.is_none() {
+            transformer.embed_backward(grads, &ragged.ids, &d)?;
+        }
         // Waits for the device, so it comes when all of its work is queued.
         rows.add_stats(&b.download(b.view(&stats, 0..rows.count))?, objective, sums);
         sums.tokens += ragged.tokens;
@@ -401,7 +422,16 @@ impl<B: Backend> Trainer<B> {
         self.step += 1;
         let clip = f64::from(self.config.grad_clip);
         let grad_scale = if grad_norm > clip { clip / grad_norm } else { 1.0 };
-        for (is_matrix, range) in transformer.layout.runs() {
+        let (runs, trained) = match &mut self.weights.adapter {
+            None => {
+                let flat =
+                    Arc::get_mut(&mut self.weights.flat).expect("nobody shares the trainer's own weights");
+                (transformer.layout.runs(), flat)
+            }
+            // Matrices alone.
+            Some(adapter) => (vec![(true, 0..adapter.layout.len())], &mut adapter.flat),
+        };
+        for (is_matrix, range) in runs {
             let step = AdamW {
                 learning_rate: self.config.learning_rate,
                 betas: self.config.betas,
@@ -412,7 +442,7 @@ impl<B: Backend> Trainer<B> {
             };
             b.adamw(
                 step,
-                b.view_mut(&mut self.weights.flat, range.clone()),
+                b.view_mut(trained, range.clone()),
                 b.view(&self.grads, range.clone()),
                 b.view_mut(&mut self.first, range.clone()),
                 b.view_mut(&mut self.second, range),

@@ -9,15 +9,18 @@ use openclaw_kernels::{
 use rand::{RngExt, SeedableRng};
 
 use crate::{
+    adapter::{Adapter, Map},
     config::ModelConfig,
-    params::{LayerRanges, ParameterLayout},
+    params::ParameterLayout,
 };
 
 type Result<T> = std::result::Result<T, KernelError>;
 
-/// Immutable weights of one version, in one flat buffer.
+/// Immutable weights of one version: one flat buffer, and an adapter on it or none. Several versions share a base that is
+/// frozen.
 pub struct Weights<B: Backend> {
-    pub(crate) flat: B::Buffer<f32>,
+    pub(crate) flat: Arc<B::Buffer<f32>>,
+    pub(crate) adapter: Option<Adapter<B>>,
 }
 
 /// A model's shape on a device. Cheap to clone; holds no weights.
@@ -97,16 +100,47 @@ pub(crate) struct Ragged<B: Backend> {
 impl<B: Backend> Weights<B> {
     /// Weights from the host, in the order of [`ParameterLayout`].
     pub fn from_host(transformer: &Transformer<B>, flat: &[f32]) -> Result<Self> {
-        let expected = transformer.layout.len();
-        if flat.len() != expected {
-            return Err(KernelError::Shape { op: "weights", what: "flat", found: flat.len(), expected });
-        }
-        Ok(Self { flat: transformer.backend.upload(flat)? })
+        Self::of(transformer, flat.len(), || transformer.backend.upload(flat))
     }
 
-    /// A copy on the host.
+    /// The same of weights that nobody else needs: where the host is the device they are not copied.
+    pub fn from_vec(transformer: &Transformer<B>, flat: Vec<f32>) -> Result<Self> {
+        Self::of(transformer, flat.len(), || transformer.backend.adopt(flat))
+    }
+
+    fn of(
+        transformer: &Transformer<B>,
+        found: usize,
+        buffer: impl FnOnce() -> Result<B::Buffer<f32>>,
+    ) -> Result<Self> {
+        let expected = transformer.layout.len();
+        if found != expected {
+            return Err(KernelError::Shape { op: "weights", what: "flat", found, expected });
+        }
+        Ok(Self { flat: Arc::new(buffer()?), adapter: None })
+    }
+
+    /// The same model with others in place of what is trained of it: its adapter's parameters, or without one all.
+    pub fn with(&self, transformer: &Transformer<B>, trained: &[f32]) -> Result<Self> {
+        match self.adapter_layout() {
+            Some(layout) => self.adapted(transformer, layout.clone(), trained),
+            None => Self::from_host(transformer, trained),
+        }
+    }
+
+    /// A copy on the host of what is trained of it: its adapter's parameters, or without one all.
     pub fn to_host(&self, transformer: &Transformer<B>) -> Result<Vec<f32>> {
-        transformer.backend.download(transformer.all(&self.flat))
+        transformer.backend.download(transformer.all(self.trained()))
+    }
+
+    /// What is trained of it.
+    pub(crate) fn trained(&self) -> &B::Buffer<f32> {
+        self.adapter.as_ref().map_or(&self.flat, |adapter| &adapter.flat)
+    }
+
+    /// The range of a gradient, in a buffer that holds what is trained: none of a base that is frozen.
+    pub(crate) fn gradient(&self, range: &Range<usize>) -> Range<usize> {
+        if self.adapter.is_some() { 0..0 } else { range.clone() }
     }
 }
 
@@ -205,6 +239,18 @@ impl<B: Backend> Transformer<B> {
         self.all(&self.tables.one)
     }
 
+    /// The place of a linear map's matrix, and its outputs and inputs.
+    pub(crate) fn map(&self, index: usize, map: Map) -> (&Range<usize>, usize, usize) {
+        let layer = &self.layout.layers[index];
+        let (hidden, ff) = (self.config.hidden_size, self.config.intermediate_size);
+        match map {
+            Map::Qkv => (&layer.qkv, self.shape().qkv_width(), hidden),
+            Map::Output => (&layer.output, hidden, self.shape().out_width()),
+            Map::GateUp => (&layer.gate_up, 2 * ff, hidden),
+            Map::Down => (&layer.down, hidden, ff),
+        }
+    }
+
     /// `y [rows, out] (+)= x [rows, in] w [out, in]^T`.
     pub(crate) fn linear(
         &self,
@@ -250,11 +296,11 @@ impl<B: Backend> Transformer<B> {
     /// Embeddings of `tokens` ids.
     pub(crate) fn embed(
         &self,
-        weights: &B::Buffer<f32>,
+        weights: &Weights<B>,
         ids: B::View<'_, u32>,
         tokens: usize,
     ) -> Result<B::Buffer<f32>> {
-        self.rows(self.backend.view(weights, self.layout.embedding.clone()), ids, tokens)
+        self.rows(self.backend.view(&weights.flat, self.layout.embedding.clone()), ids, tokens)
     }
 
     /// `count` rows of a `[_, hidden]` table.
@@ -272,13 +318,13 @@ impl<B: Backend> Transformer<B> {
 
     pub(crate) fn norm(
         &self,
-        weights: &B::Buffer<f32>,
+        weights: &Weights<B>,
         range: &Range<usize>,
         x: &B::Buffer<f32>,
     ) -> Result<B::Buffer<f32>> {
         let b = &self.backend;
         let mut out = b.uninitialized(b.len(x))?;
-        let weight = b.view(weights, range.clone());
+        let weight = b.view(&weights.flat, range.clone());
         b.rms_norm(self.config.rms_norm_eps, self.all(x), weight, self.all_mut(&mut out))?;
         Ok(out)
     }
@@ -287,33 +333,34 @@ impl<B: Backend> Transformer<B> {
     #[allow(clippy::type_complexity)]
     fn project(
         &self,
-        weights: &B::Buffer<f32>,
-        layer: &LayerRanges,
+        weights: &Weights<B>,
+        index: usize,
         x: &B::Buffer<f32>,
         positions: B::View<'_, u32>,
         tokens: usize,
     ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
-        let (b, shape) = (&self.backend, self.shape());
+        let (b, shape, layer) = (&self.backend, self.shape(), &self.layout.layers[index]);
         let normed = self.norm(weights, &layer.input_norm, x)?;
         let mut qkv = b.uninitialized(tokens * shape.qkv_width())?;
         let has_bias = !layer.qkv_bias.is_empty();
         if has_bias {
             // The same row for every token.
             let same = b.zeros::<u32>(tokens)?;
-            let bias = b.view(weights, layer.qkv_bias.clone());
+            let bias = b.view(&weights.flat, layer.qkv_bias.clone());
             b.embedding(shape.qkv_width(), self.ids(&same), bias, self.all_mut(&mut qkv))?;
         }
-        let weight = b.view(weights, layer.qkv.clone());
+        let weight = b.view(&weights.flat, layer.qkv.clone());
         let dims = (tokens, shape.qkv_width(), self.config.hidden_size);
         self.linear(self.all(&normed), weight, self.all_mut(&mut qkv), dims, has_bias)?;
+        self.adapt(weights.adapter.as_ref(), (index, Map::Qkv), &normed, &mut qkv, tokens)?;
         let mut qk = b.uninitialized(tokens * shape.qk_width())?;
         b.qk_norm_rope(
             shape,
             self.all(&qkv),
             positions,
             self.rope(),
-            b.view(weights, layer.q_norm.clone()),
-            b.view(weights, layer.k_norm.clone()),
+            b.view(&weights.flat, layer.q_norm.clone()),
+            b.view(&weights.flat, layer.k_norm.clone()),
             self.all_mut(&mut qk),
         )?;
         Ok((normed, qkv, qk))
@@ -329,33 +376,36 @@ impl<B: Backend> Transformer<B> {
     /// Adds `x w^T` to the hidden states `to`: what a block of a layer gives to the residual stream.
     fn add_linear(
         &self,
-        weights: &B::Buffer<f32>,
-        range: &Range<usize>,
+        weights: &Weights<B>,
+        (index, map): (usize, Map),
         x: &B::Buffer<f32>,
         to: &mut B::Buffer<f32>,
         tokens: usize,
     ) -> Result<()> {
-        let weight = self.backend.view(weights, range.clone());
+        let (range, ..) = self.map(index, map);
+        let weight = self.backend.view(&weights.flat, range.clone());
         let hidden = self.config.hidden_size;
         let dims = (tokens, hidden, range.len() / hidden);
-        self.linear(self.all(x), weight, self.all_mut(to), dims, true)
+        self.linear(self.all(x), weight, self.all_mut(to), dims, true)?;
+        self.adapt(weights.adapter.as_ref(), (index, map), x, to, tokens)
     }
 
     /// The gated part of a layer: `(middle_normed, gate_up, activated)`.
     #[allow(clippy::type_complexity)]
     fn gate(
         &self,
-        weights: &B::Buffer<f32>,
-        layer: &LayerRanges,
+        weights: &Weights<B>,
+        index: usize,
         middle: &B::Buffer<f32>,
         tokens: usize,
     ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
-        let (b, ff) = (&self.backend, self.config.intermediate_size);
+        let (b, ff, layer) = (&self.backend, self.config.intermediate_size, &self.layout.layers[index]);
         let middle_normed = self.norm(weights, &layer.post_norm, middle)?;
         let mut gate_up = b.uninitialized(tokens * 2 * ff)?;
-        let weight = b.view(weights, layer.gate_up.clone());
+        let weight = b.view(&weights.flat, layer.gate_up.clone());
         let dims = (tokens, 2 * ff, self.config.hidden_size);
         self.linear(self.all(&middle_normed), weight, self.all_mut(&mut gate_up), dims, false)?;
+        self.adapt(weights.adapter.as_ref(), (index, Map::GateUp), &middle_normed, &mut gate_up, tokens)?;
         let mut activated = b.uninitialized(tokens * ff)?;
         b.swiglu(ff, self.all(&gate_up), self.all_mut(&mut activated))?;
         Ok((middle_normed, gate_up, activated))
@@ -364,13 +414,13 @@ impl<B: Backend> Transformer<B> {
     /// One layer over a ragged batch.
     pub(crate) fn layer_forward(
         &self,
-        weights: &B::Buffer<f32>,
+        weights: &Weights<B>,
         index: usize,
         x: &B::Buffer<f32>,
         batch: &Ragged<B>,
     ) -> Result<(B::Buffer<f32>, LayerTrace<B>)> {
-        let (b, shape, layer) = (&self.backend, self.shape(), &self.layout.layers[index]);
-        let (normed, qkv, qk) = self.project(weights, layer, x, self.ids(&batch.positions), batch.tokens)?;
+        let (b, shape) = (&self.backend, self.shape());
+        let (normed, qkv, qk) = self.project(weights, index, x, self.ids(&batch.positions), batch.tokens)?;
         let mut attended = b.uninitialized(batch.tokens * shape.out_width())?;
         let mut lse = b.uninitialized(batch.tokens * shape.heads)?;
         b.attention(
@@ -382,20 +432,16 @@ impl<B: Backend> Transformer<B> {
             self.all_mut(&mut lse),
         )?;
         let mut middle = self.copied(x)?;
-        self.add_linear(weights, &layer.output, &attended, &mut middle, batch.tokens)?;
-        let (middle_normed, gate_up, activated) = self.gate(weights, layer, &middle, batch.tokens)?;
+        self.add_linear(weights, (index, Map::Output), &attended, &mut middle, batch.tokens)?;
+        let (middle_normed, gate_up, activated) = self.gate(weights, index, &middle, batch.tokens)?;
         let mut output = self.copied(&middle)?;
-        self.add_linear(weights, &layer.down, &activated, &mut output, batch.tokens)?;
+        self.add_linear(weights, (index, Map::Down), &activated, &mut output, batch.tokens)?;
         let trace = LayerTrace { normed, qkv, qk, attended, lse, middle, middle_normed, gate_up, activated };
         Ok((output, trace))
     }
 
     /// Final normed hidden states `[tokens, hidden]` of a ragged batch; nothing is kept for a backward.
-    pub(crate) fn hidden_states(
-        &self,
-        weights: &B::Buffer<f32>,
-        batch: &Ragged<B>,
-    ) -> Result<B::Buffer<f32>> {
+    pub(crate) fn hidden_states(&self, weights: &Weights<B>, batch: &Ragged<B>) -> Result<B::Buffer<f32>> {
         let mut x = self.embed(weights, self.ids(&batch.ids), batch.tokens)?;
         for index in 0..self.config.layers {
             x = self.layer_forward(weights, index, &x, batch)?.0;
@@ -407,15 +453,15 @@ impl<B: Backend> Transformer<B> {
     pub fn logits(&self, weights: &Weights<B>, sequences: &[&[u32]]) -> Result<Vec<f32>> {
         self.backend.scope(|| {
             let batch = self.ragged(sequences.iter().copied())?;
-            let hidden = self.hidden_states(&weights.flat, &batch)?;
-            self.head(&weights.flat, self.all(&hidden), batch.tokens)
+            let hidden = self.hidden_states(weights, &batch)?;
+            self.head(weights, self.all(&hidden), batch.tokens)
         })
     }
 
-    fn head(&self, weights: &B::Buffer<f32>, hidden: B::View<'_, f32>, rows: usize) -> Result<Vec<f32>> {
+    fn head(&self, weights: &Weights<B>, hidden: B::View<'_, f32>, rows: usize) -> Result<Vec<f32>> {
         let b = &self.backend;
         let mut logits = b.uninitialized(rows * self.config.vocab_size)?;
-        let weight = b.view(weights, self.layout.head.clone());
+        let weight = b.view(&weights.flat, self.layout.head.clone());
         let dims = (rows, self.config.vocab_size, self.config.hidden_size);
         self.linear(hidden, weight, self.all_mut(&mut logits), dims, false)?;
         b.download(self.all(&logits))
@@ -436,12 +482,12 @@ impl<B: Backend> Transformer<B> {
         pool: &mut KvPool<B>,
         step: &PagedStep,
     ) -> Result<Vec<f32>> {
-        self.backend.scope(|| self.forward_paged_here(&weights.flat, pool, step))
+        self.backend.scope(|| self.forward_paged_here(weights, pool, step))
     }
 
     fn forward_paged_here(
         &self,
-        weights: &B::Buffer<f32>,
+        weights: &Weights<B>,
         pool: &mut KvPool<B>,
         step: &PagedStep,
     ) -> Result<Vec<f32>> {
@@ -461,7 +507,7 @@ impl<B: Backend> Transformer<B> {
     /// rows whose logits are wanted last.
     pub(crate) fn residual_paged(
         &self,
-        weights: &B::Buffer<f32>,
+        weights: &Weights<B>,
         pool: &mut KvPool<B>,
         step: &PagedStep,
     ) -> Result<(B::Buffer<f32>, B::Buffer<u32>)> {
@@ -478,8 +524,8 @@ impl<B: Backend> Transformer<B> {
             b.view(&words, end - part.len()..end)
         });
         let mut x = self.embed(weights, ids, tokens)?;
-        for (index, layer) in self.layout.layers.iter().enumerate() {
-            let (_, qkv, qk) = self.project(weights, layer, &x, positions, tokens)?;
+        for index in 0..self.config.layers {
+            let (_, qkv, qk) = self.project(weights, index, &x, positions, tokens)?;
             let range = index * layer_len..(index + 1) * layer_len;
             let target = b.view_mut(&mut pool.buffer, range.clone());
             b.paged_store(shape, slots, self.all(&qk), self.all(&qkv), target)?;
@@ -493,9 +539,9 @@ impl<B: Backend> Transformer<B> {
                 self.all_mut(&mut attended),
             )?;
             // Nothing is kept for a backward: the residual stream stays in one place.
-            self.add_linear(weights, &layer.output, &attended, &mut x, tokens)?;
-            let (_, _, activated) = self.gate(weights, layer, &x, tokens)?;
-            self.add_linear(weights, &layer.down, &activated, &mut x, tokens)?;
+            self.add_linear(weights, (index, Map::Output), &attended, &mut x, tokens)?;
+            let (_, _, activated) = self.gate(weights, index, &x, tokens)?;
+            self.add_linear(weights, (index, Map::Down), &activated, &mut x, tokens)?;
         }
         Ok((x, words))
     }

@@ -7,9 +7,10 @@ use openclaw_kernels::{
     ops::{ClipRange, KlKind},
 };
 use openclaw_model::{
-    AdamWConfig, Batcher, BatcherConfig, CandidateObjective, GenerateEvent, GenerateRequest, ModelConfig,
-    Objective, PolicyObjective, SamplingParams, ScoreRequest, SurrogateKind, TokenLogprob, TrainCandidate,
-    TrainRow, TrainSequence, Trainer, Transformer, Weights, random_weights, train_bpe,
+    AdamWConfig, AdapterConfig, AdapterLayout, Batcher, BatcherConfig, CandidateObjective, GenerateEvent,
+    GenerateRequest, ModelConfig, Objective, PolicyObjective, SamplingParams, ScoreRequest, SurrogateKind,
+    TokenLogprob, TrainCandidate, TrainRow, TrainSequence, Trainer, Transformer, Weights, random_weights,
+    train_bpe,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -210,6 +211,8 @@ fn scores_agree() {
 struct Training {
     recompute: bool,
     objective: Objective,
+    /// On a frozen base.
+    adapter: bool,
 }
 
 impl Training {
@@ -252,7 +255,16 @@ impl Work for Training {
     fn on<B: Backend>(&self, transformer: Transformer<B>, flat: &[f32]) -> Trained {
         // Adam's first steps are as long for a gradient of pure rounding as for any other, unless eps is larger.
         let hyper = AdamWConfig { learning_rate: 1e-2, eps: 1e-3, ..AdamWConfig::default() };
-        let mut trainer = Trainer::new(transformer, flat, hyper).expect("a small model fits");
+        let mut trainer = if self.adapter {
+            let layout = AdapterLayout::new(&transformer.config, AdapterConfig::of_all(3, 6.0));
+            // Without zeros: then every part of it has a gradient.
+            let of_it: Vec<f32> = layout.fresh(1).iter().map(|value| value + 0.01).collect();
+            let base = Weights::from_host(&transformer, flat).expect("the layout fits");
+            let weights = base.adapted(&transformer, Arc::new(layout), &of_it).expect("it fits");
+            Trainer::of(transformer, &weights, hyper).expect("a small model fits")
+        } else {
+            Trainer::new(transformer, flat, hyper).expect("a small model fits")
+        };
         (trainer.recompute, trainer.micro_batch_tokens) = (self.recompute, 90);
         let batch = Self::batch();
         trainer.accumulate(&batch, &self.objective).expect("valid arguments");
@@ -288,10 +300,19 @@ fn objectives() -> [Objective; 3] {
 
 #[test]
 fn training_steps_agree() {
-    for (recompute, objective) in [false, true, false].into_iter().zip(objectives()) {
-        compare(&Training { recompute, objective }, |config, found, expected| {
-            let layout = openclaw_model::ParameterLayout::new(config);
-            for parameter in &layout.parameters {
+    let [cross_entropy, policy, distilling] = objectives();
+    for (recompute, objective, adapter) in [
+        (false, cross_entropy, false),
+        (true, policy.clone(), false),
+        (false, distilling, false),
+        (true, policy, true),
+    ] {
+        compare(&Training { recompute, objective, adapter }, |config, found, expected| {
+            let parameters = match adapter {
+                true => AdapterLayout::new(config, AdapterConfig::of_all(3, 6.0)).parameters,
+                false => openclaw_model::ParameterLayout::new(config).parameters,
+            };
+            for parameter in &parameters {
                 let range = parameter.range.clone();
                 let (found, expected) = (&found.gradients[range.clone()], &expected.gradients[range]);
                 assert_close(&format!("gradient of {}", parameter.name), found, expected, 5e-5);

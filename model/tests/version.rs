@@ -55,7 +55,14 @@ fn folders(dir: &Path, dtype: WeightDtype) -> VersionFolders {
     fs::create_dir_all(template.join("additional_chat_templates")).unwrap();
     fs::write(template.join("tokenizer.json"), "{}").unwrap();
     fs::write(template.join("additional_chat_templates/tool_use.jinja"), "{{ tools }}").unwrap();
-    VersionFolders { dir: dir.join("versions"), config: config(), dtype, template, end_ids: vec![1] }
+    VersionFolders {
+        dir: dir.join("versions"),
+        config: config(),
+        dtype,
+        template,
+        end_ids: vec![1],
+        adapter: None,
+    }
 }
 
 #[test]

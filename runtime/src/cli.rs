@@ -25,6 +25,7 @@ use crate::{
     exit::{self, EXIT_FAILED, EXIT_USAGE},
     experiments,
     export::{self, Export},
+    hub::{self, PullArgs},
     import::{self, ImportArgs},
     launch::{self, LaunchOptions},
     operate,
@@ -107,6 +108,9 @@ enum Command {
     /// Fine-tunes a checkpoint on conversations.
     #[command(after_help = sft::EXAMPLES)]
     Sft(SftArgs),
+    /// Fetches a model of the Hugging Face hub.
+    #[command(after_help = hub::EXAMPLES)]
+    Pull(PullArgs),
     /// Makes a checkpoint folder of a GGUF file.
     #[command(after_help = import::EXAMPLES)]
     Import(ImportArgs),
@@ -225,6 +229,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Launch(args) => {
+            hub::pull_missing(&args.topology.file, &args.topology.overrides)?;
             let (topology, warnings) =
                 Topology::load_with_warnings(&args.topology.file, &args.topology.overrides)?;
             let options = LaunchOptions {
@@ -259,6 +264,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let _logging = telemetry::init_logging(LogFormat::Text);
             let progress = sft::run(&args)?;
             writeln!(io::stdout(), "{}", sft::describe(&args.output, &progress))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Pull(args) => {
+            hub::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Import(args) => {

@@ -35,21 +35,29 @@ pub struct ImportArgs {
     force: bool,
 }
 
+/// How weights are stored.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Stored {
+pub enum Stored {
+    /// Every bit.
     #[default]
     F32,
+    /// In half of the room.
     Bf16,
+}
+
+impl From<Stored> for WeightDtype {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::F32 => Self::F32,
+            Stored::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// Makes the folder and says what it holds.
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     checkpoint::may_write(&args.dir, args.force)?;
-    let dtype = match args.dtype {
-        Stored::F32 => WeightDtype::F32,
-        Stored::Bf16 => WeightDtype::Bf16,
-    };
-    let imported = gguf::import(&args.file, &args.dir, dtype)
+    let imported = gguf::import(&args.file, &args.dir, args.dtype.into())
         .with_context(|| format!("cannot import {}", args.file.display()))?;
     for warning in &imported.warnings {
         eprintln!("{}: warning: {warning}", args.file.display());

@@ -10,6 +10,7 @@ mod episodes;
 mod exit;
 mod experiments;
 mod export;
+mod hub;
 mod import;
 pub mod launch;
 mod measures;

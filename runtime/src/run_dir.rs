@@ -17,15 +17,18 @@ use serde::{Deserialize, Serialize};
 pub const BASE_FILE: &str = "base.json";
 
 /// What [`BASE_FILE`] holds: the model that every version of the run grew from.
-#[derive(Serialize, Deserialize)]
-struct Base {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Base {
     /// Its checkpoint folder.
-    model: PathBuf,
+    pub model: PathBuf,
     /// `openclaw_model::fingerprint` of its weights.
-    fingerprint: String,
+    pub fingerprint: String,
     /// `openclaw_model::text_files` of the folder; empty where a launch of old wrote this.
     #[serde(default)]
-    text: BTreeMap<String, String>,
+    pub text: BTreeMap<String, String>,
+    /// The adapter that is trained on it; none where all of it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
 }
 
 /// Makes the folder, all that lies in it, and all that this process will write, its owner's alone: a run holds what
@@ -64,7 +67,9 @@ pub struct Claim {
 impl Claim {
     /// Notes it. The folder is there.
     pub fn write(self) -> anyhow::Result<()> {
-        let Self { path, base: Some(base) } = self else { return Ok(()) };
+        let Self { path, base: Some(mut base) } = self else { return Ok(()) };
+        // Others look for it from elsewhere.
+        base.model = std::path::absolute(&base.model).unwrap_or(base.model);
         let json = serde_json::to_vec_pretty(&base)?;
         durable::write(&path, &json, Access::Umask)
             .with_context(|| format!("cannot write {}", path.display()))
@@ -72,14 +77,8 @@ impl Claim {
 }
 
 /// Whether the base model may be the run's: refuses to go on with another one. Writes nothing.
-pub fn claim(
-    dir: &Path,
-    model: &Path,
-    fingerprint: &str,
-    text: BTreeMap<String, String>,
-) -> anyhow::Result<Claim> {
+pub fn claim(dir: &Path, base: Base) -> anyhow::Result<Claim> {
     let path = dir.join(BASE_FILE);
-    let base = Base { model: model.to_owned(), fingerprint: fingerprint.to_owned(), text };
     match fs::read(&path) {
         Ok(json) => {
             let found: Base = serde_json::from_slice(&json)
@@ -91,8 +90,20 @@ pub fn claim(
                 dir.display(),
                 found.model.display(),
                 found.fingerprint,
-                model.display(),
+                base.model.display(),
                 base.fingerprint,
+            );
+            let trained = |base: &Base| match &base.adapter {
+                Some(adapter) => format!("an adapter ({adapter})"),
+                None => "all of the model".to_owned(),
+            };
+            ensure!(
+                found.adapter == base.adapter,
+                "run.dir {} trains {}, and the topology asks for {}: set the `adapter` of the policy's model as it was, \
+                 use another run.dir, or `--fresh`",
+                dir.display(),
+                trained(&found),
+                trained(&base),
             );
             if found.text.is_empty() {
                 return Ok(Claim { path, base: Some(Base { text: base.text, ..found }) });
@@ -106,7 +117,7 @@ pub fn claim(
                 bail!(
                     "{} is not the one that run.dir {} was begun with ({}, now {}): what it has learnt is of other \
                      prompts. Put the file back, use another run.dir, or `--fresh`",
-                    model.join(name).display(),
+                    base.model.join(name).display(),
                     dir.display(),
                     print(&found.text),
                     print(&base.text),
@@ -119,10 +130,16 @@ pub fn claim(
     }
 }
 
+/// The base model of a run.
+pub fn base(dir: &Path) -> anyhow::Result<Base> {
+    let path = dir.join(BASE_FILE);
+    let json = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&json).with_context(|| format!("{} is not what a launch wrote", path.display()))
+}
+
 /// What the folder of a run's base model is called.
 pub fn base_model(dir: &Path) -> Option<String> {
-    let base: Base = serde_json::from_slice(&fs::read(dir.join(BASE_FILE)).ok()?).ok()?;
-    Some(base.model.file_name()?.to_str()?.to_owned())
+    Some(base(dir).ok()?.model.file_name()?.to_str()?.to_owned())
 }
 
 /// Renames the folder to `<dir>.<n>`, the first that is free; returns it, if there was a folder.
@@ -144,21 +161,37 @@ pub fn set_aside(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
 mod tests {
     use super::*;
 
+    fn base(model: &str, fingerprint: &str, files: &[(&str, &str)]) -> Base {
+        let own = |(name, print): &(&str, &str)| ((*name).to_owned(), (*print).to_owned());
+        Base {
+            model: model.into(),
+            fingerprint: fingerprint.to_owned(),
+            text: files.iter().map(own).collect(),
+            adapter: None,
+        }
+    }
+
     #[test]
     fn a_run_goes_on_with_its_own_base_model_alone() {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let dir = scratch.path().join("run");
-        let claim =
-            |dir: &Path, model: &Path, print: &str, text| super::claim(dir, model, print, text)?.write();
+        let claim = |model: &str, print: &str, adapter: Option<&str>| {
+            let adapter = adapter.map(str::to_owned);
+            super::claim(&dir, Base { adapter, ..base(model, print, &[]) })?.write()
+        };
         fs::create_dir(&dir).expect("a folder");
-        let text = BTreeMap::new;
-        claim(&dir, Path::new("models/a"), "aaaa", text()).expect("a new run");
-        claim(&dir, Path::new("moved/a"), "aaaa", text()).expect("the same model from elsewhere");
-        let error =
-            claim(&dir, Path::new("models/b"), "bbbb", text()).expect_err("another model").to_string();
+        claim("models/a", "aaaa", None).expect("a new run");
+        claim("moved/a", "aaaa", None).expect("the same model from elsewhere");
+        let error = claim("models/b", "bbbb", None).expect_err("another model").to_string();
         for part in ["models/a", "models/b", "aaaa", "bbbb"] {
             assert!(error.contains(part), "{error}");
         }
+        let error =
+            claim("models/a", "aaaa", Some("rank 8")).expect_err("versions of another kind").to_string();
+        assert!(
+            error.contains("trains all of the model") && error.contains("an adapter (rank 8)"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -166,10 +199,7 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let dir = scratch.path().join("run");
         fs::create_dir(&dir).expect("a folder");
-        let with = |files: &[(&str, &str)]| {
-            let own = |(name, print): &(&str, &str)| ((*name).to_owned(), (*print).to_owned());
-            claim(&dir, Path::new("models/a"), "aaaa", files.iter().map(own).collect())?.write()
-        };
+        let with = |files: &[(&str, &str)]| claim(&dir, base("models/a", "aaaa", files))?.write();
         with(&[]).expect("a run of old, which did not note them");
         let begun = [("chat_template.jinja", "1111"), ("tokenizer.json", "2222")];
         with(&begun).expect("they are noted");
@@ -195,7 +225,7 @@ mod tests {
         assert_eq!(set_aside(&dir).expect("nothing is there"), None);
         for name in ["run.1", "run.2"] {
             fs::create_dir(&dir).expect("a folder");
-            claim(&dir, Path::new("model"), name, BTreeMap::new()).and_then(Claim::write).expect("a new run");
+            claim(&dir, base("model", name, &[])).and_then(Claim::write).expect("a new run");
             assert_eq!(set_aside(&dir).expect("renamed"), Some(scratch.path().join(name)));
             let kept = fs::read_to_string(scratch.path().join(name).join("base.json")).expect("kept");
             assert!(kept.contains(name) && !dir.exists());

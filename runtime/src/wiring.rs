@@ -42,7 +42,7 @@ use openclaw_journal::{
     Evaluate, Journal, Judged, Sample,
     inbox::{Inbox, InboxLimits},
 };
-use openclaw_model::{AdamWConfig, StepReport, VersionFolders, WeightDtype, Weights};
+use openclaw_model::{AdamWConfig, AdapterConfig, StepReport, VersionFolders, WeightDtype};
 use ractor::{Actor, ActorCell};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
@@ -159,12 +159,22 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     for name in [Some(&topology.actors.policy.model), judge_model, teacher_model].into_iter().flatten() {
         if !models.contains_key(name) {
             let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
-            models.insert(name.clone(), LoadedModel::open(&table.path, place, node.serve_threads)?);
+            let mut model = LoadedModel::open(&table.path, place, node.serve_threads)?;
+            let adapter =
+                table.adapter.of(model.parameters()).filter(|_| *name == topology.actors.policy.model);
+            if let Some(config) = adapter {
+                info!(model = name, rank = config.rank, alpha = config.alpha, "an adapter is trained");
+                model.adapt(config, topology.run.seed)?;
+            }
+            models.insert(name.clone(), model);
         }
     }
     let policy = &models[&topology.actors.policy.model];
     let text = openclaw_model::text_files(&policy.path)?;
-    let claim = run_dir::claim(&topology.run.dir, &policy.path, &policy.fingerprint()?, text)?;
+    let adapter = policy.weights.adapter_layout().map(|layout| described(&layout.config));
+    let base =
+        run_dir::Base { model: policy.path.clone(), fingerprint: policy.fingerprint.clone(), text, adapter };
+    let claim = run_dir::claim(&topology.run.dir, base)?;
     openclaw_journal::inspect(&topology.run.dir)?;
     // From here on the folder is written into. `launch` puts it back when what follows refuses.
     run_dir::make_private(&topology.run.dir)?;
@@ -174,6 +184,12 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
         journal::end(topology, &journal).await;
     }
     wired
+}
+
+/// An adapter, as the run's folder remembers it.
+fn described(config: &AdapterConfig) -> String {
+    let targets = config.targets.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ");
+    format!("rank {}, alpha {}, {targets}", config.rank, config.alpha)
 }
 
 /// What there is to do once this process has the run's folder, and nobody else.
@@ -200,7 +216,7 @@ async fn go_on(
     journal.take_up(&journal::spill(topology), journal::patience(topology)).await?;
     let resume = Resume::find(&folders, &journal).await?;
     let weights = match &resume.stored {
-        Some(stored) => Arc::new(Weights::from_host(&policy.transformer, &stored.state.weights)?),
+        Some(stored) => Arc::new(policy.weights.with(&policy.transformer, &stored.state.weights)?),
         None => policy.weights.clone(),
     };
     if resume.number > 0 {
@@ -373,7 +389,7 @@ impl Builder<'_> {
         let names: BTreeSet<&String> = names.into_iter().flatten().collect();
         let mut engines = BTreeMap::new();
         for (i, name) in names.into_iter().enumerate() {
-            let versions = Versions::new(0, self.models[name].weights.clone());
+            let versions = Versions::new(0, self.models[name].base.clone());
             engines.insert(name.clone(), self.engine(format!("base.{i}"), "base", name, false, versions));
         }
         engines

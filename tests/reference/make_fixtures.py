@@ -4,7 +4,7 @@ Run it again when a case is added or when a newer transformers should be the yar
 
     python3 -m venv VENV && VENV/bin/pip install torch transformers gguf
     VENV/bin/python tests/reference/make_fixtures.py            # all parts
-    VENV/bin/python tests/reference/make_fixtures.py engine     # or one: engine, families, gguf, templates, tokenizer
+    VENV/bin/python tests/reference/make_fixtures.py engine     # or one: engine, families, adapters, gguf, templates, tokenizer
 
 `engine`     qwen3/<variant>/ and families/<variant>/: a random checkpoint as `save_pretrained` writes it, and reference.safetensors:
              ids, lengths     int64   two sequences, one after the other, and how long each is
@@ -12,6 +12,7 @@ Run it again when a case is added or when a newer transformers should be the yar
              logprobs         f32     log p(ids[i] | ids[..i]) of each sequence from its second token on
              loss             f32     mean of -logprobs over both sequences
              grad.<name>      f32     d loss / d <name>; a tied embedding has one gradient, the sum of both uses
+`adapters`   adapters/<variant>/: an adapter as PEFT writes it on one of these, and the same reference of both together
 `gguf`       gguf/: blocks.gguf, a tensor of each kind of block, and blocks.safetensors, what the `gguf` package makes of it;
              <architecture>.gguf, a random model with the vocabulary of tokenizer/, and <architecture>.safetensors: ids, and the
              logits of `transformers` with the file's weights
@@ -272,6 +273,47 @@ def move_rope_theta_to_top_level(path):
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
+# variant -> base, and what PEFT is told
+ADAPTERS = {
+    "all": ("families/llama", dict(r=4, lora_alpha=8, target_modules="all-linear")),
+    "stabilised": ("families/qwen2", dict(r=8, lora_alpha=16, use_rslora=True, target_modules="all-linear")),
+    "patterns": (
+        "qwen3/gqa4",
+        dict(
+            r=4,
+            lora_alpha=8,
+            target_modules=["q_proj", "v_proj"],
+            rank_pattern={"model.layers.0.self_attn.q_proj": 2},
+            alpha_pattern={"model.layers.0.self_attn.q_proj": 6},
+        ),
+    ),
+}
+
+
+def make_adapters():
+    import peft
+    import torch
+
+    torch.set_num_threads(1)
+    for seed, (variant, (base, options)) in enumerate(ADAPTERS.items(), start=300):
+        torch.manual_seed(seed)
+        model = peft.get_peft_model(load_f32(FIXTURES / base), peft.LoraConfig(**options))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+        folder = FIXTURES / "adapters" / variant
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink()
+        config = json.loads((folder / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = base
+        config["target_modules"].sort()
+        write_json(folder / "adapter_config.json", config)
+        reference_run(model, seed, folder)
+        print(variant, f"{sum(f.stat().st_size for f in folder.iterdir()) / 1024:.0f} KiB")
+
+
 def reference_run(model, seed, folder):
     import torch
     from safetensors.torch import save_file
@@ -296,7 +338,8 @@ def reference_run(model, seed, folder):
         "loss": loss.detach()[None],
     }
     for name, parameter in model.named_parameters():
-        tensors[f"grad.{name}"] = parameter.grad
+        if parameter.requires_grad:
+            tensors[f"grad.{name}"] = parameter.grad
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "reference.safetensors")
 
 
@@ -399,7 +442,7 @@ def quiet_progress_bars():
 
 
 def main():
-    parts = {"engine": make_engine, "families": make_families, "gguf": make_gguf, "templates": make_templates, "tokenizer": make_tokenizer}
+    parts = {"engine": make_engine, "families": make_families, "adapters": make_adapters, "gguf": make_gguf, "templates": make_templates, "tokenizer": make_tokenizer}
     chosen = sys.argv[1:] or list(parts)
     quiet_progress_bars()
     for part in chosen:

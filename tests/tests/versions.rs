@@ -116,3 +116,65 @@ async fn versions_only_grow_unless_an_operator_goes_back() {
     assert_eq!(node.stop().code(), Some(0));
     assert!(dir.path().join("run.1/versions/5/model.safetensors").exists(), "nothing is deleted");
 }
+
+#[tokio::test]
+async fn with_an_adapter_a_version_is_the_adapter_alone() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let run = dir.path().join("run");
+    let launch = Launch::new("configs/personal-agent.toml", &run)
+        .set("actors.optimizer.batch_samples=1")
+        .set("models.policy.adapter={ rank = 4, alpha = 8.0 }");
+    let client = Client(reqwest::Client::new());
+    let files = |version: u64| {
+        let folder = run.join("versions").join(version.to_string());
+        let entries = std::fs::read_dir(&folder).expect("the version's folder");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+
+    let node = launch.start();
+    client.teach(&node, 1).await;
+    client.teach(&node, 2).await;
+    let adapter = ["adapter_config.json", "adapter_model.safetensors"];
+    assert_eq!(files(2), [&adapter[..], &["optimizer.safetensors", "version.json"]].concat());
+    let bytes = |path: PathBuf| std::fs::metadata(path).expect("a file").len();
+    let model = bytes(PathBuf::from("../configs/models/nano/model.safetensors"));
+    assert!(bytes(run.join("versions/2").join(adapter[1])) < model / 10);
+    let (code, said) = operate(&run, &["rollback", "1"]);
+    assert_eq!(code, Some(0), "{said}");
+    client.serves(&node, 1).await;
+    client.teach(&node, 3).await;
+    node.kill();
+
+    let node = launch.start();
+    assert_eq!(client.version(&node).await, 3, "{}", node.log());
+    client.teach(&node, 4).await;
+    node.kill();
+
+    // For other tools: as it is, and merged into its base.
+    let out = |name: &str| dir.path().join(name).display().to_string();
+    let (code, said) = operate(&run, &["export", "model", "--version", "4", "--out", &out("adapter")]);
+    assert!(code == Some(0) && said.starts_with("version 4, an adapter, to"), "{said}");
+    let (code, said) = operate(&run, &["export", "model", "--merge", "--out", &out("merged")]);
+    assert!(code == Some(0) && said.starts_with("version 4, merged into its base, to"), "{said}");
+    let (config, merged) =
+        openclaw_model::checkpoint::load(&dir.path().join("merged")).expect("a checkpoint");
+    let (layout, _) = openclaw_model::load_adapter(&dir.path().join("adapter"), &config).expect("an adapter");
+    let base = openclaw_model::checkpoint::load(Path::new("../configs/models/nano")).expect("the base").1;
+    assert_eq!((layout.config.rank, merged.len()), (4, base.len()));
+    assert!(merged != base);
+    let (code, said) = operate(&run, &["export", "model", "--version", "9", "--out", &out("nine")]);
+    assert!(code != Some(0) && said.contains("version 9 is not kept"), "{said}");
+
+    // What was learnt is of this adapter.
+    let dir = format!("run.dir={}", run.display());
+    let refused =
+        ["launch", "configs/personal-agent.toml", "--set", &dir, "--set", "models.policy.adapter=none"];
+    let mut command = Command::new(binary());
+    let output = command.current_dir("..").args(refused).output().expect("the binary can be run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("trains an adapter (rank 4, alpha 8"), "{said}");
+}

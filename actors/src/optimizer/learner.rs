@@ -9,9 +9,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use openclaw_journal::{JournalError, Record, Recorded, Sample, StepCommit, TurnId, fault, inbox::Lease};
 use openclaw_kernels::KernelError;
-use openclaw_model::{
-    CheckpointError, StepReport, StoredVersion, Trainer, TrainerState, Weights, fingerprint,
-};
+use openclaw_model::{CheckpointError, StepReport, StoredVersion, Trainer, TrainerState, fingerprint};
 use tokio::runtime::Handle;
 use tracing::{Span, debug, debug_span, error, field::Empty, info, warn};
 
@@ -358,8 +356,8 @@ impl Learner {
     }
 
     fn announce(&self, step: u64) -> Result<(), LearnError> {
-        let weights: PolicyWeights =
-            Arc::new(Weights::from_host(self.trainer.transformer(), &self.good.weights)?);
+        let Version { weights: served, .. } = self.arguments.versions.current();
+        let weights: PolicyWeights = Arc::new(served.with(self.trainer.transformer(), &self.good.weights)?);
         let version = Version { number: self.version, weights };
         let publish = Publish { version, step, epoch: self.epoch };
         self.runtime.block_on(self.arguments.publisher.send(publish));

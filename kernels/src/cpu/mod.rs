@@ -114,6 +114,9 @@ impl Backend for Cpu {
     fn upload<T: Element>(&self, host: &[T]) -> Result<Vec<T>> {
         Ok(host.to_vec())
     }
+    fn adopt<T: Element>(&self, host: Vec<T>) -> Result<Vec<T>> {
+        Ok(host)
+    }
     fn download<T: Element>(&self, view: &[T]) -> Result<Vec<T>> {
         Ok(view.to_vec())
     }

@@ -206,12 +206,12 @@ pub(super) fn read_places(
     Ok(())
 }
 
-pub(super) fn tensors<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, CheckpointError> {
+pub(crate) fn tensors<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, CheckpointError> {
     SafeTensors::deserialize(bytes).map_err(|source| CheckpointError::Format { path: path.into(), source })
 }
 
 /// Reads one tensor of a file.
-pub(super) fn read(
+pub(crate) fn read(
     path: &Path,
     name: &str,
     shape: &[usize],

@@ -10,6 +10,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
@@ -21,7 +22,13 @@ use super::{
     CheckpointError, WeightDtype, files_of, hex, io, le_bytes, make_parent,
     stored::{header, read, tensors},
 };
-use crate::{config::ModelConfig, durable, params::ParameterLayout, training::TrainerState};
+use crate::{
+    adapter::{self, AdapterLayout},
+    config::ModelConfig,
+    durable,
+    params::ParameterLayout,
+    training::TrainerState,
+};
 
 const WEIGHTS: &str = "model.safetensors";
 /// The moments.
@@ -91,6 +98,8 @@ pub struct VersionFolders {
     pub template: PathBuf,
     /// Tokens that end a response.
     pub end_ids: Vec<u32>,
+    /// Where what is trained is an adapter: its layout. A version is the adapter's folder then, and holds nothing of the base.
+    pub adapter: Option<Arc<AdapterLayout>>,
 }
 
 /// A version folder that is written and not there yet.
@@ -117,13 +126,18 @@ impl VersionFolders {
         let staged = self.dir.join(format!("{number}.tmp"));
         remove_folder(&staged)?;
         fs::create_dir_all(&staged).map_err(io(&staged))?;
-        let template = Some(self.template.as_path());
-        let mut files = files_of(&self.config, &state.weights, self.dtype, &self.end_ids, template)?;
+        let mut files = match &self.adapter {
+            Some(layout) => adapter::files_of(layout, &state.weights, &self.template.to_string_lossy()),
+            None => {
+                let template = Some(self.template.as_path());
+                files_of(&self.config, &state.weights, self.dtype, &self.end_ids, template)?
+            }
+        };
         files.push((
             OPTIMIZER.to_owned(),
             file_of(&[("first", &state.first[..]), ("second", &state.second[..])]),
         ));
-        if self.dtype != WeightDtype::F32 {
+        if self.adapter.is_none() && self.dtype != WeightDtype::F32 {
             files.push((EXACT.to_owned(), file_of(&[(EXACT_WEIGHTS, &state.weights[..])])));
         }
         let files = write_all(&staged, &files)?;
@@ -227,20 +241,28 @@ impl VersionFolders {
                 }
             }
         }
-        let path = contents.dir.join(WEIGHTS);
-        let (_, bytes) = contents.find(WEIGHTS).ok_or_else(|| torn(&path, format!("not in {MANIFEST}")))?;
-        let layout = ParameterLayout::new(&self.config);
+        let (file, parameters) = match &self.adapter {
+            Some(layout) => (adapter::MATRICES, layout.parameters.clone()),
+            None => (WEIGHTS, ParameterLayout::new(&self.config).parameters),
+        };
+        let path = contents.dir.join(file);
+        let (_, bytes) = contents.find(file).ok_or_else(|| torn(&path, format!("not in {MANIFEST}")))?;
         let tensors = tensors(&path, bytes)?;
-        let mut weights = vec![0.0; layout.len()];
-        for one in &layout.parameters {
+        let mut weights = vec![0.0; self.len()];
+        for one in &parameters {
             read(&path, &one.name, &one.shape, &tensors, &mut weights[one.range.clone()])?;
         }
         Ok(weights)
     }
 
-    /// One value per parameter.
+    /// Numbers that are trained.
+    fn len(&self) -> usize {
+        self.adapter.as_ref().map_or_else(|| ParameterLayout::new(&self.config).len(), |layout| layout.len())
+    }
+
+    /// One value per number that is trained.
     fn whole(&self, path: &Path, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let len = ParameterLayout::new(&self.config).len();
+        let len = self.len();
         let mut values = vec![0.0; len];
         read(path, name, &[len], tensors, &mut values)?;
         Ok(values)

@@ -4,14 +4,13 @@
 use openclaw_kernels::{Backend, KernelError};
 
 use super::{Result, Trainer};
-use crate::transformer::Weights;
 
 /// Weights and optimizer state after a step. A trainer restored from it goes on bit for bit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TrainerState {
     /// Steps that the moments have seen.
     pub step: u32,
-    /// The weights, in the order of [`crate::ParameterLayout`].
+    /// What is trained, in the order of [`crate::ParameterLayout`] or of [`crate::AdapterLayout`].
     pub weights: Vec<f32>,
     /// First moments of the gradient.
     pub first: Vec<f32>,
@@ -45,13 +44,13 @@ impl<B: Backend> Trainer<B> {
     pub fn restore(&mut self, state: &TrainerState) -> Result<()> {
         let transformer = &self.transformer;
         let b = &transformer.backend;
-        let expected = transformer.layout.len();
+        let expected = b.len(self.weights.trained());
         for (what, moments) in [("first", &state.first), ("second", &state.second)] {
             if moments.len() != expected {
                 return Err(KernelError::Shape { op: "restore", what, found: moments.len(), expected });
             }
         }
-        let weights = Weights::from_host(transformer, &state.weights)?;
+        let weights = self.weights.with(transformer, &state.weights)?;
         let (first, second, grads) = (b.upload(&state.first)?, b.upload(&state.second)?, b.zeros(expected)?);
         (self.weights, self.first, self.second, self.grads) = (weights, first, second, grads);
         self.step = state.step;

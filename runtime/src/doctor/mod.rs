@@ -19,7 +19,8 @@ use openclaw_journal::Inspection;
 use openclaw_kernels::Cpu;
 use ratatui::crossterm::terminal;
 
-pub(crate) use self::machine::available_memory;
+pub(crate) use self::machine::{available_memory, existing, free_disk};
+pub(crate) use self::models::described;
 use self::needs::Needs;
 pub use self::needs::{CannotFit, must_fit};
 use crate::{

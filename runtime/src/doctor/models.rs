@@ -12,7 +12,8 @@ pub fn lines(topology: &Topology) -> Vec<Line> {
         let what = format!("models.{name}");
         match inspected(model) {
             Ok(found) => {
-                lines.push(Line::ok(what.clone(), format!("{}: {}", model.path.display(), told(&found))));
+                lines
+                    .push(Line::ok(what.clone(), format!("{}: {}", model.path.display(), described(&found))));
                 let warnings = found.warnings.into_iter();
                 lines.extend(warnings.map(|warning| Line::new(Mark::Warn, what.clone(), warning)));
             }
@@ -22,7 +23,8 @@ pub fn lines(topology: &Topology) -> Vec<Line> {
     lines
 }
 
-fn told(found: &Inspection) -> String {
+/// What a checkpoint is, on one line.
+pub(crate) fn described(found: &Inspection) -> String {
     format!(
         "{}, {} parameters in {}, {} tokens, context {}{}",
         found.config.family.traits().model_type,

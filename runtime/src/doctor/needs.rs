@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use openclaw_model::{ModelConfig, ParameterLayout};
+use openclaw_model::{AdapterLayout, ModelConfig, ParameterLayout};
 
 use super::machine;
 use crate::{
     measures::size,
-    topology::{Dtype, Topology},
+    topology::{Adapting, Dtype, Topology},
 };
 
 /// Bytes of an f32.
@@ -87,14 +87,19 @@ fn total(needs: &[Need]) -> u64 {
 
 struct Shape {
     weights: u64,
+    /// Of what is trained: all of it, or an adapter.
+    trained: u64,
     kv_token: u64,
 }
 
 impl Shape {
-    fn of(config: &ModelConfig) -> Self {
+    fn of(config: &ModelConfig, adapting: &Adapting) -> Self {
         let kv = 2 * config.layers * config.kv_heads * config.head_dim;
+        let parameters = ParameterLayout::new(config).len();
+        let adapter = adapting.of(parameters).map(|adapter| AdapterLayout::new(config, adapter).len());
         Self {
-            weights: ParameterLayout::new(config).len() as u64 * F32_BYTES,
+            weights: parameters as u64 * F32_BYTES,
+            trained: adapter.unwrap_or(parameters) as u64 * F32_BYTES,
             kv_token: kv as u64 * F32_BYTES,
         }
     }
@@ -106,7 +111,7 @@ impl Needs {
         let mut shapes = BTreeMap::new();
         for (name, model) in &topology.models {
             if let Ok(config) = ModelConfig::from_dir(&model.path) {
-                shapes.insert(name.as_str(), Shape::of(&config));
+                shapes.insert(name.as_str(), Shape::of(&config, &model.adapter));
             }
         }
         let mut needs = Self::default();
@@ -148,13 +153,13 @@ impl Needs {
             caches("teacher.engine", 1, &refreshed.model);
         }
         if let Some(policy) = shapes.get(actors.policy.model.as_str()) {
-            let weights = policy.weights;
+            let weights = policy.trained;
             memory("optimizer".to_owned(), weights.saturating_mul(TRAINER_COPIES));
             memory("writing a version".to_owned(), weights.saturating_mul(WRITING_COPIES));
             memory("published versions".to_owned(), weights.saturating_mul(VERSION_COPIES));
             let stored = match topology.models.get(&actors.policy.model).map(|model| model.dtype) {
                 // The rounded weights and the exact ones.
-                Some(Dtype::Bf16) => weights / 2 + weights,
+                Some(Dtype::Bf16) if policy.trained == policy.weights => weights / 2 + weights,
                 _ => weights,
             };
             // One is written beside those that are kept.

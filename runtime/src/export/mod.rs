@@ -8,6 +8,7 @@ mod atif;
 mod calls;
 mod event_file;
 mod messages;
+mod model;
 mod output;
 mod sessions;
 mod tensorboard;
@@ -39,7 +40,8 @@ Reads beside a running node, or a run that has ended; changes nothing there.
 Examples:
   openclaw-rl export atif --out trajectories
   openclaw-rl export messages --out chats.jsonl --min-reward 1
-  openclaw-rl export tensorboard --out curves";
+  openclaw-rl export tensorboard --out curves
+  openclaw-rl export model --out learnt";
 
 /// What to write.
 #[derive(Debug, Subcommand)]
@@ -76,6 +78,16 @@ Examples:
         args: MessagesArgs,
         #[command(flatten)]
         picks: Picks,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Writes a version of the policy for other tools to serve.
+    #[command(after_help = model::HELP)]
+    Model {
+        #[command(flatten)]
+        run: RunArgs,
+        #[command(flatten)]
+        args: model::ModelArgs,
         #[command(flatten)]
         force: Force,
     },
@@ -205,6 +217,10 @@ pub fn run(export: Export) -> anyhow::Result<()> {
             let reader = open(&run.dir()?)?;
             messages::export(&reader, &args, &picks, force.force, &mut progress)?;
             progress.finish(&progress.counts.summary(picks.kind));
+        }
+        Export::Model { run, args, force } => {
+            let told = model::export(&run.dir()?, &args, force)?;
+            progress.finish(&format!("{told}, to {}", args.out().display()));
         }
         Export::Tensorboard { run, out, since, until, force } => {
             let reader = open(&run.dir()?)?;

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, ops::RangeInclusive};
 use openclaw_actors::gateway::check_origins;
 
 use super::{
+    adapter::Adapting,
     agents, method,
     problems::{Problems, did_you_mean},
     sections::{Actors, Engine, Gateway, Judge, Topology, Votes},
@@ -97,6 +98,9 @@ impl Checks<'_> {
         }
         for (name, model) in &topology.models {
             self.not_empty(&format!("models.{name}.path"), &model.path.to_string_lossy());
+            if let Adapting::Yes(adapter) = &model.adapter {
+                adapter.check(&format!("models.{name}.adapter"), self.problems);
+            }
         }
         if topology.models.is_empty() {
             self.problems.add("models", "no model is named");

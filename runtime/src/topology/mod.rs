@@ -4,6 +4,7 @@
 //! `sections` is the reference of keys and defaults; `check` says what must hold between them; `preflight` looks
 //! at the machine: files and environment variables.
 
+mod adapter;
 mod agents;
 mod check;
 mod method;
@@ -18,6 +19,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use adapter::{Adapter, Adapting};
 pub use agents::{Agent, Environment, StepJudge};
 pub use overrides::Override;
 pub(crate) use preflight::inspected;
@@ -28,6 +30,7 @@ pub use sections::{
     Sessions, Teacher, Topology, Trainer, TurnType, Votes, WhenFailing,
 };
 
+use crate::hub::HubName;
 use problems::Problems;
 use read::FromToml;
 
@@ -89,7 +92,14 @@ impl Topology {
     ) -> Result<Self, TopologyError> {
         let invalid = |problems| TopologyError::Invalid { path: path.to_owned(), problems };
         let (table, mut problems) = source::parse(text, overrides).map_err(invalid)?;
-        let topology = Self::from_toml(&toml::Value::Table(table), "", &mut problems);
+        let mut topology = Self::from_toml(&toml::Value::Table(table), "", &mut problems);
+        for (name, model) in &mut topology.models {
+            match HubName::of_path(&model.path) {
+                Some(Ok(hub)) => model.path = hub.cached().unwrap_or_else(|| model.path.clone()),
+                Some(Err(wrong)) => problems.add(&format!("models.{name}.path"), wrong),
+                None => {}
+            }
+        }
         check::check(&topology, &mut problems);
         look(&topology, &mut problems);
         let problems = problems.into_sorted();

@@ -6,6 +6,8 @@ use std::error::Error;
 use openclaw_kernels::Cuda;
 use openclaw_model::{CheckpointError, Inspection};
 
+use crate::hub::HubName;
+
 use super::{
     problems::Problems,
     sections::{Device, Model, Topology},
@@ -52,6 +54,10 @@ pub fn check_models(topology: &Topology, problems: &mut Problems, warnings: &mut
 
 /// What a model's folder holds, or everything that is wrong with it.
 pub fn inspected(model: &Model) -> Result<Inspection, Vec<String>> {
+    if let Some(Ok(name)) = HubName::of_path(&model.path) {
+        let path = model.path.display();
+        return Err(vec![format!("{path} is not on this machine yet: openclaw-rl pull {name}")]);
+    }
     if !model.path.is_dir() {
         return Err(vec![format!("{} is not a folder", model.path.display())]);
     }

@@ -6,6 +6,7 @@ use openclaw_actors::{breaker::BreakerConfig, methods::MethodConfig, prompts::Pr
 use toml::Value;
 
 use super::{
+    adapter::Adapting,
     agents, method,
     problems::Problems,
     read::{FromToml, foreign_words, section, words},
@@ -86,10 +87,13 @@ section! {
 section! {
     /// `[models.NAME]`: a Hugging Face checkpoint folder.
     pub struct Model {
-        /// The folder.
+        /// The folder; or `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, as it was pulled from the hub.
         path: PathBuf,
-        /// What the parameters of published versions are stored in; the CPU computes in f32.
+        /// What the parameters of published versions are stored in; the CPU computes in f32. An adapter's are f32.
         dtype: Dtype,
+        /// What is trained: `"none"` for all of it; an adapter, `{ rank = 16, alpha = 32, targets = "all" }`; or `"auto"`, this
+        /// adapter where the model has more than 50 M parameters.
+        adapter: Adapting = Adapting::Auto,
     }
 }
 

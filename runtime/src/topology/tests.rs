@@ -428,3 +428,33 @@ fn the_resolved_copy_names_the_variable_and_not_the_secret() {
     assert!(!written.contains(&std::env::var("PATH").unwrap()));
     assert_eq!(parse(&written, &[]).unwrap(), topology);
 }
+
+#[test]
+fn what_is_trained_of_a_model_is_a_word_or_a_table() {
+    let parsed = |value: &str| {
+        let set = format!("models.policy.adapter={value}");
+        parse(WHOLE, &[&set]).map(|topology| topology.models["policy"].adapter.clone())
+    };
+    assert_eq!(parse(WHOLE, &[]).unwrap().models["policy"].adapter, Adapting::Auto);
+    assert_eq!((parsed("auto"), parsed("none")), (Ok(Adapting::Auto), Ok(Adapting::No)));
+    let adapter = parsed("{ rank = 4 }").unwrap().of(1).expect("an adapter");
+    assert_eq!((adapter.rank, adapter.alpha, adapter.targets.len()), (4, 32.0, 7));
+    let adapter = parsed("{ targets = [\"v_proj\", \"q_proj\"] }").unwrap();
+    assert_eq!(adapter.of(1).map(|adapter| adapter.targets.len()), Some(2));
+    let set = "models.policy.adapter={ targets = [\"v_proj\"], alpha = 8.0 }";
+    let topology = parse(WHOLE, &[set]).unwrap();
+    assert_eq!(parse(&topology.to_toml(), &[]).unwrap(), topology, "it is written as it is read");
+    for (value, part) in [
+        ("full", "models.policy.adapter: expected \"auto\", \"none\" or a table"),
+        ("{ rank = 0 }", "models.policy.adapter.rank: 0 is not from 1 to 512"),
+        ("{ alpha = -1.0 }", "models.policy.adapter.alpha: -1 is not above 0"),
+        ("{ targets = [] }", "models.policy.adapter.targets: no matrix is named"),
+        ("{ targets = [\"q_prj\"] }", "no matrix is named \"q_prj\" (did you mean \"q_proj\"?)"),
+        ("{ rnk = 4 }", "models.policy.adapter.rnk: unknown key (did you mean \"rank\"?)"),
+    ] {
+        let told = parsed(value).unwrap_err();
+        assert!(told[0].contains(part), "{value}: {told:#?}");
+    }
+    assert_eq!(Adapting::Auto.of(50_000_000), None);
+    assert_eq!(Adapting::Auto.of(596_000_000).map(|adapter| adapter.rank), Some(16));
+}

@@ -26,7 +26,10 @@ pub(crate) fn linear_loss<T: Float>(
     check_row_loss(OP, shape.rows, &loss)?;
     check_row_ids(OP, shape.rows, shape.vocab, &loss)?;
     expect_len(OP, "d_hidden", d_hidden.len(), hidden.len())?;
-    expect_len(OP, "d_weight", d_weight.len(), weight.len())?;
+    let is_trained = !d_weight.is_empty();
+    if is_trained {
+        expect_len(OP, "d_weight", d_weight.len(), weight.len())?;
+    }
     expect_len(OP, "stats", stats.len(), shape.rows)?;
 
     let LinearShape { width, vocab, .. } = shape;
@@ -74,7 +77,9 @@ pub(crate) fn linear_loss<T: Float>(
             c_row: width,
             accumulate: true,
         };
-        matmul(to_weight, logits, gathered, d_weight)?;
+        if is_trained {
+            matmul(to_weight, logits, gathered, d_weight)?;
+        }
         let to_hidden = Matmul {
             m: rows,
             n: width,

@@ -32,7 +32,10 @@ pub(in crate::cuda) fn linear_loss<T: Float>(
     check_linear(OP, &shape, &head, scratch.len())?;
     check(cuda, OP, (shape.rows, shape.vocab), &loss)?;
     expect_len(OP, "d_hidden", d_hidden.len(), hidden.len())?;
-    expect_len(OP, "d_weight", d_weight.len(), weight.len())?;
+    let is_trained = !d_weight.is_empty();
+    if is_trained {
+        expect_len(OP, "d_weight", d_weight.len(), weight.len())?;
+    }
     expect_len(OP, "stats", stats.len(), shape.rows)?;
 
     let LinearShape { width, vocab, chunk_rows, .. } = shape;
@@ -69,7 +72,9 @@ pub(in crate::cuda) fn linear_loss<T: Float>(
             c_row: width,
             accumulate: true,
         };
-        cuda.gemm(to_weight, logits.shared(), gathered.shared(), &d_weight)?;
+        if is_trained {
+            cuda.gemm(to_weight, logits.shared(), gathered.shared(), &d_weight)?;
+        }
         let to_hidden = Matmul {
             m: kept.count,
             n: width,

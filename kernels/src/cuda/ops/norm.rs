@@ -57,7 +57,10 @@ pub(in crate::cuda) fn backward(
     let rows = expect_rows(op, "x", x.len(), width)?;
     expect_len(op, "d_x", d_x.len(), x.len())?;
     expect_len(op, "d_out", d_out.len(), x.len())?;
-    expect_len(op, "d_weight", d_weight.len(), width)?;
+    let is_trained = !d_weight.is_empty();
+    if is_trained {
+        expect_len(op, "d_weight", d_weight.len(), width)?;
+    }
     let threads = threads_for(width);
     let shared_bytes = width.next_multiple_of(4) * size_of::<f32>();
     // The sum over a block has a little of it too.
@@ -85,6 +88,9 @@ pub(in crate::cuda) fn backward(
     let launch = Launch::new(blocks, threads).shared(word(shared_bytes));
     // SAFETY: blocks take their own rows of tensors of equal length and their own row of the sums.
     unsafe { cuda.launch(module(threads), "rms_norm_backward", launch, &arguments)? };
+    if !is_trained {
+        return Ok(());
+    }
     add_column_sums(cuda, partial.view(0..blocks * width), width, 0, d_weight)
 }
 

@@ -72,7 +72,7 @@ pub struct HeadGradients<X, F, S> {
     pub scratch: X,
     /// Overwritten by the gradient to the hidden states.
     pub d_hidden: F,
-    /// The gradient to the weight is added to it.
+    /// The gradient to the weight is added to it; empty where the weight is frozen.
     pub d_weight: F,
     /// What happened in each row.
     pub stats: S,
