@@ -29,8 +29,8 @@ const MOST_HEADER_BYTES: u64 = 100_000_000;
 const PREFIX: &str = "model.";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
-/// Values of two heads that are compared at a time.
-const COMPARED: usize = 1 << 16;
+/// Values of a tensor that are read at a time.
+const PIECE: usize = 1 << 16;
 
 #[derive(Deserialize)]
 struct Index {
@@ -197,11 +197,19 @@ pub(super) fn read_places(
     places: &[&Place<'_>],
     weights: &mut [f32],
 ) -> Result<(), CheckpointError> {
-    let bytes = fs::read(path).map_err(io(path))?;
-    let tensors = tensors(path, &bytes)?;
+    let header = header(path)?;
     for place in places {
         let Parameter { shape, range, .. } = place.parameter;
-        read(path, &place.name, shape, &tensors, &mut weights[range.clone()])?;
+        let missing = || CheckpointError::Missing { path: path.into(), tensor: place.name.clone() };
+        let info = header.metadata.info(&place.name).ok_or_else(missing)?.clone();
+        check_form(path, &place.name, shape, info.dtype, &info.shape)?;
+        let at = header.data_at + info.data_offsets.0 as u64;
+        let tensor = Tensor { file: path.into(), info, at };
+        // Piece by piece: the file and its values together may be larger than the memory.
+        let mut pieces = Pieces::open(&tensor)?;
+        for piece in weights[range.clone()].chunks_mut(PIECE) {
+            piece.copy_from_slice(&pieces.next(piece.len())?);
+        }
     }
     Ok(())
 }
@@ -266,7 +274,7 @@ fn same_values(one: &Tensor, other: &Tensor) -> Result<bool, CheckpointError> {
     let mut left: usize = one.info.shape.iter().product();
     let (mut one, mut other) = (Pieces::open(one)?, Pieces::open(other)?);
     while left > 0 {
-        let values = left.min(COMPARED);
+        let values = left.min(PIECE);
         if one.next(values)? != other.next(values)? {
             return Ok(false);
         }
