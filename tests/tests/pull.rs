@@ -199,6 +199,10 @@ impl Setup {
         let mut command = Command::new(binary());
         command.current_dir("..").args(arguments).env("HF_HOME", self.home.path());
         command.env("HF_ENDPOINT", &locked(&self.hub).address).env_remove("HF_TOKEN");
+        // The server is of this machine.
+        for proxy in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(proxy);
+        }
         command.envs(variables.iter().copied());
         let run = move || command.output().expect("the binary can be run");
         tokio::task::spawn_blocking(run).await.expect("no panic")
