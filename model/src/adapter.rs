@@ -243,14 +243,13 @@ impl<B: Backend> Adapter<B> {
         if flat.len() != expected {
             return Err(KernelError::Shape { op: "adapter", what: "flat", found: flat.len(), expected });
         }
-        let scale = backend.upload(&[layout.config.scale()])?;
-        Ok(Self { layout, flat: backend.upload(flat)?, scale })
+        Self::of(backend, layout, backend.upload(flat)?)
     }
 
-    /// Another of the same layout.
-    pub(crate) fn holding(&self, backend: &B, flat: B::Buffer<f32>) -> Result<Self> {
-        let scale = backend.upload(&[self.layout.config.scale()])?;
-        Ok(Self { layout: self.layout.clone(), flat, scale })
+    /// From a buffer of the layout's length.
+    pub(crate) fn of(backend: &B, layout: Arc<AdapterLayout>, flat: B::Buffer<f32>) -> Result<Self> {
+        let scale = backend.upload(&[layout.config.scale()])?;
+        Ok(Self { layout, flat, scale })
     }
 }
 

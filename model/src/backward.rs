@@ -143,20 +143,9 @@ impl<B: Backend> Transformer<B> {
         self.norm_backward(weights, grads, &layer.input_norm, x, &d_normed, d)
     }
 
-    /// `grads[range] += part`, as a product with the 1 x 1 identity, so that no operation is needed for it.
+    /// `grads[range] += part`.
     fn add(&self, grads: &mut B::Buffer<f32>, range: &Range<usize>, part: &B::Buffer<f32>) -> Result<()> {
-        let b = &self.backend;
-        let n = range.len();
-        let shape = Matmul {
-            m: 1,
-            n,
-            k: 1,
-            a: MatrixLayout::rows(1),
-            b: MatrixLayout::rows(n),
-            c_row: n,
-            accumulate: true,
-        };
-        b.matmul(shape, self.one(), self.all(part), b.view_mut(grads, range.clone()))
+        self.times(self.one(), part, self.backend.view_mut(grads, range.clone()), true)
     }
 
     /// Adds the gradient of the embedding lookup.

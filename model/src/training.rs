@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use self::rows::DeviceRows;
 pub use self::state::TrainerState;
-use crate::transformer::{LayerTrace, Transformer, Weights};
+use crate::{
+    adapter::Adapter,
+    transformer::{LayerTrace, Transformer, Weights},
+};
 
 type Result<T> = std::result::Result<T, KernelError>;
 
@@ -263,7 +266,7 @@ impl<B: Backend> Trainer<B> {
         Ok(match &self.weights.adapter {
             None => Weights { flat: Arc::new(copy), adapter: None },
             Some(adapter) => {
-                let adapter = adapter.holding(b, copy)?;
+                let adapter = Adapter::of(b, adapter.layout.clone(), copy)?;
                 Weights { flat: self.weights.flat.clone(), adapter: Some(adapter) }
             }
         })

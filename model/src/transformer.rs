@@ -272,6 +272,27 @@ impl<B: Backend> Transformer<B> {
         self.backend.matmul(shape, x, weight, y)
     }
 
+    /// `target (+)= factor values`, as a product with a 1 x 1 matrix, so that no operation is needed for it.
+    pub(crate) fn times(
+        &self,
+        factor: B::View<'_, f32>,
+        values: &B::Buffer<f32>,
+        target: B::ViewMut<'_, f32>,
+        accumulate: bool,
+    ) -> Result<()> {
+        let n = self.backend.len(values);
+        let shape = Matmul {
+            m: 1,
+            n,
+            k: 1,
+            a: MatrixLayout::rows(1),
+            b: MatrixLayout::rows(n),
+            c_row: n,
+            accumulate,
+        };
+        self.backend.matmul(shape, factor, self.all(values), target)
+    }
+
     /// Puts sequences on the device, one after another; positions start at 0 in each.
     pub(crate) fn ragged<'a>(&self, sequences: impl Iterator<Item = &'a [u32]>) -> Result<Ragged<B>> {
         let (mut ids, mut positions, mut ranges) = (Vec::new(), Vec::new(), Vec::new());

@@ -161,21 +161,10 @@ impl<B: Backend> Transformer<B> {
         self.scaled(adapter, &inner)
     }
 
-    /// The adapter's scale times `values`: a product with a 1 x 1 matrix, so that no operation is needed for it.
+    /// The adapter's scale times `values`.
     fn scaled(&self, adapter: &Adapter<B>, values: &B::Buffer<f32>) -> Result<B::Buffer<f32>> {
-        let b = &self.backend;
-        let n = b.len(values);
-        let shape = Matmul {
-            m: 1,
-            n,
-            k: 1,
-            a: MatrixLayout::rows(1),
-            b: MatrixLayout::rows(n),
-            c_row: n,
-            accumulate: false,
-        };
-        let mut scaled = b.uninitialized(n)?;
-        b.matmul(shape, self.all(&adapter.scale), self.all(values), self.all_mut(&mut scaled))?;
+        let mut scaled = self.backend.uninitialized(self.backend.len(values))?;
+        self.times(self.all(&adapter.scale), values, self.all_mut(&mut scaled), false)?;
         Ok(scaled)
     }
 }
