@@ -33,8 +33,12 @@ use crate::{
     running::is_readable,
 };
 
-/// How long a container may take to be there, or to be gone.
+/// How long a container may take to be there, or its processes to be gone.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the daemon may take to forget one that has ended, and after how long it is asked again.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(300);
+const ASKED_AGAIN: Duration = Duration::from_secs(2);
 
 type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
@@ -176,22 +180,26 @@ impl Container {
         is_readable(&self.end, PATIENCE);
     }
 
-    /// Returns when the daemon has forgotten it.
+    /// Returns when the daemon has forgotten it. It is asked again and again: a daemon that finds a container, removes
+    /// it and only then begins to wait for that never answers (moby's `ContainerWait` before version 23).
     pub(super) fn wait_removed(&self) -> Result<(), SandboxError> {
-        let id = self.id.clone();
-        let gone = self.daemon.call(|docker| async move {
-            let options = WaitContainerOptions { condition: "removed".into() };
-            let mut waiting = docker.wait_container(&id, Some(options));
-            tokio::time::timeout(PATIENCE, waiting.next()).await.map(Option::transpose)
-        });
-        match gone {
-            Ok(Err(Error::DockerContainerWaitError { .. }) | Ok(_)) => Ok(()),
-            Ok(Err(error)) if is_absent(&error) => Ok(()),
-            Ok(Err(error)) => Err(SandboxError::Carry { doing: "remove a container", why: said(&error) }),
-            Err(_) => {
-                Err(SandboxError::Carry { doing: "remove a container", why: "it is still there".into() })
+        let failed = |why: String| Err(SandboxError::Carry { doing: "remove a container", why });
+        let patience = Instant::now() + REMOVAL_PATIENCE;
+        while Instant::now() < patience {
+            let id = self.id.clone();
+            let gone = self.daemon.call(|docker| async move {
+                let options = WaitContainerOptions { condition: "removed".into() };
+                let mut waiting = docker.wait_container(&id, Some(options));
+                tokio::time::timeout(ASKED_AGAIN, waiting.next()).await.map(Option::transpose)
+            });
+            match gone {
+                Ok(Err(Error::DockerContainerWaitError { .. }) | Ok(_)) => return Ok(()),
+                Ok(Err(error)) if is_absent(&error) => return Ok(()),
+                Ok(Err(error)) => return failed(said(&error)),
+                Err(_) => {}
             }
         }
+        failed(format!("it is still there after {} s", REMOVAL_PATIENCE.as_secs()))
     }
 }
 
