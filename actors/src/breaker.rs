@@ -34,6 +34,8 @@ pub struct BreakerConfig {
     pub max_kl: f64,
     /// Mean difference between serving's and training's log-probs of the batch before the step, either way.
     pub max_drift: f64,
+    /// Mean entropy of the trained tokens in two batches running, nats: a model that comes apart spreads over everything.
+    pub max_entropy: f64,
     /// Share of the canary's answers that are empty, looping or cut.
     pub max_degenerate: f64,
     /// How much less likely than before the last good version's answers may be, nats per token.
@@ -51,6 +53,7 @@ impl Default for BreakerConfig {
             max_grad_norm: 100.0,
             max_kl: 5.0,
             max_drift: 0.5,
+            max_entropy: 3.0,
             max_degenerate: 0.75,
             max_canary_drop: 1.0,
             canary_every_steps: 10,
@@ -90,8 +93,13 @@ impl fmt::Display for Tripped {
 }
 
 impl BreakerConfig {
-    /// What a step and the canary left outside its band, if anything.
-    pub fn check(&self, report: &StepReport, canary: Option<CanaryScore>) -> Option<Tripped> {
+    /// What a step and the canary left outside its band, if anything; `entropy_before` is the batch before's.
+    pub fn check(
+        &self,
+        report: &StepReport,
+        entropy_before: f64,
+        canary: Option<CanaryScore>,
+    ) -> Option<Tripped> {
         if report.skipped {
             return Some(Tripped { what: "not_finite", value: report.grad_norm, limit: f64::MAX });
         }
@@ -105,6 +113,7 @@ impl BreakerConfig {
             ("grad_norm", report.grad_norm, self.max_grad_norm),
             ("kl", report.kl, self.max_kl),
             ("drift", report.policy_kl.abs(), self.max_drift),
+            ("entropy", report.entropy.min(entropy_before), self.max_entropy),
         ];
         bands
             .into_iter()
@@ -274,6 +283,7 @@ mod tests {
             max_grad_norm: 100.0,
             max_kl: 2.0,
             max_drift: 0.5,
+            max_entropy: 3.0,
             max_degenerate: 0.75,
             max_canary_drop: 1.0,
             canary_every_steps: 2,
@@ -291,7 +301,7 @@ mod tests {
     fn each_value_outside_its_band_is_named_with_its_limit() {
         let tripped = |report: StepReport, canary: Option<(f64, f64)>| {
             let canary = canary.map(|(drop, degenerate)| CanaryScore { drop, degenerate });
-            config().check(&report, canary).map(|tripped| tripped.to_string())
+            config().check(&report, 3.5, canary).map(|tripped| tripped.to_string())
         };
         assert_eq!(tripped(report(|_| ()), Some((1.0, 0.75))), None, "a limit belongs to its band");
         assert_eq!(
@@ -302,10 +312,13 @@ mod tests {
             (tripped(report(|report| report.kl = 2.5), None), "kl 2.5"),
             (tripped(report(|report| report.kl = f64::NAN), None), "kl NaN"),
             (tripped(report(|report| report.policy_kl = -0.6), None), "drift 0.6"),
+            (tripped(report(|report| report.entropy = 4.0), None), "entropy 3.5"),
             (tripped(report(|report| report.skipped = true), None), "not_finite"),
             (tripped(report(|_| ()), Some((1.5, 0.0))), "canary_drop 1.5"),
             (tripped(report(|_| ()), Some((0.0, 1.0))), "degenerate 1.0"),
         ];
+        let alone = config().check(&report(|report| report.entropy = 4.0), 0.5, None);
+        assert_eq!(alone, None, "one batch is no trend");
         for (reason, start) in named {
             assert!(reason.as_ref().is_some_and(|reason| reason.starts_with(start)), "{reason:?}: {start}");
         }

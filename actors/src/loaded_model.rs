@@ -8,9 +8,9 @@ use std::{
 
 use openclaw_kernels::KernelError;
 use openclaw_model::{
-    AdamWConfig, AdapterConfig, AdapterLayout, Batcher, BatcherConfig, BatcherError, ChatTemplate,
-    CheckpointError, GenerationConfig, TextError, Tokenizer, Trainer, Transformer, VersionFolders,
-    WeightDtype, Weights, checkpoint, fingerprint,
+    AdamWConfig, AdapterConfig, AdapterError, AdapterLayout, Batcher, BatcherConfig, BatcherError,
+    ChatTemplate, CheckpointError, GenerationConfig, TextError, Tokenizer, Trainer, Transformer,
+    VersionFolders, WeightDtype, Weights, checkpoint, fingerprint, load_adapter,
 };
 
 use crate::{
@@ -38,6 +38,9 @@ pub enum LoadError {
     /// Its configuration or its weights.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// An adapter on it.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// Its tokenizer, template or generation settings.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -106,6 +109,12 @@ impl LoadedModel {
         let fresh = layout.fresh(seed);
         self.weights = Arc::new(self.base.adapted(&self.transformer, layout, &fresh)?);
         Ok(())
+    }
+
+    /// Its base with the adapter of a folder: the base itself is shared.
+    pub fn with_adapter(&self, folder: &Path) -> Result<PolicyWeights, LoadError> {
+        let (layout, values) = load_adapter(folder, &self.transformer.config)?;
+        Ok(Arc::new(self.base.adapted(&self.transformer, layout, &values)?))
     }
 
     /// Its parameters, those of an adapter aside.

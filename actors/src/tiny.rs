@@ -127,6 +127,7 @@ pub(crate) fn open_breaker() -> BreakerConfig {
         max_grad_norm: any,
         max_kl: any,
         max_drift: any,
+        max_entropy: any,
         max_degenerate: 1.0,
         max_canary_drop: any,
         canary_every_steps: 0,

@@ -45,6 +45,13 @@ impl Dice {
         items[items.len() - 1].0
     }
 
+    /// Puts `items` into another order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            items.swap(at, self.index(at + 1));
+        }
+    }
+
     /// A seed for another `Dice`.
     pub fn seed(&mut self) -> u64 {
         self.0.random()

@@ -23,22 +23,27 @@ use crate::pretrain::evaluation::{Check, EvaluationCase, evaluation_cases};
 
 /// Longest answer.
 const MOST_TOKENS: usize = 256;
-/// Keys and values of all cases that run at once.
+/// Keys and values of all cases that run at once: so many tokens, and as many as this memory holds of a large model.
 const KV_TOKENS: usize = 1 << 17;
+const KV_BYTES: usize = 1 << 30;
 
 /// Shown below `evaluate --help`.
 pub const EXAMPLES: &str = "\
 Examples:
   openclaw-rl evaluate configs/models/nano
   openclaw-rl evaluate configs/models/nano --cases 20 --show-wrong
-  openclaw-rl evaluate configs/models/nano --cases 200 --group reaction --group wish";
+  openclaw-rl evaluate configs/models/nano --cases 200 --group reaction --group wish
+  openclaw-rl evaluate models/qwen3 --adapter models/judge --group reaction --score-margin 1";
 
 /// The arguments of `evaluate`.
 #[derive(Clone, Debug, Args)]
 pub struct EvaluateArgs {
-    /// The checkpoint folder, of a model that `pretrain` made.
+    /// The checkpoint folder: of a model that `pretrain` made, or of any that judges.
     #[arg(value_name = "MODEL_DIR")]
     model: PathBuf,
+    /// The folder of an adapter on it, as `sft --adapter` writes one.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Cases of every class.
     #[arg(long, default_value_t = 100)]
     cases: usize,
@@ -61,7 +66,10 @@ pub struct EvaluateArgs {
 
 /// Evaluates and prints the table.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
-    let model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
+    let mut model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
+    if let Some(folder) = &args.adapter {
+        model.weights = model.with_adapter(folder)?;
+    }
     let mut cases = evaluation_cases(args.seed, args.cases);
     if let Some(unknown) = args.groups.iter().find(|group| cases.iter().all(|case| case.group != **group)) {
         bail!("--group {unknown}: there is no such group of cases");
@@ -148,7 +156,9 @@ pub fn answers<'a>(
     weights: PolicyWeights,
     prompts: impl Iterator<Item = Prompt<'a>>,
 ) -> anyhow::Result<Vec<Answer>> {
-    let mut batcher = model.batcher(weights, KV_TOKENS)?;
+    let config = &model.transformer.config;
+    let token = 2 * config.layers * config.kv_heads * config.head_dim * size_of::<f32>();
+    let mut batcher = model.batcher(weights, KV_TOKENS.min(KV_BYTES / token))?;
     let (mut requests, mut parsers) = (Vec::new(), Vec::new());
     for Prompt { messages, tools, temperature, seed } in prompts {
         let prompt_ids = model.text.prompt_ids(messages, tools, &Map::new())?;

@@ -9,9 +9,10 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use openclaw_actors::{engine::Place, loaded_model::LoadedModel};
+use openclaw_environments::dice::Dice;
 use openclaw_model::{
-    AdamWConfig, TrainSequence, Trainer, WeightDtype, checkpoint, exact_json, normalize_messages,
-    unseen_parts,
+    AdamWConfig, AdapterConfig, TrainSequence, WeightDtype, adapter, checkpoint, exact_json,
+    normalize_messages, save_adapter, unseen_parts,
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
@@ -29,7 +30,8 @@ writes it; every assistant message is trained, unless it says \"weight\": 0. \"m
 
 Examples:
   openclaw-rl sft configs/models/nano chats.jsonl --output models/mine
-  openclaw-rl sft models/qwen3 chats.jsonl --output models/mine --learning-rate 1e-5 --epochs 2";
+  openclaw-rl sft models/qwen3 chats.jsonl --output models/mine --learning-rate 1e-5 --epochs 2
+  openclaw-rl sft models/qwen3 judging.jsonl --adapter --output models/judge   # for `adapter` of [actors.judge]";
 
 /// Arguments of `sft`.
 #[derive(Clone, Debug, Args)]
@@ -40,12 +42,24 @@ pub struct SftArgs {
     /// Conversations, one JSON object per line.
     #[arg(value_name = "DATA")]
     pub data: PathBuf,
-    /// The checkpoint folder to write.
+    /// The folder to write: a checkpoint's, or an adapter's.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Replaces the model that is at --output.
+    /// Replaces what is at --output.
     #[arg(long)]
     pub force: bool,
+    /// Trains a low-rank adapter of every matrix and leaves the model as it is.
+    #[arg(long)]
+    pub adapter: bool,
+    /// Rows of the adapter's matrices.
+    #[arg(long, default_value_t = 16, requires = "adapter", value_parser = clap::value_parser!(u64).range(1..=512))]
+    pub rank: u64,
+    /// What it adds is scaled by alpha / rank.
+    #[arg(long, default_value_t = 32.0, requires = "adapter")]
+    pub alpha: f32,
+    /// Seeds what it begins with, and the order of the data.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
     /// Passes over the data.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: u64,
@@ -55,6 +69,9 @@ pub struct SftArgs {
     /// Tokens of one optimizer step; at most what the data hold, so that every pass is a step at least.
     #[arg(long, default_value_t = 4096)]
     pub batch_tokens: usize,
+    /// Most tokens run through the model at once; fewer take less memory.
+    #[arg(long, default_value_t = 4096)]
+    pub micro_batch_tokens: usize,
     /// Longer conversations are left out.
     #[arg(long, default_value_t = 8192)]
     pub max_conversation_tokens: usize,
@@ -75,8 +92,15 @@ struct Line {
 
 /// Trains and writes the checkpoint.
 pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
-    checkpoint::may_write(&args.output, args.force)?;
-    let model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
+    if args.adapter {
+        adapter::may_write(&args.output, args.force)?;
+    } else {
+        checkpoint::may_write(&args.output, args.force)?;
+    }
+    let mut model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
+    if args.adapter {
+        model.adapt(AdapterConfig::of_all(args.rank as usize, args.alpha), args.seed)?;
+    }
     let sequences = read(args, &model)?;
     let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
     let schedule = Schedule {
@@ -89,19 +113,33 @@ pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
         max_conversation_tokens: args.max_conversation_tokens,
     };
     let config = AdamWConfig { learning_rate: args.learning_rate, ..AdamWConfig::default() };
-    let flat = model.weights.to_host(&model.transformer)?;
-    let mut trainer = Trainer::new(model.transformer.clone(), &flat, config)?;
-    trainer.micro_batch_tokens = args.batch_tokens;
-    let mut source = sequences.iter().cycle().cloned().map(anyhow::Ok);
+    let build = model.training(config, args.micro_batch_tokens, args.threads);
+    let mut trainer = build().map_err(anyhow::Error::msg)?;
+    let mut dice = Dice::new(args.seed);
+    let mut source = (0..args.epochs).flat_map(|_| {
+        let mut order: Vec<&TrainSequence> = sequences.iter().collect();
+        dice.shuffle(&mut order);
+        order
+    });
+    let mut source = source.by_ref().cloned().map(anyhow::Ok);
     let progress = supervised::run(&mut trainer, &mut source, &schedule, |p| {
         if p.step.is_multiple_of(10) {
             let Progress { step, tokens, loss, tokens_per_sec, .. } = p;
             info!(step, tokens, loss, tokens_per_sec, "fine-tuning");
         }
     })?;
-    let flat = trainer.weights()?.to_host(trainer.transformer())?;
-    let (config, ends) = (&model.transformer.config, &model.end_ids);
-    checkpoint::save(&args.output, config, &flat, WeightDtype::F32, ends, Some(&args.model))?;
+    if !progress.loss.is_finite() {
+        bail!("the loss is not finite after {} steps: choose a lower --learning-rate", progress.step);
+    }
+    let weights = trainer.weights()?;
+    let flat = weights.to_host(trainer.transformer())?;
+    match weights.adapter_layout() {
+        Some(layout) => save_adapter(&args.output, layout, &flat, &args.model.to_string_lossy())?,
+        None => {
+            let (config, ends) = (&model.transformer.config, &model.end_ids);
+            checkpoint::save(&args.output, config, &flat, WeightDtype::F32, ends, Some(&args.model))?;
+        }
+    }
     Ok(progress)
 }
 

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 pub use self::folder::{AdapterError, load_adapter, save_adapter};
 pub(crate) use self::folder::{MATRICES, files_of};
-pub use self::folder::{belongs, is_folder};
+pub use self::folder::{belongs, is_folder, may_write};
 use crate::{
     config::ModelConfig,
     params::Parameter,

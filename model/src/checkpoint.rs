@@ -250,6 +250,15 @@ pub fn belongs(path: &str) -> bool {
 /// Whether a checkpoint may be written to `dir`: into nothing or an empty folder, over another checkpoint only with
 /// `replace`, and never over a folder of something else. To be asked before work is done that would be lost.
 pub fn may_write(dir: &Path, replace: bool) -> Result<(), CheckpointError> {
+    may_write_files(dir, replace, belongs)
+}
+
+/// The same of a folder whose files are those that `belongs` says.
+pub(crate) fn may_write_files(
+    dir: &Path,
+    replace: bool,
+    belongs: fn(&str) -> bool,
+) -> Result<(), CheckpointError> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
     let names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

@@ -7,13 +7,17 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use openclaw_actors::stop;
 use openclaw_lab::{
     evaluate::{self, EvaluateArgs},
     experiment::{self, Experiment},
-    pretrain::run::{self as pretrain, PretrainConfig},
+    pretrain::{
+        documents::{self, DocumentsArgs},
+        run::{self as pretrain, PretrainConfig},
+    },
     score::{self, ScoreArgs},
     sft::{self, SftArgs},
 };
@@ -58,7 +62,8 @@ Examples:
 
 const PRETRAIN_EXAMPLES: &str = "\
 Examples:
-  openclaw-rl pretrain configs/pretrain-nano.toml --force   # in place of the model that ships";
+  openclaw-rl pretrain configs/pretrain-nano.toml --force   # in place of the model that ships
+  openclaw-rl pretrain documents --count 600 --output judging.jsonl";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -139,11 +144,13 @@ enum Command {
         experiment: Experiment,
     },
     /// Trains the embedded model from nothing, on text that the project generates.
-    #[command(after_help = PRETRAIN_EXAMPLES)]
+    #[command(after_help = PRETRAIN_EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Pretrain {
+        #[command(subcommand)]
+        part: Option<PretrainPart>,
         /// What to train and on how much, such as configs/pretrain-nano.toml.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        #[arg(value_name = "FILE", required = true)]
+        file: Option<PathBuf>,
         /// Replaces the model that is at the file's `output`.
         #[arg(long)]
         force: bool,
@@ -160,6 +167,14 @@ enum Command {
         /// A verb; the whole command, unless given.
         verb: Vec<String>,
     },
+}
+
+/// A part of `pretrain`.
+#[derive(Debug, Subcommand)]
+enum PretrainPart {
+    /// Writes what it would train on, as conversations that `sft` reads.
+    #[command(after_help = documents::EXAMPLES)]
+    Documents(DocumentsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -289,7 +304,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             })?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Pretrain { file, force } => {
+        Command::Pretrain { part: Some(PretrainPart::Documents(args)), .. } => {
+            documents::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Pretrain { file, force, .. } => {
+            let file = file.context("FILE is missing")?;
             let _logging = telemetry::init_logging(LogFormat::Text);
             pretrain::run(&PretrainConfig::from_file(&file)?, force, telemetry::on_terminal())?;
             Ok(ExitCode::SUCCESS)

@@ -11,19 +11,14 @@ pub(crate) mod journal;
 mod looks;
 mod rollouts;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use openclaw_actors::{
     breaker::BreakerConfig,
     chat_client::ChatClient,
     dispatch::{Dispatcher, DispatcherArguments, Route},
-    engine::{Engine, EngineLimits, Place},
+    engine::{Engine, EngineLimits, Place, PolicyWeights},
     judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts, Votes},
     loaded_model::LoadedModel,
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
@@ -54,7 +49,7 @@ use crate::{
     page::{CONTEXT_TOKENS, Comparison},
     run_dir::{self, Claim},
     supervisor::{ChildSpec, RunningChild, StartError},
-    topology::{self, Node, Topology},
+    topology::{self, Frozen, Node, Topology},
 };
 
 /// Turns that one judge has under way at once.
@@ -128,6 +123,7 @@ struct Builder<'a> {
     place: Place,
     node: &'a Node,
     models: BTreeMap<String, LoadedModel>,
+    frozen: BTreeMap<Frozen, PolicyWeights>,
     inboxes: Inboxes,
     journal: Journal,
     versions: Versions,
@@ -169,6 +165,11 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
             models.insert(name.clone(), model);
         }
     }
+    let frozen = topology.frozen().into_iter().map(|frozen| {
+        let weights = frozen_weights(&models[&frozen.model], &frozen)?;
+        Ok((frozen, weights))
+    });
+    let frozen = frozen.collect::<anyhow::Result<_>>()?;
     let policy = &models[&topology.actors.policy.model];
     let text = openclaw_model::text_files(&policy.path)?;
     let adapter = policy.weights.adapter_layout().map(|layout| described(&layout.config));
@@ -179,11 +180,18 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     // From here on the folder is written into. `launch` puts it back when what follows refuses.
     run_dir::make_private(&topology.run.dir)?;
     let journal = journal::open(topology)?;
-    let wired = go_on(topology, node, place, models, claim, journal.clone()).await;
+    let wired = go_on(topology, node, place, (models, frozen), claim, journal.clone()).await;
     if wired.is_err() {
         journal::end(topology, &journal).await;
     }
     wired
+}
+
+/// The weights of a model that does not change, with the adapter of its role.
+fn frozen_weights(model: &LoadedModel, frozen: &Frozen) -> anyhow::Result<PolicyWeights> {
+    let Some(folder) = &frozen.adapter else { return Ok(model.base.clone()) };
+    let weights = model.with_adapter(folder);
+    weights.with_context(|| format!("cannot use the adapter {}", folder.display()))
 }
 
 /// An adapter, as the run's folder remembers it.
@@ -197,7 +205,7 @@ async fn go_on(
     topology: &Topology,
     node: &Node,
     place: Place,
-    models: BTreeMap<String, LoadedModel>,
+    (models, frozen): (BTreeMap<String, LoadedModel>, BTreeMap<Frozen, PolicyWeights>),
     claim: Claim,
     journal: Journal,
 ) -> anyhow::Result<Wiring> {
@@ -239,6 +247,7 @@ async fn go_on(
         },
         journal,
         models,
+        frozen,
         specs: Vec::new(),
         panel: Panel::default(),
     };
@@ -252,15 +261,15 @@ impl Builder<'_> {
         let policies = self.policies();
         let bases = self.bases();
         let (reports, steps) = watch::channel(None);
-        let judge = &self.topology.actors.judge;
-        let judge_engine = match (&judge.model, &judge.engine) {
-            (Some(model), _) => JudgeEngine::Embedded(bases[model].clone()),
+        let judge_engine = match (self.topology.frozen_judge(), &self.topology.actors.judge.engine) {
+            (Some(judge), _) => JudgeEngine::Embedded(bases[&judge].clone()),
             (None, Some(endpoint)) => JudgeEngine::OpenAi(chat_client(endpoint)?),
             (None, None) => bail!("actors.judge needs `model` or `engine`"),
         };
-        self.optimizer(bases.get(&self.topology.actors.policy.model), reports);
+        let of = |frozen: Option<Frozen>| frozen.and_then(|frozen| bases.get(&frozen));
+        self.optimizer(of(self.topology.frozen_reference()), reports);
         let refreshed = self.refreshed_teacher();
-        let base = self.topology.actors.teacher.as_ref().and_then(|teacher| bases.get(&teacher.model));
+        let base = of(self.topology.frozen_teacher());
         let teacher_engine = refreshed.as_ref().map(|(engine, _)| engine).or(base).cloned();
         self.publisher(refreshed.map(|(_, refresh)| refresh));
         self.teachers(teacher_engine.as_ref(), &policies);
@@ -379,20 +388,16 @@ impl Builder<'_> {
             .collect()
     }
 
-    /// One engine for each model that judges, teaches, or is what the KL term pulls to: it stays on the version it
-    /// starts with.
-    fn bases(&mut self) -> BTreeMap<String, Engine> {
-        let actors = &self.topology.actors;
-        let teacher = actors.teacher.as_ref().filter(|teacher| teacher.refresh_every.is_none());
-        let reference = (self.topology.method.kl.coef > 0.0).then_some(&actors.policy.model);
-        let names = [actors.judge.model.as_ref(), teacher.map(|teacher| &teacher.model), reference];
-        let names: BTreeSet<&String> = names.into_iter().flatten().collect();
-        let mut engines = BTreeMap::new();
-        for (i, name) in names.into_iter().enumerate() {
-            let versions = Versions::new(0, self.models[name].base.clone());
-            engines.insert(name.clone(), self.engine(format!("base.{i}"), "base", name, false, versions));
-        }
-        engines
+    /// One engine for each model that does not change: it stays on the version it starts with.
+    fn bases(&mut self) -> BTreeMap<Frozen, Engine> {
+        let frozen: Vec<_> =
+            self.frozen.iter().map(|(frozen, weights)| (frozen.clone(), weights.clone())).collect();
+        let engines = frozen.into_iter().enumerate().map(|(i, (frozen, weights))| {
+            let versions = Versions::new(0, weights);
+            let engine = self.engine(format!("base.{i}"), "base", &frozen.model, false, versions);
+            (frozen, engine)
+        });
+        engines.collect()
     }
 
     fn optimizer(&mut self, reference: Option<&Engine>, reports: watch::Sender<Option<StepReport>>) {
@@ -438,6 +443,7 @@ impl Builder<'_> {
             max_grad_norm: table.max_grad_norm,
             max_kl: table.max_kl,
             max_drift: table.max_drift,
+            max_entropy: table.max_entropy,
             max_degenerate: table.max_degenerate,
             max_canary_drop: table.max_canary_drop,
             canary_every_steps: table.canary_every_steps,

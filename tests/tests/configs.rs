@@ -39,8 +39,12 @@ fn every_shipped_topology_passes_check() {
     let files = topologies();
     assert!(files.len() >= 7, "found {files:?}");
     for file in files {
-        Topology::load_for_launch(&file, std::slice::from_ref(&set))
-            .unwrap_or_else(|error| panic!("{error}"));
+        let loaded = match Topology::load(&file, &[]) {
+            // Its adapter is made of the model that its reader brings.
+            Ok(topology) if topology.role_adapters().next().is_some() => Ok(topology),
+            _ => Topology::load_for_launch(&file, std::slice::from_ref(&set)),
+        };
+        loaded.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

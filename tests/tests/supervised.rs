@@ -106,14 +106,14 @@ fn fine_tuning_teaches_what_the_conversations_say() {
         "8",
     ];
     sft::run(&Arguments::parse_from(line).sft).expect("it trains");
-    let logprob = |folder: &Path| {
-        let model = LoadedModel::open(folder, Place::Cpu, 1).expect("a checkpoint");
+    let of = |model: &LoadedModel| {
         let prompt = model.text.prompt_ids(&messages[..1], &[], &Map::new()).expect("a prompt");
         let reply = model.text.tokenizer.encode("Purple turtles.<|im_end|>").expect("text");
         let request =
             ScoreRequest { start: prompt.len(), ids: [prompt, reply].concat(), ..ScoreRequest::default() };
         model.transformer.score(&model.weights, &request).expect("scores").logprobs.iter().sum::<f32>()
     };
+    let logprob = |folder: &Path| of(&LoadedModel::open(folder, Place::Cpu, 1).expect("a checkpoint"));
     let (before, after) = (logprob(Path::new(&nano)), logprob(&output));
     assert!(after > before + 5.0 && after > -5.0, "log p of the reply: {before} before, {after} after");
     // A model is never replaced unasked: neither what is at --output nor what it starts from.
@@ -126,6 +126,18 @@ fn fine_tuning_teaches_what_the_conversations_say() {
         assert!(format!("{error:#}").contains("--force"), "{error:#}");
         assert!(weights(taken) == before, "{} is as it was", taken.display());
     }
+    // An adapter learns it, too, and the model stays as it is.
+    let adapter = dir.path().join("adapter");
+    let place = adapter.display().to_string();
+    let mut line: Vec<&str> = line.iter().map(|word| if *word == out { &*place } else { word }).collect();
+    line.push("--adapter");
+    sft::run(&Arguments::parse_from(&line).sft).expect("it trains");
+    let mut model = LoadedModel::open(Path::new(&nano), Place::Cpu, 1).expect("the embedded model");
+    model.weights = model.with_adapter(&adapter).expect("an adapter of it");
+    let adapted = of(&model);
+    assert!(adapted > before + 5.0, "log p of the reply: {before} before, {adapted} with the adapter");
+    let error = sft::run(&Arguments::parse_from(&line).sft).unwrap_err();
+    assert!(format!("{error:#}").contains("--force"), "{error:#}");
     // Passes over the data are passes, however small they are beside a batch.
     let forced = ["sft", &nano, &data, "--output", &out, "--force", "--epochs", "3"];
     let progress = sft::run(&Arguments::parse_from(forced).sft).expect("it trains and replaces");

@@ -16,6 +16,9 @@ use crate::sessions::{Feedback, FeedbackOutcome};
 /// Longer remarks are refused: they become part of a judge's prompt.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
+/// What a body may hold. Words under another name would be lost.
+const FIELDS: [&str; 4] = ["id", "rating", "text", "no_train"];
+
 /// The handler; it answers after the commit.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
@@ -50,6 +53,10 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Feedback, ApiError> {
     let Some(fields) = body.as_object() else {
         return Err(ApiError::not_json("The body is not a JSON object."));
     };
+    if let Some(field) = fields.keys().find(|field| !FIELDS.contains(&&***field)) {
+        let message = format!("Feedback has no '{field}': it takes {}.", FIELDS.join(", "));
+        return Err(ApiError::invalid(field, message));
+    }
     let id = body["id"].as_str().ok_or_else(|| ApiError::invalid("id", "'id' must be a response's id."))?;
     let rating = match &body["rating"] {
         Value::Null => None,
@@ -99,6 +106,7 @@ mod tests {
             (json!({"id": "x", "text": " "}), "rating"),
             (json!({"id": "x", "rating": 5}), "rating"),
             (json!({"id": "x", "text": 5}), "text"),
+            (json!({"id": "x", "rating": 1, "hint": "shorter"}), "hint"),
         ] {
             assert_eq!(read(body).expect_err(param).param.as_deref(), Some(param));
         }

@@ -67,6 +67,8 @@ pub(super) struct Learner {
     epoch: u64,
     /// The last step.
     step: u64,
+    /// Mean entropy of the last batch, nats.
+    entropy: f64,
     /// Samples of steps that live in memory alone.
     held: Vec<Lease<Sample>>,
     unsaved_steps: u64,
@@ -102,6 +104,7 @@ impl Learner {
             version: found.number,
             epoch: change.epoch(),
             step: runtime.block_on(journal.last_step())?,
+            entropy: 0.0,
             held: Vec::new(),
             unsaved_steps: 0,
             arguments,
@@ -131,7 +134,8 @@ impl Learner {
         };
         let spans: Vec<Span> = batch.leases.iter().map(span).collect();
         let (report, canary) = self.train(step, &batch)?;
-        let tripped = self.arguments.config.breaker.check(&report, canary);
+        let tripped = self.arguments.config.breaker.check(&report, self.entropy, canary);
+        self.entropy = report.entropy;
         fault::point("optimizer.after_step");
         match tripped {
             Some(tripped) => {
@@ -186,6 +190,7 @@ impl Learner {
         self.fingerprint = fingerprint(&folders.config, &self.good.weights);
         (self.version, self.epoch) = (number, change.epoch());
         self.canary.forget();
+        self.entropy = 0.0;
         self.unsaved_steps = 0;
         let abandoned = std::mem::take(&mut self.held);
         info!(
@@ -267,7 +272,7 @@ impl Learner {
         let weights = Arc::new(trainer.weights()?);
         let (score, answers) =
             self.canary.hear(trainer.transformer(), &weights).map_err(LearnError::Canary)?;
-        if self.arguments.config.breaker.check(&report, Some(score)).is_none() {
+        if self.arguments.config.breaker.check(&report, self.entropy, Some(score)).is_none() {
             self.canary.accept(answers);
         }
         let took = started.elapsed();

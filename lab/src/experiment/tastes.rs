@@ -77,8 +77,8 @@ pub struct TastesArgs {
     /// The topology file of a person's own agent.
     #[arg(value_name = "FILE", default_value = "configs/personal-agent.toml")]
     topology: PathBuf,
-    /// Only this wish, by its rule; can be repeated.
-    #[arg(long = "taste", value_name = "RULE")]
+    /// Only this wish, by its rule and what it names, such as `thanks_end` or `at_most_words=12`; can be repeated. Default: ten.
+    #[arg(long = "taste", value_name = "RULE[=WORD]")]
     tastes: Vec<String>,
     /// Only this way of making it known; can be repeated.
     #[arg(long = "way", value_enum)]
@@ -103,7 +103,7 @@ pub struct TastesArgs {
 /// What came of one wish.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
-    taste: &'static str,
+    taste: String,
     /// Whether replies by its rule were trained on before.
     trained: bool,
     way: &'static str,
@@ -128,22 +128,17 @@ struct Measured {
 
 /// Runs every wish in every way with every seed; their table.
 pub(super) async fn command(args: TastesArgs, read: &Reader, mut stop: StopSignal) -> anyhow::Result<String> {
-    if let Some(unknown) = args.tastes.iter().find(|taste| TASTES.iter().all(|(known, _)| known != taste)) {
-        let known: Vec<&str> = TASTES.iter().map(|(known, _)| *known).collect();
-        bail!("--taste {unknown}: not one of {}", known.join(", "));
-    }
+    let tastes = tastes(&args.tastes)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let ways = if args.ways.is_empty() { Way::ALL.to_vec() } else { args.ways.clone() };
     let mut runs = Vec::new();
     for seed in 1..=args.seeds {
-        for (taste, named) in TASTES {
-            if !args.tastes.is_empty() && !args.tastes.iter().any(|wanted| wanted == taste) {
-                continue;
-            }
+        for wanted in &tastes {
             for &way in &ways {
+                let taste = called(wanted);
                 let run = tokio::select! {
                     () = stop.wait() => bail!("stopped during {taste}, {}, seed {seed}", way.name()),
-                    run = one(&args, read, taste, named, way, seed) => run?,
+                    run = one(&args, read, wanted, way, seed) => run?,
                 };
                 info!(taste, way = run.way, seed, steps = run.steps, before = ?run.before, after = ?run.after, "taught");
                 runs.push(run);
@@ -156,16 +151,35 @@ pub(super) async fn command(args: TastesArgs, read: &Reader, mut stop: StopSigna
     Ok(table(&runs))
 }
 
-async fn one(
-    args: &TastesArgs,
-    read: &Reader,
-    taste: &'static str,
-    named: &str,
-    way: Way,
-    seed: u64,
-) -> anyhow::Result<Run> {
-    let rule = rules::named(taste).context("every taste is a rule")?;
-    let wanted = Wanted { rule, named: named.to_owned() };
+/// The wishes that were asked for, or ten.
+fn tastes(asked: &[String]) -> anyhow::Result<Vec<Wanted>> {
+    let asked = asked.iter().map(|taste| taste.split_once('=').unwrap_or((taste, "")));
+    let all: Vec<(&str, &str)> = if asked.len() == 0 { TASTES.to_vec() } else { asked.collect() };
+    let wanted = all.into_iter().map(|(name, named)| {
+        let known: Vec<&str> = wishes::measured().collect();
+        let rule = rules::named(name).filter(|rule| known.contains(&rule.name));
+        let rule = rule.with_context(|| format!("--taste {name}: not one of {}", known.join(", ")))?;
+        let given = TASTES.iter().find(|(known, _)| *known == name).map_or("", |(_, named)| named);
+        let named = if named.is_empty() { given } else { named }.to_owned();
+        ensure!(
+            !named.is_empty() || !wishes::names_something(name),
+            "--taste {name}: say what it names, as in {name}=WORD"
+        );
+        Ok(Wanted { rule, named })
+    });
+    wanted.collect()
+}
+
+/// A wish, in a table and in a folder's name.
+fn called(wanted: &Wanted) -> String {
+    match &*wanted.named {
+        "" => wanted.rule.name.to_owned(),
+        named => format!("{}-{named}", wanted.rule.name),
+    }
+}
+
+async fn one(args: &TastesArgs, read: &Reader, wanted: &Wanted, way: Way, seed: u64) -> anyhow::Result<Run> {
+    let (rule, named, taste, wanted) = (wanted.rule, &wanted.named, called(wanted), wanted.clone());
     let mut sets = args.overrides.clone();
     // A person takes minutes; what was said is learnt from before they ask again.
     sets.extend(
@@ -193,7 +207,7 @@ async fn one(
     let mut dice = Dice::new(seed << 8 | way as u64);
     for session in 0..args.sessions {
         let content = Content::sum(&mut dice);
-        let wish = wishes::naming(taste, named, &mut dice);
+        let wish = wishes::naming(rule.name, named, &mut dice);
         person.session(&format!("{taste}-{seed}-{session}"), &content, &wanted, &wish, &mut dice).await?;
         learnt(&journal, &announced).await?;
     }
@@ -338,14 +352,16 @@ fn table(runs: &[Run]) -> String {
         }
         writeln!(text, " {:.0} |", mean(of, &|run| run.steps as f64)).expect("a string takes everything");
     };
-    for (taste, _) in TASTES {
-        for way in Way::ALL {
-            let of: Vec<&Run> =
-                runs.iter().filter(|run| run.taste == taste && run.way == way.name()).collect();
-            if let Some(run) = of.first() {
-                line(taste, if run.trained { "trained" } else { "unseen" }, way.name(), &of);
-            }
+    let mut told: Vec<(&str, Way)> = Vec::new();
+    for run in runs {
+        let way = Way::ALL.into_iter().find(|way| way.name() == run.way).unwrap_or(Way::Talk);
+        if told.contains(&(&run.taste, way)) {
+            continue;
         }
+        let of: Vec<&Run> =
+            runs.iter().filter(|other| (&other.taste, other.way) == (&run.taste, run.way)).collect();
+        line(&run.taste, if run.trained { "trained" } else { "unseen" }, way.name(), &of);
+        told.push((&run.taste, way));
     }
     for way in Way::ALL {
         let of: Vec<&Run> = runs.iter().filter(|run| run.way == way.name()).collect();
@@ -374,7 +390,7 @@ mod tests {
     #[test]
     fn a_table_has_a_line_for_each_wish_and_way() {
         let run = |way: Way, kept| Run {
-            taste: "capitals",
+            taste: "capitals".to_owned(),
             trained: true,
             way: way.name(),
             seed: 1,

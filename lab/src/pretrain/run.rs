@@ -1,6 +1,9 @@
 //! `openclaw-rl pretrain`: trains the embedded model from nothing, on text that the generator writes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, json};
 use tracing::info;
 
-use super::{Document, DocumentGenerator, drills, induction};
+use super::{Document, DocumentGenerator, DocumentKind, drills, induction, slips::Slips};
 use crate::{
     muon::Muon,
     schedule::Schedule,
@@ -45,6 +48,12 @@ pub struct PretrainConfig {
     /// Tokens at the beginning of which some documents only say again what they are told.
     #[serde(default)]
     pub copying_tokens: u64,
+    /// Before this share of the tokens of an answer, words are put that do not belong there. Default: none.
+    #[serde(default)]
+    pub slips: f64,
+    /// Kinds of documents of which there are so many times as many. Default: none.
+    #[serde(default)]
+    pub mix: BTreeMap<DocumentKind, f64>,
     /// Element type of the saved weights.
     pub dtype: WeightDtype,
     /// The vocabulary.
@@ -142,6 +151,12 @@ impl From<Document> for Conversation {
 pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Progress> {
     checkpoint::may_write(&config.output, force)
         .with_context(|| format!("output: cannot write {}", config.output.display()))?;
+    if !(0.0..=0.5).contains(&config.slips) {
+        bail!("slips: {} is not between 0 and 0.5", config.slips);
+    }
+    if let Some((kind, times)) = config.mix.iter().find(|(_, times)| !(0.0..=100.0).contains(*times)) {
+        bail!("mix: {kind:?}: {times} is not between 0 and 100");
+    }
     let template = ChatTemplate::from_source(NANO_TEMPLATE)?;
     let tokenizer = match &config.start_from {
         Some(folder) => Tokenizer::from_dir(folder)?,
@@ -197,7 +212,9 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
     let mut read = 0;
     // The vocabulary's documents have the seed itself; the text of the run goes on with others.
     let mut dice = Dice::new(config.seed + 2);
-    let mut documents = DocumentGenerator::new(config.seed + 1).map(Conversation::from);
+    let mut documents =
+        DocumentGenerator::new(config.seed + 1).with_more(&config.mix).map(Conversation::from);
+    let mut slips = Slips::new(&tokenizer, config.slips, config.seed + 3);
     let mut source = std::iter::from_fn(|| {
         loop {
             let copies = read < copying_tokens && dice.chance(COPYING);
@@ -205,6 +222,9 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
             match supervised::encode(&tokenizer, &template, &document, context_weight) {
                 Ok(sequence) if sequence.ids.len() > longest => {}
                 Ok(sequence) => {
+                    // What is called has to be exact.
+                    let sequence =
+                        if document.tools.is_empty() { slips.put_into(sequence) } else { sequence };
                     read += sequence.ids.len() as u64;
                     return Some(Ok(sequence));
                 }

@@ -2,11 +2,16 @@
 use super::{
     acting, chat, conversations, drills, judgements, problem_talk, step_judge, styled, things, tools,
 };
+use clap::ValueEnum;
 use openclaw_environments::dice::Dice;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What a document teaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum DocumentKind {
     /// A question and its reply, in the default style mostly.
     FirstReply,
@@ -110,12 +115,21 @@ impl Document {
 #[derive(Clone, Debug)]
 pub struct DocumentGenerator {
     dice: Dice,
+    mix: [(DocumentKind, f64); 13],
 }
 
 impl DocumentGenerator {
     /// The documents of `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice::new(seed) }
+        Self { dice: Dice::new(seed), mix: DocumentKind::MIX }
+    }
+
+    /// With so many times as many documents of these kinds.
+    pub fn with_more(mut self, times: &BTreeMap<DocumentKind, f64>) -> Self {
+        for (kind, share) in &mut self.mix {
+            *share *= times.get(kind).copied().unwrap_or(1.0);
+        }
+        self
     }
 }
 
@@ -124,7 +138,7 @@ impl Iterator for DocumentGenerator {
 
     fn next(&mut self) -> Option<Document> {
         let dice = &mut self.dice;
-        let mut document = match dice.weighted(&DocumentKind::MIX) {
+        let mut document = match dice.weighted(&self.mix) {
             DocumentKind::FirstReply => problem_talk::first_reply(dice),
             DocumentKind::HintedReply => problem_talk::hinted_reply(dice),
             DocumentKind::Redo => problem_talk::redo(dice),

@@ -26,14 +26,25 @@ fn another(dice: &mut Dice) -> String {
     const BEGIN: [&str; 16] =
         ["b", "br", "d", "f", "fl", "g", "k", "l", "m", "p", "pl", "r", "s", "st", "t", "v"];
     const MIDDLE: [&str; 9] = ["a", "e", "i", "o", "u", "ai", "ee", "oo", "ou"];
-    const END: [&str; 8] = ["bs", "cks", "ds", "lls", "ms", "ns", "ps", "ts"];
-    if dice.chance(0.7) {
-        let words: Vec<&str> = OTHERS.split_whitespace().collect();
-        return words[dice.index(words.len())].to_owned();
+    const END: [&str; 16] = [
+        "bs", "cks", "ds", "lls", "ms", "ns", "ps", "ts", "bles", "gles", "ters", "mmers", "las", "mas",
+        "rds", "ways",
+    ];
+    let words: Vec<&str> = OTHERS.split_whitespace().collect();
+    let word = words[dice.index(words.len())];
+    match dice.weighted(&[(0, 0.4), (1, 0.15), (2, 0.45)]) {
+        0 => word.to_owned(),
+        // One of two others.
+        1 => words[dice.index(words.len())].trim_end_matches('s').to_owned() + word,
+        _ => {
+            let middle = if dice.chance(0.5) {
+                format!("{}{}", dice.pick(&MIDDLE), dice.pick(&BEGIN))
+            } else {
+                String::new()
+            };
+            format!("{}{middle}{}{}", dice.pick(&BEGIN), dice.pick(&MIDDLE), dice.pick(&END))
+        }
     }
-    let middle =
-        if dice.chance(0.5) { format!("{}{}", dice.pick(&MIDDLE), dice.pick(&BEGIN)) } else { String::new() };
-    format!("{}{middle}{}{}", dice.pick(&BEGIN), dice.pick(&MIDDLE), dice.pick(&END))
 }
 
 /// Puts other things in place of about half of those that a document counts, the same wherever they are named.

@@ -135,6 +135,17 @@ pub(crate) fn in_mood(rule: &str, moods: &[Mood], dice: &mut Dice) -> Wish {
     draw(Split::Train, dice, |row| row.rule == rule && moods.contains(&row.mood))
 }
 
+/// The rules of the wishes of the author who measures.
+pub(crate) fn measured() -> impl Iterator<Item = &'static str> {
+    let rules: std::collections::BTreeSet<_> = rows(Split::HeldOut).iter().map(|row| &*row.rule).collect();
+    rules.into_iter().filter(|rule| super::rules::named(rule).is_some())
+}
+
+/// Whether wishes of a rule name something: a word, a number, a name.
+pub(crate) fn names_something(rule: &str) -> bool {
+    rows(Split::HeldOut).iter().any(|row| row.rule == rule && row.text.contains('{'))
+}
+
 /// A wish of a rule that names this, in the words of the author who measures.
 pub(crate) fn naming(rule: &str, named: &str, dice: &mut Dice) -> String {
     let of: Vec<&Row> = rows(Split::HeldOut).iter().filter(|row| row.rule == rule).collect();

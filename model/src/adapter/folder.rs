@@ -83,6 +83,11 @@ pub fn belongs(name: &str) -> bool {
     name == CONFIG || name == MATRICES
 }
 
+/// Whether an adapter may be written to `dir`, as [`checkpoint::may_write`] says it of checkpoints.
+pub fn may_write(dir: &Path, replace: bool) -> Result<(), CheckpointError> {
+    checkpoint::may_write_files(dir, replace, belongs)
+}
+
 /// Reads an adapter of `model`: its layout and its parameters.
 pub fn load_adapter(dir: &Path, model: &ModelConfig) -> Result<(Arc<AdapterLayout>, Vec<f32>), AdapterError> {
     let scaling = Scaling::read(&dir.join(CONFIG))?;

@@ -118,16 +118,8 @@ impl Needs {
         let actors = &topology.actors;
         let mut memory = |what: String, bytes: u64| needs.memory.push(Need { what, bytes });
         let teacher = actors.teacher.as_ref();
-        let fixed_teacher = teacher.filter(|teacher| teacher.refresh_every.is_none());
-        let reference = (topology.method.kl.coef > 0.0).then_some(&actors.policy.model);
-        let mut bases: Vec<&String> =
-            [actors.judge.model.as_ref(), fixed_teacher.map(|teacher| &teacher.model), reference]
-                .into_iter()
-                .flatten()
-                .collect();
-        bases.sort();
-        bases.dedup();
-        let mut used: Vec<&String> = bases.clone();
+        let frozen = topology.frozen();
+        let mut used: Vec<&String> = frozen.iter().map(|frozen| &frozen.model).collect();
         used.extend([&actors.policy.model]);
         used.extend(teacher.map(|teacher| &teacher.model));
         used.sort();
@@ -146,8 +138,8 @@ impl Needs {
         };
         let replicas = actors.policy.replicas.max(1);
         caches(&format!("{replicas} x policy"), replicas, &actors.policy.model);
-        for (number, name) in bases.iter().enumerate() {
-            caches(&format!("base.{number}"), 1, name);
+        for (number, frozen) in frozen.iter().enumerate() {
+            caches(&format!("base.{number}"), 1, &frozen.model);
         }
         if let Some(refreshed) = teacher.filter(|teacher| teacher.refresh_every.is_some()) {
             caches("teacher.engine", 1, &refreshed.model);

@@ -150,6 +150,7 @@ impl Checks<'_> {
             ("breaker.max_grad_norm", breaker.max_grad_norm),
             ("breaker.max_kl", breaker.max_kl),
             ("breaker.max_drift", breaker.max_drift),
+            ("breaker.max_entropy", breaker.max_entropy),
             ("breaker.max_canary_drop", breaker.max_canary_drop),
         ] {
             self.number(key, limit, 0.0..=f64::INFINITY);
@@ -215,6 +216,9 @@ impl Checks<'_> {
                 self.problems.add("actors.judge.engine", "stands beside a model: only one of them can judge");
             }
         }
+        if judge.adapter.is_some() && judge.model.is_none() {
+            self.problems.add("actors.judge.adapter", "needs a model of this node, not an engine");
+        }
         self.count("actors.judge.replicas", judge.replicas, 1..=256);
         self.number("actors.judge.temperature", judge.temperature, 0.0..=2.0);
         self.number("actors.judge.score_margin", judge.score_margin, 0.0..=100.0);
@@ -270,6 +274,10 @@ impl Checks<'_> {
                     Some(0) => {
                         let message = "is 0: leave it out to never refresh";
                         self.problems.add("actors.teacher.refresh_every", message);
+                    }
+                    Some(_) if teacher.adapter.is_some() => {
+                        let message = "stands beside refresh_every: a teacher that takes the policy's weights has no others";
+                        self.problems.add("actors.teacher.adapter", message);
                     }
                     Some(_) if self.one_of_unread(["actors.teacher.model", "actors.policy.model"]) => {}
                     Some(_) if teacher.model != actors.policy.model => {

@@ -7,6 +7,7 @@
 mod adapter;
 mod agents;
 mod check;
+mod frozen;
 mod method;
 mod overrides;
 mod preflight;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use adapter::{Adapter, Adapting};
 pub use agents::{Agent, Environment, StepJudge};
+pub use frozen::Frozen;
 pub use overrides::Override;
 pub(crate) use preflight::inspected;
 pub(crate) use problems::did_you_mean;

@@ -9,6 +9,7 @@ use openclaw_model::{CheckpointError, Inspection};
 use crate::hub::HubName;
 
 use super::{
+    frozen::check_adapters,
     problems::Problems,
     sections::{Device, Model, Topology},
 };
@@ -50,6 +51,7 @@ pub fn check_models(topology: &Topology, problems: &mut Problems, warnings: &mut
             Err(wrong) => problems.add_all(&key, wrong),
         }
     }
+    check_adapters(topology, problems);
 }
 
 /// What a model's folder holds, or everything that is wrong with it.
@@ -61,11 +63,12 @@ pub fn inspected(model: &Model) -> Result<Inspection, Vec<String>> {
     if !model.path.is_dir() {
         return Err(vec![format!("{} is not a folder", model.path.display())]);
     }
-    openclaw_model::inspect(&model.path).map_err(|wrong| wrong.iter().map(chain).collect())
+    openclaw_model::inspect(&model.path)
+        .map_err(|wrong| wrong.iter().map(|error: &CheckpointError| chain(error)).collect())
 }
 
 /// An error and its causes, on one line.
-fn chain(error: &CheckpointError) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     // Parsers draw the place; a problem is one line.
     let line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());

@@ -122,6 +122,8 @@ section! {
         max_kl: f64 = BreakerConfig::default().max_kl,
         /// Mean difference of serving's and training's log-probs before the step, nats per token, either way.
         max_drift: f64 = BreakerConfig::default().max_drift,
+        /// Mean entropy of the trained tokens in two batches running, nats.
+        max_entropy: f64 = BreakerConfig::default().max_entropy,
         /// Share of the canary's answers that are empty, looping or cut.
         max_degenerate: f64 = BreakerConfig::default().max_degenerate,
         /// How much less likely the last good version's answers may become, nats per token.
@@ -220,6 +222,8 @@ section! {
         model: Option<String> = None,
         /// A chat endpoint in its place.
         engine: Option<Engine> = None,
+        /// The folder of an adapter on the model, as `sft --adapter` writes one: it judges better, and the base is not loaded twice.
+        adapter: Option<PathBuf> = None,
         /// Judges that work side by side.
         replicas: usize = 1,
         /// Samples per turn, of which the majority decides; or `"score"`: the likeliest verdict, without a sample.
@@ -297,6 +301,8 @@ section! {
     pub struct Teacher {
         /// Its name under `[models]`.
         model: String,
+        /// The folder of an adapter on it.
+        adapter: Option<PathBuf> = None,
         /// Engines that score.
         replicas: usize = 1,
         /// Takes the policy's weights at every so many versions; never, unless given.

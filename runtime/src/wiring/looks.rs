@@ -15,14 +15,17 @@ use openclaw_model::StepReport;
 use tokio::sync::watch;
 
 use super::Builder;
-use crate::admin::{Seen, TokenRates};
+use crate::{
+    admin::{Seen, TokenRates},
+    topology::Frozen,
+};
 
 impl Builder<'_> {
     /// Puts up what every role but the simulated users says.
     pub(super) fn looks(
         &mut self,
         policies: &[Engine],
-        bases: &BTreeMap<String, Engine>,
+        bases: &BTreeMap<Frozen, Engine>,
         sessions: &SessionsAddress,
         in_flight: &watch::Receiver<usize>,
         steps: &watch::Receiver<Option<StepReport>>,
