@@ -42,7 +42,7 @@ fn told(dir: &Path) -> Vec<String> {
 #[test]
 fn a_whole_checkpoint_is_told_by_what_it_holds() {
     let found = inspect(&nano()).unwrap();
-    assert_eq!((found.config.vocab_size, found.tokens), (2048, 2048));
+    assert_eq!((found.config.vocab_size, found.tokens), (4096, 4096));
     assert_eq!(found.config.max_positions, 32768);
     assert_eq!(found.parameters, ParameterLayout::new(&found.config).len());
     assert_eq!(found.dtypes, ["BF16"]);
@@ -123,18 +123,18 @@ fn each_broken_checkpoint_is_refused_and_the_file_named() {
             &|dir| {
                 change(&dir.join("tokenizer.json"), |json| {
                     let token = json!({
-                        "id": 2048, "content": "<|new|>", "special": true, "single_word": false,
+                        "id": 4096, "content": "<|new|>", "special": true, "single_word": false,
                         "lstrip": false, "rstrip": false, "normalized": false,
                     });
                     json["added_tokens"].as_array_mut().unwrap().push(token);
                 });
             },
-            &["tokenizer.json has ids up to 2048, vocab_size in config.json is 2048"],
+            &["tokenizer.json has ids up to 4096, vocab_size in config.json is 4096"],
         ),
         (
             "an end beyond the rows",
             &|dir| change(&dir.join("generation_config.json"), |json| json["eos_token_id"] = 5000.into()),
-            &["eos_token_id 5000 is not below the vocab_size of config.json, 2048"],
+            &["eos_token_id 5000 is not below the vocab_size of config.json, 4096"],
         ),
         (
             "a template that does not compile",
@@ -283,7 +283,7 @@ fn the_weights_themselves_are_not_read() {
     assert_eq!(found.dtypes, ["F32"]);
     let warnings = &found.warnings;
     assert!(
-        warnings.len() == 1 && warnings[0].contains("2048 tokens for the model's 1048576"),
+        warnings.len() == 1 && warnings[0].contains("4096 tokens for the model's 1048576"),
         "{warnings:?}"
     );
     file.set_len(bytes - 1).unwrap();

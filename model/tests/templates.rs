@@ -165,7 +165,7 @@ fn a_conversation_with_tools_has_the_template_of_that_name() {
     ChatTemplate::from_dir(list.path()).unwrap().save(saved.path()).unwrap();
     for dir in [&list, &object, &folder, &saved] {
         let found = (tokens(dir.path(), &[]), tokens(dir.path(), std::slice::from_ref(&tool)));
-        assert_eq!(found, (9, 72), "{:?}", dir.path().read_dir().unwrap().collect::<Vec<_>>());
+        assert_eq!(found, (9, 71), "{:?}", dir.path().read_dir().unwrap().collect::<Vec<_>>());
     }
     // All files count over all of the configuration.
     std::fs::write(list.path().join("chat_template.jinja"), PLAIN).unwrap();

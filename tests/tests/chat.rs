@@ -11,7 +11,7 @@ use std::{
 
 use openclaw_tests::{Launch, Node, Terminal, binary, eventually};
 
-const QUESTION: &str = "Please solve my homework: 12 + 7 = ?";
+const QUESTION: &str = "Tom has 12 apples and gets 7 more. How many apples are there now?";
 const COMPLAINT: &str = "This looks like a machine wrote it.";
 
 /// A node that learns from every reply by itself, and that nobody else talks to.
@@ -116,7 +116,7 @@ async fn a_piped_conversation_tells_what_was_learnt_and_ends_its_session() {
 #[test]
 fn a_rated_reply_is_waited_for_however_late_the_journal_tells_of_the_rating() {
     let house = House::open();
-    let lines = ["What is 6 times 7?", "/good"];
+    let lines = [QUESTION, "/good"];
     // What the journal tells first differs from one time to the next.
     for _ in 0..4 {
         let output = house.pipe(&lines, &["--wait", "300"]);

@@ -100,7 +100,7 @@ fn check_doctor_and_launch_refuse_a_broken_model_by_its_key_and_file() {
     let told = text(&with("doctor").stdout);
     let line = told.lines().find(|line| line.contains("models.policy ")).expect("a line for the model");
     assert!(
-        line.starts_with("ok ") && line.contains("qwen3, 3.2 M parameters in BF16, 2048 tokens"),
+        line.starts_with("ok ") && line.contains("qwen3, 3.6 M parameters in BF16, 4096 tokens"),
         "{line}"
     );
 }
