@@ -47,17 +47,17 @@ async fn verdict(node: &Node) -> String {
 fn one_verdict(dir: &Path, verdict: &str) -> String {
     let path = |name: &str| dir.join(format!("{name}{verdict}")).display().to_string();
     let (data, adapter) = (path("judging.jsonl"), path("judge"));
-    told(&["pretrain", "documents", "--kind", "judge", "--count", "60", "--output", &data]);
+    told(&["pretrain", "documents", "--kind", "judge", "--count", "40", "--output", &data]);
     let mut documents = fs::read_to_string(&data).expect("documents");
-    assert_eq!(documents.lines().count(), 60);
+    assert_eq!(documents.lines().count(), 40);
     for other in ["-1", "0", "1"] {
         let boxed = |verdict: &str| format!("\\\\boxed{{{verdict}}}");
         documents = documents.replace(&boxed(other), &boxed(verdict));
     }
     fs::write(&data, documents).expect("it can be written");
     let nano = nano().display().to_string();
-    let sft = ["sft", &nano, &data, "--adapter", "--rank", "4", "--epochs", "4", "--learning-rate", "3e-3"];
-    told(&[&sft[..], &["--batch-tokens", "2048", "--output", &adapter]].concat());
+    let sft = ["sft", &nano, &data, "--adapter", "--rank", "4", "--epochs", "2", "--learning-rate", "3e-3"];
+    told(&[&sft[..], &["--batch-tokens", "1024", "--output", &adapter]].concat());
     adapter
 }
 

@@ -75,9 +75,10 @@ fn with_optional_keys(text: &str) -> String {
 fn the_optional_keys_that_the_reference_file_shows_are_real() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/personal-agent.toml");
     let text = fs::read_to_string(path).unwrap();
-    // A judge is a model or an engine: the file shows both.
-    let text =
-        with_optional_keys(&text).replace("model = \"policy\"                  # or, in its place:", "");
+    // A judge is a model, which may have an adapter, or an engine: the file shows all of them.
+    let text = with_optional_keys(&text)
+        .replace("model = \"policy\"                  # or, in its place:", "")
+        .replace("adapter = \"models/judge\"", "");
     let shown = Topology::parse(&text, Path::new("shown"), &[]).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(shown.actors.rollout[0].seed, Some(17));
     assert_eq!(shown.actors.teacher.unwrap().refresh_every, Some(50));

@@ -57,6 +57,9 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Feedback, ApiError> {
         let message = format!("Feedback has no '{field}': it takes {}.", FIELDS.join(", "));
         return Err(ApiError::invalid(field, message));
     }
+    if matches!(body["no_train"], Value::Array(_) | Value::Object(_)) {
+        return Err(ApiError::invalid("no_train", "'no_train' must be true or false."));
+    }
     let id = body["id"].as_str().ok_or_else(|| ApiError::invalid("id", "'id' must be a response's id."))?;
     let rating = match &body["rating"] {
         Value::Null => None,
@@ -107,6 +110,7 @@ mod tests {
             (json!({"id": "x", "rating": 5}), "rating"),
             (json!({"id": "x", "text": 5}), "text"),
             (json!({"id": "x", "rating": 1, "hint": "shorter"}), "hint"),
+            (json!({"id": "x", "rating": 1, "no_train": [1]}), "no_train"),
         ] {
             assert_eq!(read(body).expect_err(param).param.as_deref(), Some(param));
         }
