@@ -86,8 +86,9 @@ mod tests {
                 .is_some_and(|last| last["content"].as_str().is_some_and(|said| said.contains("\\boxed{")))
         };
         assert!(verdicts.iter().all(is_verdict));
+        let drills = written(&[DocumentKind::Drill]);
+        assert!(drills.iter().all(|line| !is_verdict(line)));
         let redone = written(&[DocumentKind::Redo]);
-        assert!(redone.iter().all(|line| !is_verdict(line)));
         let weighed = |line: &Value| {
             let messages = line["messages"].as_array().cloned().unwrap_or_default();
             messages.iter().filter(|message| message["role"] == "assistant" && message["weight"] == 0).count()
