@@ -86,8 +86,8 @@ mod tests {
                 .is_some_and(|last| last["content"].as_str().is_some_and(|said| said.contains("\\boxed{")))
         };
         assert!(verdicts.iter().all(is_verdict));
-        let drills = written(&[DocumentKind::Drill]);
-        assert!(drills.iter().all(|line| !is_verdict(line)));
+        let talk = written(&[DocumentKind::Chat]);
+        assert!(talk.iter().all(|line| !is_verdict(line)));
         let redone = written(&[DocumentKind::Redo]);
         let weighed = |line: &Value| {
             let messages = line["messages"].as_array().cloned().unwrap_or_default();

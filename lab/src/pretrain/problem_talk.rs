@@ -169,9 +169,12 @@ pub(super) fn session(dice: &mut Dice) -> Document {
     for _ in 0..problems {
         let mut opening = String::new();
         if dice.chance(0.35) {
-            let text = if dice.chance(0.5) { thanks(dice) } else { format!("{} ", thanks(dice)) };
-            if text.ends_with(' ') {
-                opening.push_str(&text);
+            let alone = dice.chance(0.5);
+            let text = thanks(dice);
+            if !alone {
+                // Without a stop it would run into what follows, and be another saying.
+                let stop = if text.ends_with(char::is_alphanumeric) { "." } else { "" };
+                opening = format!("{text}{stop} ");
             } else {
                 talk.user(&text, dice);
                 talk.assistant(&chat::welcome(dice));

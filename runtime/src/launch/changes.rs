@@ -78,7 +78,7 @@ mod tests {
         assert!(since_the_last_launch(&first).is_empty());
         let sets = ["optimizer.learning_rate=1e-4", "actors.rollout=[]", "nodes.local.admin=127.0.0.1:0"];
         let told = since_the_last_launch(&shipped(&sets, dir.path()));
-        assert!(told.contains(&"optimizer.learning_rate was 0.0004, is 0.0001".to_owned()), "{told:?}");
+        assert!(told.contains(&"optimizer.learning_rate was 0.0002, is 0.0001".to_owned()), "{told:?}");
         assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!(told[0], "actors.rollout[0] was set, is not set");
     }
