@@ -80,6 +80,6 @@ async fn a_judge_with_an_adapter_judges_as_that_was_taught() {
     }
     // One that is not there is refused by the key that names it.
     let nowhere = launch("third").set("actors.judge.adapter=nowhere").try_start();
-    let nowhere = nowhere.err().expect("it is refused");
+    let nowhere = nowhere.expect_err("it is refused");
     assert!(nowhere.contains("actors.judge.adapter"), "{nowhere}");
 }

@@ -137,7 +137,7 @@ pub(crate) fn in_mood(rule: &str, moods: &[Mood], dice: &mut Dice) -> Wish {
 
 /// The rules of the wishes of the author who measures.
 pub(crate) fn measured() -> impl Iterator<Item = &'static str> {
-    let rules: std::collections::BTreeSet<_> = rows(Split::HeldOut).iter().map(|row| &*row.rule).collect();
+    let rules: std::collections::BTreeSet<_> = rows(Split::HeldOut).iter().map(|row| row.rule).collect();
     rules.into_iter().filter(|rule| super::rules::named(rule).is_some())
 }
 
