@@ -156,8 +156,7 @@ pub fn answers<'a>(
     weights: PolicyWeights,
     prompts: impl Iterator<Item = Prompt<'a>>,
 ) -> anyhow::Result<Vec<Answer>> {
-    let config = &model.transformer.config;
-    let token = 2 * config.layers * config.kv_heads * config.head_dim * size_of::<f32>();
+    let token = model.transformer.config.kv_values() * size_of::<f32>();
     let mut batcher = model.batcher(weights, KV_TOKENS.min(KV_BYTES / token))?;
     let (mut requests, mut parsers) = (Vec::new(), Vec::new());
     for Prompt { messages, tools, temperature, seed } in prompts {

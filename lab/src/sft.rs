@@ -116,21 +116,19 @@ pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
     let build = model.training(config, args.micro_batch_tokens, args.threads);
     let mut trainer = build().map_err(anyhow::Error::msg)?;
     let mut dice = Dice::new(args.seed);
-    let mut source = (0..args.epochs).flat_map(|_| {
+    let passes = (0..args.epochs).flat_map(|_| {
         let mut order: Vec<&TrainSequence> = sequences.iter().collect();
         dice.shuffle(&mut order);
         order
     });
-    let mut source = source.by_ref().cloned().map(anyhow::Ok);
+    let mut source = passes.cloned().map(anyhow::Ok);
     let progress = supervised::run(&mut trainer, &mut source, &schedule, |p| {
         if p.step.is_multiple_of(10) {
             let Progress { step, tokens, loss, tokens_per_sec, .. } = p;
             info!(step, tokens, loss, tokens_per_sec, "fine-tuning");
         }
     })?;
-    if !progress.loss.is_finite() {
-        bail!("the loss is not finite after {} steps: choose a lower --learning-rate", progress.step);
-    }
+    progress.check()?;
     let weights = trainer.weights()?;
     let flat = weights.to_host(trainer.transformer())?;
     match weights.adapter_layout() {

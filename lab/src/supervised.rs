@@ -97,6 +97,19 @@ pub struct Progress {
     pub skipped_steps: u64,
 }
 
+impl Progress {
+    /// Refuses the end of a run that came apart: nothing of it is to be written.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let Self { step, tokens, .. } = self;
+        let choose = "choose a lower learning rate";
+        anyhow::ensure!(
+            self.loss.is_finite(),
+            "the loss is not finite after {step} steps, {tokens} tokens: {choose}"
+        );
+        Ok(())
+    }
+}
+
 /// Trains until the schedule's tokens are used or `source` ends.
 pub fn run<B: Backend, E: From<KernelError>>(
     trainer: &mut Trainer<B>,

@@ -86,6 +86,11 @@ pub enum ConfigError {
 }
 
 impl ModelConfig {
+    /// Keys and values that are kept of a token, in all layers.
+    pub fn kv_values(&self) -> usize {
+        2 * self.layers * self.kv_heads * self.head_dim
+    }
+
     /// Reads `dir/config.json`. Where that does not say whether the head is tied, it is not.
     pub fn from_dir(dir: &Path) -> Result<Self, ConfigError> {
         Ok(Self::stated_in(dir)?.0)

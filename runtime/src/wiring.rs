@@ -150,20 +150,15 @@ fn place_of(device: topology::Device) -> Place {
 pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     let place = place_of(node.device);
     let mut models = BTreeMap::new();
-    let judge_model = topology.actors.judge.model.as_ref();
-    let teacher_model = topology.actors.teacher.as_ref().map(|teacher| &teacher.model);
-    for name in [Some(&topology.actors.policy.model), judge_model, teacher_model].into_iter().flatten() {
-        if !models.contains_key(name) {
-            let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
-            let mut model = LoadedModel::open(&table.path, place, node.serve_threads)?;
-            let adapter =
-                table.adapter.of(model.parameters()).filter(|_| *name == topology.actors.policy.model);
-            if let Some(config) = adapter {
-                info!(model = name, rank = config.rank, alpha = config.alpha, "an adapter is trained");
-                model.adapt(config, topology.run.seed)?;
-            }
-            models.insert(name.clone(), model);
+    for name in topology.models_in_use() {
+        let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
+        let mut model = LoadedModel::open(&table.path, place, node.serve_threads)?;
+        let adapter = table.adapter.of(model.parameters()).filter(|_| *name == topology.actors.policy.model);
+        if let Some(config) = adapter {
+            info!(model = name, rank = config.rank, alpha = config.alpha, "an adapter is trained");
+            model.adapt(config, topology.run.seed)?;
         }
+        models.insert(name.clone(), model);
     }
     let frozen = topology.frozen().into_iter().map(|frozen| {
         let weights = frozen_weights(&models[&frozen.model], &frozen)?;

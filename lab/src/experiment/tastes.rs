@@ -153,10 +153,8 @@ pub(super) async fn command(args: TastesArgs, read: &Reader, mut stop: StopSigna
 
 /// The wishes that were asked for, or ten.
 fn tastes(asked: &[String]) -> anyhow::Result<Vec<Wanted>> {
-    let asked = asked.iter().map(|taste| taste.split_once('=').unwrap_or((taste, "")));
-    let all: Vec<(&str, &str)> = if asked.len() == 0 { TASTES.to_vec() } else { asked.collect() };
-    let wanted = all.into_iter().map(|(name, named)| {
-        let known: Vec<&str> = wishes::measured().collect();
+    let known: Vec<&str> = wishes::measured().collect();
+    let wanted = |(name, named): (&str, &str)| {
         let rule = rules::named(name).filter(|rule| known.contains(&rule.name));
         let rule = rule.with_context(|| format!("--taste {name}: not one of {}", known.join(", ")))?;
         let given = TASTES.iter().find(|(known, _)| *known == name).map_or("", |(_, named)| named);
@@ -166,8 +164,11 @@ fn tastes(asked: &[String]) -> anyhow::Result<Vec<Wanted>> {
             "--taste {name}: say what it names, as in {name}=WORD"
         );
         Ok(Wanted { rule, named })
-    });
-    wanted.collect()
+    };
+    if asked.is_empty() {
+        return TASTES.into_iter().map(wanted).collect();
+    }
+    asked.iter().map(|taste| wanted(taste.split_once('=').unwrap_or((taste, "")))).collect()
 }
 
 /// A wish, in a table and in a folder's name.
@@ -179,7 +180,7 @@ fn called(wanted: &Wanted) -> String {
 }
 
 async fn one(args: &TastesArgs, read: &Reader, wanted: &Wanted, way: Way, seed: u64) -> anyhow::Result<Run> {
-    let (rule, named, taste, wanted) = (wanted.rule, &wanted.named, called(wanted), wanted.clone());
+    let (rule, taste, wanted) = (wanted.rule, called(wanted), wanted.clone());
     let mut sets = args.overrides.clone();
     // A person takes minutes; what was said is learnt from before they ask again.
     sets.extend(
@@ -207,7 +208,7 @@ async fn one(args: &TastesArgs, read: &Reader, wanted: &Wanted, way: Way, seed: 
     let mut dice = Dice::new(seed << 8 | way as u64);
     for session in 0..args.sessions {
         let content = Content::sum(&mut dice);
-        let wish = wishes::naming(rule.name, named, &mut dice);
+        let wish = wishes::naming(rule.name, &wanted.named, &mut dice);
         person.session(&format!("{taste}-{seed}-{session}"), &content, &wanted, &wish, &mut dice).await?;
         learnt(&journal, &announced).await?;
     }
@@ -352,16 +353,15 @@ fn table(runs: &[Run]) -> String {
         }
         writeln!(text, " {:.0} |", mean(of, &|run| run.steps as f64)).expect("a string takes everything");
     };
-    let mut told: Vec<(&str, Way)> = Vec::new();
+    let mut told: Vec<(&str, &str)> = Vec::new();
     for run in runs {
-        let way = Way::ALL.into_iter().find(|way| way.name() == run.way).unwrap_or(Way::Talk);
-        if told.contains(&(&run.taste, way)) {
+        let what = (run.taste.as_str(), run.way);
+        if told.contains(&what) {
             continue;
         }
-        let of: Vec<&Run> =
-            runs.iter().filter(|other| (&other.taste, other.way) == (&run.taste, run.way)).collect();
-        line(&run.taste, if run.trained { "trained" } else { "unseen" }, way.name(), &of);
-        told.push((&run.taste, way));
+        let of: Vec<&Run> = runs.iter().filter(|other| (other.taste.as_str(), other.way) == what).collect();
+        line(&run.taste, if run.trained { "trained" } else { "unseen" }, run.way, &of);
+        told.push(what);
     }
     for way in Way::ALL {
         let of: Vec<&Run> = runs.iter().filter(|run| run.way == way.name()).collect();

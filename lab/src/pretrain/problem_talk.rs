@@ -171,13 +171,13 @@ pub(super) fn session(dice: &mut Dice) -> Document {
         if dice.chance(0.35) {
             let alone = dice.chance(0.5);
             let text = thanks(dice);
-            if !alone {
+            if alone {
+                talk.user(&text, dice);
+                talk.assistant(&chat::welcome(dice));
+            } else {
                 // Without a stop it would run into what follows, and be another saying.
                 let stop = if text.ends_with(char::is_alphanumeric) { "." } else { "" };
                 opening = format!("{text}{stop} ");
-            } else {
-                talk.user(&text, dice);
-                talk.assistant(&chat::welcome(dice));
             }
         }
         if dice.chance(0.3) {

@@ -274,9 +274,7 @@ pub fn run(config: &PretrainConfig, force: bool, bar: bool) -> anyhow::Result<Pr
         }
     })?;
     view.finish_and_clear();
-    if !progress.loss.is_finite() {
-        bail!("the loss is not finite after {} tokens", progress.tokens);
-    }
+    progress.check()?;
     save(&trainer)?;
     Ok(progress)
 }

@@ -1,7 +1,7 @@
 //! Slips: words that do not belong are put into an answer, and what comes after them is as it would have been. A small
 //! model that is drawn from slips now and then, and one that never saw how to go on after that repeats itself for ever.
 use openclaw_environments::dice::Dice;
-use openclaw_model::{Tokenizer, TrainRow, TrainSequence};
+use openclaw_model::{Tokenizer, TrainSequence};
 
 /// How often a slip is one token again and again, and how often at most.
 const STUTTER: f64 = 0.25;
@@ -11,7 +11,7 @@ const LONGEST_STUTTER: usize = 8;
 pub(super) struct Slips {
     /// Before this share of an answer's tokens.
     share: f64,
-    /// Tokens of letters alone: a wrong digit would be something to reckon with.
+    /// Tokens of letters alone, in order: a wrong digit would be something to reckon with.
     words: Vec<u32>,
     dice: Dice,
 }
@@ -41,7 +41,7 @@ impl Slips {
             if row.weight == 1.0 && self.dice.chance(self.share) {
                 self.slip(&mut ids);
             }
-            *row = TrainRow { position: ids.len(), ..row.clone() };
+            row.position = ids.len();
         }
         ids.extend_from_slice(&before[taken..]);
         TrainSequence { ids, rows, temperature }
@@ -50,7 +50,7 @@ impl Slips {
     fn slip(&mut self, ids: &mut Vec<u32>) {
         // What slips in is often something that was just said.
         let said: Vec<u32> =
-            ids.iter().rev().take(200).filter(|id| self.words.contains(id)).copied().collect();
+            ids.iter().rev().take(200).filter(|id| self.words.binary_search(id).is_ok()).copied().collect();
         let from = if said.is_empty() || self.dice.chance(0.5) { &self.words } else { &said };
         let token = from[self.dice.index(from.len())];
         let times = if self.dice.chance(STUTTER) { 2 + self.dice.index(LONGEST_STUTTER - 1) } else { 1 };
@@ -60,7 +60,7 @@ impl Slips {
 
 #[cfg(test)]
 mod tests {
-    use openclaw_model::train_bpe;
+    use openclaw_model::{TrainRow, train_bpe};
 
     use super::*;
 

@@ -94,13 +94,12 @@ struct Shape {
 
 impl Shape {
     fn of(config: &ModelConfig, adapting: &Adapting) -> Self {
-        let kv = 2 * config.layers * config.kv_heads * config.head_dim;
         let parameters = ParameterLayout::new(config).len();
         let adapter = adapting.of(parameters).map(|adapter| AdapterLayout::new(config, adapter).len());
         Self {
             weights: parameters as u64 * F32_BYTES,
             trained: adapter.unwrap_or(parameters) as u64 * F32_BYTES,
-            kv_token: kv as u64 * F32_BYTES,
+            kv_token: config.kv_values() as u64 * F32_BYTES,
         }
     }
 }
@@ -118,13 +117,7 @@ impl Needs {
         let actors = &topology.actors;
         let mut memory = |what: String, bytes: u64| needs.memory.push(Need { what, bytes });
         let teacher = actors.teacher.as_ref();
-        let frozen = topology.frozen();
-        let mut used: Vec<&String> = frozen.iter().map(|frozen| &frozen.model).collect();
-        used.extend([&actors.policy.model]);
-        used.extend(teacher.map(|teacher| &teacher.model));
-        used.sort();
-        used.dedup();
-        for name in used {
+        for name in topology.models_in_use() {
             if let Some(shape) = shapes.get(name.as_str()) {
                 memory(format!("weights of {name}"), shape.weights);
             }
@@ -138,7 +131,7 @@ impl Needs {
         };
         let replicas = actors.policy.replicas.max(1);
         caches(&format!("{replicas} x policy"), replicas, &actors.policy.model);
-        for (number, frozen) in frozen.iter().enumerate() {
+        for (number, frozen) in topology.frozen().iter().enumerate() {
             caches(&format!("base.{number}"), 1, &frozen.model);
         }
         if let Some(refreshed) = teacher.filter(|teacher| teacher.refresh_every.is_some()) {

@@ -1,13 +1,9 @@
 //! The models of a topology that serve and never change: a judge's, a teacher's, and what the KL term pulls to. Each is a base
 //! model, with an adapter of its role or without; roles with the same share one engine.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
-use super::{preflight::chain, problems::Problems, sections::Topology};
-use openclaw_model::{ModelConfig, load_adapter};
+use super::sections::Topology;
 
 /// A model that does not change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,23 +38,18 @@ impl Topology {
         [self.frozen_judge(), self.frozen_teacher(), self.frozen_reference()].into_iter().flatten().collect()
     }
 
-    /// The adapters of roles: the key of each, the name of its model, and its folder.
-    pub fn role_adapters(&self) -> impl Iterator<Item = (&'static str, Frozen, &Path)> {
-        let judge = ("actors.judge.adapter", self.frozen_judge(), self.actors.judge.adapter.as_deref());
-        let teacher = self.actors.teacher.as_ref().and_then(|teacher| teacher.adapter.as_deref());
-        let teacher = ("actors.teacher.adapter", self.frozen_teacher(), teacher);
-        [judge, teacher].into_iter().filter_map(|(key, frozen, folder)| Some((key, frozen?, folder?)))
+    /// The names of the models that a node loads, each once.
+    pub fn models_in_use(&self) -> BTreeSet<&String> {
+        let actors = &self.actors;
+        let teacher = actors.teacher.as_ref().map(|teacher| &teacher.model);
+        [Some(&actors.policy.model), actors.judge.model.as_ref(), teacher].into_iter().flatten().collect()
     }
-}
 
-/// Adds what is wrong with the folders of the roles' adapters.
-pub(super) fn check_adapters(topology: &Topology, problems: &mut Problems) {
-    for (key, frozen, folder) in topology.role_adapters() {
-        // What is wrong with the model is told where it is named.
-        let Some(model) = topology.models.get(&frozen.model) else { continue };
-        let Ok(config) = ModelConfig::from_dir(&model.path) else { continue };
-        if let Err(error) = load_adapter(folder, &config) {
-            problems.add(key, chain(&error));
-        }
+    /// Those that have an adapter, by the key that names it.
+    pub fn role_adapters(&self) -> impl Iterator<Item = (&'static str, Frozen)> {
+        let judge = ("actors.judge.adapter", self.frozen_judge());
+        let teacher = ("actors.teacher.adapter", self.frozen_teacher());
+        let stated = [judge, teacher].into_iter().filter_map(|(key, frozen)| Some((key, frozen?)));
+        stated.filter(|(_, frozen)| frozen.adapter.is_some())
     }
 }

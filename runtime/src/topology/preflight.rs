@@ -4,12 +4,11 @@
 use std::error::Error;
 
 use openclaw_kernels::Cuda;
-use openclaw_model::{CheckpointError, Inspection};
+use openclaw_model::{CheckpointError, Inspection, ModelConfig, load_adapter};
 
 use crate::hub::HubName;
 
 use super::{
-    frozen::check_adapters,
     problems::Problems,
     sections::{Device, Model, Topology},
 };
@@ -51,7 +50,16 @@ pub fn check_models(topology: &Topology, problems: &mut Problems, warnings: &mut
             Err(wrong) => problems.add_all(&key, wrong),
         }
     }
-    check_adapters(topology, problems);
+    for (key, frozen) in topology.role_adapters() {
+        // What is wrong with the model is told where it is named.
+        let Some(model) = topology.models.get(&frozen.model) else { continue };
+        let (Some(folder), Ok(config)) = (&frozen.adapter, ModelConfig::from_dir(&model.path)) else {
+            continue;
+        };
+        if let Err(error) = load_adapter(folder, &config) {
+            problems.add(key, chain(&error));
+        }
+    }
 }
 
 /// What a model's folder holds, or everything that is wrong with it.
@@ -68,7 +76,7 @@ pub fn inspected(model: &Model) -> Result<Inspection, Vec<String>> {
 }
 
 /// An error and its causes, on one line.
-pub(super) fn chain(error: &dyn Error) -> String {
+fn chain(error: &dyn Error) -> String {
     // Parsers draw the place; a problem is one line.
     let line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
