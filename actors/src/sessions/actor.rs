@@ -148,7 +148,7 @@ impl Actor for Sessions {
                 });
             }
             SessionsMessage::Feedback(feedback, reply) => {
-                let outcome = state.conversations.feedback(feedback);
+                let outcome = state.conversations.feedback(feedback, now);
                 let receipt = state.watch_news();
                 tokio::spawn(async move {
                     reply.send(match (outcome, kept(receipt).await) {

@@ -12,15 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openclaw_journal::{
-    NextState, NextStateKind, Record, RecordedTurn, SessionId, Turn, TurnId, TurnKind, TurnMark,
-};
+use openclaw_journal::{Record, RecordedTurn, SessionId, Turn, TurnId, TurnKind, TurnMark};
 use serde_json::Value;
 
+mod feedback;
 mod pairing;
 
-use crate::hints::explicit_hint;
-
+pub use self::feedback::{Feedback, FeedbackOutcome};
 use self::pairing::Trust;
 use super::{
     classify::{DefaultTurnType, classify},
@@ -28,7 +26,6 @@ use super::{
     identify::{RequestMarks, stated_session},
     lonely::Lonely,
     mark::{Fingerprint, Recognise},
-    name::Name,
     provisional::Provisionals,
     recency::RecencyMap,
     transcript::Transcript,
@@ -126,39 +123,6 @@ pub struct TurnCompleted {
     pub mark: TurnMark,
 }
 
-/// A rating or a remark on one response.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Feedback {
-    /// The response's id.
-    pub turn: TurnId,
-    /// +1 or -1.
-    pub rating: Option<i8>,
-    /// Words.
-    pub text: Option<String>,
-}
-
-impl Feedback {
-    fn name(&self) -> u64 {
-        let rating = self.rating.map_or(0, |rating| 2 + i64::from(rating)).unsigned_abs();
-        Name::new().number(rating).text(self.text.as_deref().unwrap_or_default()).finish()
-    }
-}
-
-/// What became of feedback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FeedbackOutcome {
-    /// It is the turn's next state.
-    Applied,
-    /// It was said before: whoever says so in the journal again changes nothing.
-    Repeated,
-    /// The turn was evaluated or dropped before.
-    TooLate,
-    /// The turn is never trained on.
-    NotTrained,
-    /// No such turn.
-    Unknown,
-}
-
 #[derive(Debug)]
 struct Session {
     main_turns: u32,
@@ -176,6 +140,8 @@ struct Waiting {
     session: SessionId,
     mark: TurnMark,
     completed: Instant,
+    /// What a person rated it: what follows says why.
+    rated: Option<i8>,
 }
 
 /// Why a turn waits for nothing.
@@ -347,7 +313,8 @@ impl Conversations {
                 self.drop_turn(other, "retried");
             }
         }
-        self.waiting.insert(id.clone(), Waiting { session: session_id.clone(), mark, completed: now });
+        self.waiting
+            .insert(id.clone(), Waiting { session: session_id.clone(), mark, completed: now, rated: None });
         while self.waiting.len() > self.config.max_pending_turns {
             let Some((oldest, dropped)) = self.waiting.pop_oldest() else { break };
             if let Some(session) = self.sessions.touch(&dropped.session) {
@@ -357,45 +324,6 @@ impl Conversations {
         }
     }
 
-    /// Takes explicit feedback as a turn's next state. Words of it are also the turn's hint, as a person who writes one
-    /// on the page leaves it: no hint writer replaces them. A client that did not hear what became of it says it again.
-    pub fn feedback(&mut self, feedback: Feedback) -> FeedbackOutcome {
-        let name = feedback.name();
-        let outcome = if self.take(&feedback.turn).is_some() || self.take_back(&feedback.turn) {
-            self.settle(feedback.turn.clone(), Settled::Rated(name));
-            FeedbackOutcome::Applied
-        } else {
-            match self.settled.get(&feedback.turn) {
-                Some(Settled::Rated(before)) if *before == name => FeedbackOutcome::Repeated,
-                Some(Settled::Rated(_) | Settled::Over) => return FeedbackOutcome::TooLate,
-                Some(Settled::NotTrained) => return FeedbackOutcome::NotTrained,
-                None => return FeedbackOutcome::Unknown,
-            }
-        };
-        let text = feedback.text.unwrap_or_default();
-        // First the hint: a judge that finds the next state finds it, too.
-        if let Some(hint) = explicit_hint(NextStateKind::Feedback, &text).filter(|_| self.config.teaches) {
-            self.untold.push(Record::HintCorrected { turn: feedback.turn.clone(), hint });
-        }
-        let next_state = NextState {
-            kind: NextStateKind::Feedback,
-            text,
-            rating: feedback.rating,
-            is_error: false,
-            by_rule: None,
-        };
-        self.untold.push(Record::NextStateSeen { turn: feedback.turn, next_state, provisional: false });
-        outcome
-    }
-
-    /// Whether something had followed the turn that is not settled: what a person says of the turn itself is more.
-    fn take_back(&mut self, turn: &TurnId) -> bool {
-        let Some(session) = self.provisionals.session_of(turn) else { return false };
-        self.provisionals.remove(&session, turn);
-        self.untold.push(Record::NextStateUndone { turn: turn.clone() });
-        true
-    }
-
     /// Next states that an earlier incarnation had yet to settle.
     pub fn settle_earlier(&mut self, turns: Vec<TurnId>) {
         self.tell_settled(turns);
@@ -403,7 +331,7 @@ impl Conversations {
 
     /// Waits no longer for what follows a turn; whether it did. Whoever asks has told the journal.
     pub fn forget_turn(&mut self, turn: &TurnId) -> bool {
-        if let Some(session) = self.provisionals.session_of(turn) {
+        if let Some(session) = self.provisionals.find(turn).map(|(session, _)| session.clone()) {
             self.provisionals.remove(&session, turn);
         }
         self.take(turn).is_some()
@@ -489,10 +417,14 @@ impl Conversations {
         Some(waiting)
     }
 
+    /// A turn that was rated is learnt from all the same.
     fn drop_turn(&mut self, turn: TurnId, reason: &'static str) {
-        self.waiting.remove(&turn);
+        let rated = self.waiting.remove(&turn).and_then(|waiting| waiting.rated);
         self.settle(turn.clone(), Settled::Over);
-        self.untold.push(Record::TurnDropped { turn, reason });
+        match rated {
+            Some(_) => self.tell_feedback(turn, rated, None, false),
+            None => self.untold.push(Record::TurnDropped { turn, reason }),
+        }
     }
 
     fn settle(&mut self, id: TurnId, why: Settled) {

@@ -3,6 +3,8 @@
 //! A title, a summary or a nudge that a client asks for ends with a message of the user as a person's answer does. What
 //! tells them apart is the request after it: that one carries a person's words as history, and what was asked beside the
 //! conversation it does not. No list of wordings is needed.
+//!
+//! A bare thumb down is one, too: what a person says next is why.
 
 use std::{
     collections::HashMap,
@@ -27,8 +29,10 @@ pub(super) struct Provisional {
     pub completed: Instant,
     /// Its client had put the reply into other words: it may do so again.
     pub reworded: bool,
-    /// Names the request that brought it.
-    pub request: u64,
+    /// What a person rated the reply, whatever is said of it.
+    pub rated: Option<i8>,
+    /// Names the request that brought it; a rating came beside the conversation.
+    pub request: Option<u64>,
     /// Names of the messages that followed the reply.
     pub followed: Vec<u64>,
     /// Name of the reply to the request that brought it, once there is one.
@@ -47,6 +51,8 @@ pub(super) enum Shown {
     Kept,
     /// The conversation goes on in its place with something else.
     Replaced,
+    /// Words follow what was a bare rating.
+    Explained,
 }
 
 impl Provisional {
@@ -55,6 +61,8 @@ impl Provisional {
         let goes_on = answer.is_some() || followed.len() > self.followed.len();
         if followed.is_empty() {
             Shown::Nothing
+        } else if self.request.is_none() {
+            Shown::Explained
         } else if followed.starts_with(&self.followed) {
             // The same request once more says no more than the first.
             if goes_on { Shown::Kept } else { Shown::Nothing }
@@ -110,16 +118,22 @@ impl Provisionals {
         Some(removed)
     }
 
-    /// The session of a turn whose next state may still be taken back.
-    pub fn session_of(&self, turn: &TurnId) -> Option<SessionId> {
-        let is_it = |provisional: &Provisional| provisional.turn == *turn && !provisional.by_time;
-        self.0.iter().find(|(_, kept)| kept.iter().any(is_it)).map(|(session, _)| session.clone())
+    /// The next state of a turn while it may be taken back, and its session.
+    pub fn find(&self, turn: &TurnId) -> Option<(&SessionId, &Provisional)> {
+        let is_it = |kept: &&Provisional| kept.turn == *turn && !kept.by_time;
+        self.0.iter().find_map(|(session, kept)| Some((session, kept.iter().find(is_it)?)))
+    }
+
+    /// A person has rated a reply that words follow.
+    pub fn rate(&mut self, turn: &TurnId, rating: i8) {
+        let kept = self.0.values_mut().flatten().find(|kept| kept.turn == *turn);
+        kept.into_iter().for_each(|kept| kept.rated = Some(rating));
     }
 
     /// The request that brought some was answered.
     pub fn answered(&mut self, session: &SessionId, request: u64, answer: u64) {
         let kept = self.0.get_mut(session).into_iter().flatten();
-        kept.filter(|provisional| provisional.request == request)
+        kept.filter(|provisional| provisional.request == Some(request))
             .for_each(|provisional| provisional.answer = Some(answer));
     }
 

@@ -114,6 +114,8 @@ async fn rate_an_answer(
         "max_tokens": 32,
     });
     let request = client.post(format!("{url}/chat/completions")).json(&body);
+    // Nobody will say why: the rating counts at once.
+    let request = request.header("x-session-done", "1");
     let request = if trained { request } else { request.header("x-no-train", "1") };
     let answer: Value = request.send().await?.error_for_status()?.json().await?;
     let rating = if number.is_multiple_of(2) { "up" } else { "down" };

@@ -280,12 +280,14 @@ impl Chat {
 
     async fn rate(&mut self, rating: i8, text: Option<String>) -> anyhow::Result<()> {
         let reply = self.last_reply.as_deref().context("there is no reply to rate yet")?;
+        let is_bare = text.is_none();
         let status = self.gateway.rate(reply, rating, text).await?;
         if status == "applied" {
             self.learnt.followed(reply);
         }
         let words = match status.as_str() {
             "applied" if rating > 0 => "rated as good",
+            "applied" if is_bare => "rated as bad; what you say next may tell why",
             "applied" => "rated as bad",
             "too_late" => "too late: it is judged by what came before",
             "not_trained" => "this reply is not trained on",

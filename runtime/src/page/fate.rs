@@ -1,6 +1,6 @@
 //! What became of a turn, in words.
 
-use openclaw_journal::{OWN_SESSIONS, Story, TurnKind, TurnState};
+use openclaw_journal::{NextState, OWN_SESSIONS, Story, TurnKind, TurnState};
 use serde::Serialize;
 
 /// What became of a turn.
@@ -44,6 +44,9 @@ impl Fate {
             (TurnState::Followed, _) => "waiting for a judge".into(),
             (TurnState::Judged, _) => "waiting for a teacher".into(),
             (TurnState::Held, _) => "waiting for the end of its episode and of its group".into(),
+            (TurnState::Ready, _) if row.provisional && is_bare(row.next_state.as_ref()) => {
+                "waiting for words that say why it was rated so".into()
+            }
             (TurnState::Ready, _) if row.provisional => {
                 "waiting for a request that shows what followed it in its history".into()
             }
@@ -68,6 +71,11 @@ impl Fate {
         };
         Self { state: row.state, dead: story.died.is_some(), words, version, step: row.step }
     }
+}
+
+/// A thumb without words.
+fn is_bare(next: Option<&NextState>) -> bool {
+    next.is_some_and(|next| next.rating.is_some() && next.text.is_empty())
 }
 
 /// The reason that is recorded, as a person would say it.

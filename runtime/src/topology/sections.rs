@@ -210,7 +210,8 @@ section! {
         /// Sessions remembered at once; the idlest ends to make room.
         max_sessions: usize = 16384,
         /// What a user said next is learnt from once a later request shows it in its history, its session ends, or this
-        /// long after it: else a title that a client asks for would be taken for an answer. With 0 at once.
+        /// long after it: else a title that a client asks for would be taken for an answer. A bare thumb down waits as
+        /// long for the words that say why. With 0 at once.
         settle_secs: u64 = 60,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use openclaw_journal::{NextStateKind, Record, SessionId, TurnId, TurnMark};
+use openclaw_journal::{NextState, NextStateKind, Record, SessionId, TurnId, TurnMark};
 
 use super::{ArrivedRequest, Conversations, Waiting};
 use crate::sessions::{
@@ -59,7 +59,7 @@ impl Conversations {
         for Carried { turn, .. } in &answered {
             // What it replied to is history by now.
             let request = self.waiting.get(turn).map(|waiting| waiting.mark.request());
-            let brought = |kept: &&Provisional| Some(kept.request) == request;
+            let brought = |kept: &&Provisional| kept.request.is_some() && kept.request == request;
             let shown: Vec<TurnId> =
                 self.provisionals.of(session).iter().filter(brought).map(|kept| kept.turn.clone()).collect();
             shown.iter().for_each(|turn| self.confirm(session, turn));
@@ -74,8 +74,9 @@ impl Conversations {
         // Turns are judged in the order in which they happened.
         answered.sort_by_key(|carried| carried.completed);
         for Carried { turn, completed, found: Found { end, behind }, reworded } in answered {
-            let Some(next_state) = next_state(messages, transcript, end, behind.as_deref()) else { continue };
-            let Some(Waiting { mark, .. }) = self.take(&turn) else { continue };
+            let Some(said) = next_state(messages, transcript, end, behind.as_deref()) else { continue };
+            let Some(Waiting { mark, rated, .. }) = self.take(&turn) else { continue };
+            let next_state = NextState { rating: rated, ..said };
             if self.holds_withheld(session, transcript, end + 1) {
                 self.untold.push(Record::TurnDropped { turn, reason: "no_train" });
                 continue;
@@ -98,7 +99,8 @@ impl Conversations {
                     mark,
                     completed,
                     reworded,
-                    request: transcript.whole(),
+                    rated,
+                    request: Some(transcript.whole()),
                     followed: names(&following, messages, transcript),
                     answer: None,
                     since: now,
@@ -200,18 +202,21 @@ impl Conversations {
                 None
             }
             // A batch may have it by now: it could not wait for other words.
-            Shown::Replaced
-                if kept.by_time && (marks.no_train || self.holds_withheld(session, transcript, end + 1)) =>
+            // A rating stands without words that may not be learnt from.
+            Shown::Replaced | Shown::Explained
+                if (kept.by_time || kept.request.is_none())
+                    && (marks.no_train || self.holds_withheld(session, transcript, end + 1)) =>
             {
                 None
             }
-            Shown::Replaced => {
-                let Provisional { turn, mark, completed, request, .. } =
-                    self.provisionals.remove(session, &carried.turn)?;
-                metrics::counter!("openclaw_sessions_side_requests_found_total").increment(1);
-                self.untold.push(Record::NextStateUndone { turn: turn.clone() });
-                self.drop_side_request(session, request);
-                self.wait_again(turn, session, mark, completed);
+            Shown::Replaced | Shown::Explained => {
+                let kept = self.provisionals.remove(session, &carried.turn)?;
+                self.untold.push(Record::NextStateUndone { turn: kept.turn.clone() });
+                if let Some(request) = kept.request {
+                    metrics::counter!("openclaw_sessions_side_requests_found_total").increment(1);
+                    self.drop_side_request(session, request);
+                }
+                self.wait_again(session, kept);
                 Some(carried)
             }
         }
@@ -248,7 +253,8 @@ impl Conversations {
         }
     }
 
-    fn wait_again(&mut self, turn: TurnId, session: &SessionId, mark: TurnMark, completed: Instant) {
+    fn wait_again(&mut self, session: &SessionId, kept: Provisional) {
+        let Provisional { turn, mark, completed, rated, .. } = kept;
         self.settled.remove(&turn);
         if let Some(known) = self.sessions.touch(session) {
             let is_later =
@@ -256,7 +262,7 @@ impl Conversations {
             let at = known.waiting.iter().position(is_later).unwrap_or(known.waiting.len());
             known.waiting.insert(at, turn.clone());
         }
-        self.waiting.insert(turn, Waiting { session: session.clone(), mark, completed });
+        self.waiting.insert(turn, Waiting { session: session.clone(), mark, completed, rated });
     }
 
     /// Whether a history holds words, behind its first `after` entries, that came with `X-No-Train`.

@@ -1,11 +1,12 @@
 //! Pairing, retries, branches, limits: what a client does, and which turn is judged by what.
 
-use openclaw_journal::Completion;
+use openclaw_journal::{Completion, NextState, NextStateKind};
 use openclaw_model::FinishReason;
 use serde_json::json;
 
 use super::*;
 
+mod feedback;
 mod patterns;
 mod restoring;
 mod side_requests;
@@ -150,8 +151,12 @@ impl Client {
     }
 
     fn feedback(&mut self, turn: &str) -> FeedbackOutcome {
-        let turn = TurnId(turn.into());
-        self.conversations.feedback(Feedback { turn, rating: Some(1), text: None })
+        self.rate(turn, 1, None)
+    }
+
+    fn rate(&mut self, turn: &str, rating: i8, text: Option<&str>) -> FeedbackOutcome {
+        let (turn, text) = (TurnId(turn.into()), text.map(str::to_owned));
+        self.conversations.feedback(Feedback { turn, rating: Some(rating), text }, self.now)
     }
 }
 
@@ -218,29 +223,6 @@ fn a_retry_of_the_same_request_is_one_turn_and_no_feedback() {
     let (_, news) = client.ask(&named("s"), &[user("2+2?"), assistant("4"), user("thanks")]);
     assert_eq!(news, told(&kept, "thanks"));
     assert_eq!(client.feedback(&gone), FeedbackOutcome::TooLate);
-}
-
-#[test]
-fn words_of_feedback_are_the_hint_where_there_is_a_teacher() {
-    for (teaches, text, hints) in [
-        (true, Some("Say it in <b>one</b> sentence."), 1),
-        (true, None, 0),
-        (false, Some("Say it in <b>one</b> sentence."), 0),
-    ] {
-        let mut client = Client::with(SessionsConfig { teaches, ..Default::default() });
-        let (_, turn, _) = client.exchange(&named("s"), &[user("2+2?")], "4");
-        let turn = TurnId(turn.as_str().into());
-        let text = text.map(str::to_owned);
-        let feedback = Feedback { turn: turn.clone(), rating: Some(-1), text: text.clone() };
-        assert_eq!(client.conversations.feedback(feedback), FeedbackOutcome::Applied);
-        let news = client.conversations.news();
-        assert_eq!(news.len(), hints + 1, "{news:?}");
-        if hints == 1 {
-            let Record::HintCorrected { turn: of, hint } = &news[0] else { panic!("{news:?}") };
-            assert_eq!((of, Some(hint)), (&turn, text.as_ref()));
-        }
-        assert!(matches!(&news[hints], Record::NextStateSeen { .. }), "a judge finds the hint: {news:?}");
-    }
 }
 
 #[test]
@@ -480,24 +462,4 @@ fn a_turn_that_a_person_took_out_takes_no_feedback() {
     assert!(client.conversations.forget_turn(&TurnId(id.as_str().into())));
     assert_eq!(client.feedback(&id), FeedbackOutcome::TooLate);
     assert!(client.conversations.news().is_empty(), "the journal was told before");
-}
-
-#[test]
-fn feedback_is_an_explicit_next_state_once() {
-    let mut client = Client::new();
-    let (_, id, _) = client.exchange(&named("s"), &[user("hi")], "hello");
-    let outcome = client.feedback(&id);
-    let (turn, state) = client.next_states().remove(0);
-    assert_eq!(turn, id);
-    assert_eq!(
-        (outcome, state.kind, state.rating),
-        (FeedbackOutcome::Applied, NextStateKind::Feedback, Some(1))
-    );
-    assert_eq!(client.feedback(&id), FeedbackOutcome::Repeated);
-    let repeated = client.conversations.news();
-    assert!(matches!(&repeated[..], [Record::NextStateSeen { next_state, .. }] if *next_state == state));
-    let other = Feedback { turn: TurnId(id.as_str().into()), rating: Some(-1), text: None };
-    assert_eq!(client.conversations.feedback(other), FeedbackOutcome::TooLate);
-    assert_eq!(client.ask(&named("s"), &[user("hi"), assistant("hello"), user("thanks")]).1, []);
-    assert_eq!(client.feedback("turn-unknown"), FeedbackOutcome::Unknown);
 }

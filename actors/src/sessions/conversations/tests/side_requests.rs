@@ -240,13 +240,7 @@ fn a_sessions_end_settles_what_it_has() {
 }
 
 #[test]
-fn a_rating_takes_the_place_of_words_that_are_not_settled() {
-    let mut client = asked(&unnamed());
-    send(&mut client, &unnamed(), &then(SIDE_PROMPTS[0]));
-    assert_eq!(client.feedback("turn-1"), FeedbackOutcome::Applied);
-    assert_eq!(story(&mut client), ["turn-1 undone", "turn-1 ."]);
-    assert_eq!(send(&mut client, &unnamed(), &then("Thank you.")).1, [""; 0], "a rating says more");
-
+fn a_rating_comes_too_late_once_words_are_settled() {
     let mut client = asked(&unnamed());
     send(&mut client, &unnamed(), &then("Thank you."));
     client.later(60);
