@@ -459,7 +459,7 @@ impl JudgeEngine {
                     top_logprobs: 0,
                     constraint: None,
                 };
-                match timeout_at(deadline, collect_answer(engine, request)).await {
+                match timeout_at(deadline, collect_answer(engine, request, |_| false)).await {
                     Ok(answer) => answer.map(Some),
                     Err(_) if engine.status().up => Ok(None),
                     Err(_) => Err(EngineError::Ended { engine: engine.name().to_owned() }),
@@ -489,12 +489,20 @@ impl JudgeEngine {
     }
 }
 
-/// The text of an answer, whole or cut.
-pub(crate) async fn said(engine: &Engine, request: GenerateRequest) -> Result<String, EngineError> {
-    Ok(collect_answer(engine, request).await?.text)
+/// The text of an answer, up to where it says enough; else whole or cut.
+pub(crate) async fn said_until(
+    engine: &Engine,
+    request: GenerateRequest,
+    is_enough: impl FnMut(&str) -> bool,
+) -> Result<String, EngineError> {
+    Ok(collect_answer(engine, request, is_enough).await?.text)
 }
 
-async fn collect_answer(engine: &Engine, request: GenerateRequest) -> Result<Answer, EngineError> {
+async fn collect_answer(
+    engine: &Engine,
+    request: GenerateRequest,
+    mut is_enough: impl FnMut(&str) -> bool,
+) -> Result<Answer, EngineError> {
     let mut said = String::new();
     if engine.text().opens_a_thought(&request.prompt_ids) {
         said.push_str("<think>\n");
@@ -502,7 +510,12 @@ async fn collect_answer(engine: &Engine, request: GenerateRequest) -> Result<Ans
     let mut events = engine.generate(request).await?;
     while let Some(event) = events.recv().await {
         match event {
-            GenerateEvent::Token { text, .. } => said.push_str(&text),
+            GenerateEvent::Token { text, .. } => {
+                said.push_str(&text);
+                if is_enough(&said) {
+                    return Ok(Answer { text: said, ending: Ending::Cut });
+                }
+            }
             GenerateEvent::Finished { text, reason, .. } => {
                 said.push_str(&text);
                 let ending = match reason {

@@ -57,8 +57,14 @@ impl Teacher {
         Vec::new()
     }
 
-    /// Whether the likeliest reply under the hint is still about the question.
+    /// Whether the likeliest reply under the hint is still about the question; no more of it is generated than tells.
     async fn answers_still(&self, turn: &Turn, hint: &str) -> Result<bool, EngineError> {
+        let task = conversation::task_position(&turn.messages);
+        let task = task.and_then(|at| turn.messages[at]["content"].as_str()).unwrap_or_default();
+        let matter: BTreeSet<String> = words(conversation::answer(turn)).chain(words(task)).collect();
+        if matter.is_empty() {
+            return Ok(true);
+        }
         let request = GenerateRequest {
             drawn_ids: Vec::new(),
             prompt_ids: self.hinted_prompt(turn, hint)?,
@@ -68,19 +74,23 @@ impl Teacher {
             top_logprobs: 0,
             constraint: None,
         };
-        let reply = judge::said(&self.teacher, request).await?;
-        let task = conversation::task_position(&turn.messages);
-        let task = task.and_then(|at| turn.messages[at]["content"].as_str()).unwrap_or_default();
-        Ok(is_about(prompts::behind_thought(&reply), conversation::answer(turn), task))
+        // The last word may go on.
+        let whole = |text: &str| text.rfind(|c: char| !c.is_alphanumeric()).unwrap_or(0);
+        let is_enough = |reply: &str| {
+            let reply = prompts::behind_thought(reply);
+            words(&reply[..whole(reply)]).any(|word| matter.contains(&word))
+        };
+        let reply = judge::said_until(&self.teacher, request, is_enough).await?;
+        Ok(is_about(prompts::behind_thought(&reply), &matter))
     }
 }
 
-/// Whether a reply has to do with the answer that was given, or the task. A number stands for any number: the one that was
-/// given may have been wrong. Of a reply without a word that could tell, nothing is said against it.
-fn is_about(reply: &str, answer: &str, task: &str) -> bool {
-    let matter: BTreeSet<String> = words(answer).chain(words(task)).collect();
+/// Whether a reply has to do with the matter: the words of the answer that was given, and of the task. A number stands for
+/// any number: the one that was given may have been wrong. Of a reply without a word that could tell, nothing is said
+/// against it.
+fn is_about(reply: &str, matter: &BTreeSet<String>) -> bool {
     let mut said = words(reply).peekable();
-    matter.is_empty() || said.peek().is_none() || said.any(|word| matter.contains(&word))
+    said.peek().is_none() || said.any(|word| matter.contains(&word))
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
@@ -104,11 +114,12 @@ mod tests {
 
     #[test]
     fn a_greeting_alone_is_no_answer() {
-        let (task, answer) = ("Tom has 12 apples and gets 7 more. How many?", "**Answer:** 19");
-        assert!(is_about("HELLO! IT IS 21 APPLES.", answer, task));
-        assert!(is_about("We get nineteen apples.", answer, task));
-        assert!(!is_about("Hello! How can I assist you today?", answer, task));
-        assert!(is_about("Hi!", "Hi.", "hey") && is_about("Yes.", "**Yes**, it is Paris.", "Is it Paris?"));
+        let matter = |text: &str| words(text).collect();
+        let sum = matter("Tom has 12 apples and gets 7 more. How many? **Answer:** 19");
+        assert!(is_about("HELLO! IT IS 21 APPLES.", &sum));
+        assert!(is_about("We get nineteen apples.", &sum));
+        assert!(!is_about("Hello! How can I assist you today?", &sum));
+        assert!(is_about("Yes.", &matter("Is it Paris? **Yes**, it is Paris.")));
     }
 
     #[test]
