@@ -141,9 +141,13 @@ impl Teacher {
         let overlap_k = if hints.len() > 1 { OVERLAP_TOP_K } else { 0 };
         let plain = |top_k, candidates| {
             let (ids, start) = with_response(turn, &completion.prompt_ids);
-            ScoreRequest { ids, start, temperature: completion.trained_temperature(), top_k, candidates }
+            let temperature = completion.trained_temperature();
+            ScoreRequest { ids, start, temperature, top_k, candidates, asked_again: false }
         };
-        let student = self.student.score(plain(self.config.student_top_k.max(overlap_k), Vec::new())).await?;
+        // The teacher's own ids are asked of the student, too, once they are known.
+        let top_k = self.config.student_top_k.max(overlap_k);
+        let asked_again = self.config.teacher_top_k > 0;
+        let student = self.student.score(ScoreRequest { asked_again, ..plain(top_k, Vec::new()) }).await?;
         let student_ids = ids_of(&student.top, self.config.student_top_k);
 
         let mut tried: Vec<(usize, &String, Scored)> = Vec::with_capacity(hints.len());
@@ -159,6 +163,7 @@ impl Teacher {
                 temperature: completion.trained_temperature(),
                 top_k: self.config.teacher_top_k.max(overlap_k),
                 candidates: student_ids.clone(),
+                asked_again: false,
             };
             let scored = self.teacher.score(request).await?;
             tried.push((overlap(&student.top, &scored.top, overlap_k), hint, scored));
@@ -166,7 +171,9 @@ impl Teacher {
         // The first of equals.
         tried.sort_by_key(|(overlap, ..)| std::cmp::Reverse(*overlap));
         if self.config.hint_check && !tried.is_empty() {
-            let unhinted = self.teacher.score(plain(0, student_ids.clone())).await?;
+            // A trainer that stays near the base asks the same.
+            let unhinted = ScoreRequest { asked_again: true, ..plain(0, student_ids.clone()) };
+            let unhinted = self.teacher.score(unhinted).await?;
             tried = self.checked(turn, &unhinted, tried).await;
         }
         let Some((shared, hint, taught)) = tried.into_iter().next() else { return Ok(None) };

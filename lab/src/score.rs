@@ -76,7 +76,7 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<ExitCode> {
             start: 1,
             temperature: args.temperature,
             top_k: args.top_k.min(vocab),
-            candidates: Vec::new(),
+            ..ScoreRequest::default()
         };
         let scored = transformer.score(&weights, &request)?;
         Ok(TokenScores { logprobs: scored.logprobs, top: scored.top })

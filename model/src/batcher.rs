@@ -2,7 +2,7 @@
 //! computes a piece of the prompts that wait. Given tokens are scored over the same pool, in pieces too, by steps
 //! of their own. New weights stand beside the old ones until their last sequence ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,13 @@ use crate::pace::{Cost, Load, Paces};
 use crate::response::{DrawError, Drawn, End, Response};
 use crate::sampler::SamplingError;
 use crate::schedule::{Chunk, Schedule, ScheduleLimits, UNLIMITED};
-use crate::serving::{FinishReason, GenerateEvent, GenerateRequest};
+use crate::serving::{FinishReason, GenerateEvent, GenerateRequest, ScoreRequest};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{KvPool, PagedStep, Transformer, Weights};
 
 mod scores;
 
-use scores::Scoring;
+use scores::{Kept, Scoring};
 
 /// Limits of a [`Batcher`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +156,9 @@ pub struct Batcher<B: Backend> {
     paces: Option<Paces>,
     responses: HashMap<u64, Response>,
     scorings: HashMap<u64, Scoring>,
+    kept: VecDeque<Kept>,
+    /// Scores of kept hidden states, the oldest first.
+    again: VecDeque<(u64, ScoreRequest, Kept)>,
     /// By epoch, the number of the load: a version that is loaded twice never meets its old keys and values.
     live: BTreeMap<u64, Live<B>>,
     epoch: u64,
@@ -225,6 +228,8 @@ impl<B: Backend> Batcher<B> {
             paces: config.step_time.map(|step_time| Paces::new(&cost, step_time)),
             responses: HashMap::new(),
             scorings: HashMap::new(),
+            kept: VecDeque::new(),
+            again: VecDeque::new(),
             live: BTreeMap::from([(0, Live { version, weights })]),
             epoch: 0,
             next_id: 0,
@@ -268,6 +273,7 @@ impl<B: Backend> Batcher<B> {
 
     /// Ends a request whose receiver has gone; the next step reports a reply as cancelled. One that has ended stays so.
     pub fn cancel(&mut self, id: SequenceId) {
+        self.again.retain(|(other, ..)| *other != id.0);
         if self.scorings.remove(&id.0).is_some() {
             self.schedule.remove(id.0);
         } else if self.responses.remove(&id.0).is_some() {

@@ -39,7 +39,8 @@ impl Paces {
     /// Steps beside replies take `step_time`; those that nobody's stream waits for take more, because larger pieces
     /// are computed faster, and those that come on top less.
     pub fn new(cost: &Cost, step_time: Duration) -> Self {
-        Self([2.0, 1.0, 2.0, 0.5].map(|factor| Pace::new(cost, step_time.mul_f64(factor))))
+        let loads = [(2.0, ALONE_TOKENS), (1.0, 0), (2.0, ALONE_TOKENS), (0.5, 0)];
+        Self(loads.map(|(factor, least)| Pace::new(cost, step_time.mul_f64(factor), least)))
     }
 
     /// What a step of this load may do.
@@ -58,11 +59,15 @@ impl Paces {
 pub(crate) struct Pace {
     target: f64,
     allowance: f64,
+    least: f64,
 }
 
 /// Steps never take on less of a prompt than this many tokens, however slow the machine: matrices are read for
 /// one token as for sixteen.
 pub(crate) const LEAST_TOKENS: usize = 16;
+/// Where nobody's stream waits, a step takes on so many tokens whatever its time: of a model that is large for its machine
+/// most of a small step is reading matrices, which made 100 tokens a second of 400 (two cores, 135 million parameters).
+const ALONE_TOKENS: usize = 128;
 /// Tokens that the very first step tries.
 const FIRST_TOKENS: usize = 64;
 
@@ -100,20 +105,21 @@ impl Cost {
 }
 
 impl Pace {
-    /// Of steps that should take no longer than `target`.
-    pub fn new(cost: &Cost, target: Duration) -> Self {
-        Self { target: target.as_secs_f64(), allowance: cost.work(0, FIRST_TOKENS) }
+    /// Of steps that should take no longer than `target`, and may do the work of `least` tokens in any case.
+    pub fn new(cost: &Cost, target: Duration, least: usize) -> Self {
+        let allowance = cost.work(0, FIRST_TOKENS);
+        Self { target: target.as_secs_f64(), allowance, least: cost.work(0, least) }
     }
 
     /// What the next step may do.
     pub fn allowance(&self) -> f64 {
-        self.allowance
+        self.allowance.max(self.least)
     }
 
     /// Learns from a step that did `work` of prompts in `took`, with everything that it did beside.
     pub fn observe(&mut self, work: f64, took: Duration) {
         let ratio = (self.target / took.as_secs_f64().max(1e-6)).clamp(0.25, 2.0);
-        if work >= self.allowance / 2.0 {
+        if work >= self.allowance() / 2.0 {
             self.allowance = work * ratio;
         } else if ratio < 1.0 {
             // It had little to do, which says nothing about how much it could have done, and was too slow even so.
@@ -154,7 +160,7 @@ mod tests {
     #[test]
     fn steps_come_to_take_what_they_should_whatever_the_machine() {
         for (speed, beside) in [(1e6, 0.0), (1e9, 0.02), (1e12, 0.06)] {
-            let mut pace = Pace::new(&COST, Duration::from_millis(80));
+            let mut pace = Pace::new(&COST, Duration::from_millis(80), 0);
             let took = settle(&mut pace, speed, beside);
             assert!((took - 0.08).abs() < 0.004, "{took} s at {speed} beside {beside}");
             let took = settle(&mut pace, speed / 10.0, beside);
@@ -163,8 +169,23 @@ mod tests {
     }
 
     #[test]
+    fn however_slow_the_machine_a_step_that_nobody_waits_for_is_no_smaller_than_is_worth_its_while() {
+        let paces = || Paces::new(&COST, Duration::from_millis(80));
+        for (load, least) in [(Load::Prompts, ALONE_TOKENS), (Load::Scores, ALONE_TOKENS)] {
+            let mut paces = paces();
+            settle(paces.of_mut(load), 1e5, 0.0);
+            assert_eq!(COST.tokens(0, paces.of(load).allowance() * 1.000_001), least);
+            let took = settle(paces.of_mut(load), 1e9, 0.0);
+            assert!((took - 0.16).abs() < 0.008, "{took} s on a fast one");
+        }
+        let mut paces = paces();
+        settle(paces.of_mut(Load::PromptsBesideReplies), 1e5, 0.0);
+        assert!(COST.tokens(0, paces.of(Load::PromptsBesideReplies).allowance()) < 16);
+    }
+
+    #[test]
     fn a_step_with_little_to_do_changes_nothing_unless_it_was_slow() {
-        let mut pace = Pace::new(&COST, Duration::from_millis(80));
+        let mut pace = Pace::new(&COST, Duration::from_millis(80), 0);
         let before = pace.allowance();
         pace.observe(before / 100.0, Duration::from_millis(1));
         assert_eq!(pace.allowance(), before);

@@ -51,14 +51,29 @@ impl<B: Backend> Transformer<B> {
         self.score_rows(weights, request, row..batch.tokens, hidden)
     }
 
-    /// Runs new tokens over the pool as [`Transformer::forward_paged`] does; scores what their hidden states predict.
+    /// Scores by the final hidden states of an earlier run over the same ids, `[scored positions, hidden]`.
+    pub(crate) fn score_again(
+        &self,
+        weights: &Weights<B>,
+        request: &ScoreRequest,
+        hidden: &[f32],
+    ) -> Result<Scored> {
+        self.backend.scope(|| {
+            let hidden = self.backend.upload(hidden)?;
+            let positions = request.start - 1..request.ids.len() - 1;
+            self.score_rows(weights, request, positions, self.all(&hidden))
+        })
+    }
+
+    /// Runs new tokens over the pool as [`Transformer::forward_paged`] does; scores what their hidden states predict, and
+    /// returns these for requests that are asked again.
     pub(crate) fn score_paged<'a>(
         &self,
         weights: &Weights<B>,
         pool: &mut KvPool<B>,
         step: &PagedStep,
         wanted: impl Iterator<Item = &'a ScoredRows<'a>> + Send,
-    ) -> Result<Vec<Scored>> {
+    ) -> Result<Vec<(Scored, Vec<f32>)>> {
         self.backend.scope(|| {
             let (x, _) = self.residual_paged(weights, pool, step)?;
             let mut wanted = wanted.peekable();
@@ -70,8 +85,9 @@ impl<B: Backend> Transformer<B> {
             wanted
                 .map(|ScoredRows { request, row, positions }| {
                     let rows = row * width..(row + positions.len()) * width;
-                    let hidden = self.backend.view(&hidden, rows);
-                    self.score_rows(weights, request, positions.clone(), hidden)
+                    let view = || self.backend.view(&hidden, rows.clone());
+                    let kept = if request.asked_again { self.backend.download(view())? } else { Vec::new() };
+                    Ok((self.score_rows(weights, request, positions.clone(), view())?, kept))
                 })
                 .collect()
         })

@@ -148,6 +148,9 @@ pub struct ScoreRequest {
     pub top_k: usize,
     /// Ids whose log-probability is wanted per position: empty, or one list per scored position.
     pub candidates: Vec<Vec<u32>>,
+    /// The same ids will be scored again, with candidates that follow from these scores: the model is not run again then,
+    /// unless others came between or the weights changed.
+    pub asked_again: bool,
 }
 
 /// Log-probabilities of `ids[start..]`.

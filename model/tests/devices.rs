@@ -190,7 +190,14 @@ impl Work for Scores {
         let weights = Weights::from_host(&transformer, flat).expect("the layout fits");
         let (sequence, start) = (ids(7, 50), 4);
         let candidates = sequence[start..].iter().map(|id| vec![*id, (id + 1) % VOCAB as u32]).collect();
-        let request = ScoreRequest { ids: sequence, start, temperature: 0.7, top_k: 3, candidates };
+        let request = ScoreRequest {
+            ids: sequence,
+            start,
+            temperature: 0.7,
+            top_k: 3,
+            candidates,
+            ..Default::default()
+        };
         transformer.score(&weights, &request).expect("valid arguments")
     }
 }

@@ -28,7 +28,8 @@ struct PlannedNode {
 impl Plan for PlannedNode {
     fn facts(&self) -> Facts {
         let actors = &self.topology.actors;
-        let threads = self.topology.node(None).map_or(1, |(_, node)| node.serve_threads + node.train_threads);
+        let threads =
+            self.topology.node(None).map_or(1, |(_, node)| node.serving_threads() + node.training_threads());
         Facts {
             name: self.topology.run.name.clone(),
             served_model: actors.gateway.served_model.clone(),

@@ -152,7 +152,7 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     let mut models = BTreeMap::new();
     for name in topology.models_in_use() {
         let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
-        let mut model = LoadedModel::open(&table.path, place, node.serve_threads)?;
+        let mut model = LoadedModel::open(&table.path, place, node.serving_threads())?;
         let adapter = table.adapter.of(model.parameters()).filter(|_| *name == topology.actors.policy.model);
         if let Some(config) = adapter {
             info!(model = name, rank = config.rank, alpha = config.alpha, "an adapter is trained");
@@ -367,7 +367,12 @@ impl Builder<'_> {
         let engine = Engine::new(name.clone(), EngineLimits::default(), model.text.clone());
         let arguments = EngineArguments {
             engine: engine.clone(),
-            build: model.serving(policy.max_batch_tokens, policy.kv_tokens, self.node.serve_threads, &name),
+            build: model.serving(
+                policy.max_batch_tokens,
+                policy.kv_tokens,
+                self.node.serving_threads(),
+                &name,
+            ),
             versions,
             follows,
         };
@@ -405,7 +410,7 @@ impl Builder<'_> {
             grad_clip: adam.grad_clip as f32,
         };
         let model = &self.models[&self.topology.actors.policy.model];
-        let threads = self.node.train_threads;
+        let threads = self.node.training_threads();
         let arguments = OptimizerArguments {
             config: OptimizerConfig {
                 batch_samples: table.batch_samples,

@@ -231,7 +231,7 @@ async fn prompt_logprobs(
         return Ok(Some(PromptLogprobs::default()));
     }
     let request =
-        ScoreRequest { ids: prompt_ids.to_vec(), start: 1, temperature: 1.0, top_k, candidates: Vec::new() };
+        ScoreRequest { ids: prompt_ids.to_vec(), start: 1, temperature: 1.0, top_k, ..Default::default() };
     let scored = generation::score(shared, request).await?;
     Ok(Some(PromptLogprobs { logprobs: scored.logprobs, top: scored.top }))
 }

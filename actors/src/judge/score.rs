@@ -35,8 +35,8 @@ impl Asked {
             ids: [prompt_ids, ids].concat(),
             start: prompt_ids.len() + start,
             temperature: 1.0,
-            top_k: 0,
             candidates,
+            ..ScoreRequest::default()
         };
         Ok(Self {
             requests: match apart {

@@ -11,8 +11,9 @@ use rayon::prelude::*;
 
 use super::{
     Shared,
+    dots::dot_body,
     matmul::{strided, strided_into},
-    simd::{dot_body, exp, multiversion, softmax},
+    simd::{exp, multiversion, softmax},
 };
 use crate::error::{KernelError, Result, expect_len};
 use crate::ops::{Matmul, MatrixLayout, QkvShape};

@@ -4,15 +4,13 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::{
-    Shared,
-    simd::{dot, dot4},
-};
+use super::{Shared, dots::tile};
 use crate::error::{KernelError, Result};
 use crate::ops::{Matmul, MatrixLayout};
 
-/// Up to this many rows, dot products beat packing the weights (measured: 3 times at 16 rows, equal at 64).
-const FEW_ROWS: usize = 48;
+/// Up to this many rows, dot products beat packing the weights (measured on two cores: at 16 rows three times, at 64 equal
+/// or better).
+const FEW_ROWS: usize = 64;
 
 /// Checks that each matrix has the elements its layout reaches, and that rows of `c` do not overlap.
 pub(crate) fn check_lengths(shape: Matmul, a: usize, b: usize, c: usize) -> Result<()> {
@@ -54,10 +52,33 @@ pub(crate) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Resu
         return Ok(());
     }
     let threads = rayon::current_num_threads();
-    let parallelism =
-        if threads > 1 && m * n * k > 1 << 18 { Parallelism::Rayon(0) } else { Parallelism::None };
-    strided(shape, a, b, c, parallelism);
+    if threads == 1 || m * n * k <= 1 << 18 {
+        strided(shape, a, b, c, Parallelism::None);
+        return Ok(());
+    }
+    spread(shape, a, b, c, threads);
     Ok(())
+}
+
+/// Each thread takes rows or columns of `c`, whichever there are more of, and a multiple of what a kernel computes at once.
+/// The `gemm` crate's own sharing is up to half as fast where `n` is small beside `k` (measured).
+fn spread(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32], threads: usize) {
+    const AT_ONCE: usize = 16;
+    let by_rows = shape.m > shape.n;
+    let whole = if by_rows { shape.m } else { shape.n };
+    let width = whole.div_ceil(threads).next_multiple_of(AT_ONCE);
+    let shared = Shared::new(c);
+    (0..whole.div_ceil(width)).into_par_iter().for_each(|task| {
+        let (from, count) = (task * width, width.min(whole - task * width));
+        let (part, a, b, first) = match by_rows {
+            true => (Matmul { m: count, ..shape }, &a[from * shape.a.row..], b, from * shape.c_row),
+            false => (Matmul { n: count, ..shape }, a, &b[from * shape.b.col..], from),
+        };
+        // SAFETY: tasks own disjoint rows or columns of `c`, whose lengths `matmul` checked.
+        unsafe {
+            strided_into(part, a, b, shared.columns(first, part.m, shape.c_row, part.n), Parallelism::None)
+        };
+    });
 }
 
 /// Any layout, on this thread or on the pool. Lengths are the caller's promise, as `matmul` checks them.
@@ -120,8 +141,8 @@ fn few_rows(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) {
     });
 }
 
-/// Columns `from..to` of `c`. Each element is one dot product in one order, whatever `m` is: four at a time, either
-/// of four rows with a column or of a row with four columns.
+/// Columns `from..to` of `c`. Each element is one dot product in one order, whatever `m` is; tiles of rows and columns read
+/// both less often.
 fn columns(shape: Matmul, a: &[f32], b: &[f32], c: Shared, from: usize, to: usize) {
     let Matmul { m, k, c_row, .. } = shape;
     let row = |i: usize| &a[i * shape.a.row..][..k];
@@ -131,20 +152,46 @@ fn columns(shape: Matmul, a: &[f32], b: &[f32], c: Shared, from: usize, to: usiz
         let element = unsafe { c.range(i * c_row + j, 1) };
         element[0] = if shape.accumulate { element[0] + sum } else { sum };
     };
-    let in_fours = m / 4 * 4;
-    for j in from..to {
-        for i in (0..in_fours).step_by(4) {
-            let sums = dot4(column(j), row(i), row(i + 1), row(i + 2), row(i + 3));
-            sums.into_iter().enumerate().for_each(|(p, sum)| write(i + p, j, sum));
-        }
+    // Of each column the rows in turn: a column comes from far away once.
+    let mut j = from;
+    while m == 1 && to - j >= SOLE_ROW_COLUMNS {
+        let sums = tile::<1, SOLE_ROW_COLUMNS>([row(0)], several(column, j));
+        put_all(sums, &mut |p, q, sum| write(p, j + q, sum));
+        j += SOLE_ROW_COLUMNS;
     }
-    for i in in_fours..m {
-        let columns_in_fours = from + (to - from) / 4 * 4;
-        for j in (from..columns_in_fours).step_by(4) {
-            let sums = dot4(row(i), column(j), column(j + 1), column(j + 2), column(j + 3));
-            sums.into_iter().enumerate().for_each(|(q, sum)| write(i, j + q, sum));
+    while j < to {
+        let width = if to - j >= TILE_COLUMNS { TILE_COLUMNS } else { 1 };
+        let mut i = 0;
+        while i < m {
+            let height = if m - i >= TILE_ROWS { TILE_ROWS } else { 1 };
+            let mut put = |p: usize, q: usize, sum: f32| write(i + p, j + q, sum);
+            match (height, width) {
+                (TILE_ROWS, TILE_COLUMNS) => {
+                    put_all(tile::<TILE_ROWS, TILE_COLUMNS>(several(row, i), several(column, j)), &mut put)
+                }
+                (TILE_ROWS, _) => put_all(tile::<TILE_ROWS, 1>(several(row, i), [column(j)]), &mut put),
+                (_, TILE_COLUMNS) => put_all(tile::<1, TILE_COLUMNS>([row(i)], several(column, j)), &mut put),
+                _ => put_all(tile([row(i)], [column(j)]), &mut put),
+            }
+            i += height;
         }
-        (columns_in_fours..to).for_each(|j| write(i, j, dot(row(i), column(j))));
+        j += width;
+    }
+}
+
+/// Rows and columns of a tile: with two registers for each sum as many as there are.
+const TILE_ROWS: usize = 4;
+const TILE_COLUMNS: usize = 3;
+/// Columns beside a sole row: that many places of the memory are read at once.
+const SOLE_ROW_COLUMNS: usize = 4;
+
+fn several<'a, const N: usize>(of: impl Fn(usize) -> &'a [f32], at: usize) -> [&'a [f32]; N] {
+    std::array::from_fn(|i| of(at + i))
+}
+
+fn put_all<const R: usize, const C: usize>(sums: [[f32; C]; R], put: &mut impl FnMut(usize, usize, f32)) {
+    for (p, sums) in sums.into_iter().enumerate() {
+        sums.into_iter().enumerate().for_each(|(q, sum)| put(p, q, sum));
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+mod dots;
 pub(crate) mod embedding;
 mod loss;
 pub(crate) mod matmul;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::{dot_body, multiversion};
+use super::{dots::dot_body, simd::multiversion};
 use crate::error::{Result, expect_len, expect_rows};
 
 /// Rows of one task: fixed by the width, so that the order of sums never depends on the batch's threads.

@@ -6,8 +6,9 @@ use rayon::prelude::*;
 
 use super::{
     Shared,
+    dots::{dot, tile},
     matmul::{strided, strided_into},
-    simd::{dot, dot4, madd, multiversion, softmax},
+    simd::{madd, multiversion, softmax},
 };
 use crate::error::{KernelError, Result, expect_len, expect_rows};
 use crate::ops::{Matmul, MatrixLayout, PagedSegment, PagedShape};
@@ -166,7 +167,7 @@ fn decode(
             let in_fours = scores.len() / 4 * 4;
             for (scores, keys) in scores.chunks_exact_mut(4).zip(keys.chunks_exact(4 * dim)) {
                 let key = |i: usize| &keys[i * dim..][..dim];
-                scores.copy_from_slice(&dot4(query, key(0), key(1), key(2), key(3)));
+                scores.copy_from_slice(&tile([query], [key(0), key(1), key(2), key(3)])[0]);
             }
             for (score, key) in scores[in_fours..].iter_mut().zip(keys[in_fours * dim..].chunks_exact(dim)) {
                 *score = dot(query, key);

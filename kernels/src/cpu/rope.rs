@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::{dot_body, multiversion};
+use super::{dots::dot_body, simd::multiversion};
 use crate::error::{KernelError, Result, expect_len};
 use crate::ops::{QkvShape, RopeTable};
 

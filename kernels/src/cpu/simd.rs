@@ -96,78 +96,6 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     e * f32::from_bits(magic.to_bits().wrapping_add(127) << 23)
 }
 
-/// Adds 32 partial sums as a tree: a chain of 32 additions would take longer than a short dot product itself.
-#[inline(always)]
-pub(crate) fn tree_sum(sums: &[f32; 32]) -> f32 {
-    let mut sixteen = [0f32; 16];
-    for i in 0..16 {
-        sixteen[i] = sums[i] + sums[i + 16];
-    }
-    let mut eight = [0f32; 8];
-    for i in 0..8 {
-        eight[i] = sixteen[i] + sixteen[i + 8];
-    }
-    let four = [eight[0] + eight[4], eight[1] + eight[5], eight[2] + eight[6], eight[3] + eight[7]];
-    (four[0] + four[2]) + (four[1] + four[3])
-}
-
-#[inline(always)]
-pub(crate) fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let n = a.len().min(b.len());
-    let (a, b) = (&a[..n], &b[..n]);
-    let mut sums = [0f32; 32];
-    let (a_chunks, b_chunks) = (a.chunks_exact(32), b.chunks_exact(32));
-    let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for i in 0..32 {
-            sums[i] = madd::<FMA>(x[i], y[i], sums[i]);
-        }
-    }
-    let mut sum = tree_sum(&sums);
-    for (x, y) in a_rest.iter().zip(b_rest) {
-        sum = madd::<FMA>(*x, *y, sum);
-    }
-    sum
-}
-
-multiversion! {
-    /// Sum of products, in one fixed order per length.
-    pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-        dot_body::<FMA>(a, b)
-    }
-}
-
-multiversion! {
-    /// Four dot products with one read of `w`, each summed in the order of [`dot`].
-    pub(crate) fn dot4(w: &[f32], a: &[f32], b: &[f32], c: &[f32], d: &[f32]) -> [f32; 4] {
-        let n = w.len();
-        let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
-        let mut sums = [[0f32; 32]; 4];
-        let whole = n / 32 * 32;
-        let mut at = 0;
-        while at < whole {
-            let (x, a, b) = (&w[at..at + 32], &a[at..at + 32], &b[at..at + 32]);
-            let (c, d) = (&c[at..at + 32], &d[at..at + 32]);
-            for i in 0..32 {
-                sums[0][i] = madd::<FMA>(x[i], a[i], sums[0][i]);
-                sums[1][i] = madd::<FMA>(x[i], b[i], sums[1][i]);
-                sums[2][i] = madd::<FMA>(x[i], c[i], sums[2][i]);
-                sums[3][i] = madd::<FMA>(x[i], d[i], sums[3][i]);
-            }
-            at += 32;
-        }
-        let mut out = [0f32; 4];
-        for (row, rest) in [a, b, c, d].iter().enumerate() {
-            let mut sum = tree_sum(&sums[row]);
-            for i in whole..n {
-                sum = madd::<FMA>(w[i], rest[i], sum);
-            }
-            out[row] = sum;
-        }
-        out
-    }
-}
-
 multiversion! {
     /// Turns scores into probabilities of `softmax(scale * x)`; returns the log-sum-exp.
     pub(crate) fn softmax(x: &mut [f32], scale: f32) -> f32 {
@@ -226,18 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn dot_and_softmax_agree_with_f64() {
-        for n in [0, 1, 7, 31, 32, 33, 100] {
+    fn softmax_agrees_with_f64() {
+        for n in [1, 7, 31, 32, 33, 100] {
             let a: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin()).collect();
-            let b: Vec<f32> = (0..n).map(|i| (i as f32 * 0.11).cos()).collect();
-            let exact: f64 = a.iter().zip(&b).map(|(x, y)| *x as f64 * *y as f64).sum();
-            assert!((super::dot(&a, &b) as f64 - exact).abs() < 1e-5);
-            if n > 0 {
-                let mut p = a.clone();
-                let lse = super::softmax(&mut p, 2.0);
-                let exact = a.iter().map(|x| (*x as f64 * 2.0).exp()).sum::<f64>().ln();
-                assert!((lse as f64 - exact).abs() < 1e-5 && (p.iter().sum::<f32>() - 1.0).abs() < 1e-5);
-            }
+            let mut p = a.clone();
+            let lse = super::softmax(&mut p, 2.0);
+            let exact = a.iter().map(|x| (*x as f64 * 2.0).exp()).sum::<f64>().ln();
+            assert!((lse as f64 - exact).abs() < 1e-5 && (p.iter().sum::<f32>() - 1.0).abs() < 1e-5);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use openclaw_kernels::{Backend, KernelError};
 
-use super::{Batcher, SequenceId, SubmitError};
+use super::{Batcher, Live, SequenceId, SubmitError};
 use crate::pace::Load;
 use crate::schedule::Chunk;
 use crate::scoring::ScoredRows;
@@ -15,7 +15,22 @@ use crate::serving::{ScoreRequest, Scored};
 pub(super) struct Scoring {
     request: ScoreRequest,
     scored: Scored,
+    /// Final hidden states so far, for requests that are asked again.
+    hidden: Vec<f32>,
 }
+
+/// Final hidden states of ids that will be asked about again.
+pub(super) struct Kept {
+    epoch: u64,
+    ids: Vec<u32>,
+    start: usize,
+    hidden: Vec<f32>,
+}
+
+/// Most scored ids whose hidden states are kept; the oldest go first.
+const MOST_KEPT: usize = 8;
+/// Most bytes of hidden states that are kept of one.
+const MOST_KEPT_BYTES: usize = 32 << 20;
 
 impl Scoring {
     /// The next position whose hidden state is wanted: it predicts the token behind it.
@@ -43,14 +58,29 @@ impl<B: Backend> Batcher<B> {
         }
         self.check_ids(request.ids.iter())?;
         let id = self.new_id();
+        self.kept.retain(|kept| kept.epoch == self.epoch);
+        let is_kept = |kept: &Kept| kept.start == start && kept.ids == request.ids;
+        if let Some(at) = self.kept.iter().position(is_kept) {
+            let kept = self.kept.remove(at).expect("it was just found");
+            self.again.push_back((id, request, kept));
+        } else {
+            self.begin_scoring(id, request);
+        }
+        Ok(SequenceId(id))
+    }
+
+    fn begin_scoring(&mut self, id: u64, request: ScoreRequest) {
+        let (start, tokens) = (request.start, request.ids.len());
         // The last token predicts nothing that is asked for.
         self.schedule.add_scoring(id, request.ids[..tokens - 1].to_vec(), start - 1);
-        self.scorings.insert(id, Scoring { request, scored: Scored::default() });
-        Ok(SequenceId(id))
+        self.scorings.insert(id, Scoring { request, scored: Scored::default(), hidden: Vec::new() });
     }
 
     /// Computes a piece of the scores that are wanted, oldest first, and returns those that are complete.
     pub fn step_scores(&mut self) -> Result<Vec<(SequenceId, Scored)>, KernelError> {
+        if let Some(complete) = self.score_kept()? {
+            return Ok(vec![complete]);
+        }
         let load = if self.is_idle() { Load::Scores } else { Load::ScoresBetweenSteps };
         let started = Instant::now();
         let chunks = self.schedule.plan_scoring(self.epoch, self.allowance(load));
@@ -60,8 +90,9 @@ impl<B: Backend> Batcher<B> {
         for Chunk { id, epoch, .. } in chunks {
             let scoring = &self.scorings[&id];
             if scoring.next() == scoring.request.ids.len() - 1 {
-                let Scoring { scored, .. } = self.scorings.remove(&id).expect("just looked at");
+                let Scoring { request, scored, hidden } = self.scorings.remove(&id).expect("just looked at");
                 self.schedule.remove(id);
+                self.keep(epoch, request, hidden);
                 let policy_version = self.live[&epoch].version;
                 complete.push((SequenceId(id), Scored { policy_version, ..scored }));
             }
@@ -72,7 +103,32 @@ impl<B: Backend> Batcher<B> {
 
     /// Whether scores are wanted.
     pub fn is_scoring(&self) -> bool {
-        !self.scorings.is_empty()
+        !self.scorings.is_empty() || !self.again.is_empty()
+    }
+
+    fn keep(&mut self, epoch: u64, request: ScoreRequest, hidden: Vec<f32>) {
+        if !request.asked_again || size_of_val(&*hidden) > MOST_KEPT_BYTES {
+            return;
+        }
+        self.kept.push_back(Kept { epoch, ids: request.ids, start: request.start, hidden });
+        if self.kept.len() > MOST_KEPT {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Scores what is known up to the last product, the oldest.
+    fn score_kept(&mut self) -> Result<Option<(SequenceId, Scored)>, KernelError> {
+        let Some((id, request, Kept { epoch, hidden, .. })) = self.again.front() else { return Ok(None) };
+        let Some(Live { version, weights }) = self.live.get(epoch) else {
+            // The weights have changed since.
+            let (id, request, _) = self.again.pop_front().expect("just looked at");
+            self.begin_scoring(id, request);
+            return Ok(None);
+        };
+        let scored = self.transformer.score_again(weights, request, hidden)?;
+        let complete = (SequenceId(*id), Scored { policy_version: *version, ..scored });
+        self.again.pop_front();
+        Ok(Some(complete))
     }
 
     /// One forward pass with one set of weights, and the scores of what it reached.
@@ -91,8 +147,10 @@ impl<B: Backend> Batcher<B> {
         let rows = wanted.iter().map(|(_, rows)| rows);
         let scored = self.transformer.score_paged(weights, &mut self.pool, &step, rows)?;
         let ids: Vec<u64> = wanted.into_iter().map(|(id, _)| id).collect();
-        for (id, scored) in ids.into_iter().zip(scored) {
-            self.scorings.get_mut(&id).expect("its rows were wanted").scored.append(scored);
+        for (id, (scored, mut hidden)) in ids.into_iter().zip(scored) {
+            let scoring = self.scorings.get_mut(&id).expect("its rows were wanted");
+            scoring.scored.append(scored);
+            scoring.hidden.append(&mut hidden);
         }
         for chunk in chunks {
             self.schedule.computed(chunk);

@@ -60,6 +60,7 @@ fn scores_in_pieces_from_the_cache_and_after_their_blocks_were_taken_are_those_o
         temperature: 0.7,
         top_k,
         candidates: if start == 41 { (start..text.len()).map(candidates).collect() } else { Vec::new() },
+        ..ScoreRequest::default()
     };
     let config = BatcherConfig { max_batch_tokens: 9, max_sequences: 4, kv_blocks: 9, ..ROOMY };
     let mut batcher = model.batcher(config, &weights);
@@ -100,4 +101,49 @@ fn a_prompt_that_was_served_is_not_computed_again_to_score_its_reply() {
     let ids = [served.prompt_ids, reply.ids()].concat();
     score(&mut batcher, ScoreRequest { ids, start: 100, ..ScoreRequest::default() });
     assert_eq!(batcher.stats().computed_tokens - before, (100 + 10 - 1) - 96);
+}
+
+#[test]
+fn what_is_asked_again_is_not_computed_again_unless_the_weights_changed() {
+    let model = Model::new();
+    let weights = [model.weights(9), model.weights(10)];
+    let mut batcher =
+        model.batcher(BatcherConfig { max_batch_tokens: 9, max_sequences: 4, ..ROOMY }, &weights[0]);
+    let ids = prompt(3, 60);
+    let first = || ScoreRequest { ids: ids.clone(), start: 40, asked_again: true, ..Default::default() };
+    let candidates = || (40..60).map(|at| vec![at % 7, 3]).collect();
+    let second =
+        |temperature| ScoreRequest { candidates: candidates(), asked_again: false, temperature, ..first() };
+    score(&mut batcher, first());
+    let before = batcher.stats().computed_tokens;
+    let again = score(&mut batcher, second(0.7));
+    assert_eq!(batcher.stats().computed_tokens, before);
+    let alone = model.transformer.score(&weights[0], &second(0.7)).unwrap();
+    assert_near(&again.logprobs, &alone.logprobs);
+    assert_near(&again.candidates.concat(), &alone.candidates.concat());
+    // It was kept for one more question; and what is kept is no answer to another one.
+    score(&mut batcher, second(0.7));
+    let since = batcher.stats().computed_tokens;
+    assert!(since > before);
+    score(&mut batcher, first());
+    let other = ScoreRequest { start: 41, candidates: Vec::new(), ..second(1.0) };
+    assert_eq!(score(&mut batcher, other.clone()).logprobs.len(), 19);
+    // Between the question and the answer, and before the question.
+    for asked_before in [true, false] {
+        score(&mut batcher, first());
+        let id = asked_before.then(|| batcher.submit_score(second(1.0)).unwrap());
+        let newest = usize::from(asked_before);
+        batcher.load(2, weights[newest].clone());
+        let id = id.unwrap_or_else(|| batcher.submit_score(second(1.0)).unwrap());
+        let (scored, found) =
+            std::iter::from_fn(|| Some(batcher.step_scores().unwrap())).flatten().next().unwrap();
+        assert_eq!(scored, id);
+        let alone = model.transformer.score(&weights[newest], &second(1.0)).unwrap();
+        assert_near(&found.candidates.concat(), &alone.candidates.concat());
+    }
+    // Who asked has gone.
+    score(&mut batcher, first());
+    let id = batcher.submit_score(second(1.0)).unwrap();
+    batcher.cancel(id);
+    assert!(!batcher.is_scoring() && batcher.step_scores().unwrap().is_empty());
 }

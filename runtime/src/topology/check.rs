@@ -89,8 +89,8 @@ impl Checks<'_> {
             self.problems.add("nodes", format!("this version runs one process, found {count}"));
         }
         for (name, node) in &topology.nodes {
-            self.count(&format!("nodes.{name}.serve_threads"), node.serve_threads, 1..=1024);
-            self.count(&format!("nodes.{name}.train_threads"), node.train_threads, 1..=1024);
+            self.count(&format!("nodes.{name}.serve_threads"), node.serve_threads, 0..=1024);
+            self.count(&format!("nodes.{name}.train_threads"), node.train_threads, 0..=1024);
             if let Some(admin) = node.admin.filter(|admin| !admin.ip().is_loopback()) {
                 self.problems
                     .add(&format!("nodes.{name}.admin"), format!("{admin} is not a loopback address"));

@@ -77,9 +77,10 @@ section! {
         admin: Option<SocketAddr> = None,
         /// Where tensors live.
         device: Device = Device::Auto,
-        /// Threads that serve.
+        /// Threads that serve; 0 for one on each core.
         serve_threads: usize = half_the_cores(),
-        /// Threads that train.
+        /// Threads that train; 0 for one on each core. Where serving and training have more together than there are cores,
+        /// each is faster alone, and serving slower while a step is trained.
         train_threads: usize = half_the_cores(),
     }
 }
@@ -447,6 +448,26 @@ fn every_default<T: FromToml>() -> T {
     T::from_toml(&Value::Table(toml::Table::new()), "", &mut Problems::new(BTreeMap::new()))
 }
 
+impl Node {
+    /// How many threads serve.
+    pub fn serving_threads(&self) -> usize {
+        threads(self.serve_threads)
+    }
+
+    /// How many threads train.
+    pub fn training_threads(&self) -> usize {
+        threads(self.train_threads)
+    }
+}
+
+fn threads(set: usize) -> usize {
+    if set == 0 { cores() } else { set }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 fn half_the_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+    (cores() / 2).max(1)
 }
