@@ -244,7 +244,9 @@ impl Applying<'_> {
         if self.is_of_closed_episode(turn)? {
             return Ok(false);
         }
-        self.score(turn, None)?;
+        if !self.is_rated(turn)? {
+            self.score(turn, None)?;
+        }
         self.set(&found, TurnState::Waiting.into())?;
         self.connection
             .prepare_cached("UPDATE turns SET undone = undone + 1 WHERE no = ?1")?
@@ -260,11 +262,15 @@ impl Applying<'_> {
 
     /// A person's rating stays what it is.
     fn judge_step(&mut self, turn: &TurnId, verdict: &Verdict) -> rusqlite::Result<()> {
-        let sql = "SELECT 1 FROM bodies JOIN turns ON no = turn WHERE id = ?1 AND part = ?2";
-        if self.connection.prepare_cached(sql)?.exists((&*turn.0, Part::Rating.name()))? {
+        if self.is_rated(turn)? {
             return Ok(());
         }
         self.score(turn, verdict.score())
+    }
+
+    fn is_rated(&self, turn: &TurnId) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM bodies JOIN turns ON no = turn WHERE id = ?1 AND part = ?2";
+        self.connection.prepare_cached(sql)?.exists((&*turn.0, Part::Rating.name()))
     }
 
     /// Whether the turn's next state is the one after so many that were taken back.

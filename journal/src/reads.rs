@@ -161,7 +161,8 @@ impl Bodies<'_> {
             // There are many of them, and long conversations have long chains.
             mark.chain = mark.chain.last().copied().into_iter().collect();
         }
-        Ok(RecordedTurn { turn, session, index, kind, trainable, mark, waiting, completed })
+        let rated = if waiting { self.find(no, id, Part::Rating)? } else { None };
+        Ok(RecordedTurn { turn, session, index, kind, trainable, mark, waiting, rated, completed })
     }
 
     pub fn turn(&self, id: &TurnId) -> Result<Option<TurnRow>, JournalError> {

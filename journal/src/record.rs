@@ -531,6 +531,8 @@ pub struct RecordedTurn {
     pub mark: TurnMark,
     /// Its next state has not come.
     pub waiting: bool,
+    /// What a person rated it.
+    pub rated: Option<i8>,
     /// When it was recorded.
     pub completed: SystemTime,
 }

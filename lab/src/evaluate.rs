@@ -19,7 +19,10 @@ use openclaw_model::{GenerateEvent, GenerateRequest, ParserConfig, ReplySplit, S
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::pretrain::evaluation::{Check, EvaluationCase, evaluation_cases};
+use crate::{
+    judging::{self, Judging},
+    pretrain::evaluation::{Check, EvaluationCase, evaluation_cases},
+};
 
 /// Longest answer.
 const MOST_TOKENS: usize = 256;
@@ -89,6 +92,13 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
         }
     };
     write_table(&scores, io::stdout())?;
+    if let Some(judging) = Judging::of(&scores, args.score_margin) {
+        let folder = args.adapter.as_ref().unwrap_or(&args.model);
+        match judging.write(folder) {
+            Ok(()) => eprintln!("kept in {}: `check` reads it", folder.join(judging::FILE).display()),
+            Err(error) => eprintln!("not kept in {}: {error}", folder.display()),
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

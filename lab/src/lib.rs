@@ -2,6 +2,7 @@
 
 pub mod evaluate;
 pub mod experiment;
+pub mod judging;
 pub mod muon;
 pub mod pretrain;
 pub mod schedule;

@@ -19,6 +19,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use crate::{
+    judging,
     schedule::Schedule,
     supervised::{self, Conversation, Progress},
 };
@@ -112,6 +113,8 @@ pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
         final_rate: 0.1,
         max_conversation_tokens: args.max_conversation_tokens,
     };
+    let (conversations, steps) = (sequences.len(), schedule.tokens.div_ceil(schedule.batch_tokens as u64));
+    info!(conversations, tokens, steps, "fine-tuning begins");
     let config = AdamWConfig { learning_rate: args.learning_rate, ..AdamWConfig::default() };
     let build = model.training(config, args.micro_batch_tokens, args.threads);
     let mut trainer = build().map_err(anyhow::Error::msg)?;
@@ -123,7 +126,7 @@ pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
     });
     let mut source = passes.cloned().map(anyhow::Ok);
     let progress = supervised::run(&mut trainer, &mut source, &schedule, |p| {
-        if p.step.is_multiple_of(10) {
+        if p.step == 1 || p.step.is_multiple_of(10) {
             let Progress { step, tokens, loss, tokens_per_sec, .. } = p;
             info!(step, tokens, loss, tokens_per_sec, "fine-tuning");
         }
@@ -132,7 +135,11 @@ pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
     let weights = trainer.weights()?;
     let flat = weights.to_host(trainer.transformer())?;
     match weights.adapter_layout() {
-        Some(layout) => save_adapter(&args.output, layout, &flat, &args.model.to_string_lossy())?,
+        Some(layout) => {
+            // What was measured of the one before.
+            let _ = std::fs::remove_file(args.output.join(judging::FILE));
+            save_adapter(&args.output, layout, &flat, &args.model.to_string_lossy())?;
+        }
         None => {
             let (config, ends) = (&model.transformer.config, &model.end_ids);
             checkpoint::save(&args.output, config, &flat, WeightDtype::F32, ends, Some(&args.model))?;

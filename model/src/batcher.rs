@@ -15,13 +15,13 @@ use crate::pace::{Cost, Load, Paces};
 use crate::response::{DrawError, Drawn, End, Response};
 use crate::sampler::SamplingError;
 use crate::schedule::{Chunk, Schedule, ScheduleLimits, UNLIMITED};
-use crate::serving::{FinishReason, GenerateEvent, GenerateRequest, ScoreRequest};
+use crate::serving::{FinishReason, GenerateEvent, GenerateRequest};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{KvPool, PagedStep, Transformer, Weights};
 
 mod scores;
 
-use scores::{Kept, Scoring};
+use scores::{Again, Kept, Scoring};
 
 /// Limits of a [`Batcher`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ pub struct Batcher<B: Backend> {
     scorings: HashMap<u64, Scoring>,
     kept: VecDeque<Kept>,
     /// Scores of kept hidden states, the oldest first.
-    again: VecDeque<(u64, ScoreRequest, Kept)>,
+    again: VecDeque<Again>,
     /// By epoch, the number of the load: a version that is loaded twice never meets its old keys and values.
     live: BTreeMap<u64, Live<B>>,
     epoch: u64,
@@ -273,7 +273,7 @@ impl<B: Backend> Batcher<B> {
 
     /// Ends a request whose receiver has gone; the next step reports a reply as cancelled. One that has ended stays so.
     pub fn cancel(&mut self, id: SequenceId) {
-        self.again.retain(|(other, ..)| *other != id.0);
+        self.again.retain(|again| again.id != id.0);
         if self.scorings.remove(&id.0).is_some() {
             self.schedule.remove(id.0);
         } else if self.responses.remove(&id.0).is_some() {
@@ -323,6 +323,7 @@ impl<B: Backend> Batcher<B> {
     pub fn load(&mut self, version: u64, weights: Arc<Weights<B>>) {
         let old = self.epoch;
         self.epoch += 1;
+        self.kept.clear();
         self.live.insert(self.epoch, Live { version, weights });
         // What running responses hold stays until they end.
         self.schedule.forget(old);

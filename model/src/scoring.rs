@@ -51,16 +51,16 @@ impl<B: Backend> Transformer<B> {
         self.score_rows(weights, request, row..batch.tokens, hidden)
     }
 
-    /// Scores by the final hidden states of an earlier run over the same ids, `[scored positions, hidden]`.
+    /// Scores the tokens behind `positions` by the final hidden states at these, `[positions, hidden]`, of an earlier run.
     pub(crate) fn score_again(
         &self,
         weights: &Weights<B>,
         request: &ScoreRequest,
+        positions: Range<usize>,
         hidden: &[f32],
     ) -> Result<Scored> {
         self.backend.scope(|| {
             let hidden = self.backend.upload(hidden)?;
-            let positions = request.start - 1..request.ids.len() - 1;
             self.score_rows(weights, request, positions, self.all(&hidden))
         })
     }

@@ -149,7 +149,7 @@ pub struct ScoreRequest {
     /// Ids whose log-probability is wanted per position: empty, or one list per scored position.
     pub candidates: Vec<Vec<u32>>,
     /// The same ids will be scored again, with candidates that follow from these scores: the model is not run again then,
-    /// unless others came between or the weights changed.
+    /// unless many others came between or newer weights were loaded.
     pub asked_again: bool,
 }
 

@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 async fn a_launched_node_answers_and_ends_with_0_on_sigterm() {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let run = dir.path().join("run");
-    let node =
-        Launch::new("configs/personal-agent.toml", &run).set("actors.optimizer.batch_samples=1").start();
+    let node = Launch::new("configs/personal-agent.toml", &run)
+        .set("actors.optimizer.batch_samples=1")
+        // Nobody says why.
+        .set("actors.sessions.settle_secs=0")
+        .start();
     let client = reqwest::Client::new();
     let body =
         json!({"model": "policy", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16});

@@ -22,7 +22,7 @@ impl House {
     fn with(sets: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder can be made");
         let run = dir.path().join("run");
-        let launch = Launch::new("configs/personal-agent.toml", &run);
+        let launch = Launch::new("configs/personal-agent.toml", &run).set("actors.sessions.settle_secs=0");
         let node = sets.iter().fold(launch, |launch, set| launch.set(set)).start();
         Self { _dir: dir, run, node }
     }

@@ -69,7 +69,9 @@ fn open_to_others(dir: &Path) -> Vec<PathBuf> {
 async fn versions_only_grow_unless_an_operator_goes_back() {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let run = dir.path().join("run");
-    let launch = Launch::new("configs/personal-agent.toml", &run).set("actors.optimizer.batch_samples=1");
+    let launch = Launch::new("configs/personal-agent.toml", &run)
+        .set("actors.sessions.settle_secs=0")
+        .set("actors.optimizer.batch_samples=1");
     let client = Client(reqwest::Client::new());
 
     let node = launch.start();
@@ -122,6 +124,7 @@ async fn with_an_adapter_a_version_is_the_adapter_alone() {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let run = dir.path().join("run");
     let launch = Launch::new("configs/personal-agent.toml", &run)
+        .set("actors.sessions.settle_secs=0")
         .set("actors.optimizer.batch_samples=1")
         .set("models.policy.adapter={ rank = 4, alpha = 8.0 }");
     let client = Client(reqwest::Client::new());

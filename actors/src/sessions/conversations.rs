@@ -272,7 +272,7 @@ impl Conversations {
 
     /// Makes again what a recorded turn left behind. To be told oldest first.
     pub fn restore(&mut self, recorded: RecordedTurn, completed: Instant) {
-        let RecordedTurn { turn, session, index, kind, trainable, mark, waiting, .. } = recorded;
+        let RecordedTurn { turn, session, index, kind, trainable, mark, waiting, rated, .. } = recorded;
         let timeout = Duration::from_secs(self.config.idle_timeout_secs);
         let known = self.sessions.get(&session);
         if known.is_some_and(|known| completed.saturating_duration_since(known.last_active) >= timeout) {
@@ -294,6 +294,9 @@ impl Conversations {
         }
         if waiting {
             self.wait(&turn, &session, mark, completed);
+            if let Some(waiting) = self.waiting.touch(&turn) {
+                waiting.rated = rated;
+            }
         } else if kind == TurnKind::Main && trainable {
             self.settle(turn, Settled::Over);
         } else {
@@ -320,7 +323,7 @@ impl Conversations {
             if let Some(session) = self.sessions.touch(&dropped.session) {
                 session.waiting.retain(|id| *id != oldest);
             }
-            self.drop_turn(oldest, "overflow");
+            self.give_up(oldest, dropped.rated, "overflow");
         }
     }
 
@@ -417,9 +420,13 @@ impl Conversations {
         Some(waiting)
     }
 
-    /// A turn that was rated is learnt from all the same.
     fn drop_turn(&mut self, turn: TurnId, reason: &'static str) {
         let rated = self.waiting.remove(&turn).and_then(|waiting| waiting.rated);
+        self.give_up(turn, rated, reason);
+    }
+
+    /// A turn that was rated is learnt from all the same.
+    fn give_up(&mut self, turn: TurnId, rated: Option<i8>, reason: &'static str) {
         self.settle(turn.clone(), Settled::Over);
         match rated {
             Some(_) => self.tell_feedback(turn, rated, None, false),

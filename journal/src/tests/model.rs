@@ -109,7 +109,9 @@ impl Memory {
                 let is_over = self.is_over(turn);
                 state.filter(|state| state.is_under_way() && !is_over).is_some_and(|state| {
                     self.forget_wishes_of(turn);
-                    self.score(turn, None);
+                    if self.turns[turn].rating.is_none() {
+                        self.score(turn, None);
+                    }
                     self.step(turn, state, |entry, _| {
                         entry.undone += 1;
                         (entry.provisional, entry.next_state) = (false, None);
@@ -566,6 +568,7 @@ impl Memory {
                 trainable: entry.turn.trainable,
                 mark: entry.mark.clone(),
                 waiting: entry.state == TurnState::Waiting,
+                rated: entry.rating.filter(|_| entry.state == TurnState::Waiting),
                 completed: entry.completed,
             })
             .collect()

@@ -49,6 +49,34 @@ multiversion! {
     }
 }
 
+multiversion! {
+    /// Four of them with one read of `w`.
+    fn four_dots(w: &[f32], a: &[f32], b: &[f32], c: &[f32], d: &[f32]) -> [f32; 4] {
+        let n = w.len();
+        let others = [&a[..n], &b[..n], &c[..n], &d[..n]];
+        let mut sums = [[0f32; LANES]; 4];
+        let mut at = 0;
+        while at < n {
+            let end = (at + LANES).min(n);
+            let w = &w[at..end];
+            for (sums, other) in sums.iter_mut().zip(others) {
+                let other = &other[at..end];
+                if let (Ok(w), Ok(other)) = (<&[f32; LANES]>::try_from(w), <&[f32; LANES]>::try_from(other)) {
+                    for i in 0..LANES {
+                        sums[i] = madd::<FMA>(w[i], other[i], sums[i]);
+                    }
+                } else {
+                    for (sum, (x, y)) in sums.iter_mut().zip(w.iter().zip(other)) {
+                        *sum = madd::<FMA>(*x, *y, *sum);
+                    }
+                }
+            }
+            at = end;
+        }
+        sums.map(|sums| tree_sum(&std::hint::black_box(sums)))
+    }
+}
+
 /// Sum of products.
 #[inline]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -64,6 +92,17 @@ pub(crate) fn tile<const R: usize, const C: usize>(rows: [&[f32]; R], columns: [
     if super::simd::level() == 2 {
         // SAFETY: `level` saw AVX-512 on this machine, and all are `n` long.
         return unsafe { avx512::tile(n, rows, columns) };
+    }
+    // What is read once for four.
+    if let [a, b, c, d] = rows[..] {
+        let by_column = columns.map(|column| four_dots(column, a, b, c, d));
+        return std::array::from_fn(|r| by_column.map(|sums| sums[r]));
+    }
+    if let [a, b, c, d] = columns[..] {
+        return rows.map(|row| {
+            let sums = four_dots(row, a, b, c, d);
+            std::array::from_fn(|c| sums[c])
+        });
     }
     rows.map(|row| columns.map(|column| dot_of_each(row, column)))
 }
@@ -165,6 +204,7 @@ mod tests {
             assert!((dot(&a, &b) as f64 - exact).abs() < 1e-4, "{n}");
             assert_eq!(dot(&a, &b), dot_of_each(&a, &b), "{n}: the order is the same in each version");
             assert_eq!(dot(&a, &b), dot(&b, &a));
+            assert_eq!(four_dots(&a, &b, &c, &d, &a), [&b, &c, &d, &a].map(|other| dot(&a, other)), "{n}");
             let rows = [&a[..], &b, &c, &d];
             for (row, sums) in rows.iter().zip(tile(rows, [&d, &a, &b])) {
                 assert_eq!(sums, [dot(row, &d), dot(row, &a), dot(row, &b)], "{n}");

@@ -237,6 +237,30 @@ mod tests {
     }
 
     #[test]
+    fn products_that_threads_share_agree_with_those_of_one() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for (m, n, k) in [(130, 70, 65), (70, 130, 65), (65, 200, 64), (300, 17, 80)] {
+            for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
+                for accumulate in [false, true] {
+                    let (a, b) = (values(m * k, 0.1), values(k * n, 0.5));
+                    let layout = |t: bool, rows: usize, cols: usize| {
+                        if t { MatrixLayout::transposed(rows) } else { MatrixLayout::rows(cols) }
+                    };
+                    let (la, lb) = (layout(a_t, m, k), layout(b_t, k, n));
+                    let shape = Matmul { m, n, k, a: la, b: lb, c_row: n + 3, accumulate };
+                    let mut alone = values(m * (n + 3), 0.9);
+                    let mut shared = alone.clone();
+                    strided(shape, &a, &b, &mut alone, Parallelism::None);
+                    pool.install(|| spread(shape, &a, &b, &mut shared, 3));
+                    let far =
+                        alone.iter().zip(&shared).find(|(alone, shared)| (*alone - *shared).abs() > 1e-4);
+                    assert_eq!(far, None, "{m} {n} {k} {a_t} {b_t} {accumulate}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_row_of_a_decoding_step_does_not_depend_on_its_neighbours() {
         let (n, k) = (50, 96);
         let (a, b) = (values(8 * k, 0.2), values(n * k, 0.3));

@@ -27,6 +27,16 @@ pub(super) struct Kept {
     hidden: Vec<f32>,
 }
 
+/// Scores by hidden states that were kept, as far as they have come.
+pub(super) struct Again {
+    pub id: u64,
+    request: ScoreRequest,
+    kept: Kept,
+    scored: Scored,
+}
+
+/// Positions that are scored between two steps by hidden states that were kept.
+const AGAIN_ROWS: usize = 64;
 /// Most scored ids whose hidden states are kept; the oldest go first.
 const MOST_KEPT: usize = 8;
 /// Most bytes of hidden states that are kept of one.
@@ -40,7 +50,8 @@ impl Scoring {
 }
 
 impl<B: Backend> Batcher<B> {
-    /// Queues tokens to be scored, under the newest weights at the time when that begins.
+    /// Queues tokens to be scored, under the newest weights at the time when that begins; what was asked before, under those
+    /// it was scored under.
     pub fn submit_score(&mut self, request: ScoreRequest) -> Result<SequenceId, SubmitError> {
         let (start, tokens) = (request.start, request.ids.len());
         if start == 0 || start >= tokens {
@@ -62,7 +73,7 @@ impl<B: Backend> Batcher<B> {
         let is_kept = |kept: &Kept| kept.start == start && kept.ids == request.ids;
         if let Some(at) = self.kept.iter().position(is_kept) {
             let kept = self.kept.remove(at).expect("it was just found");
-            self.again.push_back((id, request, kept));
+            self.again.push_back(Again { id, request, kept, scored: Scored::default() });
         } else {
             self.begin_scoring(id, request);
         }
@@ -78,8 +89,8 @@ impl<B: Backend> Batcher<B> {
 
     /// Computes a piece of the scores that are wanted, oldest first, and returns those that are complete.
     pub fn step_scores(&mut self) -> Result<Vec<(SequenceId, Scored)>, KernelError> {
-        if let Some(complete) = self.score_kept()? {
-            return Ok(vec![complete]);
+        if !self.again.is_empty() {
+            return Ok(self.score_kept()?.into_iter().collect());
         }
         let load = if self.is_idle() { Load::Scores } else { Load::ScoresBetweenSteps };
         let started = Instant::now();
@@ -116,19 +127,27 @@ impl<B: Backend> Batcher<B> {
         }
     }
 
-    /// Scores what is known up to the last product, the oldest.
+    /// Scores some of what is known up to the last product, the oldest first; returns what is complete by that.
     fn score_kept(&mut self) -> Result<Option<(SequenceId, Scored)>, KernelError> {
-        let Some((id, request, Kept { epoch, hidden, .. })) = self.again.front() else { return Ok(None) };
-        let Some(Live { version, weights }) = self.live.get(epoch) else {
-            // The weights have changed since.
-            let (id, request, _) = self.again.pop_front().expect("just looked at");
+        let Some(Again { request, kept, scored, .. }) = self.again.front_mut() else { return Ok(None) };
+        let Some(Live { version, weights }) = self.live.get(&kept.epoch) else {
+            // Nobody runs on those weights any more: it is a question to the newest.
+            let Again { id, request, .. } = self.again.pop_front().expect("just looked at");
             self.begin_scoring(id, request);
             return Ok(None);
         };
-        let scored = self.transformer.score_again(weights, request, hidden)?;
-        let complete = (SequenceId(*id), Scored { policy_version: *version, ..scored });
-        self.again.pop_front();
-        Ok(Some(complete))
+        let (from, count) = (scored.logprobs.len(), request.ids.len() - request.start);
+        let to = (from + AGAIN_ROWS).min(count);
+        let width = kept.hidden.len() / count;
+        let hidden = &kept.hidden[from * width..to * width];
+        let positions = request.start - 1 + from..request.start - 1 + to;
+        scored.append(self.transformer.score_again(weights, request, positions, hidden)?);
+        if to < count {
+            return Ok(None);
+        }
+        let policy_version = *version;
+        let Again { id, scored, .. } = self.again.pop_front().expect("just looked at");
+        Ok(Some((SequenceId(id), Scored { policy_version, ..scored })))
     }
 
     /// One forward pass with one set of weights, and the scores of what it reached.

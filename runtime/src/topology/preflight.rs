@@ -4,11 +4,13 @@
 use std::error::Error;
 
 use openclaw_kernels::Cuda;
+use openclaw_lab::judging::Judging;
 use openclaw_model::{CheckpointError, Inspection, ModelConfig, load_adapter};
 
 use crate::hub::HubName;
 
 use super::{
+    frozen::Frozen,
     problems::Problems,
     sections::{Device, Model, Topology},
 };
@@ -58,6 +60,31 @@ pub fn check_models(topology: &Topology, problems: &mut Problems, warnings: &mut
         };
         if let Err(error) = load_adapter(folder, &config) {
             problems.add(key, chain(&error));
+        }
+    }
+    if let Some((key, told)) = unproven_judge(topology) {
+        warnings.add(key, told);
+    }
+}
+
+/// A judge on this node that nobody has measured, or that was found to misread people.
+fn unproven_judge(topology: &Topology) -> Option<(&'static str, String)> {
+    let Frozen { model, adapter } = topology.frozen_judge()?;
+    let path = &topology.models.get(&model)?.path;
+    let (key, folder) = match &adapter {
+        Some(adapter) => ("actors.judge.adapter", adapter),
+        None => ("actors.judge.model", path),
+    };
+    match Judging::read(folder) {
+        Some(judging) => judging.fault().map(|fault| (key, fault)),
+        None => {
+            let adapter = adapter.as_ref().map(|adapter| format!(" --adapter {}", adapter.display()));
+            let told = format!(
+                "nobody has measured how it reads people: openclaw-rl evaluate {}{} --group reaction --score-margin 1 --cases 25",
+                path.display(),
+                adapter.unwrap_or_default()
+            );
+            folder.is_dir().then_some((key, told))
         }
     }
 }

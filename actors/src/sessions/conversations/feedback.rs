@@ -50,11 +50,17 @@ impl Conversations {
     /// became of it says it again.
     pub fn feedback(&mut self, feedback: Feedback, now: Instant) -> FeedbackOutcome {
         let (name, turn) = (feedback.name(), feedback.turn);
+        let followed = self.provisionals.find(&turn);
+        let followed = followed.map(|(session, kept)| (session.clone(), kept.request, kept.rated));
+        let is_bare = feedback.text.is_none();
+        let beside = followed.as_ref().is_some_and(|(_, request, _)| request.is_some()) && is_bare;
         if self.settled.get(&turn) == Some(&Settled::Rated(name)) {
-            self.tell_feedback(turn, feedback.rating, feedback.text, false);
+            match feedback.rating.filter(|_| beside) {
+                Some(rating) => self.untold.push(Record::Rated { turn, rating }),
+                None => self.tell_feedback(turn, feedback.rating, feedback.text, false),
+            }
             return FeedbackOutcome::Repeated;
         }
-        let followed = self.provisionals.find(&turn).map(|(session, kept)| (session.clone(), kept.request));
         let waited = self.take(&turn);
         if waited.is_none() && followed.is_none() {
             return match self.settled.get(&turn) {
@@ -64,28 +70,30 @@ impl Conversations {
             };
         }
         self.settle(turn.clone(), Settled::Rated(name));
-        if let (Some((_, Some(_))), Some(rating), None) = (&followed, feedback.rating, &feedback.text) {
+        if let Some(rating) = feedback.rating.filter(|_| beside) {
             self.provisionals.rate(&turn, rating);
             self.untold.push(Record::Rated { turn, rating });
             return FeedbackOutcome::Applied;
         }
-        if let Some((session, _)) = followed {
+        // What was rated before stays so beside words, and gives way to another rating.
+        let waited_rated = waited.as_ref().and_then(|waited| waited.rated);
+        let before = followed.as_ref().and_then(|(.., rated)| *rated).or(waited_rated);
+        let rating = feedback.rating.or(before);
+        if let Some((session, ..)) = followed {
+            self.undo(&turn, before.and(rating));
             self.provisionals.remove(&session, &turn);
-            self.untold.push(Record::NextStateUndone { turn: turn.clone() });
         }
         // After the end of its session nobody says why.
         let waited = waited.filter(|waited| self.sessions.contains(&waited.session) && !waited.mark.last);
-        let is_bare = feedback.rating.is_some_and(|rating| rating < 0) && feedback.text.is_none();
-        let waits = is_bare && self.config.teaches && self.config.settle_secs > 0;
-        let open = waited.filter(|_| waits);
-        self.tell_feedback(turn.clone(), feedback.rating, feedback.text, open.is_some());
-        if let Some(Waiting { session, mark, completed, .. }) = open {
+        let is_down = is_bare && rating.is_some_and(|rating| rating < 0);
+        let waits = is_down && self.config.teaches && self.config.settle_secs > 0;
+        if let Some(Waiting { session, mark, completed, .. }) = waited.filter(|_| waits) {
             let kept = Provisional {
-                turn,
+                turn: turn.clone(),
                 mark,
                 completed,
                 reworded: false,
-                rated: feedback.rating,
+                rated: rating,
                 request: None,
                 followed: Vec::new(),
                 answer: None,
@@ -94,8 +102,23 @@ impl Conversations {
             };
             let settled = self.provisionals.add(&session, kept, self.config.max_provisional);
             self.tell_settled(settled);
+            self.tell_feedback(turn.clone(), rating, None, true);
+        } else {
+            self.tell_feedback(turn.clone(), rating, feedback.text, false);
+        }
+        // A judge takes a rating that was recorded by itself for the last word.
+        if let Some(rating) = rating.filter(|rating| waited_rated.is_some_and(|before| before != *rating)) {
+            self.untold.push(Record::Rated { turn, rating });
         }
         FeedbackOutcome::Applied
+    }
+
+    /// Takes back what followed a turn; a rating of it stays with the turn.
+    pub(super) fn undo(&mut self, turn: &TurnId, rated: Option<i8>) {
+        if let Some(rating) = rated {
+            self.untold.push(Record::Rated { turn: turn.clone(), rating });
+        }
+        self.untold.push(Record::NextStateUndone { turn: turn.clone() });
     }
 
     pub(super) fn tell_feedback(

@@ -78,7 +78,10 @@ impl Conversations {
             let Some(Waiting { mark, rated, .. }) = self.take(&turn) else { continue };
             let next_state = NextState { rating: rated, ..said };
             if self.holds_withheld(session, transcript, end + 1) {
-                self.untold.push(Record::TurnDropped { turn, reason: "no_train" });
+                match rated {
+                    Some(_) => self.tell_feedback(turn, rated, None, false),
+                    None => self.untold.push(Record::TurnDropped { turn, reason: "no_train" }),
+                }
                 continue;
             }
             let kind = match next_state.kind {
@@ -130,7 +133,8 @@ impl Conversations {
             mark: &kept.mark,
             completed: kept.completed,
             is_followed: true,
-            reworded: kept.reworded,
+            // Of a bare rating nobody has seen how its client shows the reply.
+            reworded: kept.reworded || kept.request.is_none(),
         });
         let mut newest_first: Vec<Candidate<'_>> = waiting.chain(followed).collect();
         newest_first.sort_by_key(|candidate| std::cmp::Reverse(candidate.completed));
@@ -197,6 +201,8 @@ impl Conversations {
         let answer = following.end.map(|at| transcript.entries[at].hash);
         match kept.shown_by(&names(&following, messages, transcript), answer) {
             Shown::Nothing => None,
+            // The rating has counted.
+            Shown::Explained if kept.by_time => None,
             Shown::Kept => {
                 self.confirm(session, &carried.turn);
                 None
@@ -211,7 +217,7 @@ impl Conversations {
             }
             Shown::Replaced | Shown::Explained => {
                 let kept = self.provisionals.remove(session, &carried.turn)?;
-                self.untold.push(Record::NextStateUndone { turn: kept.turn.clone() });
+                self.undo(&kept.turn, kept.rated);
                 if let Some(request) = kept.request {
                     metrics::counter!("openclaw_sessions_side_requests_found_total").increment(1);
                     self.drop_side_request(session, request);

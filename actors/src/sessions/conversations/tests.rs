@@ -131,6 +131,7 @@ impl Client {
             trainable: turn.trainable,
             mark: mark.clone(),
             waiting: turn.trainable && turn.kind == TurnKind::Main,
+            rated: None,
             completed: std::time::SystemTime::now(),
         };
         self.recorded.push((recorded, self.now));

@@ -75,7 +75,7 @@ fn what_a_person_says_behind_a_bare_thumb_down_is_why() {
     let (mut client, _) = rated(true, -1);
     assert_eq!(story(&mut client), ["turn-1 (-1)?"]);
     let arrival = client.ask_raw(&named("s"), &then("Please thank me."));
-    assert_eq!(story(&mut client), ["turn-1 undone", "turn-1 (-1)Please thank me.?"]);
+    assert_eq!(story(&mut client), ["turn-1 rated -1", "turn-1 undone", "turn-1 (-1)Please thank me.?"]);
     client.answer(&arrival, json!({"content": "Thank you."}));
     let more = [&then("Please thank me.")[..], &[assistant("Thank you."), user("3+3?")]].concat();
     client.ask_raw(&named("s"), &more);
@@ -120,7 +120,8 @@ fn words_beside_the_conversation_replace_a_bare_thumb() {
     let (mut client, turn) = rated(true, -1);
     story(&mut client);
     assert_eq!(client.rate(&turn, -1, Some("Thank me.")), FeedbackOutcome::Applied);
-    assert_eq!(story(&mut client), ["turn-1 undone", "turn-1 hint Thank me.", "turn-1 (-1)Thank me.."]);
+    let told = ["turn-1 rated -1", "turn-1 undone", "turn-1 hint Thank me.", "turn-1 (-1)Thank me.."];
+    assert_eq!(story(&mut client), told);
 }
 
 #[test]
@@ -139,7 +140,10 @@ fn a_thumb_on_words_that_are_there_goes_beside_them() {
     client.feedback(&turn);
     assert_eq!(story(&mut client), ["turn-1 Write a title.?", "turn-1 rated 1"]);
     client.ask_raw(&named("s"), &then("Thank you."));
-    assert_eq!(story(&mut client), ["turn-1 undone", "turn-2 side_request", "turn-1 (1)Thank you.?"]);
+    assert_eq!(
+        story(&mut client),
+        ["turn-1 rated 1", "turn-1 undone", "turn-2 side_request", "turn-1 (1)Thank you.?"]
+    );
 }
 
 #[test]
@@ -149,7 +153,7 @@ fn a_thumb_outlives_words_that_were_none_and_words_that_are_private() {
     client.answer(&title, json!({"content": "Sums"}));
     story(&mut client);
     client.ask_raw(&named("s"), &then("Please thank me."));
-    let told = ["turn-1 undone", "turn-2 side_request", "turn-1 (-1)Please thank me.?"];
+    let told = ["turn-1 rated -1", "turn-1 undone", "turn-2 side_request", "turn-1 (-1)Please thank me.?"];
     assert_eq!(story(&mut client), told);
 
     let (mut client, _) = rated(true, -1);
@@ -168,5 +172,55 @@ fn a_thumb_outlives_words_that_were_none_and_words_that_are_private() {
     story(&mut client);
     client.later(1800);
     client.conversations.sweep(client.now);
+    assert_eq!(story(&mut client), ["turn-1 (-1)."]);
+}
+
+#[test]
+fn another_rating_takes_the_place_of_the_one_before_and_words_keep_it() {
+    // Of a bare thumb.
+    let (mut client, turn) = rated(true, -1);
+    story(&mut client);
+    client.rate(&turn, 1, None);
+    assert_eq!(story(&mut client), ["turn-1 rated 1", "turn-1 undone", "turn-1 (1)."]);
+    let (mut client, turn) = rated(true, -1);
+    story(&mut client);
+    let words =
+        Feedback { turn: TurnId(turn.as_str().into()), rating: None, text: Some("Thank me.".to_owned()) };
+    assert_eq!(client.conversations.feedback(words, client.now), FeedbackOutcome::Applied);
+    let told = ["turn-1 rated -1", "turn-1 undone", "turn-1 hint Thank me.", "turn-1 (-1)Thank me.."];
+    assert_eq!(story(&mut client), told);
+    // Of one beside words.
+    let mut client = Client::with(SessionsConfig { teaches: true, ..Default::default() });
+    let (_, turn, _) = client.exchange(&named("s"), &[user("2+2?")], "4");
+    client.ask_raw(&named("s"), &then("Please thank me."));
+    client.rate(&turn, 1, None);
+    client.rate(&turn, 1, None);
+    story(&mut client);
+    client.rate(&turn, -1, Some("wrong"));
+    assert_eq!(
+        story(&mut client),
+        ["turn-1 rated -1", "turn-1 undone", "turn-1 hint wrong", "turn-1 (-1)wrong."]
+    );
+}
+
+#[test]
+fn a_rating_is_not_lost_with_private_words_or_for_want_of_room() {
+    let (mut client, _) = rated(true, -1);
+    client.ask_raw(&named("s"), &then("Please thank me."));
+    client.ask_raw(&RequestMarks { no_train: true, ..named("s") }, &then("My secret."));
+    story(&mut client);
+    let more = [&then("My secret.")[..], &[assistant("So."), user("3+3?")]].concat();
+    client.ask_raw(&named("s"), &more);
+    assert_eq!(story(&mut client), ["turn-1 (-1)."]);
+
+    let config = SessionsConfig { teaches: true, max_pending_turns: 1, ..Default::default() };
+    let mut client = Client::with(config);
+    let (_, turn, _) = client.exchange(&named("s"), &[user("2+2?")], "4");
+    client.rate(&turn, -1, None);
+    let title = client.ask_raw(&named("s"), &then("Write a title."));
+    client.ask_raw(&RequestMarks { no_train: true, ..named("s") }, &then("Please thank me."));
+    client.answer(&title, json!({"content": "Sums"}));
+    story(&mut client);
+    client.exchange(&named("other"), &[user("5+5?")], "10");
     assert_eq!(story(&mut client), ["turn-1 (-1)."]);
 }
