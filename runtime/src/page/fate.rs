@@ -117,7 +117,7 @@ mod tests {
             ("actors/src/optimizer/admission.rs", "return Some(\""),
             ("actors/src/sessions/conversations/pairing.rs", "TurnDropped { turn, reason: \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(turn.id.clone(), \""),
-            ("actors/src/sessions/conversations.rs", "self.drop_turn(oldest, \""),
+            ("actors/src/sessions/conversations.rs", "self.give_up(oldest, dropped.rated, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(other, \""),
             ("actors/src/sessions/conversations.rs", "self.drop_turn(id, \""),
             ("actors/src/sessions/conversations.rs", "self.end(&session, \""),
