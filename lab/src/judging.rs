@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluate::Score;
 
-/// The file in the folder of the model, or of the adapter on it.
-pub const FILE: &str = "judging.json";
+pub use openclaw_model::checkpoint::MEASURED as FILE;
 /// The group of cases it is about.
 const GROUP: &str = "reaction";
 /// A judge that reads fewer of a kind of reaction misleads.

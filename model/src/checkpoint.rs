@@ -240,11 +240,16 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + use<> {
     move |source| CheckpointError::Io { path: path.clone(), source }
 }
 
+/// What was found of a model as a judge lies beside it, or beside the adapter on it, and goes with it.
+pub const MEASURED: &str = "judging.json";
+
 /// Whether a file or a folder, by its path in a folder, is one of a checkpoint there.
 pub fn belongs(path: &str) -> bool {
     let first = path.split('/').next().unwrap_or(path);
     let is_weights = |name: &str| name.starts_with("model") && name.contains(".safetensors");
-    is_companion(first) || path == "config.json" || is_weights(path) && !path.contains('/')
+    is_companion(first)
+        || ["config.json", MEASURED].contains(&path)
+        || is_weights(path) && !path.contains('/')
 }
 
 /// Whether a checkpoint may be written to `dir`: into nothing or an empty folder, over another checkpoint only with

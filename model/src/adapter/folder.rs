@@ -80,7 +80,7 @@ pub fn is_folder(dir: &Path) -> bool {
 
 /// Whether a file of this name is part of an adapter.
 pub fn belongs(name: &str) -> bool {
-    name == CONFIG || name == MATRICES
+    [CONFIG, MATRICES, checkpoint::MEASURED].contains(&name)
 }
 
 /// Whether an adapter may be written to `dir`, as [`checkpoint::may_write`] says it of checkpoints.
