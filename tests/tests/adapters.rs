@@ -25,7 +25,7 @@ async fn verdict(node: &Node) -> String {
     let client = reqwest::Client::new();
     let mut messages = vec![json!({"role": "user", "content": "What is 2 + 2?"})];
     for next in ["No, that is wrong.", ""] {
-        let body = json!({"model": "policy", "messages": messages, "max_tokens": 24, "user": "one"});
+        let body = json!({"model": "policy", "messages": messages, "temperature": 0, "user": "one"});
         let asked = client.post(format!("{}/chat/completions", node.url)).json(&body).send().await;
         let answer: Value = asked.expect("an answer").json().await.expect("JSON");
         messages.push(answer["choices"][0]["message"].clone());
