@@ -19,7 +19,6 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use crate::{
-    judging,
     schedule::Schedule,
     supervised::{self, Conversation, Progress},
 };
@@ -135,11 +134,7 @@ pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
     let weights = trainer.weights()?;
     let flat = weights.to_host(trainer.transformer())?;
     match weights.adapter_layout() {
-        Some(layout) => {
-            // What was measured of the one before.
-            let _ = std::fs::remove_file(args.output.join(judging::FILE));
-            save_adapter(&args.output, layout, &flat, &args.model.to_string_lossy())?;
-        }
+        Some(layout) => save_adapter(&args.output, layout, &flat, &args.model.to_string_lossy())?,
         None => {
             let (config, ends) = (&model.transformer.config, &model.end_ids);
             checkpoint::save(&args.output, config, &flat, WeightDtype::F32, ends, Some(&args.model))?;

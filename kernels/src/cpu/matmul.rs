@@ -203,15 +203,16 @@ mod tests {
         (0..n).map(|i| ((i as f32 + seed) * 0.7123).sin()).collect()
     }
 
+    fn layout(is_transposed: bool, rows: usize, columns: usize) -> MatrixLayout {
+        if is_transposed { MatrixLayout::transposed(rows) } else { MatrixLayout::rows(columns) }
+    }
+
     #[test]
     fn every_layout_agrees_with_the_definition() {
         for (m, n, k) in [(1, 5, 33), (4, 7, 32), (7, 40, 64), (8, 3, 100), (9, 8, 65), (33, 17, 40)] {
             for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
                 for accumulate in [false, true] {
                     let (a, b) = (values(m * k, 0.1), values(k * n, 0.5));
-                    let layout = |t: bool, rows: usize, cols: usize| {
-                        if t { MatrixLayout::transposed(rows) } else { MatrixLayout::rows(cols) }
-                    };
                     let (la, lb) = (layout(a_t, m, k), layout(b_t, k, n));
                     let c_row = n + 3;
                     let mut c = values(m * c_row, 0.9);
@@ -243,9 +244,6 @@ mod tests {
             for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
                 for accumulate in [false, true] {
                     let (a, b) = (values(m * k, 0.1), values(k * n, 0.5));
-                    let layout = |t: bool, rows: usize, cols: usize| {
-                        if t { MatrixLayout::transposed(rows) } else { MatrixLayout::rows(cols) }
-                    };
                     let (la, lb) = (layout(a_t, m, k), layout(b_t, k, n));
                     let shape = Matmul { m, n, k, a: la, b: lb, c_row: n + 3, accumulate };
                     let mut alone = values(m * (n + 3), 0.9);

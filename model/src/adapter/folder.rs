@@ -155,7 +155,7 @@ pub(crate) fn files_of(layout: &AdapterLayout, flat: &[f32], base: &str) -> Vec<
     ]
 }
 
-/// Writes an adapter's folder; files of one that is there are replaced.
+/// Writes an adapter's folder; files of one that is there are replaced, and what was measured of it goes.
 pub fn save_adapter(
     dir: &Path,
     layout: &AdapterLayout,
@@ -167,6 +167,11 @@ pub fn save_adapter(
         move |source| CheckpointError::Io { path, source }
     };
     fs::create_dir_all(dir).map_err(io(dir))?;
+    // It was found of the one before.
+    let measured = dir.join(checkpoint::MEASURED);
+    if measured.exists() {
+        fs::remove_file(&measured).map_err(io(&measured))?;
+    }
     for (name, bytes) in files_of(layout, flat, base) {
         let path = dir.join(name);
         durable::write(&path, &bytes, durable::Access::Umask).map_err(io(&path))?;

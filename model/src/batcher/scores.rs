@@ -69,7 +69,6 @@ impl<B: Backend> Batcher<B> {
         }
         self.check_ids(request.ids.iter())?;
         let id = self.new_id();
-        self.kept.retain(|kept| kept.epoch == self.epoch);
         let is_kept = |kept: &Kept| kept.start == start && kept.ids == request.ids;
         if let Some(at) = self.kept.iter().position(is_kept) {
             let kept = self.kept.remove(at).expect("it was just found");
@@ -118,7 +117,7 @@ impl<B: Backend> Batcher<B> {
     }
 
     fn keep(&mut self, epoch: u64, request: ScoreRequest, hidden: Vec<f32>) {
-        if !request.asked_again || size_of_val(&*hidden) > MOST_KEPT_BYTES {
+        if !request.asked_again || epoch != self.epoch || size_of_val(&*hidden) > MOST_KEPT_BYTES {
             return;
         }
         self.kept.push_back(Kept { epoch, ids: request.ids, start: request.start, hidden });

@@ -27,6 +27,12 @@ fn rated(teaches: bool, rating: i8) -> (Client, String) {
     (client, turn)
 }
 
+/// What a client asks beside the conversation, and its reply.
+fn ask_for_a_title(client: &mut Client) {
+    let title = client.ask_raw(&named("s"), &then("Write a title."));
+    client.answer(&title, json!({"content": "Sums"}));
+}
+
 fn then(said: &str) -> [Value; 3] {
     [user("2+2?"), assistant("4"), user(said)]
 }
@@ -135,8 +141,7 @@ fn a_thumb_on_words_that_are_there_goes_beside_them() {
     // They were a side request, and the rating stays.
     let mut client = Client::new();
     let (_, turn, _) = client.exchange(&named("s"), &[user("2+2?")], "4");
-    let title = client.ask_raw(&named("s"), &then("Write a title."));
-    client.answer(&title, json!({"content": "Sums"}));
+    ask_for_a_title(&mut client);
     client.feedback(&turn);
     assert_eq!(story(&mut client), ["turn-1 Write a title.?", "turn-1 rated 1"]);
     client.ask_raw(&named("s"), &then("Thank you."));
@@ -149,8 +154,7 @@ fn a_thumb_on_words_that_are_there_goes_beside_them() {
 #[test]
 fn a_thumb_outlives_words_that_were_none_and_words_that_are_private() {
     let (mut client, _) = rated(true, -1);
-    let title = client.ask_raw(&named("s"), &then("Write a title."));
-    client.answer(&title, json!({"content": "Sums"}));
+    ask_for_a_title(&mut client);
     story(&mut client);
     client.ask_raw(&named("s"), &then("Please thank me."));
     let told = ["turn-1 rated -1", "turn-1 undone", "turn-2 side_request", "turn-1 (-1)Please thank me.?"];
@@ -166,8 +170,7 @@ fn a_thumb_outlives_words_that_were_none_and_words_that_are_private() {
 
     // Words that were a side request, and then nothing.
     let (mut client, _) = rated(true, -1);
-    let title = client.ask_raw(&named("s"), &then("Write a title."));
-    client.answer(&title, json!({"content": "Sums"}));
+    ask_for_a_title(&mut client);
     client.ask_raw(&RequestMarks { no_train: true, ..named("s") }, &then("Please thank me."));
     story(&mut client);
     client.later(1800);
