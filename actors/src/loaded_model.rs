@@ -10,7 +10,9 @@ use openclaw_kernels::KernelError;
 use openclaw_model::{
     AdamWConfig, AdapterConfig, AdapterError, AdapterLayout, Batcher, BatcherConfig, BatcherError,
     ChatTemplate, CheckpointError, GenerationConfig, TextError, Tokenizer, Trainer, Transformer,
-    VersionFolders, WeightDtype, Weights, checkpoint, fingerprint, load_adapter,
+    VersionFolders, WeightDtype, Weights, checkpoint,
+    checkpoint::{InFolder, fingerprint_in},
+    load_adapter,
 };
 
 use crate::{
@@ -80,8 +82,18 @@ impl LoadedModel {
     /// Reads a checkpoint folder onto a device; `threads`, where that is the CPU, are for what is asked of
     /// [`LoadedModel::transformer`] itself.
     pub fn open(path: &Path, place: Place, threads: usize) -> Result<Self, LoadError> {
-        let (config, flat) = checkpoint::load(path)?;
-        let fingerprint = fingerprint(&config, &flat);
+        Self::open_as(path, place, threads, |_| WeightDtype::F32)
+    }
+
+    /// The same with weights in the type that is wanted of what is there; those in `bf16` are frozen.
+    pub fn open_as(
+        path: &Path,
+        place: Place,
+        threads: usize,
+        dtype: impl FnOnce(InFolder) -> WeightDtype,
+    ) -> Result<Self, LoadError> {
+        let (config, flat) = checkpoint::load_as(path, dtype)?;
+        let fingerprint = fingerprint_in(&config, &flat);
         let tokenizer = Tokenizer::from_dir(path)?;
         let template = ChatTemplate::from_dir(path)?;
         let generation = GenerationConfig::from_dir(path)?;
@@ -89,7 +101,7 @@ impl LoadedModel {
         let device = Device::new(place, "model", threads)?;
         let transformer = Transformer::new(config, device)
             .map_err(|source| LoadError::Prepare { path: path.to_owned(), source })?;
-        let weights = Arc::new(Weights::from_vec(&transformer, flat)?);
+        let weights = Arc::new(Weights::adopt(&transformer, flat)?);
         let text = EngineText { tokenizer, template, context_tokens };
         Ok(Self {
             path: path.to_owned(),

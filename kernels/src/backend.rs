@@ -83,20 +83,21 @@ pub trait Backend: Clone + Send + Sync + 'static {
         range: Range<usize>,
     ) -> Self::ViewMut<'a, T>;
 
-    /// `c = a b` or `c += a b`; see [`Matmul`].
-    fn matmul(
+    /// `c = a b` or `c += a b`, with `f32` sums; see [`Matmul`]. A `b` of `bf16` is widened as it is read on the CPU, which is
+    /// exact; a GPU's own products are of `bf16` alone, so that `a` is rounded there.
+    fn matmul<W: Float>(
         &self,
         shape: Matmul,
         a: Self::View<'_, f32>,
-        b: Self::View<'_, f32>,
+        b: Self::View<'_, W>,
         c: Self::ViewMut<'_, f32>,
     ) -> Result<()>;
     /// Gathers rows of `table [vocab, width]` for `ids [tokens]` into `out [tokens, width]`.
-    fn embedding(
+    fn embedding<W: Float>(
         &self,
         width: usize,
         ids: Self::View<'_, u32>,
-        table: Self::View<'_, f32>,
+        table: Self::View<'_, W>,
         out: Self::ViewMut<'_, f32>,
     ) -> Result<()>;
     /// Adds `d_out [tokens, width]` to the rows of `d_table` named by `ids`, in token order.
@@ -274,20 +275,20 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// [`Backend::row_loss`] of `hidden weight^T` without storing all logits: overwrites `d_hidden`, adds to
     /// `d_weight`. Rows without a gradient are skipped.
     ///
-    /// A chunk's logits and their gradients have the head's type; both gradients of the head are `f32`.
-    fn linear_loss<T: Float>(
+    /// A chunk's logits and their gradients have the hidden states' type; both gradients of the head are `f32`.
+    fn linear_loss<T: Float, W: Float>(
         &self,
         shape: LinearShape,
         loss: RowLoss<Self::View<'_, f32>, Self::View<'_, i32>>,
-        head: Head<Self::View<'_, T>>,
+        head: Head<Self::View<'_, T>, Self::View<'_, W>>,
         out: HeadGradients<Self::ViewMut<'_, T>, Self::ViewMut<'_, f32>, Self::ViewMut<'_, RowStat>>,
     ) -> Result<()>;
     /// [`Backend::logprob`] of `hidden weight^T` without storing all logits.
-    fn linear_logprob<T: Float>(
+    fn linear_logprob<T: Float, W: Float>(
         &self,
         shape: LinearShape,
         score: Score<Self::View<'_, i32>>,
-        head: Head<Self::View<'_, T>>,
+        head: Head<Self::View<'_, T>, Self::View<'_, W>>,
         scratch: Self::ViewMut<'_, T>,
         out: ScoreOut<Self::ViewMut<'_, f32>, Self::ViewMut<'_, i32>>,
     ) -> Result<()>;

@@ -105,9 +105,9 @@ pub enum DeviceViewMut<'a, T> {
 
 /// Operations that ask the chosen backend; a view of the other one is an error.
 macro_rules! ask {
-    ($(fn $op:ident $(<$t:ident>)? ($($argument:ident: $type:ty),* $(,)?) -> $given:ty;)+) => {
+    ($(fn $op:ident $(<$($t:ident),+>)? ($($argument:ident: $type:ty),* $(,)?) -> $given:ty;)+) => {
         $(#[allow(clippy::too_many_arguments)]
-        fn $op $(<$t: Float>)? (&self, $($argument: $type),*) -> Result<$given> {
+        fn $op $(<$($t: Float),+>)? (&self, $($argument: $type),*) -> Result<$given> {
             let elsewhere = || self.elsewhere(stringify!($op));
             match self {
                 Self::Cpu(cpu) => cpu.$op($(On::<Cpu>::on($argument).ok_or_else(elsewhere)?),*),
@@ -214,8 +214,8 @@ impl Backend for Device {
     }
 
     ask! {
-        fn matmul(shape: Matmul, a: DeviceView<'_, f32>, b: DeviceView<'_, f32>, c: DeviceViewMut<'_, f32>) -> ();
-        fn embedding(width: usize, ids: DeviceView<'_, u32>, table: DeviceView<'_, f32>, out: DeviceViewMut<'_, f32>) -> ();
+        fn matmul<W>(shape: Matmul, a: DeviceView<'_, f32>, b: DeviceView<'_, W>, c: DeviceViewMut<'_, f32>) -> ();
+        fn embedding<W>(width: usize, ids: DeviceView<'_, u32>, table: DeviceView<'_, W>, out: DeviceViewMut<'_, f32>) -> ();
         fn embedding_backward(width: usize, ids: DeviceView<'_, u32>, d_out: DeviceView<'_, f32>, d_table: DeviceViewMut<'_, f32>) -> ();
         fn rms_norm(eps: f32, x: DeviceView<'_, f32>, weight: DeviceView<'_, f32>, out: DeviceViewMut<'_, f32>) -> ();
         fn rms_norm_backward(eps: f32, x: DeviceView<'_, f32>, weight: DeviceView<'_, f32>, d_out: DeviceView<'_, f32>, d_x: DeviceViewMut<'_, f32>, d_weight: DeviceViewMut<'_, f32>) -> ();
@@ -234,8 +234,8 @@ impl Backend for Device {
         fn logprob_gap<T>(shape: LogitsShape, student: DeviceView<'_, T>, teacher: DeviceView<'_, T>, targets: DeviceView<'_, i32>, out: GapOut<DeviceViewMut<'_, f32>>) -> ();
         fn logprob_gap_backward<T>(shape: LogitsShape, side: GapSide, logits: Option<DeviceView<'_, T>>, targets: DeviceView<'_, i32>, d_gap: DeviceView<'_, f32>, d_logits: DeviceViewMut<'_, T>) -> ();
         fn row_loss<T>(shape: LogitsShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, logits: Option<DeviceView<'_, T>>, d_logits: DeviceViewMut<'_, T>, stats: DeviceViewMut<'_, RowStat>) -> ();
-        fn linear_loss<T>(shape: LinearShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, head: Head<DeviceView<'_, T>>, out: HeadGradients<DeviceViewMut<'_, T>, DeviceViewMut<'_, f32>, DeviceViewMut<'_, RowStat>>) -> ();
-        fn linear_logprob<T>(shape: LinearShape, score: Score<DeviceView<'_, i32>>, head: Head<DeviceView<'_, T>>, scratch: DeviceViewMut<'_, T>, out: ScoreOut<DeviceViewMut<'_, f32>, DeviceViewMut<'_, i32>>) -> ();
+        fn linear_loss<T, W>(shape: LinearShape, loss: RowLoss<DeviceView<'_, f32>, DeviceView<'_, i32>>, head: Head<DeviceView<'_, T>, DeviceView<'_, W>>, out: HeadGradients<DeviceViewMut<'_, T>, DeviceViewMut<'_, f32>, DeviceViewMut<'_, RowStat>>) -> ();
+        fn linear_logprob<T, W>(shape: LinearShape, score: Score<DeviceView<'_, i32>>, head: Head<DeviceView<'_, T>, DeviceView<'_, W>>, scratch: DeviceViewMut<'_, T>, out: ScoreOut<DeviceViewMut<'_, f32>, DeviceViewMut<'_, i32>>) -> ();
     }
 }
 

@@ -11,8 +11,8 @@ use clap::Args;
 use openclaw_actors::{engine::Place, loaded_model::LoadedModel};
 use openclaw_environments::dice::Dice;
 use openclaw_model::{
-    AdamWConfig, AdapterConfig, TrainSequence, WeightDtype, adapter, checkpoint, exact_json,
-    normalize_messages, save_adapter, unseen_parts,
+    AdamWConfig, AdapterConfig, TrainSequence, WeightDtype, adapter, checkpoint, checkpoint::InFolder,
+    exact_json, normalize_messages, save_adapter, unseen_parts,
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
@@ -97,7 +97,9 @@ pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
     } else {
         checkpoint::may_write(&args.output, args.force)?;
     }
-    let mut model = LoadedModel::open(&args.model, Place::Cpu, args.threads)?;
+    // What is trained is exact.
+    let dtype = |stored: InFolder| if args.adapter { stored.dtype } else { WeightDtype::F32 };
+    let mut model = LoadedModel::open_as(&args.model, Place::Cpu, args.threads, dtype)?;
     if args.adapter {
         model.adapt(AdapterConfig::of_all(args.rank as usize, args.alpha), args.seed)?;
     }

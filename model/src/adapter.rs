@@ -262,7 +262,7 @@ impl<B: Backend> Weights<B> {
         flat: &[f32],
     ) -> Result<Self> {
         let adapter = Adapter::from_host(&transformer.backend, layout, flat)?;
-        Ok(Self { flat: self.flat.clone(), adapter: Some(adapter) })
+        Ok(Self { base: self.base.clone(), adapter: Some(adapter) })
     }
 
     /// The layout of its adapter, if it has one.

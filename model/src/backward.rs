@@ -49,7 +49,7 @@ impl<B: Backend> Transformer<B> {
             accumulate: false,
         };
         let mut d_x = b.uninitialized(rows * input)?;
-        b.matmul(to_input, self.all(d_y), b.view(&weights.flat, range.clone()), self.all_mut(&mut d_x))?;
+        self.product(to_input, self.all(d_y), weights.base.matrix(b, range), self.all_mut(&mut d_x))?;
         if let Some(adapter) = &weights.adapter {
             self.adapt_backward(adapter, grads, (index, map), x, d_y, &mut d_x, rows)?;
         }
@@ -67,7 +67,7 @@ impl<B: Backend> Transformer<B> {
         d_x: &mut B::Buffer<f32>,
     ) -> Result<()> {
         let b = &self.backend;
-        let weight = b.view(&weights.flat, range.clone());
+        let weight = self.vector(weights, range);
         let d_weight = b.view_mut(grads, weights.gradient(range));
         let eps = self.config.rms_norm_eps;
         b.rms_norm_backward(eps, self.all(x), weight, self.all(d_out), self.all_mut(d_x), d_weight)
@@ -122,8 +122,8 @@ impl<B: Backend> Transformer<B> {
             self.all(&trace.qkv),
             b.view(&batch.positions, 0..tokens),
             self.rope(),
-            b.view(&weights.flat, layer.q_norm.clone()),
-            b.view(&weights.flat, layer.k_norm.clone()),
+            self.vector(weights, &layer.q_norm),
+            self.vector(weights, &layer.k_norm),
             self.all(&d_qk),
             self.all_mut(&mut d_qkv),
             self.all_mut(&mut d_q_norm),

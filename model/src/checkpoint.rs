@@ -21,13 +21,14 @@ pub(crate) use self::stored::{read, tensors};
 pub use self::{
     companions::text_files,
     inspect::{Inspection, inspect},
-    version::{StagedVersion, StoredVersion, VersionFolders, VersionManifest, fingerprint},
+    version::{StagedVersion, StoredVersion, VersionFolders, VersionManifest, fingerprint, fingerprint_in},
 };
 use self::{
     companions::{companions, is_companion},
     stored::{Place, Stored, read_places},
 };
 use crate::{
+    base::HostWeights,
     chat_template::ChatTemplate,
     config::{ConfigError, ModelConfig},
     durable,
@@ -215,6 +216,26 @@ impl WeightDtype {
 
 /// Reads a checkpoint folder's configuration and weights; every supported element type becomes `f32`.
 pub fn load(dir: &Path) -> Result<(ModelConfig, Vec<f32>), CheckpointError> {
+    match load_as(dir, |_| WeightDtype::F32)? {
+        (config, HostWeights::F32(weights)) => Ok((config, weights)),
+        (_, HostWeights::Bf16(_)) => unreachable!("f32 was asked for"),
+    }
+}
+
+/// What a folder has, before it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct InFolder {
+    /// How many parameters.
+    pub parameters: usize,
+    /// The narrowest type that holds them all exactly.
+    pub dtype: WeightDtype,
+}
+
+/// The same in the element type that is wanted of what is there.
+pub fn load_as(
+    dir: &Path,
+    dtype: impl FnOnce(InFolder) -> WeightDtype,
+) -> Result<(ModelConfig, HostWeights), CheckpointError> {
     let (mut config, says_tied) = ModelConfig::stated_in(dir)?;
     let stored = Stored::open(dir).map_err(first)?;
     config.tied = stored.is_tied(says_tied.then_some(config.tied));
@@ -224,7 +245,10 @@ pub fn load(dir: &Path) -> Result<(ModelConfig, Vec<f32>), CheckpointError> {
     for place in &places {
         by_file.entry(&place.file).or_default().push(place);
     }
-    let mut weights = vec![0f32; layout.len()];
+    let narrow = places.iter().all(|place| place.dtype == Dtype::BF16);
+    let stored = if narrow { WeightDtype::Bf16 } else { WeightDtype::F32 };
+    let wanted = dtype(InFolder { parameters: layout.len(), dtype: stored });
+    let mut weights = HostWeights::zeros(wanted, layout.len());
     for (file, places) in by_file {
         read_places(file, &places, &mut weights)?;
     }

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 mod backward;
+mod base;
 mod batcher;
 mod blocks;
 pub mod bpe;
@@ -38,6 +39,7 @@ pub mod training;
 pub mod transformer;
 
 pub use adapter::{AdapterConfig, AdapterError, AdapterLayout, Target, load_adapter, save_adapter};
+pub use base::HostWeights;
 pub use batcher::{Batcher, BatcherConfig, BatcherError, BatcherStats, SequenceId, SubmitError};
 pub use bpe::train_bpe;
 pub use chat_template::{ChatTemplate, NANO_TEMPLATE};

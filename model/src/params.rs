@@ -107,6 +107,19 @@ impl ParameterLayout {
         Self { parameters, layers, embedding, norm, head }
     }
 
+    /// The parameters that are vectors.
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(|parameter| parameter.shape.len() == 1)
+    }
+
+    /// Where a vector begins if there are vectors alone.
+    pub(crate) fn place_among_vectors(&self, range: &Range<usize>) -> usize {
+        self.vectors()
+            .take_while(|vector| vector.range.end <= range.start)
+            .map(|vector| vector.range.len())
+            .sum()
+    }
+
     /// Ranges of neighbouring parameters that are all matrices, or all vectors.
     pub(crate) fn runs(&self) -> Vec<(bool, Range<usize>)> {
         let mut runs: Vec<(bool, Range<usize>)> = Vec::new();

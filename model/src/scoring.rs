@@ -8,6 +8,7 @@ use openclaw_kernels::{
 };
 
 use crate::{
+    base::Matrix,
     serving::{ScoreRequest, Scored},
     transformer::{KvPool, PagedStep, Transformer, Weights},
 };
@@ -133,27 +134,27 @@ impl<B: Backend> Transformer<B> {
         let mut candidate_logprobs = b.zeros::<f32>(rows * widest)?;
         let mut top_ids = b.zeros::<i32>(rows * top_k)?;
         let mut top_logprobs = b.zeros::<f32>(rows * top_k)?;
-        b.linear_logprob(
-            shape,
-            Score {
-                targets: b.view(&targets, 0..rows),
-                candidates: (widest > 0)
-                    .then(|| Candidates { k: widest, ids: b.view(&candidate_ids, 0..rows * widest) }),
-            },
-            Head { hidden, weight: b.view(&weights.flat, self.layout.head.clone()) },
-            self.all_mut(&mut scratch),
-            ScoreOut {
-                logprobs: self.all_mut(&mut logprobs),
-                lse: self.all_mut(&mut lse),
-                entropy: Some(self.all_mut(&mut entropy)),
-                candidates: (widest > 0).then(|| self.all_mut(&mut candidate_logprobs)),
-                top: (top_k > 0).then(|| TopK {
-                    k: top_k,
-                    ids: b.view_mut(&mut top_ids, 0..rows * top_k),
-                    logprobs: self.all_mut(&mut top_logprobs),
-                }),
-            },
-        )?;
+        let score = Score {
+            targets: b.view(&targets, 0..rows),
+            candidates: (widest > 0)
+                .then(|| Candidates { k: widest, ids: b.view(&candidate_ids, 0..rows * widest) }),
+        };
+        let scratch = self.all_mut(&mut scratch);
+        let out = ScoreOut {
+            logprobs: self.all_mut(&mut logprobs),
+            lse: self.all_mut(&mut lse),
+            entropy: Some(self.all_mut(&mut entropy)),
+            candidates: (widest > 0).then(|| self.all_mut(&mut candidate_logprobs)),
+            top: (top_k > 0).then(|| TopK {
+                k: top_k,
+                ids: b.view_mut(&mut top_ids, 0..rows * top_k),
+                logprobs: self.all_mut(&mut top_logprobs),
+            }),
+        };
+        match weights.base.matrix(b, &self.layout.head) {
+            Matrix::F32(weight) => b.linear_logprob(shape, score, Head { hidden, weight }, scratch, out),
+            Matrix::Bf16(weight) => b.linear_logprob(shape, score, Head { hidden, weight }, scratch, out),
+        }?;
         let top_ids = b.download(b.view(&top_ids, 0..rows * top_k))?;
         let top_logprobs = b.download(self.all(&top_logprobs))?;
         let candidate_logprobs = b.download(self.all(&candidate_logprobs))?;

@@ -3,10 +3,10 @@
 mod rows;
 mod state;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use openclaw_kernels::{
-    Backend, KernelError,
+    Backend, Float, KernelError,
     ops::{AdamW, ClipRange, Head, HeadGradients, KlKind, LinearShape, RowStat},
 };
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use self::rows::DeviceRows;
 pub use self::state::TrainerState;
 use crate::{
     adapter::Adapter,
+    base::{Base, Matrix},
     transformer::{LayerTrace, Transformer, Weights},
 };
 
@@ -234,7 +235,7 @@ impl<B: Backend> Trainer<B> {
 
     fn start(transformer: Transformer<B>, weights: Weights<B>, config: AdamWConfig) -> Result<Self> {
         let b = transformer.backend.clone();
-        let n = b.len(weights.trained());
+        let n = b.len(weights.trained()?);
         Ok(Self {
             weights,
             grads: b.zeros(n)?,
@@ -260,14 +261,14 @@ impl<B: Backend> Trainer<B> {
 
     /// A copy of the weights as they are now.
     pub fn weights(&self) -> Result<Weights<B>> {
-        let (b, trained) = (&self.transformer.backend, self.weights.trained());
+        let (b, trained) = (&self.transformer.backend, self.weights.trained()?);
         let mut copy = b.uninitialized(b.len(trained))?;
         b.copy(self.transformer.all_mut(&mut copy), self.transformer.all(trained))?;
         Ok(match &self.weights.adapter {
-            None => Weights { flat: Arc::new(copy), adapter: None },
+            None => Weights { base: Arc::new(Base::F32(copy)), adapter: None },
             Some(adapter) => {
                 let adapter = Adapter::of(b, adapter.layout.clone(), copy)?;
-                Weights { flat: self.weights.flat.clone(), adapter: Some(adapter) }
+                Weights { base: self.weights.base.clone(), adapter: Some(adapter) }
             }
         })
     }
@@ -368,30 +369,17 @@ impl<B: Backend> Trainer<B> {
             temperature: batch[0].temperature,
             ..b.linear_shape(rows.count, config.hidden_size, config.vocab_size)
         };
-        let head = Head {
-            hidden: transformer.all(&normed),
-            weight: b.view(&weights.flat, transformer.layout.head.clone()),
-        };
-        let mut scratch = b.uninitialized(shape.scratch_len())?;
-        let ratios = match objective {
-            Objective::Policy(PolicyObjective { surrogate: SurrogateKind::Gspo, .. }) => {
-                Some(rows.sequence_ratios(b, shape, head, &mut scratch)?)
+        let to_weight = (&mut self.grads, weights.gradient(&transformer.layout.head));
+        let hidden = transformer.all(&normed);
+        let head = match weights.base.matrix(b, &transformer.layout.head) {
+            Matrix::F32(weight) => {
+                head_loss(transformer, shape, Head { hidden, weight }, &rows, objective, to_weight)?
             }
-            _ => None,
+            Matrix::Bf16(weight) => {
+                head_loss(transformer, shape, Head { hidden, weight }, &rows, objective, to_weight)?
+            }
         };
-        let mut d_normed = b.zeros(rows.count * config.hidden_size)?;
-        let mut stats = b.zeros::<RowStat>(rows.count)?;
-        b.linear_loss(
-            shape,
-            rows.loss(transformer, objective, ratios.as_ref()),
-            head,
-            HeadGradients {
-                scratch: transformer.all_mut(&mut scratch),
-                d_hidden: transformer.all_mut(&mut d_normed),
-                d_weight: b.view_mut(&mut self.grads, weights.gradient(&transformer.layout.head)),
-                stats: b.view_mut(&mut stats, 0..rows.count),
-            },
-        )?;
+        let (d_normed, stats) = head;
         let grads = &mut self.grads;
         let mut d_selected = b.zeros(rows.count * config.hidden_size)?;
         let norm = &transformer.layout.norm;
@@ -427,9 +415,9 @@ impl<B: Backend> Trainer<B> {
         let grad_scale = if grad_norm > clip { clip / grad_norm } else { 1.0 };
         let (runs, trained) = match &mut self.weights.adapter {
             None => {
-                let flat =
-                    Arc::get_mut(&mut self.weights.flat).expect("nobody shares the trainer's own weights");
-                (transformer.layout.runs(), flat)
+                let base =
+                    Arc::get_mut(&mut self.weights.base).expect("nobody shares the trainer's own weights");
+                (transformer.layout.runs(), base.trained_mut()?)
             }
             // Matrices alone.
             Some(adapter) => (vec![(true, 0..adapter.layout.len())], &mut adapter.flat),
@@ -453,4 +441,39 @@ impl<B: Backend> Trainer<B> {
         }
         Ok(StepReport { step: self.step, grad_norm, ..report })
     }
+}
+
+/// The loss through the head: adds to the gradient of its weight, which is empty where that is frozen; returns that of the
+/// hidden states, and what happened in each row.
+#[allow(clippy::type_complexity)]
+fn head_loss<B: Backend, W: Float>(
+    transformer: &Transformer<B>,
+    shape: LinearShape,
+    head: Head<B::View<'_, f32>, B::View<'_, W>>,
+    rows: &DeviceRows<B>,
+    objective: &Objective,
+    (grads, of_weight): (&mut B::Buffer<f32>, Range<usize>),
+) -> Result<(B::Buffer<f32>, B::Buffer<RowStat>)> {
+    let b = &transformer.backend;
+    let mut scratch = b.uninitialized(shape.scratch_len())?;
+    let ratios = match objective {
+        Objective::Policy(PolicyObjective { surrogate: SurrogateKind::Gspo, .. }) => {
+            Some(rows.sequence_ratios(b, shape, head, &mut scratch)?)
+        }
+        _ => None,
+    };
+    let mut d_hidden = b.zeros(rows.count * shape.width)?;
+    let mut stats = b.zeros::<RowStat>(rows.count)?;
+    b.linear_loss(
+        shape,
+        rows.loss(transformer, objective, ratios.as_ref()),
+        head,
+        HeadGradients {
+            scratch: transformer.all_mut(&mut scratch),
+            d_hidden: transformer.all_mut(&mut d_hidden),
+            d_weight: b.view_mut(grads, of_weight),
+            stats: b.view_mut(&mut stats, 0..rows.count),
+        },
+    )?;
+    Ok((d_hidden, stats))
 }

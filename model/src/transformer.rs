@@ -3,23 +3,24 @@
 use std::{ops::Range, sync::Arc};
 
 use openclaw_kernels::{
-    Backend, KernelError,
+    Backend, Float, KernelError,
     ops::{Matmul, MatrixLayout, PagedSegment, PagedShape, QkvShape, RopeTable},
 };
 use rand::{RngExt, SeedableRng};
 
 use crate::{
     adapter::{Adapter, Map},
+    base::{Base, HostWeights, Matrix},
     config::ModelConfig,
     params::ParameterLayout,
 };
 
 type Result<T> = std::result::Result<T, KernelError>;
 
-/// Immutable weights of one version: one flat buffer, and an adapter on it or none. Several versions share a base that is
+/// Immutable weights of one version: the base, and an adapter on it or none. Several versions share a base that is
 /// frozen.
 pub struct Weights<B: Backend> {
-    pub(crate) flat: Arc<B::Buffer<f32>>,
+    pub(crate) base: Arc<Base<B>>,
     pub(crate) adapter: Option<Adapter<B>>,
 }
 
@@ -100,24 +101,12 @@ pub(crate) struct Ragged<B: Backend> {
 impl<B: Backend> Weights<B> {
     /// Weights from the host, in the order of [`ParameterLayout`].
     pub fn from_host(transformer: &Transformer<B>, flat: &[f32]) -> Result<Self> {
-        Self::of(transformer, flat.len(), || transformer.backend.upload(flat))
+        Self::adopt(transformer, HostWeights::F32(flat.to_vec()))
     }
 
     /// The same of weights that nobody else needs: where the host is the device they are not copied.
-    pub fn from_vec(transformer: &Transformer<B>, flat: Vec<f32>) -> Result<Self> {
-        Self::of(transformer, flat.len(), || transformer.backend.adopt(flat))
-    }
-
-    fn of(
-        transformer: &Transformer<B>,
-        found: usize,
-        buffer: impl FnOnce() -> Result<B::Buffer<f32>>,
-    ) -> Result<Self> {
-        let expected = transformer.layout.len();
-        if found != expected {
-            return Err(KernelError::Shape { op: "weights", what: "flat", found, expected });
-        }
-        Ok(Self { flat: Arc::new(buffer()?), adapter: None })
+    pub fn adopt(transformer: &Transformer<B>, host: HostWeights) -> Result<Self> {
+        Ok(Self { base: Arc::new(Base::adopt(transformer, host)?), adapter: None })
     }
 
     /// The same model with others in place of what is trained of it: its adapter's parameters, or without one all.
@@ -130,12 +119,19 @@ impl<B: Backend> Weights<B> {
 
     /// A copy on the host of what is trained of it: its adapter's parameters, or without one all.
     pub fn to_host(&self, transformer: &Transformer<B>) -> Result<Vec<f32>> {
-        transformer.backend.download(transformer.all(self.trained()))
+        let b = &transformer.backend;
+        match &self.adapter {
+            Some(adapter) => b.download(transformer.all(&adapter.flat)),
+            None => self.base.to_host(b),
+        }
     }
 
     /// What is trained of it.
-    pub(crate) fn trained(&self) -> &B::Buffer<f32> {
-        self.adapter.as_ref().map_or(&self.flat, |adapter| &adapter.flat)
+    pub(crate) fn trained(&self) -> Result<&B::Buffer<f32>> {
+        match &self.adapter {
+            Some(adapter) => Ok(&adapter.flat),
+            None => self.base.trained(),
+        }
     }
 
     /// The range of a gradient, in a buffer that holds what is trained: none of a base that is frozen.
@@ -255,7 +251,7 @@ impl<B: Backend> Transformer<B> {
     pub(crate) fn linear(
         &self,
         x: B::View<'_, f32>,
-        weight: B::View<'_, f32>,
+        weight: Matrix<'_, B>,
         y: B::ViewMut<'_, f32>,
         (rows, output, input): (usize, usize, usize),
         accumulate: bool,
@@ -269,7 +265,21 @@ impl<B: Backend> Transformer<B> {
             c_row: output,
             accumulate,
         };
-        self.backend.matmul(shape, x, weight, y)
+        self.product(shape, x, weight, y)
+    }
+
+    /// `y = x w` or `y += x w`, in the layouts of the shape.
+    pub(crate) fn product(
+        &self,
+        shape: Matmul,
+        x: B::View<'_, f32>,
+        weight: Matrix<'_, B>,
+        y: B::ViewMut<'_, f32>,
+    ) -> Result<()> {
+        match weight {
+            Matrix::F32(weight) => self.backend.matmul(shape, x, weight, y),
+            Matrix::Bf16(weight) => self.backend.matmul(shape, x, weight, y),
+        }
     }
 
     /// `target (+)= factor values`, as a product with a 1 x 1 matrix, so that no operation is needed for it.
@@ -321,13 +331,16 @@ impl<B: Backend> Transformer<B> {
         ids: B::View<'_, u32>,
         tokens: usize,
     ) -> Result<B::Buffer<f32>> {
-        self.rows(self.backend.view(&weights.flat, self.layout.embedding.clone()), ids, tokens)
+        match weights.base.matrix(&self.backend, &self.layout.embedding) {
+            Matrix::F32(table) => self.rows(table, ids, tokens),
+            Matrix::Bf16(table) => self.rows(table, ids, tokens),
+        }
     }
 
     /// `count` rows of a `[_, hidden]` table.
-    pub(crate) fn rows(
+    pub(crate) fn rows<W: Float>(
         &self,
-        table: B::View<'_, f32>,
+        table: B::View<'_, W>,
         rows: B::View<'_, u32>,
         count: usize,
     ) -> Result<B::Buffer<f32>> {
@@ -335,6 +348,11 @@ impl<B: Backend> Transformer<B> {
         let mut out = self.backend.uninitialized(count * hidden)?;
         self.backend.embedding(hidden, rows, table, self.all_mut(&mut out))?;
         Ok(out)
+    }
+
+    /// A norm's weight, or biases, by their place.
+    pub(crate) fn vector<'a>(&self, weights: &'a Weights<B>, range: &Range<usize>) -> B::View<'a, f32> {
+        weights.base.vector(&self.backend, &self.layout, range)
     }
 
     pub(crate) fn norm(
@@ -345,7 +363,7 @@ impl<B: Backend> Transformer<B> {
     ) -> Result<B::Buffer<f32>> {
         let b = &self.backend;
         let mut out = b.uninitialized(b.len(x))?;
-        let weight = b.view(&weights.flat, range.clone());
+        let weight = self.vector(weights, range);
         b.rms_norm(self.config.rms_norm_eps, self.all(x), weight, self.all_mut(&mut out))?;
         Ok(out)
     }
@@ -367,10 +385,10 @@ impl<B: Backend> Transformer<B> {
         if has_bias {
             // The same row for every token.
             let same = b.zeros::<u32>(tokens)?;
-            let bias = b.view(&weights.flat, layer.qkv_bias.clone());
+            let bias = self.vector(weights, &layer.qkv_bias);
             b.embedding(shape.qkv_width(), self.ids(&same), bias, self.all_mut(&mut qkv))?;
         }
-        let weight = b.view(&weights.flat, layer.qkv.clone());
+        let weight = weights.base.matrix(b, &layer.qkv);
         let dims = (tokens, shape.qkv_width(), self.config.hidden_size);
         self.linear(self.all(&normed), weight, self.all_mut(&mut qkv), dims, has_bias)?;
         self.adapt(weights.adapter.as_ref(), (index, Map::Qkv), &normed, &mut qkv, tokens)?;
@@ -380,8 +398,8 @@ impl<B: Backend> Transformer<B> {
             self.all(&qkv),
             positions,
             self.rope(),
-            b.view(&weights.flat, layer.q_norm.clone()),
-            b.view(&weights.flat, layer.k_norm.clone()),
+            self.vector(weights, &layer.q_norm),
+            self.vector(weights, &layer.k_norm),
             self.all_mut(&mut qk),
         )?;
         Ok((normed, qkv, qk))
@@ -404,7 +422,7 @@ impl<B: Backend> Transformer<B> {
         tokens: usize,
     ) -> Result<()> {
         let (range, ..) = self.map(index, map);
-        let weight = self.backend.view(&weights.flat, range.clone());
+        let weight = weights.base.matrix(&self.backend, range);
         let hidden = self.config.hidden_size;
         let dims = (tokens, hidden, range.len() / hidden);
         self.linear(self.all(x), weight, self.all_mut(to), dims, true)?;
@@ -423,7 +441,7 @@ impl<B: Backend> Transformer<B> {
         let (b, ff, layer) = (&self.backend, self.config.intermediate_size, &self.layout.layers[index]);
         let middle_normed = self.norm(weights, &layer.post_norm, middle)?;
         let mut gate_up = b.uninitialized(tokens * 2 * ff)?;
-        let weight = b.view(&weights.flat, layer.gate_up.clone());
+        let weight = weights.base.matrix(b, &layer.gate_up);
         let dims = (tokens, 2 * ff, self.config.hidden_size);
         self.linear(self.all(&middle_normed), weight, self.all_mut(&mut gate_up), dims, false)?;
         self.adapt(weights.adapter.as_ref(), (index, Map::GateUp), &middle_normed, &mut gate_up, tokens)?;
@@ -482,7 +500,7 @@ impl<B: Backend> Transformer<B> {
     fn head(&self, weights: &Weights<B>, hidden: B::View<'_, f32>, rows: usize) -> Result<Vec<f32>> {
         let b = &self.backend;
         let mut logits = b.uninitialized(rows * self.config.vocab_size)?;
-        let weight = b.view(&weights.flat, self.layout.head.clone());
+        let weight = weights.base.matrix(b, &self.layout.head);
         let dims = (rows, self.config.vocab_size, self.config.hidden_size);
         self.linear(hidden, weight, self.all_mut(&mut logits), dims, false)?;
         b.download(self.all(&logits))

@@ -37,7 +37,7 @@ use openclaw_journal::{
     Evaluate, Journal, Judged, Sample,
     inbox::{Inbox, InboxLimits},
 };
-use openclaw_model::{AdamWConfig, AdapterConfig, StepReport, VersionFolders, WeightDtype};
+use openclaw_model::{AdamWConfig, AdapterConfig, StepReport, VersionFolders};
 use ractor::{Actor, ActorCell};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
@@ -152,8 +152,12 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     let mut models = BTreeMap::new();
     for name in topology.models_in_use() {
         let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
-        let mut model = LoadedModel::open(&table.path, place, node.serving_threads())?;
-        let adapter = table.adapter.of(model.parameters()).filter(|_| *name == topology.actors.policy.model);
+        let is_policy = *name == topology.actors.policy.model;
+        let adapter = |parameters| table.adapter.of(parameters).filter(|_| is_policy);
+        let mut model = LoadedModel::open_as(&table.path, place, node.serving_threads(), |stored| {
+            table.dtype.in_memory(is_policy && adapter(stored.parameters).is_none())
+        })?;
+        let adapter = adapter(model.parameters());
         if let Some(config) = adapter {
             info!(model = name, rank = config.rank, alpha = config.alpha, "an adapter is trained");
             model.adapt(config, topology.run.seed)?;
@@ -211,10 +215,7 @@ async fn go_on(
     let held = table.batch_samples.saturating_mul(table.checkpoint_every_steps.max(1) as usize);
     let sample_limits = InboxLimits { capacity: limits.capacity.max(2 * held), ..limits };
     let policy = &models[&topology.actors.policy.model];
-    let dtype = match topology.models[&topology.actors.policy.model].dtype {
-        topology::Dtype::F32 => WeightDtype::F32,
-        topology::Dtype::Bf16 => WeightDtype::Bf16,
-    };
+    let dtype = topology.models[&topology.actors.policy.model].dtype.into();
     let folders = policy.folders(topology.run.dir.join("versions"), dtype);
     journal.take_up(&journal::spill(topology), journal::patience(topology)).await?;
     let resume = Resume::find(&folders, &journal).await?;

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use openclaw_journal::Turn;
-use openclaw_model::{GenerateRequest, SamplingParams, Scored};
+use openclaw_model::{GenerateRequest, SamplingParams, ScoreRequest, Scored};
+use serde_json::{Value, json};
 
 use tracing::{debug, warn};
 
-use super::Teacher;
+use super::{Teacher, hinted_messages};
 use crate::{conversation, engine::EngineError, judge, prompts};
 
 /// A hint that moves no token by so many nats changes nothing.
@@ -17,6 +18,11 @@ const EFFECT_NATS: f32 = 0.5;
 const EFFECT_SHARE: f32 = 0.1;
 /// Tokens of the reply that is looked at.
 const REPLY_TOKENS: usize = 96;
+/// A reply that is likelier by so many nats because of what was asked answers it. Measured on a 0.5B: one word, capitals and short
+/// sentences gain 7 to 59 over an empty question, "Hello! How can I assist you today?" loses 1 to 2.
+const ANSWER_NATS: f32 = 3.0;
+/// What stands for a question that asks nothing.
+const NO_QUESTION: &str = "...";
 
 /// Whether the hint changes what the teacher says of some token of the response, or of its rivals.
 fn has_effect(unhinted: &Scored, hinted: &Scored) -> bool {
@@ -57,7 +63,8 @@ impl Teacher {
         Vec::new()
     }
 
-    /// Whether the likeliest reply under the hint is still about the question; no more of it is generated than tells.
+    /// Whether the likeliest reply under the hint is still about the question: it has a word of it, or would be less likely without
+    /// it. No more of it is generated than tells.
     async fn answers_still(&self, turn: &Turn, hint: &str) -> Result<bool, EngineError> {
         let task = conversation::task_position(&turn.messages);
         let task = task.and_then(|at| turn.messages[at]["content"].as_str()).unwrap_or_default();
@@ -81,7 +88,34 @@ impl Teacher {
             words(&reply[..whole(reply)]).any(|word| matter.contains(&word))
         };
         let reply = judge::said_until(&self.teacher, request, is_enough).await?;
-        Ok(is_about(prompts::behind_thought(&reply), &matter))
+        let is_about = is_about(prompts::behind_thought(&reply), &matter);
+        Ok(is_about || self.gain(turn, hint, &reply).await? >= ANSWER_NATS)
+    }
+
+    /// By how much a reply under the hint is likelier because of the conversation, nats.
+    pub(super) async fn gain(&self, turn: &Turn, hint: &str, reply: &str) -> Result<f32, EngineError> {
+        let rules = turn.messages.iter().filter(|message| message["role"] == "system").cloned();
+        let nothing = json!({"role": "user", "content": NO_QUESTION});
+        let unasked = hinted_messages(&rules.chain([nothing]).collect::<Vec<Value>>(), hint);
+        let unasked = self.teacher.prompt_ids(&unasked, &turn.tools, &turn.template_kwargs)?;
+        let asked = self.likelihood(&self.hinted_prompt(turn, hint)?, reply).await?;
+        Ok(asked - self.likelihood(&unasked, reply).await?)
+    }
+
+    /// Log-prob of a reply, nats.
+    async fn likelihood(&self, prompt_ids: &[u32], reply: &str) -> Result<f32, EngineError> {
+        let reply = self.teacher.text().tokenizer.encode(reply);
+        let reply = reply.map_err(|error| EngineError::Refused {
+            engine: self.teacher.name().to_owned(),
+            reason: error.to_string(),
+        })?;
+        let request = ScoreRequest {
+            ids: [prompt_ids, &reply].concat(),
+            start: prompt_ids.len(),
+            temperature: 1.0,
+            ..ScoreRequest::default()
+        };
+        Ok(self.teacher.score(request).await?.logprobs.iter().sum())
     }
 }
 

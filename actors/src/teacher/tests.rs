@@ -7,6 +7,8 @@ use openclaw_journal::{
 
 use super::*;
 use crate::{
+    engine::{EngineLimits, Place},
+    loaded_model::LoadedModel,
     methods::MethodKind,
     tiny::{Tiny, message, record_judged, turn},
 };
@@ -97,12 +99,35 @@ async fn a_hint_too_long_for_the_context_leaves_the_verdict() {
 #[tokio::test]
 async fn a_hint_that_changes_nothing_is_not_distilled_where_hints_are_checked() {
     let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
-    // The student itself, whose random weights hardly heed a hint.
-    let teacher = Teacher { teacher: teacher.student.clone(), ..teacher };
-    let hints = ["Be brief, please.".to_owned()];
-    assert!(teacher.signal(&question(), &hints).await.expect("scored").is_some());
-    let teacher = Teacher { config: TeacherConfig { hint_check: true, ..teacher.config }, ..teacher };
-    assert!(teacher.signal(&question(), &hints).await.expect("scored").is_none());
+    let hint = "Be brief, please.".to_owned();
+    let unhinted = Scored { logprobs: vec![-1.0; 3], ..Scored::default() };
+    let heeded =
+        |nats: f32| (0, &hint, Scored { logprobs: vec![-1.0, -1.0 - nats, -1.0], ..Scored::default() });
+    assert!(teacher.checked(&question(), &unhinted, vec![heeded(0.4)]).await.is_empty());
+    // Nothing tells what such a turn is about: what has an effect passes.
+    let turn = turn(vec![message("user", "why?")], "so");
+    assert_eq!(teacher.checked(&turn, &unhinted, vec![heeded(0.4), heeded(2.0)]).await.len(), 1);
+}
+
+/// The embedded model itself: what it says of a reply is what it learnt to.
+#[tokio::test]
+async fn a_word_that_answers_is_told_from_a_greeting_by_what_the_question_adds_to_it() {
+    let nano = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models/nano");
+    let model = LoadedModel::open(&nano, Place::Cpu, 2).expect("the embedded model");
+    let engine = Engine::new("nano".to_owned(), EngineLimits::default(), model.text.clone());
+    let build = model.serving(512, 4096, 2, "nano");
+    let first = crate::publisher::Version { number: 0, weights: model.weights.clone() };
+    let exited = engine.start(move || build(first)).await.expect("it starts");
+    let teacher = bench(&MethodConfig::new(MethodKind::Hybrid)).await;
+    let teacher = Teacher { teacher: engine, ..teacher };
+    let ask = "Anna has 12 apples and gets 7 more. How many apples does she have now?";
+    let turn = turn(vec![message("user", ask)], "I do not know.");
+    let hint = "Answer with one word only.";
+    let gain = async |reply: &str| teacher.gain(&turn, hint, reply).await.expect("scored");
+    let answer = gain("She has 19 apples now.").await;
+    let greeting = gain("Hello! Tell me when you have a question.").await;
+    assert!(answer > 3.0 && greeting < 3.0, "{answer} {greeting}");
+    drop(exited);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::simd::{madd, multiversion};
+use crate::backend::Float;
 
 /// Partial sums of a dot product.
 const LANES: usize = 32;
@@ -83,16 +84,29 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     tile([a], [b])[0][0]
 }
 
-/// The dot product of each of `rows` with each of `columns`, all as long as the shortest.
+/// Whether [`tile`] reads such columns as they are; others are to be widened first.
 #[inline]
-pub(crate) fn tile<const R: usize, const C: usize>(rows: [&[f32]; R], columns: [&[f32]; C]) -> [[f32; C]; R] {
-    let n = rows.iter().chain(&columns).map(|values| values.len()).min().unwrap_or(0);
+pub(crate) fn reads<W: Float>() -> bool {
+    size_of::<W>() == size_of::<f32>() || (cfg!(target_arch = "x86_64") && super::simd::level() == 2)
+}
+
+/// The dot product of each of `rows` with each of `columns`, all as long as the shortest. Columns of `bf16` give what they give
+/// widened, to the bit.
+#[inline]
+pub(crate) fn tile<W: Float, const R: usize, const C: usize>(
+    rows: [&[f32]; R],
+    columns: [&[W]; C],
+) -> [[f32; C]; R] {
+    let lengths = rows.iter().map(|row| row.len()).chain(columns.iter().map(|column| column.len()));
+    let n = lengths.min().unwrap_or(0);
     let (rows, columns) = (rows.map(|row| &row[..n]), columns.map(|column| &column[..n]));
     #[cfg(target_arch = "x86_64")]
     if super::simd::level() == 2 {
         // SAFETY: `level` saw AVX-512 on this machine, and all are `n` long.
         return unsafe { avx512::tile(n, rows, columns) };
     }
+    // `reads` says so of `f32` alone.
+    let columns: [&[f32]; C] = columns.map(bytemuck::cast_slice);
     // What is read once for four.
     if let [a, b, c, d] = rows[..] {
         let by_column = columns.map(|column| four_dots(column, a, b, c, d));
@@ -112,17 +126,17 @@ pub(crate) fn tile<const R: usize, const C: usize>(rows: [&[f32]; R], columns: [
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::LANES;
+    use super::{Float, LANES};
 
     /// As many products as registers hold: two for each sum, one for each column and one for the row at hand.
     ///
     /// # Safety
     /// The machine has AVX-512 F, VL, BW and DQ, and each slice is `n` long.
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-    pub(super) unsafe fn tile<const R: usize, const C: usize>(
+    pub(super) unsafe fn tile<W: Float, const R: usize, const C: usize>(
         n: usize,
         rows: [&[f32]; R],
-        columns: [&[f32]; C],
+        columns: [&[W]; C],
     ) -> [[f32; C]; R] {
         let (mut low, mut high) = ([[_mm512_setzero_ps(); C]; R], [[_mm512_setzero_ps(); C]; R]);
         let whole = n / LANES * LANES;
@@ -156,23 +170,46 @@ mod avx512 {
     /// The machine has AVX-512 F, and each slice has those elements.
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
     #[inline]
-    unsafe fn add<const R: usize, const C: usize>(
+    unsafe fn add<W: Float, const R: usize, const C: usize>(
         mask: u16,
         at: usize,
         rows: &[&[f32]; R],
-        columns: &[&[f32]; C],
+        columns: &[&[W]; C],
         sums: &mut [[__m512; C]; R],
     ) {
-        // SAFETY: the caller's promise.
-        let load = |values: &[f32]| unsafe { _mm512_maskz_loadu_ps(mask, values.as_ptr().add(at)) };
         let mut values = [_mm512_setzero_ps(); C];
         for c in 0..C {
-            values[c] = load(columns[c]);
+            let from = columns[c].as_ptr();
+            if R == 1 {
+                // Of columns that lie one after another those that come next: a sole row waits for memory alone.
+                _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(at + C * columns[c].len()).cast());
+            }
+            // SAFETY: the caller's promise.
+            values[c] = unsafe { load(mask, from.add(at)) };
         }
         for r in 0..R {
-            let row = load(rows[r]);
+            // SAFETY: the caller's promise.
+            let row = unsafe { load(mask, rows[r].as_ptr().add(at)) };
             for c in 0..C {
                 sums[r][c] = _mm512_fmadd_ps(row, values[c], sums[r][c]);
+            }
+        }
+    }
+
+    /// Those of 16 numbers that the mask has, as `f32`: `bf16` is its upper half.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW and VL, and they are there.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+    #[inline]
+    unsafe fn load<W: Float>(mask: u16, from: *const W) -> __m512 {
+        // SAFETY: the caller's promise, of numbers of that size.
+        unsafe {
+            if size_of::<W>() == 2 {
+                let halves = _mm256_maskz_loadu_epi16(mask, from.cast());
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+            } else {
+                _mm512_maskz_loadu_ps(mask, from.cast())
             }
         }
     }

@@ -1,11 +1,13 @@
 //! Rows of a table by token id.
 
+use super::simd::widen;
+use crate::backend::Float;
 use crate::error::{KernelError, Result, expect_len, expect_rows};
 
-pub(super) fn forward(width: usize, ids: &[u32], table: &[f32], out: &mut [f32]) -> Result<()> {
+pub(super) fn forward<W: Float>(width: usize, ids: &[u32], table: &[W], out: &mut [f32]) -> Result<()> {
     check("embedding", width, ids, ("table", table.len()), ("out", out.len()))?;
     for (id, row) in ids.iter().zip(out.chunks_exact_mut(width)) {
-        row.copy_from_slice(&table[*id as usize * width..][..width]);
+        widen(&table[*id as usize * width..][..width], row);
     }
     Ok(())
 }

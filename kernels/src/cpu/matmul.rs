@@ -4,7 +4,12 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::{Shared, dots::tile};
+use super::{
+    Shared,
+    dots::{reads, tile},
+    simd::widen,
+};
+use crate::backend::Float;
 use crate::error::{KernelError, Result};
 use crate::ops::{Matmul, MatrixLayout};
 
@@ -35,7 +40,7 @@ pub(crate) fn check_lengths(shape: Matmul, a: usize, b: usize, c: usize) -> Resu
     Ok(())
 }
 
-pub(crate) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<()> {
+pub(crate) fn matmul<W: Float>(shape: Matmul, a: &[f32], b: &[W], c: &mut [f32]) -> Result<()> {
     let Matmul { m, n, k, .. } = shape;
     check_lengths(shape, a.len(), b.len(), c.len())?;
     if m == 0 || n == 0 {
@@ -52,6 +57,11 @@ pub(crate) fn matmul(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Resu
         return Ok(());
     }
     let threads = rayon::current_num_threads();
+    if size_of::<W>() != size_of::<f32>() {
+        strips(shape, a, b, c);
+        return Ok(());
+    }
+    let b = bytemuck::cast_slice(b);
     if threads == 1 || m * n * k <= 1 << 18 {
         strided(shape, a, b, c, Parallelism::None);
         return Ok(());
@@ -127,7 +137,7 @@ pub(super) unsafe fn strided_into(
     }
 }
 
-fn few_rows(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) {
+fn few_rows<W: Float>(shape: Matmul, a: &[f32], b: &[W], c: &mut [f32]) {
     let n = shape.n;
     let shared = Shared::new(c);
     let threads = rayon::current_num_threads();
@@ -143,40 +153,94 @@ fn few_rows(shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) {
 
 /// Columns `from..to` of `c`. Each element is one dot product in one order, whatever `m` is; tiles of rows and columns read
 /// both less often.
-fn columns(shape: Matmul, a: &[f32], b: &[f32], c: Shared, from: usize, to: usize) {
-    let Matmul { m, k, c_row, .. } = shape;
-    let row = |i: usize| &a[i * shape.a.row..][..k];
-    let column = |j: usize| &b[j * shape.b.col..][..k];
-    let write = |i: usize, j: usize, sum: f32| {
-        // SAFETY: tasks own disjoint columns, and this range is dropped before the next one is made.
-        let element = unsafe { c.range(i * c_row + j, 1) };
-        element[0] = if shape.accumulate { element[0] + sum } else { sum };
-    };
-    // Of each column the rows in turn: a column comes from far away once.
+fn columns<W: Float>(shape: Matmul, a: &[f32], b: &[W], c: Shared, from: usize, to: usize) {
+    let (m, k) = (shape.m, shape.k);
+    let mut wide = vec![0.0; if reads::<W>() { 0 } else { SOLE_ROW_COLUMNS * k }];
     let mut j = from;
-    while m == 1 && to - j >= SOLE_ROW_COLUMNS {
-        let sums = tile::<1, SOLE_ROW_COLUMNS>([row(0)], several(column, j));
-        put_all(sums, &mut |p, q, sum| write(p, j + q, sum));
-        j += SOLE_ROW_COLUMNS;
-    }
     while j < to {
-        let width = if to - j >= TILE_COLUMNS { TILE_COLUMNS } else { 1 };
-        let mut i = 0;
-        while i < m {
-            let height = if m - i >= TILE_ROWS { TILE_ROWS } else { 1 };
-            let mut put = |p: usize, q: usize, sum: f32| write(i + p, j + q, sum);
-            match (height, width) {
-                (TILE_ROWS, TILE_COLUMNS) => {
-                    put_all(tile::<TILE_ROWS, TILE_COLUMNS>(several(row, i), several(column, j)), &mut put)
-                }
-                (TILE_ROWS, _) => put_all(tile::<TILE_ROWS, 1>(several(row, i), [column(j)]), &mut put),
-                (_, TILE_COLUMNS) => put_all(tile::<1, TILE_COLUMNS>([row(i)], several(column, j)), &mut put),
-                _ => put_all(tile([row(i)], [column(j)]), &mut put),
-            }
-            i += height;
+        let whole = if m == 1 { SOLE_ROW_COLUMNS } else { TILE_COLUMNS };
+        let width = if to - j >= whole { whole } else { 1 };
+        let column = |q: usize| &b[(j + q) * shape.b.col..][..k];
+        if reads::<W>() {
+            rows_of_columns(shape, a, column, width, j, c);
+        } else {
+            (0..width).for_each(|q| widen(column(q), &mut wide[q * k..][..k]));
+            rows_of_columns(shape, a, |q: usize| &wide[q * k..][..k], width, j, c);
         }
         j += width;
     }
+}
+
+/// Of `width` columns from `j` on all rows in turn: a column comes from far away once.
+fn rows_of_columns<'a, W: Float>(
+    shape: Matmul,
+    a: &[f32],
+    column: impl Fn(usize) -> &'a [W] + Copy,
+    width: usize,
+    j: usize,
+    c: Shared,
+) {
+    let Matmul { m, k, c_row, .. } = shape;
+    let row = |i: usize| &a[i * shape.a.row..][..k];
+    let mut i = 0;
+    while i < m {
+        let height = if m - i >= TILE_ROWS { TILE_ROWS } else { 1 };
+        let mut put = |p: usize, q: usize, sum: f32| {
+            // SAFETY: tasks own disjoint columns, and this range is dropped before the next one is made.
+            let element = unsafe { c.range((i + p) * c_row + j + q, 1) };
+            element[0] = if shape.accumulate { element[0] + sum } else { sum };
+        };
+        match (height, width) {
+            (TILE_ROWS, TILE_COLUMNS) => {
+                put_all(tile::<W, TILE_ROWS, TILE_COLUMNS>(several(row, i), several(column, 0)), &mut put)
+            }
+            (TILE_ROWS, _) => put_all(tile::<W, TILE_ROWS, 1>(several(row, i), [column(0)]), &mut put),
+            (_, SOLE_ROW_COLUMNS) => {
+                put_all(tile::<W, 1, SOLE_ROW_COLUMNS>([row(i)], several(column, 0)), &mut put)
+            }
+            (_, TILE_COLUMNS) => put_all(tile::<W, 1, TILE_COLUMNS>([row(i)], several(column, 0)), &mut put),
+            _ => put_all(tile([row(i)], [column(0)]), &mut put),
+        }
+        i += height;
+    }
+}
+
+/// Many rows with a `b` of another type: strips of its columns are widened in turn, and each is multiplied as
+/// [`strided_into`] does.
+fn strips<W: Float>(shape: Matmul, a: &[f32], b: &[W], c: &mut [f32]) {
+    /// Numbers of a strip, which stay near while they are read; how many threads there are changes no sum.
+    const STRIP: usize = 1 << 16;
+    const AT_ONCE: usize = 16;
+    let Matmul { n, k, .. } = shape;
+    let width = (STRIP / k).next_multiple_of(AT_ONCE).clamp(3 * AT_ONCE, 32 * AT_ONCE);
+    let shared = Shared::new(c);
+    (0..n.div_ceil(width)).into_par_iter().for_each_init(Vec::new, |wide: &mut Vec<f32>, task| {
+        let (from, count) = (task * width, width.min(n - task * width));
+        wide.resize(count * k, 0.0);
+        let layout = if shape.b.row == 1 {
+            for (column, to) in (from..).zip(wide.chunks_exact_mut(k)) {
+                widen(&b[column * shape.b.col..][..k], to);
+            }
+            MatrixLayout::transposed(k)
+        } else {
+            for (row, to) in wide.chunks_exact_mut(count).enumerate() {
+                let start = row * shape.b.row + from * shape.b.col;
+                match shape.b.col {
+                    1 => widen(&b[start..][..count], to),
+                    apart => {
+                        let values = b[start..].iter().step_by(apart);
+                        to.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_f32());
+                    }
+                }
+            }
+            MatrixLayout::rows(count)
+        };
+        let part = Matmul { n: count, b: layout, ..shape };
+        // SAFETY: tasks own disjoint columns of `c`, whose lengths `matmul` checked.
+        unsafe {
+            strided_into(part, a, wide, shared.columns(from, part.m, shape.c_row, count), Parallelism::None)
+        };
+    });
 }
 
 /// Rows and columns of a tile: with two registers for each sum as many as there are.
@@ -185,7 +249,7 @@ const TILE_COLUMNS: usize = 3;
 /// Columns beside a sole row: that many places of the memory are read at once.
 const SOLE_ROW_COLUMNS: usize = 4;
 
-fn several<'a, const N: usize>(of: impl Fn(usize) -> &'a [f32], at: usize) -> [&'a [f32]; N] {
+fn several<'a, T, const N: usize>(of: impl Fn(usize) -> &'a [T], at: usize) -> [&'a [T]; N] {
     std::array::from_fn(|i| of(at + i))
 }
 

@@ -143,10 +143,10 @@ impl Backend for Cpu {
         &mut buffer[range]
     }
 
-    fn matmul(&self, shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<()> {
+    fn matmul<W: Float>(&self, shape: Matmul, a: &[f32], b: &[W], c: &mut [f32]) -> Result<()> {
         matmul::matmul(shape, a, b, c)
     }
-    fn embedding(&self, width: usize, ids: &[u32], table: &[f32], out: &mut [f32]) -> Result<()> {
+    fn embedding<W: Float>(&self, width: usize, ids: &[u32], table: &[W], out: &mut [f32]) -> Result<()> {
         embedding::forward(width, ids, table, out)
     }
     fn embedding_backward(
@@ -324,20 +324,20 @@ impl Backend for Cpu {
     ) -> Result<()> {
         loss::row_loss(shape, loss, logits, d_logits, stats)
     }
-    fn linear_loss<T: Float>(
+    fn linear_loss<T: Float, W: Float>(
         &self,
         shape: LinearShape,
         loss: RowLoss<&[f32], &[i32]>,
-        head: Head<&[T]>,
+        head: Head<&[T], &[W]>,
         out: HeadGradients<&mut [T], &mut [f32], &mut [RowStat]>,
     ) -> Result<()> {
         loss::linear_loss(shape, loss, head, out)
     }
-    fn linear_logprob<T: Float>(
+    fn linear_logprob<T: Float, W: Float>(
         &self,
         shape: LinearShape,
         score: Score<&[i32]>,
-        head: Head<&[T]>,
+        head: Head<&[T], &[W]>,
         scratch: &mut [T],
         out: ScoreOut<&mut [f32], &mut [i32]>,
     ) -> Result<()> {

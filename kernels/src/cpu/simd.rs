@@ -1,6 +1,8 @@
 //! Loops compiled three times (AVX-512, AVX2 with FMA, portable) and chosen at run time.
 #![allow(unsafe_code)]
 
+use crate::backend::Float;
+
 /// `a * b + c`, fused where the instruction exists. A bare `f32::mul_add` without the target feature is a
 /// library call, so the choice is made at compile time of each version.
 #[inline(always)]
@@ -36,6 +38,23 @@ macro_rules! multiversion {
     };
 }
 pub(crate) use multiversion;
+
+/// Copies numbers as `f32`; those of `bf16` are widened, exactly.
+#[inline]
+pub(crate) fn widen<W: Float>(from: &[W], to: &mut [f32]) {
+    match size_of::<W>() {
+        4 => to.copy_from_slice(bytemuck::cast_slice(from)),
+        _ => widen_bf16(bytemuck::cast_slice(from), to),
+    }
+}
+
+multiversion! {
+    fn widen_bf16(from: &[u16], to: &mut [f32]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = f32::from_bits(u32::from(*from) << 16);
+        }
+    }
+}
 
 /// 2: AVX-512, 1: AVX2 and FMA, 0: neither. `OPENCLAW_SIMD=avx2|portable` lowers it, for tests and measurements.
 #[inline]

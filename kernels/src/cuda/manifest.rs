@@ -73,6 +73,7 @@ pub fn specialisations() -> Vec<Specialisation> {
         ops::copy_rows::manifest(),
         ops::embedding::manifest(),
         ops::fill::manifest(),
+        ops::product::manifest(),
         ops::logprob::manifest(),
         ops::logprob_gap::manifest(),
         ops::norm::manifest(),

@@ -254,20 +254,20 @@ impl Backend for Cuda {
         buffer.view_mut(range)
     }
 
-    fn matmul(
+    fn matmul<W: Float>(
         &self,
         shape: Matmul,
         a: CudaView<'_, f32>,
-        b: CudaView<'_, f32>,
+        b: CudaView<'_, W>,
         c: CudaViewMut<'_, f32>,
     ) -> Result<()> {
-        self.gemm(shape, a, b, &c)
+        ops::product::product(self, shape, a, b, &c)
     }
-    fn embedding(
+    fn embedding<W: Float>(
         &self,
         width: usize,
         ids: CudaView<'_, u32>,
-        table: CudaView<'_, f32>,
+        table: CudaView<'_, W>,
         out: CudaViewMut<'_, f32>,
     ) -> Result<()> {
         ops::embedding::forward(self, width, ids, table, out)
@@ -455,20 +455,20 @@ impl Backend for Cuda {
     fn linear_shape(&self, rows: usize, width: usize, vocab: usize) -> LinearShape {
         ops::linear_loss::chunked(rows, width, vocab)
     }
-    fn linear_loss<T: Float>(
+    fn linear_loss<T: Float, W: Float>(
         &self,
         shape: LinearShape,
         loss: RowLoss<CudaView<'_, f32>, CudaView<'_, i32>>,
-        head: Head<CudaView<'_, T>>,
+        head: Head<CudaView<'_, T>, CudaView<'_, W>>,
         out: HeadGradients<CudaViewMut<'_, T>, CudaViewMut<'_, f32>, CudaViewMut<'_, RowStat>>,
     ) -> Result<()> {
         ops::linear_loss::linear_loss(self, shape, loss, head, out)
     }
-    fn linear_logprob<T: Float>(
+    fn linear_logprob<T: Float, W: Float>(
         &self,
         shape: LinearShape,
         score: Score<CudaView<'_, i32>>,
-        head: Head<CudaView<'_, T>>,
+        head: Head<CudaView<'_, T>, CudaView<'_, W>>,
         scratch: CudaViewMut<'_, T>,
         out: ScoreOut<CudaViewMut<'_, f32>, CudaViewMut<'_, i32>>,
     ) -> Result<()> {

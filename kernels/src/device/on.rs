@@ -204,8 +204,8 @@ impl<B, F: On<B>> On<B> for CandidateLoss<F> {
     }
 }
 
-impl<B, F: On<B>> On<B> for Head<F> {
-    type There = Head<F::There>;
+impl<B, F: On<B>, W: On<B>> On<B> for Head<F, W> {
+    type There = Head<F::There, W::There>;
     fn on(self) -> Option<Self::There> {
         let Self { hidden, weight } = self;
         Some(Head { hidden: hidden.on()?, weight: weight.on()? })

@@ -126,20 +126,20 @@ impl Device {
     ) -> Result<()> {
         dispatch!(self, row_loss(shape, loss, logits, d_logits, stats))
     }
-    pub fn linear_loss<T: Float>(
+    pub fn linear_loss<T: Float, W: Float>(
         &self,
         shape: LinearShape,
         loss: Loss<'_>,
-        head: Head<&[T]>,
+        head: Head<&[T], &[W]>,
         out: HeadGradients<&mut [T], &mut [f32], &mut [RowStat]>,
     ) -> Result<()> {
         dispatch!(self, linear_loss(shape, loss, head, out))
     }
-    pub fn linear_logprob<T: Float>(
+    pub fn linear_logprob<T: Float, W: Float>(
         &self,
         shape: LinearShape,
         score: Score<&[i32]>,
-        head: Head<&[T]>,
+        head: Head<&[T], &[W]>,
         scratch: &mut [T],
         out: Scored<'_>,
     ) -> Result<()> {
@@ -395,11 +395,11 @@ fn row_loss<B: Backend, T: Float>(
     stats.fetch(b)
 }
 
-fn linear_loss<B: Backend, T: Float>(
+fn linear_loss<B: Backend, T: Float, W: Float>(
     b: &B,
     shape: LinearShape,
     loss: Loss<'_>,
-    head: Head<&[T]>,
+    head: Head<&[T], &[W]>,
     out: HeadGradients<&mut [T], &mut [f32], &mut [RowStat]>,
 ) -> Result<()> {
     let loss = upload(b, &loss);
@@ -419,11 +419,11 @@ fn linear_loss<B: Backend, T: Float>(
     stats.fetch(b)
 }
 
-fn linear_logprob<B: Backend, T: Float>(
+fn linear_logprob<B: Backend, T: Float, W: Float>(
     b: &B,
     shape: LinearShape,
     score: Score<&[i32]>,
-    head: Head<&[T]>,
+    head: Head<&[T], &[W]>,
     scratch: &mut [T],
     out: Scored<'_>,
 ) -> Result<()> {

@@ -13,6 +13,7 @@ on_every_device! {
     gradients_through_the_head_agree_with_their_definition,
     rows_without_a_gradient_change_nothing_but_their_statistics,
     scores_through_the_head_equal_scores_of_its_logits,
+    a_weight_in_bf16_gives_what_it_gives_widened,
     a_bf16_head_rounds_its_logits_and_their_gradients,
     chunks_of_any_size_give_the_same_statistics,
 }
@@ -50,10 +51,22 @@ impl Case {
         loss: Loss<'_>,
         chunk_rows: usize,
     ) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
+        self.run_with::<T, T>(device, loss, chunk_rows)
+    }
+
+    /// The same with a weight of another type.
+    fn run_with<T: Float, W: Float>(
+        &self,
+        device: &Device,
+        loss: Loss<'_>,
+        chunk_rows: usize,
+    ) -> (Vec<f32>, Vec<f32>, Vec<RowStat>) {
+        fn of_type<T: Float>(values: &[f32]) -> Vec<T> {
+            values.iter().map(|x| T::from_f32(*x)).collect()
+        }
         let shape = self.shape(chunk_rows);
         let mut scratch = vec![T::from_f32(f32::NAN); shape.scratch_len()];
-        let of_type = |values: &[f32]| values.iter().map(|x| T::from_f32(*x)).collect::<Vec<T>>();
-        let (hidden, weight) = (of_type(&self.hidden), of_type(&self.weight));
+        let (hidden, weight) = (of_type::<T>(&self.hidden), of_type::<W>(&self.weight));
         let (mut d_hidden, mut d_weight) = (vec![f32::NAN; self.hidden.len()], vec![0.0; self.weight.len()]);
         let mut stats = vec![RowStat::default(); shape.rows];
         let out = HeadGradients {
@@ -117,6 +130,24 @@ fn rows_without_a_gradient_change_nothing_but_their_statistics(device: &Device) 
     let loss = RowLoss { token: head.inputs.policy(None), ..head.inputs.losses()[0].1 };
     let (d_hidden, d_weight, _) = head.run::<f32>(device, loss, 4);
     assert!(d_hidden.iter().chain(&d_weight).all(|d| *d == 0.0));
+}
+
+/// Of the same numbers: of what is frozen in bf16 the logits stay `f32`. A GPU rounds the gradient of the logits to bf16.
+fn a_weight_in_bf16_gives_what_it_gives_widened(device: &Device) {
+    let head = exact_head(9, 131, 12);
+    for (name, loss) in head.inputs.losses() {
+        let (d_hidden, _, stats) = head.run_with::<f32, bf16>(device, loss, 4);
+        let (expected, _, expected_stats) = head.run::<f32>(device, loss, 4);
+        let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        let tolerance = if matches!(device, Device::Cpu(_)) { 1e-6 } else { 1e-2 };
+        for (found, expected) in d_hidden.iter().zip(&expected) {
+            assert!((found - expected).abs() <= tolerance * largest, "{name}: {found} {expected}");
+        }
+        for (found, expected) in stats.iter().zip(&expected_stats) {
+            assert!((found.loss - expected.loss).abs() <= 1e-5 * (1.0 + expected.loss.abs()), "{name}");
+        }
+        assert!(largest > 0.0, "{name}: nothing to compare");
+    }
 }
 
 fn scores_through_the_head_equal_scores_of_its_logits(device: &Device) {

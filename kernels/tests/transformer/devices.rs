@@ -7,6 +7,7 @@ mod opened;
 
 pub use opened::gpu;
 
+use half::bf16;
 use openclaw_kernels::{Backend, Cpu, Cuda, Result, ops::*};
 
 /// Where a test runs: on the CPU, or on CUDA sources that an emulation runs there, or the GPU of
@@ -80,7 +81,9 @@ pub fn bits(x: &[f32]) -> Vec<u32> {
 #[allow(clippy::too_many_arguments)]
 pub trait Operations: Sync {
     fn matmul(&self, shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<()>;
+    fn matmul_bf16(&self, shape: Matmul, a: &[f32], b: &[bf16], c: &mut [f32]) -> Result<()>;
     fn embedding(&self, width: usize, ids: &[u32], table: &[f32], out: &mut [f32]) -> Result<()>;
+    fn embedding_bf16(&self, width: usize, ids: &[u32], table: &[bf16], out: &mut [f32]) -> Result<()>;
     fn embedding_backward(&self, width: usize, ids: &[u32], d_out: &[f32], d_table: &mut [f32])
     -> Result<()>;
     fn rms_norm(&self, eps: f32, x: &[f32], weight: &[f32], out: &mut [f32]) -> Result<()>;
@@ -201,7 +204,13 @@ impl<B: Backend> Operations for B {
     fn matmul(&self, shape: Matmul, a: &[f32], b: &[f32], c: &mut [f32]) -> Result<()> {
         on_device!(self, [a, b], [c], Backend::matmul(self, shape, a, b, c))
     }
+    fn matmul_bf16(&self, shape: Matmul, a: &[f32], b: &[bf16], c: &mut [f32]) -> Result<()> {
+        on_device!(self, [a, b], [c], Backend::matmul(self, shape, a, b, c))
+    }
     fn embedding(&self, width: usize, ids: &[u32], table: &[f32], out: &mut [f32]) -> Result<()> {
+        on_device!(self, [ids, table], [out], Backend::embedding(self, width, ids, table, out))
+    }
+    fn embedding_bf16(&self, width: usize, ids: &[u32], table: &[bf16], out: &mut [f32]) -> Result<()> {
         on_device!(self, [ids, table], [out], Backend::embedding(self, width, ids, table, out))
     }
     fn embedding_backward(

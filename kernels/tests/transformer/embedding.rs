@@ -1,5 +1,7 @@
 //! Rows of a table, and sums of gradients into them.
 
+use half::bf16;
+
 use crate::cases::{Random, assert_gradient, dot, refusal, wide};
 use crate::devices::{Device, on_every_device};
 
@@ -26,6 +28,11 @@ fn rows_are_copied_and_gradients_add_up_in_token_order(device: &Device) {
             vec![out, d_table]
         });
         assert_eq!(wide(&found[0]), definition(width, &ids, &wide(&table)));
+        let narrow: Vec<bf16> = table.iter().map(|x| bf16::from_f32(*x)).collect();
+        let mut out = vec![f32::NAN; tokens * width];
+        device.on(1, |cpu| cpu.embedding_bf16(width, &ids, &narrow, &mut out)).expect("valid arguments");
+        let rounded: Vec<f64> = narrow.iter().map(|x| x.to_f64()).collect();
+        assert_eq!(wide(&out), definition(width, &ids, &rounded));
         let mut expected = before;
         for (token, id) in ids.iter().enumerate() {
             for i in 0..width {

@@ -1,5 +1,6 @@
 //! Matrix products in every layout, as a forward and its two backwards use them.
 
+use half::bf16;
 use openclaw_kernels::ops::{Matmul, MatrixLayout};
 
 use crate::cases::{Random, assert_close, assert_gradient, dot, refusal, wide};
@@ -9,6 +10,7 @@ on_every_device!(
     random_shapes_and_layouts_agree_with_the_definition,
     the_products_of_a_backward_are_the_slopes,
     a_decoding_row_does_not_depend_on_the_batch,
+    weights_in_bf16_give_what_they_give_widened,
     an_empty_dimension_gives_nothing_or_zeros,
     wrong_arguments_are_named,
 );
@@ -91,6 +93,43 @@ fn a_decoding_row_does_not_depend_on_the_batch(device: &Device) {
     for m in [2, 3, 4, 5, 7, 8, 9, 16, 47, 48] {
         let together = run(m, &a[..m * k]);
         assert!(bits(&together) == bits(&alone[..m].concat()), "a row depends on the {m} of its batch");
+    }
+}
+
+/// On the CPU with few rows to the bit, as they are decoded; a GPU rounds the other factor, too.
+fn weights_in_bf16_give_what_they_give_widened(device: &Device) {
+    let mut random = Random::new(4);
+    let few = [(1, 5, 33), (1, 50, 70), (4, 9, 64), (7, 40, 31), (48, 33, 96)];
+    for (m, n, k) in few.into_iter().chain([(90, 70, 100), (70, 700, 65), (65, 20, 3)]) {
+        let (a, before) = (random.values(m * k, 1.0), random.values(m * n, 1.0));
+        let b: Vec<bf16> = random.values(k * n, 1.0).into_iter().map(bf16::from_f32).collect();
+        let rounded: Vec<f32> = b.iter().map(|x| x.to_f32()).collect();
+        let seen: Vec<f32> = match device {
+            Device::Cpu => a.clone(),
+            Device::Emulated => a.iter().map(|x| bf16::from_f32(*x).to_f32()).collect(),
+        };
+        for shape in layouts(m, n, k) {
+            for accumulate in [false, true] {
+                let shape = Matmul { accumulate, ..shape };
+                let run = |narrow: bool| {
+                    let both = device.on_any_threads(|cpu| {
+                        let mut c = before.clone();
+                        match narrow {
+                            true => cpu.matmul_bf16(shape, &a, &b, &mut c),
+                            false => cpu.matmul(shape, &seen, &rounded, &mut c),
+                        }
+                        .expect("valid arguments");
+                        vec![c]
+                    });
+                    both.concat()
+                };
+                let (found, expected) = (run(true), run(false));
+                assert_close(&format!("{shape:?}"), &found, &wide(&expected), 2e-6);
+                let is_decoding = shape.a.col == 1 && shape.b.row == 1 && m <= 48;
+                let same = bits(&found) == bits(&expected);
+                assert!(same || !is_decoding || matches!(device, Device::Emulated), "{shape:?}");
+            }
+        }
     }
 }
 

@@ -1,7 +1,12 @@
 //! `experiment tastes`: one person with one wish about style, who talks to a node of their own through the real HTTP API.
 //! Which wishes are learnt, taught in which way, and what that costs in right answers.
 
-use std::{fmt::Write, path::PathBuf, time::Duration};
+use std::{
+    fmt::Write,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -11,7 +16,7 @@ use openclaw_actors::{
     loaded_model::LoadedModel,
     stop::StopSignal,
 };
-use openclaw_environments::dice::Dice;
+use openclaw_environments::{dice::Dice, persona::Split};
 use openclaw_journal::Journal;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Serialize;
@@ -66,6 +71,24 @@ impl Way {
     }
 }
 
+/// What the person asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum About {
+    /// Word problems: the world of the embedded model.
+    Sums,
+    /// Questions of knowledge, for a model that has some. What is right is told by word problems all the same.
+    Facts,
+}
+
+impl About {
+    fn content(self, split: Split, dice: &mut Dice) -> Content {
+        match self {
+            Self::Sums => Content::sum(dice),
+            Self::Facts => Content::fact(split, dice),
+        }
+    }
+}
+
 /// Between two looks at the version that is served.
 const ANNOUNCED_PERIOD: Duration = Duration::from_millis(10);
 /// Longest wait for what a session taught.
@@ -83,13 +106,19 @@ pub struct TastesArgs {
     /// Only this way of making it known; can be repeated.
     #[arg(long = "way", value_enum)]
     ways: Vec<Way>,
+    /// What is asked, in sessions and of replies that are to keep the wish.
+    #[arg(long, value_enum, default_value = "sums")]
+    about: About,
+    /// What the person says every time, of one `--taste`. Default: each time the wish in other words.
+    #[arg(long, value_name = "WORDS")]
+    words: Option<String>,
     /// Sessions of each.
     #[arg(long, default_value_t = 15)]
     sessions: usize,
     /// Seeds of each, from 1.
     #[arg(long, default_value_t = 3)]
     seeds: u64,
-    /// Tasks that first replies are measured on, before and after.
+    /// Questions, and word problems, that first replies are measured on, before and after.
     #[arg(long, default_value_t = 40)]
     tasks: usize,
     /// Where runs.json and table.md go.
@@ -129,16 +158,22 @@ struct Measured {
 /// Runs every wish in every way with every seed; their table.
 pub(super) async fn command(args: TastesArgs, read: &Reader, mut stop: StopSignal) -> anyhow::Result<String> {
     let tastes = tastes(&args.tastes)?;
+    ensure!(
+        args.words.is_none() || tastes.len() == 1,
+        "--words: they say one wish, so name it with one --taste"
+    );
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let ways = if args.ways.is_empty() { Way::ALL.to_vec() } else { args.ways.clone() };
     let mut runs = Vec::new();
+    // What is said before anything is taught is the same for all.
+    let first = Arc::default();
     for seed in 1..=args.seeds {
         for wanted in &tastes {
             for &way in &ways {
                 let taste = called(wanted);
                 let run = tokio::select! {
                     () = stop.wait() => bail!("stopped during {taste}, {}, seed {seed}", way.name()),
-                    run = one(&args, read, wanted, way, seed) => run?,
+                    run = one(&args, read, wanted, (way, seed), &first) => run?,
                 };
                 info!(taste, way = run.way, seed, steps = run.steps, before = ?run.before, after = ?run.after, "taught");
                 runs.push(run);
@@ -179,7 +214,13 @@ fn called(wanted: &Wanted) -> String {
     }
 }
 
-async fn one(args: &TastesArgs, read: &Reader, wanted: &Wanted, way: Way, seed: u64) -> anyhow::Result<Run> {
+async fn one(
+    args: &TastesArgs,
+    read: &Reader,
+    wanted: &Wanted,
+    (way, seed): (Way, u64),
+    first: &Arc<OnceLock<Said>>,
+) -> anyhow::Result<Run> {
     let (rule, taste, wanted) = (wanted.rule, called(wanted), wanted.clone());
     let mut sets = args.overrides.clone();
     // A person takes minutes; what was said is learnt from before they ask again.
@@ -207,18 +248,25 @@ async fn one(args: &TastesArgs, read: &Reader, wanted: &Wanted, way: Way, seed: 
     };
     let mut dice = Dice::new(seed << 8 | way as u64);
     for session in 0..args.sessions {
-        let content = Content::sum(&mut dice);
-        let wish = wishes::naming(rule.name, &wanted.named, &mut dice);
+        let content = args.about.content(Split::Train, &mut dice);
+        let wish = match &args.words {
+            Some(words) => words.clone(),
+            None => wishes::naming(rule.name, &wanted.named, &mut dice),
+        };
         person.session(&format!("{taste}-{seed}-{session}"), &content, &wanted, &wish, &mut dice).await?;
         learnt(&journal, &announced).await?;
     }
     let (last, steps) = (versions.current().weights, journal.totals().borrow().steps);
     parts.stop().await;
-    let tasks = args.tasks;
+    let (tasks, about, first) = (args.tasks, args.about, first.clone());
     let (before, after) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let model = LoadedModel::open(&facts.policy, Place::Cpu, facts.threads)?;
-        let measured = |weights: &PolicyWeights| measure(&model, weights, &wanted, tasks, facts.temperature);
-        Ok((measured(&model.weights)?, measured(&last)?))
+        let model = LoadedModel::open_as(&facts.policy, Place::Cpu, facts.threads, |stored| stored.dtype)?;
+        let said = |weights: &PolicyWeights| Said::by(&model, weights, about, tasks, facts.temperature);
+        if first.get().is_none() {
+            first.set(said(&model.weights)?).ok();
+        }
+        let before = first.get().expect("it was said").measured(&wanted);
+        Ok((before, said(&last)?.measured(&wanted)))
     })
     .await??;
     Ok(Run { taste, trained: rule.trained, way: way.name(), seed, before, after, steps })
@@ -304,35 +352,65 @@ impl Person {
     }
 }
 
-/// First replies to sums that no session asks: the same ones before and after, and for every wish.
-fn measure(
-    model: &LoadedModel,
-    weights: &PolicyWeights,
-    wanted: &Wanted,
-    tasks: usize,
-    temperature: f32,
-) -> anyhow::Result<Measured> {
-    const SEED: u64 = 0x5eed_7a57_e500_0000;
-    let mut dice = Dice::new(SEED);
-    let contents: Vec<Content> = (0..tasks).map(|_| Content::sum(&mut dice)).collect();
-    let asked: Vec<[Value; 1]> =
-        contents.iter().map(|content| [json!({"role": "user", "content": content.message})]).collect();
-    let shares = |temperature: f32| -> anyhow::Result<(f64, f64)> {
-        let prompts = asked.iter().zip(SEED..);
-        let prompts = prompts.map(|(messages, seed)| Prompt { messages, tools: &[], temperature, seed });
-        let replies = answers(model, weights.clone(), prompts)?;
-        let count = |good: &dyn Fn(&Content, &str) -> bool| {
-            let replies = contents.iter().zip(&replies);
-            replies.filter(|(content, reply)| good(content, &reply.words())).count() as f64
-                / tasks.max(1) as f64
+/// First replies to what no session asks: the same questions before and after, and for every wish.
+struct Said {
+    /// What is to keep the wish.
+    asked: Replies,
+    /// What is to be right, where that is something else.
+    sums: Option<Replies>,
+}
+
+/// To each question a reply that is drawn as in use, and the likeliest.
+struct Replies(Vec<(Content, [String; 2])>);
+
+impl Replies {
+    fn share(&self, which: usize, good: impl Fn(&Content, &str) -> bool) -> f64 {
+        let count = self.0.iter().filter(|(content, said)| good(content, &said[which])).count();
+        count as f64 / self.0.len().max(1) as f64
+    }
+}
+
+impl Said {
+    fn by(
+        model: &LoadedModel,
+        weights: &PolicyWeights,
+        about: About,
+        tasks: usize,
+        temperature: f32,
+    ) -> anyhow::Result<Self> {
+        const SEED: u64 = 0x5eed_7a57_e500_0000;
+        let replies = |about: About, dice: &mut Dice| -> anyhow::Result<Replies> {
+            let contents: Vec<Content> = (0..tasks).map(|_| about.content(Split::HeldOut, dice)).collect();
+            let said = |temperature: f32| -> anyhow::Result<Vec<String>> {
+                let messages: Vec<[Value; 1]> = contents
+                    .iter()
+                    .map(|content| [json!({"role": "user", "content": content.message})])
+                    .collect();
+                let prompts = messages.iter().zip(SEED..);
+                let prompts =
+                    prompts.map(|(messages, seed)| Prompt { messages, tools: &[], temperature, seed });
+                Ok(answers(model, weights.clone(), prompts)?.iter().map(|reply| reply.words()).collect())
+            };
+            let both =
+                said(temperature)?.into_iter().zip(said(0.0)?).map(|(drawn, likeliest)| [drawn, likeliest]);
+            Ok(Replies(contents.clone().into_iter().zip(both).collect()))
         };
-        Ok((
-            count(&|content, said| wanted.is_kept(content, said)),
-            count(&|content, said| content.is_in(said)),
-        ))
-    };
-    let ((kept, right), (kept_greedy, right_greedy)) = (shares(temperature)?, shares(0.0)?);
-    Ok(Measured { kept, kept_greedy, right, right_greedy })
+        let mut dice = Dice::new(SEED);
+        let sums = replies(About::Sums, &mut dice)?;
+        Ok(match about {
+            About::Sums => Self { asked: sums, sums: None },
+            About::Facts => Self { asked: replies(About::Facts, &mut dice)?, sums: Some(sums) },
+        })
+    }
+
+    fn measured(&self, wanted: &Wanted) -> Measured {
+        let sums = self.sums.as_ref().unwrap_or(&self.asked);
+        let [kept, kept_greedy] =
+            [0, 1].map(|which| self.asked.share(which, |content, said| wanted.is_kept(content, said)));
+        let [right, right_greedy] =
+            [0, 1].map(|which| sums.share(which, |content, said| content.is_in(said)));
+        Measured { kept, kept_greedy, right, right_greedy }
+    }
 }
 
 /// A line per wish and way, over the seeds.

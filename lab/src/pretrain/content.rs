@@ -45,7 +45,8 @@ impl Content {
         }
     }
 
-    fn fact(split: Split, dice: &mut Dice) -> Self {
+    /// A question of knowledge, whose answer is plain and short.
+    pub(crate) fn fact(split: Split, dice: &mut Dice) -> Self {
         loop {
             let [question, answer, right] = Author::of(split).fact(dice);
             let fact = answer.replace("**", "");

@@ -7,6 +7,7 @@ use openclaw_kernels::{
 };
 
 use super::{Adapter, LowRank, Map, Result};
+use crate::base::Matrix;
 use crate::transformer::{Transformer, Weights};
 
 impl<B: Backend> Transformer<B> {
@@ -114,7 +115,7 @@ impl<B: Backend> Transformer<B> {
     /// `W`.
     pub fn merged(&self, weights: &Weights<B>) -> Result<Vec<f32>> {
         let b = &self.backend;
-        let mut flat = b.download(self.all(&weights.flat))?;
+        let mut flat = weights.base.to_host(b)?;
         let Some(adapter) = &weights.adapter else { return Ok(flat) };
         let rank = adapter.layout.config.rank;
         for (index, map) in (0..self.config.layers).flat_map(|index| Map::ALL.map(|map| (index, map))) {
@@ -157,7 +158,13 @@ impl<B: Backend> Transformer<B> {
         let width = low.parts.len() * adapter.layout.config.rank;
         let mut inner = b.uninitialized(rows * width)?;
         let matrix = b.view(&adapter.flat, low.a.clone());
-        self.linear(self.all(x), matrix, self.all_mut(&mut inner), (rows, width, low.input), false)?;
+        self.linear(
+            self.all(x),
+            Matrix::F32(matrix),
+            self.all_mut(&mut inner),
+            (rows, width, low.input),
+            false,
+        )?;
         self.scaled(adapter, &inner)
     }
 

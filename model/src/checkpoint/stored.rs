@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::{CheckpointError, io};
 use crate::{
+    base::HostWeights,
     config::ModelConfig,
     params::{Parameter, ParameterLayout},
 };
@@ -195,7 +196,7 @@ fn files_in(dir: &Path, index: &Path) -> Result<BTreeSet<PathBuf>, CheckpointErr
 pub(super) fn read_places(
     path: &Path,
     places: &[&Place<'_>],
-    weights: &mut [f32],
+    weights: &mut HostWeights,
 ) -> Result<(), CheckpointError> {
     let header = header(path)?;
     for place in places {
@@ -207,8 +208,8 @@ pub(super) fn read_places(
         let tensor = Tensor { file: path.into(), info, at };
         // Piece by piece: the file and its values together may be larger than the memory.
         let mut pieces = Pieces::open(&tensor)?;
-        for piece in weights[range.clone()].chunks_mut(PIECE) {
-            piece.copy_from_slice(&pieces.next(piece.len())?);
+        for at in range.clone().step_by(PIECE) {
+            weights.put(at, &pieces.next(PIECE.min(range.end - at))?);
         }
     }
     Ok(())

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     adapter::{self, AdapterLayout},
+    base::HostWeights,
     config::ModelConfig,
     durable,
     params::ParameterLayout,
@@ -79,9 +80,27 @@ pub struct StoredVersion {
 
 /// Names weights by what they are: SHA-256 over the model's shape and every parameter, in hexadecimal.
 pub fn fingerprint(config: &ModelConfig, weights: &[f32]) -> String {
+    fingerprint_of(config, std::iter::once(weights))
+}
+
+/// The same of weights in any type: those that `bf16` holds exactly have one name in both types.
+pub fn fingerprint_in(config: &ModelConfig, weights: &HostWeights) -> String {
+    const PIECE: usize = 1 << 16;
+    match weights {
+        HostWeights::F32(values) => fingerprint(config, values),
+        HostWeights::Bf16(values) => {
+            let wide = |piece: &[half::bf16]| piece.iter().map(|value| value.to_f32()).collect::<Vec<_>>();
+            fingerprint_of(config, values.chunks(PIECE).map(wide))
+        }
+    }
+}
+
+fn fingerprint_of(config: &ModelConfig, pieces: impl Iterator<Item = impl AsRef<[f32]>>) -> String {
     let mut hash = Sha256::new();
     hash.update(config.to_json(&[], WeightDtype::F32.hf_name()).to_string());
-    hash.update(le_bytes(weights));
+    for piece in pieces {
+        hash.update(le_bytes(piece.as_ref()));
+    }
     hex(hash)
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use openclaw_kernels::{
-    Backend, KernelError,
+    Backend, Float, KernelError,
     ops::{
         CandidateLoss, CandidateTerm, Clipped, Head, KlTerm, LinearShape, PolicyTerm, RowLoss, RowStat,
         Score, ScoreOut, Surrogate, TokenTerm, sequence_ratios,
@@ -97,11 +97,11 @@ impl<B: Backend> DeviceRows<B> {
     }
 
     /// The ratio of each row's sequence under the weights as they are: a forward pass of the head.
-    pub fn sequence_ratios(
+    pub fn sequence_ratios<W: Float>(
         &self,
         b: &B,
         shape: LinearShape,
-        head: Head<B::View<'_, f32>>,
+        head: Head<B::View<'_, f32>, B::View<'_, W>>,
         scratch: &mut B::Buffer<f32>,
     ) -> Result<B::Buffer<f32>> {
         let all = 0..self.count;

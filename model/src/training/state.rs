@@ -44,7 +44,7 @@ impl<B: Backend> Trainer<B> {
     pub fn restore(&mut self, state: &TrainerState) -> Result<()> {
         let transformer = &self.transformer;
         let b = &transformer.backend;
-        let expected = b.len(self.weights.trained());
+        let expected = b.len(self.weights.trained()?);
         for (what, moments) in [("first", &state.first), ("second", &state.second)] {
             if moments.len() != expected {
                 return Err(KernelError::Shape { op: "restore", what, found: moments.len(), expected });

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use openclaw_model::{AdapterLayout, ModelConfig, ParameterLayout};
+use openclaw_model::{AdapterLayout, ModelConfig, ParameterLayout, WeightDtype};
 
 use super::machine;
 use crate::{
     measures::size,
-    topology::{Adapting, Dtype, Topology},
+    topology::{Dtype, Model, Topology},
 };
 
 /// Bytes of an f32.
@@ -93,11 +93,15 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(config: &ModelConfig, adapting: &Adapting) -> Self {
+    fn of(config: &ModelConfig, model: &Model, is_policy: bool) -> Self {
         let parameters = ParameterLayout::new(config).len();
-        let adapter = adapting.of(parameters).map(|adapter| AdapterLayout::new(config, adapter).len());
+        let adapter = model.adapter.of(parameters).map(|adapter| AdapterLayout::new(config, adapter).len());
+        let bytes = match model.dtype.in_memory(is_policy && adapter.is_none()) {
+            WeightDtype::F32 => F32_BYTES,
+            WeightDtype::Bf16 => F32_BYTES / 2,
+        };
         Self {
-            weights: parameters as u64 * F32_BYTES,
+            weights: parameters as u64 * bytes,
             trained: adapter.unwrap_or(parameters) as u64 * F32_BYTES,
             kv_token: config.kv_values() as u64 * F32_BYTES,
         }
@@ -110,7 +114,8 @@ impl Needs {
         let mut shapes = BTreeMap::new();
         for (name, model) in &topology.models {
             if let Ok(config) = ModelConfig::from_dir(&model.path) {
-                shapes.insert(name.as_str(), Shape::of(&config, &model.adapter));
+                let is_policy = *name == topology.actors.policy.model;
+                shapes.insert(name.as_str(), Shape::of(&config, model, is_policy));
             }
         }
         let mut needs = Self::default();

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use openclaw_actors::{breaker::BreakerConfig, methods::MethodConfig, prompts::PromptStyle};
+use openclaw_model::WeightDtype;
 use toml::Value;
 
 use super::{
@@ -90,7 +91,8 @@ section! {
     pub struct Model {
         /// The folder; or `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, as it was pulled from the hub.
         path: PathBuf,
-        /// What the parameters of published versions are stored in; the CPU computes in f32. An adapter's are f32.
+        /// What the parameters of published versions are stored in; an adapter's are f32. A model that is not trained, or that
+        /// has an adapter trained on it, lies in memory so, too: in bf16 it takes half, and each number is widened as it is read.
         dtype: Dtype,
         /// What is trained: `"none"` for all of it; an adapter, `{ rank = 16, alpha = 32, targets = "all" }`; or `"auto"`, this
         /// adapter where the model has more than 50 M parameters.
@@ -359,6 +361,22 @@ words! {
         F32 = "f32",
         /// bfloat16.
         Bf16 = "bf16",
+    }
+}
+
+impl Dtype {
+    /// What a model's parameters are in memory: exact where all of them are trained.
+    pub fn in_memory(self, trained_whole: bool) -> WeightDtype {
+        if trained_whole { WeightDtype::F32 } else { self.into() }
+    }
+}
+
+impl From<Dtype> for WeightDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+        }
     }
 }
 

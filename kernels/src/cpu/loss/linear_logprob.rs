@@ -11,10 +11,10 @@ use crate::backend::Float;
 use crate::error::Result;
 use crate::ops::{Head, LinearShape, Score, ScoreOut, check_linear, check_score};
 
-pub(crate) fn linear_logprob<T: Float>(
+pub(crate) fn linear_logprob<T: Float, W: Float>(
     shape: LinearShape,
     score: Score<&[i32]>,
-    head: Head<&[T]>,
+    head: Head<&[T], &[W]>,
     scratch: &mut [T],
     out: ScoreOut<&mut [f32], &mut [i32]>,
 ) -> Result<()> {
@@ -23,12 +23,12 @@ pub(crate) fn linear_logprob<T: Float>(
     check_score_ids("linear_logprob", shape.vocab, &score)?;
     let LinearShape { width, vocab, chunk_rows, .. } = shape;
     let scale = Scale::new(shape.temperature);
-    let (hidden, weight, mut own) = (widened(head.hidden), widened(head.weight), Vec::new());
+    let (hidden, mut own) = (widened(head.hidden), Vec::new());
     let logits = &mut working_memory(scratch, &mut own)[..chunk_rows * vocab];
     let mut rows = split(shape.rows, score, out);
     for hidden in hidden.chunks(chunk_rows * width) {
         let count = hidden.len() / width;
-        head_logits(count, &shape, hidden, &weight, logits)?;
+        head_logits(count, &shape, hidden, head.weight, logits)?;
         let logits = logits.par_chunks_mut(vocab).with_min_len(min_rows(vocab));
         let chunk: Vec<_> = rows.drain(..count).collect();
         logits.zip(chunk).for_each_init(Vec::<T>::new, |buffer, (logits, row)| {

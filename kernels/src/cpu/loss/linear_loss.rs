@@ -13,10 +13,10 @@ use crate::ops::{
     Head, HeadGradients, LinearShape, Matmul, MatrixLayout, RowStat, check_linear, check_row_loss,
 };
 
-pub(crate) fn linear_loss<T: Float>(
+pub(crate) fn linear_loss<T: Float, W: Float>(
     shape: LinearShape,
     loss: Args<'_>,
-    head: Head<&[T]>,
+    head: Head<&[T], &[W]>,
     out: HeadGradients<&mut [T], &mut [f32], &mut [RowStat]>,
 ) -> Result<()> {
     const OP: &str = "linear_loss";
@@ -34,7 +34,7 @@ pub(crate) fn linear_loss<T: Float>(
 
     let LinearShape { width, vocab, .. } = shape;
     let scale = Scale::new(shape.temperature);
-    let (hidden, weight, mut own) = (widened(hidden), widened(weight), Vec::new());
+    let (hidden, mut own) = (widened(hidden), Vec::new());
     let scratch = working_memory(scratch, &mut own);
     let (logits, gathered) = scratch.split_at_mut(shape.chunk_rows * vocab);
     d_hidden.fill(0.0);
@@ -44,7 +44,7 @@ pub(crate) fn linear_loss<T: Float>(
         for (slot, i) in chunk.iter().enumerate() {
             gathered[slot * width..][..width].copy_from_slice(&hidden[i * width..][..width]);
         }
-        head_logits(chunk.len(), &shape, gathered, &weight, logits)?;
+        head_logits(chunk.len(), &shape, gathered, weight, logits)?;
         let rows = logits.par_chunks_mut(vocab).zip(chunk).with_min_len(min_rows(vocab));
         let of_row = |(entries, buffer): &mut (Vec<_>, Vec<T>), (logits, i): (&mut [f32], &usize)| {
             rounded(logits, buffer, |logits| row(&loss, *i, None, logits, scale, entries))
@@ -90,7 +90,7 @@ pub(crate) fn linear_loss<T: Float>(
             accumulate: false,
         };
         // The gathered hidden states are used up: their place takes the gradient.
-        matmul(to_hidden, logits, &weight, gathered)?;
+        matmul(to_hidden, logits, weight, gathered)?;
         for (slot, i) in live.iter().enumerate() {
             d_hidden[i * width..][..width].copy_from_slice(&gathered[slot * width..][..width]);
         }
@@ -99,11 +99,11 @@ pub(crate) fn linear_loss<T: Float>(
 }
 
 /// `logits [rows, vocab] = hidden [rows, width] weight^T`.
-pub(super) fn head_logits(
+pub(super) fn head_logits<W: Float>(
     rows: usize,
     shape: &LinearShape,
     hidden: &[f32],
-    weight: &[f32],
+    weight: &[W],
     logits: &mut [f32],
 ) -> Result<()> {
     let LinearShape { width, vocab, .. } = *shape;

@@ -2,7 +2,11 @@
 #![allow(unsafe_code)]
 
 use super::tables::{aligned, rows_in_tiles, threads_for, word};
-use crate::backend::Backend;
+use super::{
+    copy_rows::copy_rows,
+    product::{converted, same},
+};
+use crate::backend::{Backend, Float};
 use crate::cpu::embedding::check;
 use crate::cuda::{
     Cuda, CudaView, CudaViewMut,
@@ -15,14 +19,21 @@ use crate::error::Result;
 pub(in crate::cuda) const SOURCE: Source =
     Source { file: "embedding.cu", text: include_str!("../../../cuda/embedding.cu") };
 
-pub(in crate::cuda) fn forward(
+pub(in crate::cuda) fn forward<W: Float>(
     cuda: &Cuda,
     width: usize,
     ids: CudaView<'_, u32>,
-    table: CudaView<'_, f32>,
+    table: CudaView<'_, W>,
     out: CudaViewMut<'_, f32>,
 ) -> Result<()> {
     check("embedding", width, &cuda.values(ids)?, ("table", table.len()), ("out", out.len()))?;
+    let Some(table) = same::<W, f32>(table) else {
+        let mut rows = cuda.uninitialized::<W>(out.len())?;
+        let to = rows.view_mut(0..out.len());
+        // SAFETY: `check` saw that the table has the rows and that the result has one for each id.
+        unsafe { copy_rows(cuda, (ids.len(), width), (table, Some(ids)), (&to, None))? };
+        return converted(cuda, to.shared(), &out);
+    };
     let aligned = aligned(width, [table.address(), out.address()]);
     let arguments = Arguments::new().read(ids).read(table).write(&out).value(word(width)).value(aligned);
     // SAFETY: a block for each id; `check` saw that the table has its row and `out` one for each id.

@@ -1,6 +1,7 @@
 //! Operation 4, forward only: scores hidden states through the head, a chunk of rows at a time.
 
 use super::logprob::{check, read};
+use super::product::product;
 use crate::backend::Float;
 use crate::cuda::{Cuda, CudaView, CudaViewMut};
 use crate::error::Result;
@@ -8,11 +9,11 @@ use crate::ops::{
     Candidates, Head, LinearShape, LogitsShape, Matmul, MatrixLayout, Score, ScoreOut, TopK, check_linear,
 };
 
-pub(in crate::cuda) fn linear_logprob<T: Float>(
+pub(in crate::cuda) fn linear_logprob<T: Float, W: Float>(
     cuda: &Cuda,
     shape: LinearShape,
     score: Score<CudaView<'_, i32>>,
-    head: Head<CudaView<'_, T>>,
+    head: Head<CudaView<'_, T>, CudaView<'_, W>>,
     mut scratch: CudaViewMut<'_, T>,
     mut out: ScoreOut<CudaViewMut<'_, f32>, CudaViewMut<'_, i32>>,
 ) -> Result<()> {
@@ -48,15 +49,15 @@ pub(in crate::cuda) fn linear_logprob<T: Float>(
 }
 
 /// `logits [rows, vocab] = hidden [rows, width] weight^T`.
-pub(super) fn head_logits<T: Float>(
+pub(super) fn head_logits<T: Float, W: Float>(
     cuda: &Cuda,
     rows: usize,
     shape: &LinearShape,
     hidden: CudaView<'_, T>,
-    weight: CudaView<'_, T>,
+    weight: CudaView<'_, W>,
     logits: &mut CudaViewMut<'_, T>,
 ) -> Result<()> {
-    let product = Matmul {
+    let shape = Matmul {
         m: rows,
         n: shape.vocab,
         k: shape.width,
@@ -65,5 +66,5 @@ pub(super) fn head_logits<T: Float>(
         c_row: shape.vocab,
         accumulate: false,
     };
-    cuda.gemm(product, hidden, weight, logits)
+    product(cuda, shape, hidden, weight, logits)
 }

@@ -3,6 +3,7 @@
 
 use super::copy_rows::copy_rows;
 use super::linear_logprob::head_logits;
+use super::product::product;
 use super::row_loss::{Args, RowResults, check, in_place};
 use crate::backend::{Backend, Float};
 use crate::cuda::{Cuda, CudaView, CudaViewMut};
@@ -19,11 +20,11 @@ pub(in crate::cuda) fn chunked(rows: usize, width: usize, vocab: usize) -> Linea
     LinearShape { chunk_rows: fitting.min(rows.max(1)), ..LinearShape::new(rows, width, vocab) }
 }
 
-pub(in crate::cuda) fn linear_loss<T: Float>(
+pub(in crate::cuda) fn linear_loss<T: Float, W: Float>(
     cuda: &Cuda,
     shape: LinearShape,
     loss: Args<'_>,
-    head: Head<CudaView<'_, T>>,
+    head: Head<CudaView<'_, T>, CudaView<'_, W>>,
     out: HeadGradients<CudaViewMut<'_, T>, CudaViewMut<'_, f32>, CudaViewMut<'_, RowStat>>,
 ) -> Result<()> {
     const OP: &str = "linear_loss";
@@ -85,7 +86,7 @@ pub(in crate::cuda) fn linear_loss<T: Float>(
             accumulate: false,
         };
         let gradients = to_scatter.view_mut(0..kept.count * width);
-        cuda.gemm(to_hidden, logits.shared(), weight, &gradients)?;
+        product(cuda, to_hidden, logits.shared(), weight, &gradients)?;
         let places = cuda.upload(&kept.order(chunk))?;
         let places = Some(places.view(0..kept.count));
         // SAFETY: `gradients` has these rows, and the places are different rows of `d_hidden`.

@@ -11,6 +11,7 @@ pub(super) mod logprob;
 pub(super) mod logprob_gap;
 pub(super) mod norm;
 pub(super) mod paged;
+pub(super) mod product;
 pub(super) mod rope;
 pub(super) mod row_loss;
 pub(super) mod rows;

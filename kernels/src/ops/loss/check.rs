@@ -48,7 +48,7 @@ fn check_temperature(op: &'static str, temperature: f32) -> Result<()> {
 pub(crate) fn check_linear(
     op: &'static str,
     shape: &LinearShape,
-    head: &Head<impl Length>,
+    head: &Head<impl Length, impl Length>,
     scratch: usize,
 ) -> Result<()> {
     if shape.chunk_rows == 0 || shape.vocab == 0 || shape.width == 0 {

@@ -55,13 +55,13 @@ pub struct LinearShape {
     pub chunk_rows: usize,
 }
 
-/// What the head multiplies; views of one floating-point type.
+/// What the head multiplies: views of floating-point types. Where hidden states are `f32`, the weight may be `bf16`.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<F> {
+pub struct Head<F, W = F> {
     /// Hidden states, `[rows, width]`.
     pub hidden: F,
     /// The head's (or the tied embedding's) weight, `[vocab, width]`.
-    pub weight: F,
+    pub weight: W,
 }
 
 /// Where the results of the head's loss go; `X`, `F` and `S` are exclusive views of the head's type, of `f32` and of
