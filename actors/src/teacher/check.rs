@@ -72,6 +72,24 @@ impl Teacher {
         if matter.is_empty() {
             return Ok(true);
         }
+        // The last word may go on.
+        let whole = |text: &str| text.rfind(|c: char| !c.is_alphanumeric()).unwrap_or(0);
+        let is_enough = |reply: &str| {
+            let reply = prompts::behind_thought(reply);
+            words(&reply[..whole(reply)]).any(|word| matter.contains(&word))
+        };
+        let reply = self.hinted_reply(turn, hint, is_enough).await?;
+        let is_about = is_about(prompts::behind_thought(&reply), &matter);
+        Ok(is_about || self.gain(turn, hint, &reply).await? >= ANSWER_NATS)
+    }
+
+    /// The likeliest reply under the hint, up to where it says enough.
+    pub(super) async fn hinted_reply(
+        &self,
+        turn: &Turn,
+        hint: &str,
+        is_enough: impl FnMut(&str) -> bool,
+    ) -> Result<String, EngineError> {
         let request = GenerateRequest {
             drawn_ids: Vec::new(),
             prompt_ids: self.hinted_prompt(turn, hint)?,
@@ -81,15 +99,7 @@ impl Teacher {
             top_logprobs: 0,
             constraint: None,
         };
-        // The last word may go on.
-        let whole = |text: &str| text.rfind(|c: char| !c.is_alphanumeric()).unwrap_or(0);
-        let is_enough = |reply: &str| {
-            let reply = prompts::behind_thought(reply);
-            words(&reply[..whole(reply)]).any(|word| matter.contains(&word))
-        };
-        let reply = judge::said_until(&self.teacher, request, is_enough).await?;
-        let is_about = is_about(prompts::behind_thought(&reply), &matter);
-        Ok(is_about || self.gain(turn, hint, &reply).await? >= ANSWER_NATS)
+        judge::said_until(&self.teacher, request, is_enough).await
     }
 
     /// By how much a reply under the hint is likelier because of the conversation, nats.

@@ -122,11 +122,11 @@ async fn a_word_that_answers_is_told_from_a_greeting_by_what_the_question_adds_t
     let teacher = Teacher { teacher: engine, ..teacher };
     let ask = "Anna has 12 apples and gets 7 more. How many apples does she have now?";
     let turn = turn(vec![message("user", ask)], "I do not know.");
-    let hint = "Answer with one word only.";
+    let hint = "Please answer in capital letters.";
     let gain = async |reply: &str| teacher.gain(&turn, hint, reply).await.expect("scored");
-    let answer = gain("She has 19 apples now.").await;
-    let greeting = gain("Hello! Tell me when you have a question.").await;
-    assert!(answer > 3.0 && greeting < 3.0, "{answer} {greeting}");
+    let said = teacher.hinted_reply(&turn, hint, |_| false).await.expect("a reply");
+    let (answer, greeting) = (gain(&said).await, gain("HELLO! TELL ME WHEN YOU HAVE A QUESTION.").await);
+    assert!(answer > 3.0 && greeting < 3.0, "{said}: {answer}, a greeting: {greeting}");
     drop(exited);
 }
 

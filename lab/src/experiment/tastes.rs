@@ -14,6 +14,7 @@ use openclaw_actors::{
     chat_client::{ChatClient, ChatReply, ChatRequest},
     engine::{Place, PolicyWeights},
     loaded_model::LoadedModel,
+    prompts,
     stop::StopSignal,
 };
 use openclaw_environments::{dice::Dice, persona::Split};
@@ -138,6 +139,8 @@ struct Run {
     way: &'static str,
     seed: u64,
     before: Measured,
+    /// The untaught model that is told the wish with each question: what its teacher has to teach.
+    told: Measured,
     after: Measured,
     steps: u64,
 }
@@ -256,20 +259,27 @@ async fn one(
         person.session(&format!("{taste}-{seed}-{session}"), &content, &wanted, &wish, &mut dice).await?;
         learnt(&journal, &announced).await?;
     }
+    let wish = match args.words {
+        Some(ref words) => words.clone(),
+        None => wishes::naming(rule.name, &wanted.named, &mut dice),
+    };
     let (last, steps) = (versions.current().weights, journal.totals().borrow().steps);
     parts.stop().await;
     let (tasks, about, first) = (args.tasks, args.about, first.clone());
-    let (before, after) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+    let (before, told, after) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let model = LoadedModel::open_as(&facts.policy, Place::Cpu, facts.threads, |stored| stored.dtype)?;
-        let said = |weights: &PolicyWeights| Said::by(&model, weights, about, tasks, facts.temperature);
+        let said = |weights: &PolicyWeights, told: Option<&str>| {
+            Said::by(&model, weights, (about, tasks), facts.temperature, told)
+        };
         if first.get().is_none() {
-            first.set(said(&model.weights)?).ok();
+            first.set(said(&model.weights, None)?).ok();
         }
         let before = first.get().expect("it was said").measured(&wanted);
-        Ok((before, said(&last)?.measured(&wanted)))
+        let told = said(&model.weights, Some(&wish))?.measured(&wanted);
+        Ok((before, told, said(&last, None)?.measured(&wanted)))
     })
     .await??;
-    Ok(Run { taste, trained: rule.trained, way: way.name(), seed, before, after, steps })
+    Ok(Run { taste, trained: rule.trained, way: way.name(), seed, before, told, after, steps })
 }
 
 /// Waits until nothing that was said waits to be learnt from.
@@ -374,17 +384,21 @@ impl Said {
     fn by(
         model: &LoadedModel,
         weights: &PolicyWeights,
-        about: About,
-        tasks: usize,
+        (about, tasks): (About, usize),
         temperature: f32,
+        told: Option<&str>,
     ) -> anyhow::Result<Self> {
         const SEED: u64 = 0x5eed_7a57_e500_0000;
         let replies = |about: About, dice: &mut Dice| -> anyhow::Result<Replies> {
             let contents: Vec<Content> = (0..tasks).map(|_| about.content(Split::HeldOut, dice)).collect();
             let said = |temperature: f32| -> anyhow::Result<Vec<String>> {
+                let message = |content: &Content| match told {
+                    Some(wish) => prompts::with_hint(&content.message, wish),
+                    None => content.message.clone(),
+                };
                 let messages: Vec<[Value; 1]> = contents
                     .iter()
-                    .map(|content| [json!({"role": "user", "content": content.message})])
+                    .map(|content| [json!({"role": "user", "content": message(content)})])
                     .collect();
                 let prompts = messages.iter().zip(SEED..);
                 let prompts =
@@ -416,7 +430,7 @@ impl Said {
 /// A line per wish and way, over the seeds.
 fn table(runs: &[Run]) -> String {
     let mut text = String::from(
-        "| wish | rule | taught by | kept before | kept after | greedy before | greedy after | right before | right after | greedy right before | greedy right after | steps |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| wish | rule | taught by | kept before | told | after | greedy before | told | after | right before | told | after | greedy right before | told | after | steps |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let mean = |of: &[&Run], value: &dyn Fn(&Run) -> f64| {
         of.iter().map(|run| value(run)).sum::<f64>() / of.len().max(1) as f64
@@ -426,8 +440,10 @@ fn table(runs: &[Run]) -> String {
         let columns: [fn(&Measured) -> f64; 4] =
             [|m| m.kept, |m| m.kept_greedy, |m| m.right, |m| m.right_greedy];
         for column in columns {
-            let (before, after) = (mean(of, &|run| column(&run.before)), mean(of, &|run| column(&run.after)));
-            write!(text, " {before:.2} | {after:.2} |").expect("a string takes everything");
+            for when in [|run: &Run| run.before, |run: &Run| run.told, |run: &Run| run.after] {
+                let mean = mean(of, &|run| column(&when(run)));
+                write!(text, " {mean:.2} |").expect("a string takes everything");
+            }
         }
         writeln!(text, " {:.0} |", mean(of, &|run| run.steps as f64)).expect("a string takes everything");
     };
@@ -473,11 +489,12 @@ mod tests {
             way: way.name(),
             seed: 1,
             before: Measured::default(),
+            told: Measured { kept: 0.25, ..Measured::default() },
             after: Measured { kept, ..Measured::default() },
             steps: 4,
         };
         let table = table(&[run(Way::Bad, 0.5), run(Way::Bad, 1.0), run(Way::Talk, 0.0)]);
-        assert!(table.contains("| capitals | trained | bad | 0.00 | 0.75 |"), "{table}");
+        assert!(table.contains("| capitals | trained | bad | 0.00 | 0.25 | 0.75 |"), "{table}");
         assert_eq!(table.lines().count(), 2 + 2 + 2);
     }
 }

@@ -79,6 +79,7 @@ fn outcomes<B: Backend>(b: &B, kernel: &str) -> Result<Vec<Outcome>> {
         "row_loss-clusters" => row_loss::<B, bf16>(b, 100_000),
         "copy_rows" => matrices::head(b),
         "matmul" => matrices::products(b),
+        "convert" => matrices::narrow(b),
         "rms_norm" | "rms_norm_backward" | "column_sums" => norm(b),
         "embedding" | "embedding_backward" => embedding(b),
         "qk_norm_rope" | "qk_norm_rope_backward" => rope(b),

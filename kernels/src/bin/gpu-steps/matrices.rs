@@ -1,10 +1,11 @@
 //! The canaries of matrix products, and what the head's loss does with its rows.
 
+use half::bf16;
 use openclaw_kernels::ops::*;
 use openclaw_kernels::{Backend, Result};
 
 use crate::canary::Outcome;
-use crate::numbers::{all, all_mut, host, numbers};
+use crate::numbers::{all, all_mut, host, numbers, rounded};
 
 /// Sums of many products in another order.
 const TOLERANCE: f32 = 1e-4;
@@ -30,6 +31,25 @@ pub fn products<B: Backend>(b: &B) -> Result<Vec<Outcome>> {
         b.matmul(shape, all(b, &x), all(b, &weight), all_mut(b, &mut out))?;
         outcomes.push(outcome(name, host(b, &out)?));
     }
+    Ok(outcomes)
+}
+
+/// Products with weights in bf16, and rows of them. What is multiplied are numbers that a GPU does not round.
+pub fn narrow<B: Backend>(b: &B) -> Result<Vec<Outcome>> {
+    let (n, k) = (48, 64);
+    let weight = b.upload(&rounded::<bf16>(&numbers(n * k, 2)))?;
+    let mut outcomes = Vec::new();
+    for (name, m) in [("product of 3 rows in bf16", 3), ("product of 70 rows in bf16", 70)] {
+        let x: Vec<f32> = rounded::<bf16>(&numbers(m * k, 1)).iter().map(|x| x.to_f32()).collect();
+        let (x, mut out) = (b.upload(&x)?, b.upload(&numbers(m * n, 3))?);
+        let (rows, transposed) = (MatrixLayout::rows(k), MatrixLayout::transposed(k));
+        let shape = Matmul { m, n, k, a: rows, b: transposed, c_row: n, accumulate: true };
+        b.matmul(shape, all(b, &x), all(b, &weight), all_mut(b, &mut out))?;
+        outcomes.push(outcome(name, host(b, &out)?));
+    }
+    let (ids, mut out) = (b.upload(&[3u32, 47, 3, 0])?, b.zeros::<f32>(4 * k)?);
+    b.embedding(k, all(b, &ids), all(b, &weight), all_mut(b, &mut out))?;
+    outcomes.push(outcome("rows in bf16", host(b, &out)?));
     Ok(outcomes)
 }
 
