@@ -434,8 +434,9 @@ impl Builder<'_> {
         };
         self.panel.inbox("optimizer", &self.inboxes.samples);
         let samples = self.inboxes.samples.clone();
+        let starts_down = !table.learns;
         let spec = self.child("optimizer".into(), "optimizer", move || (Optimizer, arguments.clone()));
-        care::optimizer(spec).paused_when(move || samples.status().paused);
+        care::optimizer(spec).paused_when(move || samples.status().paused).starts_down = starts_down;
     }
 
     fn breaker(&self) -> BreakerConfig {

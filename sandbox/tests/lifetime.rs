@@ -28,6 +28,8 @@ fn a_supervisor() {
 #[test]
 fn a_killed_supervisor_takes_its_sandboxes_along() {
     let Some((host, backend)) = Host::bubblewrap() else { return };
+    // What others on this machine have left.
+    backend.sweep();
     let mut supervisor = host::supervisor(&[(DIR, &backend.dir)]);
     eventually("its jobs run", || with_marker("sleep\x007201.5") == 2);
     assert_eq!(backend.sweep(), 0, "it lives");

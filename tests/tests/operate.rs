@@ -157,6 +157,20 @@ async fn an_operator_sees_and_moves_a_running_node() {
     assert_eq!(operate(&["status"], &house.run).status.code(), Some(3));
 }
 
+#[tokio::test]
+async fn a_node_that_does_not_learn_keeps_what_is_said_until_it_is_told_to() {
+    let house = House::with(&["actors.optimizer.learns=false", "actors.optimizer.max_wait_secs=1"]);
+    let optimizer = || house.actor("optimizer").expect("it is listed");
+    assert_eq!(optimizer()["state"], "stopped");
+    rate(&house).await;
+    eventually(async || optimizer()["inbox"]["waiting"] == 1).await.expect("it waits to be learnt from");
+    assert_eq!((house.version(), &optimizer()["state"]), (0, &"stopped".into()));
+
+    assert_eq!(house.done("resume optimizer"), "optimizer resumed");
+    eventually(async || house.version() == 1).await.expect("it is learnt from");
+    assert_eq!(house.node.stop().code(), Some(0));
+}
+
 #[test]
 fn a_second_node_does_not_take_the_folder_of_the_first() {
     let house = House::open();
@@ -291,6 +305,15 @@ fn completions_and_manual_pages_know_the_verbs() {
 
 /// Has the policy learn from one reply, and waits until its version serves.
 async fn teach(house: &House, version: u64) {
+    rate(house).await;
+    // After a rollback, samples that were given back may make a further version at once.
+    if eventually(async || house.version() >= version).await.is_err() {
+        panic!("version {version} never came\n{}\n{}", house.done("status"), house.node.log());
+    }
+}
+
+/// A reply, and a thumb down for it.
+async fn rate(house: &House) {
     let client = reqwest::Client::new();
     let body =
         json!({"model": "policy", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16});
@@ -299,10 +322,6 @@ async fn teach(house: &House, version: u64) {
     let rated = json!({"id": answer["id"], "rating": "down"});
     let feedback = client.post(format!("{}/feedback", house.node.url)).json(&rated).send().await;
     assert_eq!(feedback.expect("an answer").status(), 200);
-    // After a rollback, samples that were given back may make a further version at once.
-    if eventually(async || house.version() >= version).await.is_err() {
-        panic!("version {version} never came\n{}\n{}", house.done("status"), house.node.log());
-    }
 }
 
 #[tokio::test]

@@ -144,8 +144,10 @@ impl Needs {
         }
         if let Some(policy) = shapes.get(actors.policy.model.as_str()) {
             let weights = policy.trained;
-            memory("optimizer".to_owned(), weights.saturating_mul(TRAINER_COPIES));
-            memory("writing a version".to_owned(), weights.saturating_mul(WRITING_COPIES));
+            if actors.optimizer.learns {
+                memory("optimizer".to_owned(), weights.saturating_mul(TRAINER_COPIES));
+                memory("writing a version".to_owned(), weights.saturating_mul(WRITING_COPIES));
+            }
             memory("published versions".to_owned(), weights.saturating_mul(VERSION_COPIES));
             let stored = match topology.models.get(&actors.policy.model).map(|model| model.dtype) {
                 // The rounded weights and the exact ones.

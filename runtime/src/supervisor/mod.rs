@@ -226,7 +226,8 @@ impl Supervisor {
         let (actor, task) =
             Actor::spawn(None, SupervisorActor, publish).await.map_err(|_| SupervisorError::Ended)?;
         let supervisor = Self { handle: SupervisorHandle { actor, views }, task };
-        let names: Vec<_> = specs.iter().map(|spec| spec.name.clone()).collect();
+        let up = specs.iter().filter(|spec| !spec.starts_down);
+        let names: Vec<_> = up.map(|spec| spec.name.clone()).collect();
         let started = async {
             for spec in specs {
                 supervisor.ask(|reply| Message::Add { spec: Box::new(spec), reply }).await?;

@@ -111,6 +111,8 @@ pub struct ChildSpec {
     pub probe_timeout: Duration,
     /// Whether its inbox hands nothing out.
     pub paused: Option<Paused>,
+    /// It is down until an operator starts it.
+    pub starts_down: bool,
 }
 
 impl ChildSpec {
@@ -134,6 +136,7 @@ impl ChildSpec {
             probe_period: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(30),
             paused: None,
+            starts_down: false,
         }
     }
 

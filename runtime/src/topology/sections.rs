@@ -332,6 +332,9 @@ section! {
         keep_versions: usize,
         /// Most tokens in one forward and backward pass.
         micro_batch_tokens: usize = 4096,
+        /// Whether it is up from the start. A node without it serves and judges, needs no memory to train, and keeps what is said
+        /// until `openclaw-rl resume optimizer`.
+        learns: bool = true,
     }
 }
 
