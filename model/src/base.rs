@@ -79,13 +79,16 @@ pub(crate) enum Matrix<'a, B: Backend> {
 }
 
 impl<B: Backend> Base<B> {
+    /// A copy of what is on the host.
+    pub(crate) fn upload(transformer: &Transformer<B>, flat: &[f32]) -> Result<Self> {
+        check(&transformer.layout, flat.len())?;
+        Ok(Self::F32(transformer.backend.upload(flat)?))
+    }
+
     /// Where the host is the device they are not copied.
     pub(crate) fn adopt(transformer: &Transformer<B>, host: HostWeights) -> Result<Self> {
         let (b, layout) = (&transformer.backend, &transformer.layout);
-        let (found, expected) = (host.len(), layout.len());
-        if found != expected {
-            return Err(KernelError::Shape { op: "weights", what: "flat", found, expected });
-        }
+        check(layout, host.len())?;
         let vectors =
             || -> Vec<f32> { layout.vectors().flat_map(|vector| host.wide(vector.range.clone())).collect() };
         Ok(match host {
@@ -142,6 +145,14 @@ impl<B: Backend> Base<B> {
             Self::Bf16 { .. } => Err(frozen()),
         }
     }
+}
+
+fn check(layout: &ParameterLayout, found: usize) -> Result<()> {
+    let expected = layout.len();
+    if found == expected {
+        return Ok(());
+    }
+    Err(KernelError::Shape { op: "weights", what: "flat", found, expected })
 }
 
 fn frozen() -> KernelError {

@@ -101,12 +101,16 @@ pub(crate) struct Ragged<B: Backend> {
 impl<B: Backend> Weights<B> {
     /// Weights from the host, in the order of [`ParameterLayout`].
     pub fn from_host(transformer: &Transformer<B>, flat: &[f32]) -> Result<Self> {
-        Self::adopt(transformer, HostWeights::F32(flat.to_vec()))
+        Base::upload(transformer, flat).map(Self::of)
     }
 
     /// The same of weights that nobody else needs: where the host is the device they are not copied.
     pub fn adopt(transformer: &Transformer<B>, host: HostWeights) -> Result<Self> {
-        Ok(Self { base: Arc::new(Base::adopt(transformer, host)?), adapter: None })
+        Base::adopt(transformer, host).map(Self::of)
+    }
+
+    fn of(base: Base<B>) -> Self {
+        Self { base: Arc::new(base), adapter: None }
     }
 
     /// The same model with others in place of what is trained of it: its adapter's parameters, or without one all.
