@@ -1,9 +1,13 @@
 //! The engine on emulated CUDA does what it does on the CPU, to rounding: logits, serving, scores, training.
 
+mod emulated;
+
 use std::{collections::HashMap, sync::Arc};
 
+use self::emulated::emulated;
+
 use openclaw_kernels::{
-    Backend, Cpu, Cuda,
+    Backend, Cpu,
     ops::{ClipRange, KlKind},
 };
 use openclaw_model::{
@@ -53,16 +57,6 @@ fn ids(seed: u64, len: usize) -> Vec<u32> {
 trait Work {
     type Outcome;
     fn on<B: Backend>(&self, transformer: Transformer<B>, flat: &[f32]) -> Self::Outcome;
-}
-
-/// CUDA sources run on the CPU; none, with the reason printed, where they cannot be compiled.
-fn emulated() -> Option<Cuda> {
-    Cuda::emulated()
-        .inspect_err(|error| {
-            assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{error}");
-            eprintln!("skipped: {error}");
-        })
-        .ok()
 }
 
 /// Does `work` on both devices and compares.

@@ -1,10 +1,13 @@
 //! A frozen base in bf16 is the same model as its numbers in f32, served, scored, and trained through an adapter; on a GPU, whose
 //! products are of bf16 alone, to the rounding of what is multiplied with it.
 
+mod emulated;
+
 use std::sync::Arc;
 
+use self::emulated::emulated;
 use half::bf16;
-use openclaw_kernels::{Backend, Cpu, Cuda};
+use openclaw_kernels::{Backend, Cpu};
 use openclaw_model::{
     AdamWConfig, AdapterConfig, AdapterLayout, Batcher, BatcherConfig, Family, GenerateEvent,
     GenerateRequest, HostWeights, ModelConfig, Objective, SamplingParams, ScoreRequest, TrainRow,
@@ -139,12 +142,8 @@ fn serving_scoring_and_training_of_it_agree() {
     for config in configs() {
         let cpu = Cpu::new("narrow", 2).expect("threads");
         agree(1e-4, &Transformer::new(config.clone(), cpu).expect("it fits"));
-        match Cuda::emulated() {
-            Ok(cuda) => agree(1e-4, &Transformer::new(config, cuda).expect("it fits")),
-            Err(error) => {
-                assert!(std::env::var_os("OPENCLAW_REQUIRE_ALL").is_none(), "{error}");
-                eprintln!("skipped: {error}");
-            }
+        if let Some(cuda) = emulated() {
+            agree(1e-4, &Transformer::new(config, cuda).expect("it fits"));
         }
     }
 }
@@ -175,7 +174,7 @@ fn on_emulated_cuda_it_is_the_same_to_the_rounding_of_what_is_multiplied() {
     for config in configs() {
         let cpu = Cpu::new("narrow", 2).expect("threads");
         let here = Transformer::new(config.clone(), cpu).expect("it fits");
-        let Ok(cuda) = Cuda::emulated() else { return };
+        let Some(cuda) = emulated() else { return };
         let there = Transformer::new(config, cuda).expect("it fits");
         let ([_, on_cpu], [_, on_cuda]) = (both(&here), both(&there));
         let sequences = [ids(75, 1), ids(33, 3)];

@@ -30,7 +30,6 @@ macro_rules! every_attempt {
 
 mod files;
 
-use std::time::Duration;
 use std::{
     fs,
     io::Write,
@@ -43,6 +42,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use openclaw_sandbox::{Backend, Ending, Exec, Limits, Ran, Session, Spec, Workspace};
