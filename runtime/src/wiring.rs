@@ -153,11 +153,10 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     for name in topology.models_in_use() {
         let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
         let is_policy = *name == topology.actors.policy.model;
-        let adapter = |parameters| table.adapter.of(parameters).filter(|_| is_policy);
         let mut model = LoadedModel::open_as(&table.path, place, node.serving_threads(), |stored| {
-            table.dtype.in_memory(is_policy && adapter(stored.parameters).is_none())
+            table.in_memory(stored.parameters, is_policy)
         })?;
-        let adapter = adapter(model.parameters());
+        let adapter = table.adapter.of(model.parameters()).filter(|_| is_policy);
         if let Some(config) = adapter {
             info!(model = name, rank = config.rank, alpha = config.alpha, "an adapter is trained");
             model.adapt(config, topology.run.seed)?;

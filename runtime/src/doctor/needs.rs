@@ -96,7 +96,7 @@ impl Shape {
     fn of(config: &ModelConfig, model: &Model, is_policy: bool) -> Self {
         let parameters = ParameterLayout::new(config).len();
         let adapter = model.adapter.of(parameters).map(|adapter| AdapterLayout::new(config, adapter).len());
-        let bytes = match model.dtype.in_memory(is_policy && adapter.is_none()) {
+        let bytes = match model.in_memory(parameters, is_policy) {
             WeightDtype::F32 => F32_BYTES,
             WeightDtype::Bf16 => F32_BYTES / 2,
         };

@@ -367,10 +367,11 @@ words! {
     }
 }
 
-impl Dtype {
-    /// What a model's parameters are in memory: exact where all of them are trained.
-    pub fn in_memory(self, trained_whole: bool) -> WeightDtype {
-        if trained_whole { WeightDtype::F32 } else { self.into() }
+impl Model {
+    /// What its parameters, so many, are in memory: exact where all of them are trained, as a policy's are without an adapter.
+    pub fn in_memory(&self, parameters: usize, is_policy: bool) -> WeightDtype {
+        let trained_whole = is_policy && self.adapter.of(parameters).is_none();
+        if trained_whole { WeightDtype::F32 } else { self.dtype.into() }
     }
 }
 
