@@ -82,17 +82,19 @@ impl LoadedModel {
     /// Reads a checkpoint folder onto a device; `threads`, where that is the CPU, are for what is asked of
     /// [`LoadedModel::transformer`] itself.
     pub fn open(path: &Path, place: Place, threads: usize) -> Result<Self, LoadError> {
-        Self::open_as(path, place, threads, |_| WeightDtype::F32)
+        Self::open_as(path, place, threads, |_| WeightDtype::F32, None)
     }
 
-    /// The same with weights in the type that is wanted of what is there; those in `bf16` are frozen.
+    /// The same with weights in the type that is wanted of what is there. Those in `bf16` are frozen, and in a file of the
+    /// folder `cache` where that is given.
     pub fn open_as(
         path: &Path,
         place: Place,
         threads: usize,
         dtype: impl FnOnce(InFolder) -> WeightDtype,
+        cache: Option<&Path>,
     ) -> Result<Self, LoadError> {
-        let (config, flat) = checkpoint::load_as(path, dtype)?;
+        let (config, flat) = checkpoint::load_as(path, dtype, cache)?;
         let fingerprint = fingerprint_in(&config, &flat);
         let tokenizer = Tokenizer::from_dir(path)?;
         let template = ChatTemplate::from_dir(path)?;

@@ -64,6 +64,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn adopt<T: Element>(&self, host: Vec<T>) -> Result<Self::Buffer<T>> {
         self.upload(&host)
     }
+    /// Host memory as it lies, where the device reads that; `None` where it has memory of its own.
+    fn host_view<'a, T: Element>(&self, _host: &'a [T]) -> Option<Self::View<'a, T>> {
+        None
+    }
     /// A copy on the host; waits for the device.
     fn download<T: Element>(&self, view: Self::View<'_, T>) -> Result<Vec<T>>;
     /// Copies host memory over `target`.

@@ -153,6 +153,12 @@ impl Backend for Device {
             Self::Cuda(cuda) => DeviceBuffer::Cuda(cuda.adopt(host)?),
         })
     }
+    fn host_view<'a, T: Element>(&self, host: &'a [T]) -> Option<DeviceView<'a, T>> {
+        match self {
+            Self::Cpu(cpu) => cpu.host_view(host).map(DeviceView::Cpu),
+            Self::Cuda(_) => None,
+        }
+    }
     fn download<T: Element>(&self, view: DeviceView<'_, T>) -> Result<Vec<T>> {
         match (self, view) {
             (Self::Cpu(cpu), DeviceView::Cpu(view)) => cpu.download(view),

@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod cuda;
 mod device;
 mod error;
+mod mapped_file;
 pub mod ops;
 
 pub use backend::{Backend, Element, Float};
@@ -15,3 +16,4 @@ pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use device::{Device, DeviceBuffer, DeviceView, DeviceViewMut, Place};
 pub use error::{KernelError, Result};
+pub use mapped_file::MappedFile;

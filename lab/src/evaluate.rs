@@ -69,7 +69,7 @@ pub struct EvaluateArgs {
 
 /// Evaluates and prints the table.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
-    let mut model = LoadedModel::open_as(&args.model, Place::Cpu, args.threads, |stored| stored.dtype)?;
+    let mut model = LoadedModel::open_as(&args.model, Place::Cpu, args.threads, |stored| stored.dtype, None)?;
     if let Some(folder) = &args.adapter {
         model.weights = model.with_adapter(folder)?;
     }

@@ -99,7 +99,7 @@ pub fn run(args: &SftArgs) -> anyhow::Result<Progress> {
     }
     // What is trained is exact.
     let dtype = |stored: InFolder| if args.adapter { stored.dtype } else { WeightDtype::F32 };
-    let mut model = LoadedModel::open_as(&args.model, Place::Cpu, args.threads, dtype)?;
+    let mut model = LoadedModel::open_as(&args.model, Place::Cpu, args.threads, dtype, None)?;
     if args.adapter {
         model.adapt(AdapterConfig::of_all(args.rank as usize, args.alpha), args.seed)?;
     }

@@ -67,7 +67,7 @@ impl<B: Backend> Transformer<B> {
         d_x: &mut B::Buffer<f32>,
     ) -> Result<()> {
         let b = &self.backend;
-        let weight = self.vector(weights, range);
+        let weight = self.vector(&weights.base, range);
         let d_weight = b.view_mut(grads, weights.gradient(range));
         let eps = self.config.rms_norm_eps;
         b.rms_norm_backward(eps, self.all(x), weight, self.all(d_out), self.all_mut(d_x), d_weight)
@@ -122,8 +122,8 @@ impl<B: Backend> Transformer<B> {
             self.all(&trace.qkv),
             b.view(&batch.positions, 0..tokens),
             self.rope(),
-            self.vector(weights, &layer.q_norm),
-            self.vector(weights, &layer.k_norm),
+            self.vector(&weights.base, &layer.q_norm),
+            self.vector(&weights.base, &layer.k_norm),
             self.all(&d_qk),
             self.all_mut(&mut d_qkv),
             self.all_mut(&mut d_q_norm),

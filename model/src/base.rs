@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::bf16;
 use openclaw_kernels::{Backend, KernelError};
 
-use crate::{checkpoint::WeightDtype, params::ParameterLayout, transformer::Transformer};
+use crate::{checkpoint::WeightDtype, mapped::Mapped, params::ParameterLayout, transformer::Transformer};
 
 type Result<T> = std::result::Result<T, KernelError>;
 
@@ -16,6 +16,8 @@ pub enum HostWeights {
     F32(Vec<f32>),
     /// Of a base that is frozen.
     Bf16(Vec<bf16>),
+    /// The same in a file.
+    Mapped(Mapped),
 }
 
 impl HostWeights {
@@ -33,6 +35,7 @@ impl HostWeights {
         match self {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),
+            Self::Mapped(mapped) => mapped.values().len(),
         }
     }
 
@@ -50,6 +53,7 @@ impl HostWeights {
                 let to = &mut to[at..][..values.len()];
                 to.iter_mut().zip(values).for_each(|(to, value)| *to = bf16::from_f32(*value));
             }
+            Self::Mapped(_) => unreachable!("a file is mapped whole"),
         }
     }
 
@@ -57,9 +61,14 @@ impl HostWeights {
     pub(crate) fn wide(&self, range: Range<usize>) -> Vec<f32> {
         match self {
             Self::F32(values) => values[range].to_vec(),
-            Self::Bf16(values) => values[range].iter().map(|value| value.to_f32()).collect(),
+            Self::Bf16(values) => widened(&values[range]),
+            Self::Mapped(mapped) => widened(&mapped.values()[range]),
         }
     }
+}
+
+fn widened(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|value| value.to_f32()).collect()
 }
 
 /// The same on a device.
@@ -67,9 +76,35 @@ pub(crate) enum Base<B: Backend> {
     F32(B::Buffer<f32>),
     /// All in `bf16`, and the vectors among them (norms and biases) also in `f32`, one after another.
     Bf16 {
-        all: B::Buffer<bf16>,
+        all: Narrow<B>,
         vectors: B::Buffer<f32>,
     },
+}
+
+/// Numbers in `bf16` that are read alone.
+pub(crate) enum Narrow<B: Backend> {
+    /// In the device's memory.
+    Own(B::Buffer<bf16>),
+    /// In a file, where the device reads that.
+    Mapped(Mapped),
+}
+
+impl<B: Backend> Narrow<B> {
+    fn view(&self, b: &B, range: Range<usize>) -> B::View<'_, bf16> {
+        match self {
+            Self::Own(buffer) => b.view(buffer, range),
+            Self::Mapped(mapped) => {
+                b.host_view(&mapped.values()[range]).expect("it is kept for such a device alone")
+            }
+        }
+    }
+
+    fn len(&self, b: &B) -> usize {
+        match self {
+            Self::Own(buffer) => b.len(buffer),
+            Self::Mapped(mapped) => mapped.values().len(),
+        }
+    }
 }
 
 /// A matrix of them.
@@ -96,7 +131,17 @@ impl<B: Backend> Base<B> {
             HostWeights::Bf16(_) => {
                 let vectors = b.adopt(vectors())?;
                 let HostWeights::Bf16(values) = host else { unreachable!("it was matched") };
-                Self::Bf16 { all: b.adopt(values)?, vectors }
+                Self::Bf16 { all: Narrow::Own(b.adopt(values)?), vectors }
+            }
+            HostWeights::Mapped(ref mapped) => {
+                let vectors = b.adopt(vectors())?;
+                let read_there = b.host_view(mapped.values()).is_some();
+                let all = if read_there {
+                    Narrow::Mapped(mapped.clone())
+                } else {
+                    Narrow::Own(b.upload(mapped.values())?)
+                };
+                Self::Bf16 { all, vectors }
             }
         })
     }
@@ -116,7 +161,7 @@ impl<B: Backend> Base<B> {
     pub(crate) fn matrix(&self, b: &B, range: &Range<usize>) -> Matrix<'_, B> {
         match self {
             Self::F32(flat) => Matrix::F32(b.view(flat, range.clone())),
-            Self::Bf16 { all, .. } => Matrix::Bf16(b.view(all, range.clone())),
+            Self::Bf16 { all, .. } => Matrix::Bf16(all.view(b, range.clone())),
         }
     }
 
@@ -125,7 +170,7 @@ impl<B: Backend> Base<B> {
         match self {
             Self::F32(flat) => b.download(b.view(flat, 0..b.len(flat))),
             Self::Bf16 { all, .. } => {
-                let values = b.download(b.view(all, 0..b.len(all)))?;
+                let values = b.download(all.view(b, 0..all.len(b)))?;
                 Ok(values.into_iter().map(bf16::to_f32).collect())
             }
         }

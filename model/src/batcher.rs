@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::constraint::ConstraintFailed;
 use crate::pace::{Cost, Load, Paces};
+use crate::pass::PassWeights;
 use crate::response::{DrawError, Drawn, End, Response};
 use crate::sampler::SamplingError;
 use crate::schedule::{Chunk, Schedule, ScheduleLimits, UNLIMITED};
@@ -125,6 +126,8 @@ pub struct BatcherStats {
     pub generated_tokens: u64,
     /// Tokens run through the model, drawn ones and recomputed ones included.
     pub computed_tokens: u64,
+    /// Times the model was run, once for each base that a step's versions have.
+    pub passes: u64,
     /// Prompt tokens of the requests that have run.
     pub prompt_tokens: u64,
     /// Those of them that the prefix cache knew.
@@ -165,6 +168,11 @@ pub struct Batcher<B: Backend> {
     next_id: u64,
     events: Vec<(SequenceId, GenerateEvent)>,
     stats: BatcherStats,
+}
+
+/// Of a pass over chunks that share a base.
+fn pass_weights<'a, B: Backend>(live: &'a BTreeMap<u64, Live<B>>, chunks: &[Chunk]) -> PassWeights<'a, B> {
+    PassWeights::mixed(chunks.iter().map(|chunk| (&*live[&chunk.epoch].weights, chunk.new)))
 }
 
 impl BatcherConfig {
@@ -306,17 +314,25 @@ impl<B: Backend> Batcher<B> {
         }
     }
 
-    /// One pass for each set of weights.
+    /// One pass for each base: versions that are adapters on one share it.
     fn run_each(
         &mut self,
         chunks: &[Chunk],
-        run: impl Fn(&mut Self, u64, &[Chunk]) -> Result<(), KernelError>,
+        run: impl Fn(&mut Self, &[Chunk]) -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
-        let mut by_epoch: BTreeMap<u64, Vec<Chunk>> = BTreeMap::new();
+        let mut chunks = chunks.to_vec();
+        // Those of one version are neighbours, and one product with its adapter.
+        chunks.sort_by_key(|chunk| chunk.epoch);
+        let mut passes: Vec<Vec<Chunk>> = Vec::new();
         for chunk in chunks {
-            by_epoch.entry(chunk.epoch).or_default().push(*chunk);
+            let base = |chunk: &Chunk| &self.live[&chunk.epoch].weights.base;
+            match passes.iter_mut().find(|pass| Arc::ptr_eq(base(&pass[0]), base(&chunk))) {
+                Some(pass) => pass.push(chunk),
+                None => passes.push(vec![chunk]),
+            }
         }
-        by_epoch.into_iter().try_for_each(|(epoch, chunks)| run(self, epoch, &chunks))
+        self.stats.passes += passes.len() as u64;
+        passes.iter().try_for_each(|chunks| run(self, chunks))
     }
 
     /// Serves new requests with these weights from now on; running ones end on theirs.
@@ -377,8 +393,8 @@ impl<B: Backend> Batcher<B> {
         }
     }
 
-    /// One forward pass with one set of weights, and a draw for every sequence that reached its last token.
-    fn run(&mut self, epoch: u64, chunks: &[Chunk]) -> Result<(), KernelError> {
+    /// One forward pass, and a draw for every sequence that reached its last token.
+    fn run(&mut self, chunks: &[Chunk]) -> Result<(), KernelError> {
         let step = self.paged_step(chunks);
         let mut drawing: Vec<_> = (chunks.iter().filter(|chunk| chunk.draws))
             .map(|chunk| {
@@ -386,7 +402,7 @@ impl<B: Backend> Batcher<B> {
                 (chunk.id, response.expect("a running sequence has a response"))
             })
             .collect();
-        let logits = self.logits(epoch, &step, &mut drawing);
+        let logits = self.logits(chunks, &step, &mut drawing);
         let logits = match logits {
             Ok(logits) => logits,
             Err(error) => {
@@ -399,13 +415,14 @@ impl<B: Backend> Batcher<B> {
             self.schedule.computed(chunk);
             self.stats.computed_tokens += chunk.new as u64;
         }
-        let policy_version = self.live[&epoch].version;
+        let versions = chunks.iter().filter(|chunk| chunk.draws).map(|chunk| self.live[&chunk.epoch].version);
+        let versions: Vec<u64> = versions.collect();
         let (end_ids, vocab_size) = (&self.end_ids, self.transformer.config.vocab_size);
         let drawn: Vec<_> = self.transformer.backend.scope(|| {
             let rows = logits.par_chunks_exact(vocab_size);
             drawing.par_iter_mut().zip(rows).map(|((_, response), row)| response.draw(row, end_ids)).collect()
         });
-        for ((id, response), drawn) in drawing.into_iter().zip(drawn) {
+        for (((id, response), policy_version), drawn) in drawing.into_iter().zip(versions).zip(drawn) {
             match drawn {
                 Ok(Drawn { token, text, end }) => {
                     self.schedule.push(id, token.id);
@@ -431,20 +448,20 @@ impl<B: Backend> Batcher<B> {
     /// The forward pass. What draws need beside it is computed at the same time.
     fn logits(
         &mut self,
-        epoch: u64,
+        chunks: &[Chunk],
         step: &PagedStep,
         drawing: &mut [(u64, Response)],
     ) -> Result<Vec<f32>, KernelError> {
-        let weights = &self.live[&epoch].weights;
+        let weights = pass_weights(&self.live, chunks);
         let beside: Vec<_> = drawing.iter_mut().filter_map(|(_, response)| response.before_draw()).collect();
         let (transformer, pool) = (&self.transformer, &mut self.pool);
         if beside.is_empty() {
-            return transformer.forward_paged(weights, pool, step);
+            return transformer.forward_mixed(&weights, pool, step);
         }
         transformer.backend.scope(|| {
             rayon::in_place_scope(|scope| {
                 beside.into_iter().for_each(|work| scope.spawn(|_| work()));
-                transformer.forward_paged(weights, pool, step)
+                transformer.forward_mixed(&weights, pool, step)
             })
         })
     }

@@ -31,7 +31,7 @@ use crate::{
     base::HostWeights,
     chat_template::ChatTemplate,
     config::{ConfigError, ModelConfig},
-    durable,
+    durable, mapped,
     params::{Parameter, ParameterLayout},
     text_error::{TextError, write_text},
     tokenizer::Tokenizer,
@@ -216,9 +216,9 @@ impl WeightDtype {
 
 /// Reads a checkpoint folder's configuration and weights; every supported element type becomes `f32`.
 pub fn load(dir: &Path) -> Result<(ModelConfig, Vec<f32>), CheckpointError> {
-    match load_as(dir, |_| WeightDtype::F32)? {
+    match load_as(dir, |_| WeightDtype::F32, None)? {
         (config, HostWeights::F32(weights)) => Ok((config, weights)),
-        (_, HostWeights::Bf16(_)) => unreachable!("f32 was asked for"),
+        _ => unreachable!("f32 was asked for"),
     }
 }
 
@@ -231,10 +231,12 @@ pub struct InFolder {
     pub dtype: WeightDtype,
 }
 
-/// The same in the element type that is wanted of what is there.
+/// The same in the element type that is wanted of what is there. What is wanted in `bf16` lies in a file of the folder
+/// `cache`, where that is given (see [`crate::base_cache_folder`]).
 pub fn load_as(
     dir: &Path,
     dtype: impl FnOnce(InFolder) -> WeightDtype,
+    cache: Option<&Path>,
 ) -> Result<(ModelConfig, HostWeights), CheckpointError> {
     let (mut config, says_tied) = ModelConfig::stated_in(dir)?;
     let stored = Stored::open(dir).map_err(first)?;
@@ -248,11 +250,25 @@ pub fn load_as(
     let narrow = places.iter().all(|place| place.dtype == Dtype::BF16);
     let stored = if narrow { WeightDtype::Bf16 } else { WeightDtype::F32 };
     let wanted = dtype(InFolder { parameters: layout.len(), dtype: stored });
+    let cache = cache.filter(|_| wanted == WeightDtype::Bf16);
+    let files: Vec<PathBuf> = by_file.keys().map(|file| real(file)).collect();
+    if let Some(kept) = cache.map(|cache| mapped::find(cache, &files, layout.len())).transpose()?.flatten() {
+        return Ok((config, HostWeights::Mapped(kept)));
+    }
     let mut weights = HostWeights::zeros(wanted, layout.len());
     for (file, places) in by_file {
         read_places(file, &places, &mut weights)?;
     }
+    if let (Some(cache), HostWeights::Bf16(values)) = (cache, &weights) {
+        let kept = mapped::keep(cache, &files, values, fingerprint_in(&config, &weights))?;
+        return Ok((config, HostWeights::Mapped(kept)));
+    }
     Ok((config, weights))
+}
+
+/// Where a file is, by whatever way it is named: a hub's cache names its files by links.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn first(wrong: Vec<CheckpointError>) -> CheckpointError {

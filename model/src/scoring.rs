@@ -8,7 +8,8 @@ use openclaw_kernels::{
 };
 
 use crate::{
-    base::Matrix,
+    base::{Base, Matrix},
+    pass::PassWeights,
     serving::{ScoreRequest, Scored},
     transformer::{KvPool, PagedStep, Transformer, Weights},
 };
@@ -49,7 +50,7 @@ impl<B: Backend> Transformer<B> {
         let hidden = self.hidden_states(weights, &batch)?;
         let (width, row) = (self.config.hidden_size, request.start - 1);
         let hidden = self.backend.view(&hidden, row * width..batch.tokens * width);
-        self.score_rows(weights, request, row..batch.tokens, hidden)
+        self.score_rows(&weights.base, request, row..batch.tokens, hidden)
     }
 
     /// Scores the tokens behind `positions` by the final hidden states at these, `[positions, hidden]`, of an earlier run.
@@ -62,7 +63,7 @@ impl<B: Backend> Transformer<B> {
     ) -> Result<Scored> {
         self.backend.scope(|| {
             let hidden = self.backend.upload(hidden)?;
-            self.score_rows(weights, request, positions, self.all(&hidden))
+            self.score_rows(&weights.base, request, positions, self.all(&hidden))
         })
     }
 
@@ -70,7 +71,7 @@ impl<B: Backend> Transformer<B> {
     /// returns these for requests that are asked again.
     pub(crate) fn score_paged<'a>(
         &self,
-        weights: &Weights<B>,
+        weights: &PassWeights<'_, B>,
         pool: &mut KvPool<B>,
         step: &PagedStep,
         wanted: impl Iterator<Item = &'a ScoredRows<'a>> + Send,
@@ -81,14 +82,14 @@ impl<B: Backend> Transformer<B> {
             if wanted.peek().is_none() {
                 return Ok(Vec::new());
             }
-            let hidden = self.norm(weights, &self.layout.norm, &x)?;
+            let hidden = self.norm(weights.base, &self.layout.norm, &x)?;
             let width = self.config.hidden_size;
             wanted
                 .map(|ScoredRows { request, row, positions }| {
                     let rows = row * width..(row + positions.len()) * width;
                     let view = || self.backend.view(&hidden, rows.clone());
                     let kept = if request.asked_again { self.backend.download(view())? } else { Vec::new() };
-                    Ok((self.score_rows(weights, request, positions.clone(), view())?, kept))
+                    Ok((self.score_rows(weights.base, request, positions.clone(), view())?, kept))
                 })
                 .collect()
         })
@@ -97,7 +98,7 @@ impl<B: Backend> Transformer<B> {
     /// Scores the tokens behind `positions` from the final hidden states at these.
     fn score_rows<'a>(
         &'a self,
-        weights: &'a Weights<B>,
+        base: &'a Base<B>,
         request: &ScoreRequest,
         positions: Range<usize>,
         hidden: B::View<'a, f32>,
@@ -151,7 +152,7 @@ impl<B: Backend> Transformer<B> {
                 logprobs: self.all_mut(&mut top_logprobs),
             }),
         };
-        match weights.base.matrix(b, &self.layout.head) {
+        match base.matrix(b, &self.layout.head) {
             Matrix::F32(weight) => b.linear_logprob(shape, score, Head { hidden, weight }, scratch, out),
             Matrix::Bf16(weight) => b.linear_logprob(shape, score, Head { hidden, weight }, scratch, out),
         }?;

@@ -353,7 +353,7 @@ impl<B: Backend> Trainer<B> {
         let rows = DeviceRows::new(transformer, batch, &ragged.sequences)?;
 
         let ids = transformer.ids(&ragged.ids);
-        let mut inputs = vec![transformer.embed(weights, ids, ragged.tokens)?];
+        let mut inputs = vec![transformer.embed(&weights.base, ids, ragged.tokens)?];
         let mut traces: Vec<Option<LayerTrace<B>>> = Vec::new();
         for index in 0..config.layers {
             let (output, trace) = transformer.layer_forward(weights, index, &inputs[index], &ragged)?;
@@ -363,7 +363,7 @@ impl<B: Backend> Trainer<B> {
         let last = inputs.pop().expect("the embedding is there");
         let selected_rows = transformer.ids(&rows.selected);
         let selected = transformer.rows(transformer.all(&last), selected_rows, rows.count)?;
-        let normed = transformer.norm(weights, &transformer.layout.norm, &selected)?;
+        let normed = transformer.norm(&weights.base, &transformer.layout.norm, &selected)?;
 
         let shape = LinearShape {
             temperature: batch[0].temperature,

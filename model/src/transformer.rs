@@ -13,6 +13,7 @@ use crate::{
     base::{Base, HostWeights, Matrix},
     config::ModelConfig,
     params::ParameterLayout,
+    pass::PassWeights,
 };
 
 type Result<T> = std::result::Result<T, KernelError>;
@@ -331,11 +332,11 @@ impl<B: Backend> Transformer<B> {
     /// Embeddings of `tokens` ids.
     pub(crate) fn embed(
         &self,
-        weights: &Weights<B>,
+        base: &Base<B>,
         ids: B::View<'_, u32>,
         tokens: usize,
     ) -> Result<B::Buffer<f32>> {
-        match weights.base.matrix(&self.backend, &self.layout.embedding) {
+        match base.matrix(&self.backend, &self.layout.embedding) {
             Matrix::F32(table) => self.rows(table, ids, tokens),
             Matrix::Bf16(table) => self.rows(table, ids, tokens),
         }
@@ -355,19 +356,19 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// A norm's weight, or biases, by their place.
-    pub(crate) fn vector<'a>(&self, weights: &'a Weights<B>, range: &Range<usize>) -> B::View<'a, f32> {
-        weights.base.vector(&self.backend, &self.layout, range)
+    pub(crate) fn vector<'a>(&self, base: &'a Base<B>, range: &Range<usize>) -> B::View<'a, f32> {
+        base.vector(&self.backend, &self.layout, range)
     }
 
     pub(crate) fn norm(
         &self,
-        weights: &Weights<B>,
+        base: &Base<B>,
         range: &Range<usize>,
         x: &B::Buffer<f32>,
     ) -> Result<B::Buffer<f32>> {
         let b = &self.backend;
         let mut out = b.uninitialized(b.len(x))?;
-        let weight = self.vector(weights, range);
+        let weight = self.vector(base, range);
         b.rms_norm(self.config.rms_norm_eps, self.all(x), weight, self.all_mut(&mut out))?;
         Ok(out)
     }
@@ -376,34 +377,34 @@ impl<B: Backend> Transformer<B> {
     #[allow(clippy::type_complexity)]
     fn project(
         &self,
-        weights: &Weights<B>,
+        weights: &PassWeights<'_, B>,
         index: usize,
         x: &B::Buffer<f32>,
         positions: B::View<'_, u32>,
         tokens: usize,
     ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
         let (b, shape, layer) = (&self.backend, self.shape(), &self.layout.layers[index]);
-        let normed = self.norm(weights, &layer.input_norm, x)?;
+        let normed = self.norm(weights.base, &layer.input_norm, x)?;
         let mut qkv = b.uninitialized(tokens * shape.qkv_width())?;
         let has_bias = !layer.qkv_bias.is_empty();
         if has_bias {
             // The same row for every token.
             let same = b.zeros::<u32>(tokens)?;
-            let bias = self.vector(weights, &layer.qkv_bias);
+            let bias = self.vector(weights.base, &layer.qkv_bias);
             b.embedding(shape.qkv_width(), self.ids(&same), bias, self.all_mut(&mut qkv))?;
         }
         let weight = weights.base.matrix(b, &layer.qkv);
         let dims = (tokens, shape.qkv_width(), self.config.hidden_size);
         self.linear(self.all(&normed), weight, self.all_mut(&mut qkv), dims, has_bias)?;
-        self.adapt(weights.adapter.as_ref(), (index, Map::Qkv), &normed, &mut qkv, tokens)?;
+        self.adapt_rows(weights, (index, Map::Qkv), &normed, &mut qkv)?;
         let mut qk = b.uninitialized(tokens * shape.qk_width())?;
         b.qk_norm_rope(
             shape,
             self.all(&qkv),
             positions,
             self.rope(),
-            self.vector(weights, &layer.q_norm),
-            self.vector(weights, &layer.k_norm),
+            self.vector(weights.base, &layer.q_norm),
+            self.vector(weights.base, &layer.k_norm),
             self.all_mut(&mut qk),
         )?;
         Ok((normed, qkv, qk))
@@ -419,7 +420,7 @@ impl<B: Backend> Transformer<B> {
     /// Adds `x w^T` to the hidden states `to`: what a block of a layer gives to the residual stream.
     fn add_linear(
         &self,
-        weights: &Weights<B>,
+        weights: &PassWeights<'_, B>,
         (index, map): (usize, Map),
         x: &B::Buffer<f32>,
         to: &mut B::Buffer<f32>,
@@ -430,25 +431,25 @@ impl<B: Backend> Transformer<B> {
         let hidden = self.config.hidden_size;
         let dims = (tokens, hidden, range.len() / hidden);
         self.linear(self.all(x), weight, self.all_mut(to), dims, true)?;
-        self.adapt(weights.adapter.as_ref(), (index, map), x, to, tokens)
+        self.adapt_rows(weights, (index, map), x, to)
     }
 
     /// The gated part of a layer: `(middle_normed, gate_up, activated)`.
     #[allow(clippy::type_complexity)]
     fn gate(
         &self,
-        weights: &Weights<B>,
+        weights: &PassWeights<'_, B>,
         index: usize,
         middle: &B::Buffer<f32>,
         tokens: usize,
     ) -> Result<(B::Buffer<f32>, B::Buffer<f32>, B::Buffer<f32>)> {
         let (b, ff, layer) = (&self.backend, self.config.intermediate_size, &self.layout.layers[index]);
-        let middle_normed = self.norm(weights, &layer.post_norm, middle)?;
+        let middle_normed = self.norm(weights.base, &layer.post_norm, middle)?;
         let mut gate_up = b.uninitialized(tokens * 2 * ff)?;
         let weight = weights.base.matrix(b, &layer.gate_up);
         let dims = (tokens, 2 * ff, self.config.hidden_size);
         self.linear(self.all(&middle_normed), weight, self.all_mut(&mut gate_up), dims, false)?;
-        self.adapt(weights.adapter.as_ref(), (index, Map::GateUp), &middle_normed, &mut gate_up, tokens)?;
+        self.adapt_rows(weights, (index, Map::GateUp), &middle_normed, &mut gate_up)?;
         let mut activated = b.uninitialized(tokens * ff)?;
         b.swiglu(ff, self.all(&gate_up), self.all_mut(&mut activated))?;
         Ok((middle_normed, gate_up, activated))
@@ -463,6 +464,7 @@ impl<B: Backend> Transformer<B> {
         batch: &Ragged<B>,
     ) -> Result<(B::Buffer<f32>, LayerTrace<B>)> {
         let (b, shape) = (&self.backend, self.shape());
+        let weights = &PassWeights::of(weights, batch.tokens);
         let (normed, qkv, qk) = self.project(weights, index, x, self.ids(&batch.positions), batch.tokens)?;
         let mut attended = b.uninitialized(batch.tokens * shape.out_width())?;
         let mut lse = b.uninitialized(batch.tokens * shape.heads)?;
@@ -485,11 +487,11 @@ impl<B: Backend> Transformer<B> {
 
     /// Final normed hidden states `[tokens, hidden]` of a ragged batch; nothing is kept for a backward.
     pub(crate) fn hidden_states(&self, weights: &Weights<B>, batch: &Ragged<B>) -> Result<B::Buffer<f32>> {
-        let mut x = self.embed(weights, self.ids(&batch.ids), batch.tokens)?;
+        let mut x = self.embed(&weights.base, self.ids(&batch.ids), batch.tokens)?;
         for index in 0..self.config.layers {
             x = self.layer_forward(weights, index, &x, batch)?.0;
         }
-        self.norm(weights, &self.layout.norm, &x)
+        self.norm(&weights.base, &self.layout.norm, &x)
     }
 
     /// Logits `[tokens, vocab]` of whole sequences. For tests and small models: nothing is chunked.
@@ -497,14 +499,14 @@ impl<B: Backend> Transformer<B> {
         self.backend.scope(|| {
             let batch = self.ragged(sequences.iter().copied())?;
             let hidden = self.hidden_states(weights, &batch)?;
-            self.head(weights, self.all(&hidden), batch.tokens)
+            self.head(&weights.base, self.all(&hidden), batch.tokens)
         })
     }
 
-    fn head(&self, weights: &Weights<B>, hidden: B::View<'_, f32>, rows: usize) -> Result<Vec<f32>> {
+    fn head(&self, base: &Base<B>, hidden: B::View<'_, f32>, rows: usize) -> Result<Vec<f32>> {
         let b = &self.backend;
         let mut logits = b.uninitialized(rows * self.config.vocab_size)?;
-        let weight = weights.base.matrix(b, &self.layout.head);
+        let weight = base.matrix(b, &self.layout.head);
         let dims = (rows, self.config.vocab_size, self.config.hidden_size);
         self.linear(hidden, weight, self.all_mut(&mut logits), dims, false)?;
         b.download(self.all(&logits))
@@ -525,12 +527,22 @@ impl<B: Backend> Transformer<B> {
         pool: &mut KvPool<B>,
         step: &PagedStep,
     ) -> Result<Vec<f32>> {
+        self.forward_mixed(&PassWeights::of(weights, step.ids.len()), pool, step)
+    }
+
+    /// [`Self::forward_paged`] under several versions of one base, each for rows of its own.
+    pub(crate) fn forward_mixed(
+        &self,
+        weights: &PassWeights<'_, B>,
+        pool: &mut KvPool<B>,
+        step: &PagedStep,
+    ) -> Result<Vec<f32>> {
         self.backend.scope(|| self.forward_paged_here(weights, pool, step))
     }
 
     fn forward_paged_here(
         &self,
-        weights: &Weights<B>,
+        weights: &PassWeights<'_, B>,
         pool: &mut KvPool<B>,
         step: &PagedStep,
     ) -> Result<Vec<f32>> {
@@ -542,15 +554,15 @@ impl<B: Backend> Transformer<B> {
         let end = b.len(&words);
         let logit_rows = b.view(&words, end - step.logit_rows.len()..end);
         let wanted = self.rows(self.all(&x), logit_rows, step.logit_rows.len())?;
-        let normed = self.norm(weights, &self.layout.norm, &wanted)?;
-        self.head(weights, self.all(&normed), step.logit_rows.len())
+        let normed = self.norm(weights.base, &self.layout.norm, &wanted)?;
+        self.head(weights.base, self.all(&normed), step.logit_rows.len())
     }
 
     /// The residual stream `[tokens, hidden]` behind the last layer, and what the device was told of the step, the
     /// rows whose logits are wanted last.
     pub(crate) fn residual_paged(
         &self,
-        weights: &Weights<B>,
+        weights: &PassWeights<'_, B>,
         pool: &mut KvPool<B>,
         step: &PagedStep,
     ) -> Result<(B::Buffer<f32>, B::Buffer<u32>)> {
@@ -566,7 +578,7 @@ impl<B: Backend> Transformer<B> {
             end += part.len();
             b.view(&words, end - part.len()..end)
         });
-        let mut x = self.embed(weights, ids, tokens)?;
+        let mut x = self.embed(weights.base, ids, tokens)?;
         for index in 0..self.config.layers {
             let (_, qkv, qk) = self.project(weights, index, &x, positions, tokens)?;
             let range = index * layer_len..(index + 1) * layer_len;

@@ -200,6 +200,9 @@ struct LaunchArgs {
     /// Begins the run anew: renames what its folder holds to FOLDER.1, .2, ..; deletes nothing.
     #[arg(long)]
     fresh: bool,
+    /// Stops in order when the standard input ends, as it does with the process that started this one.
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
     /// How log lines look.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "OPENCLAW_LOG_FORMAT")]
     log_format: LogFormat,
@@ -252,6 +255,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 exit_when_satisfied: args.exit_when_satisfied,
                 fresh: args.fresh,
                 file: args.topology.file,
+                log_format: args.log_format,
             };
             let _logging = telemetry::init_logging_beside_screen(args.log_format);
             for warning in warnings {
@@ -259,7 +263,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             tokio_runtime()?.block_on(async {
                 let (handle, signal) = stop::stop_flag();
-                exit::stop_on_signals(handle)?;
+                exit::stop_on_signals(handle.clone())?;
+                if args.until_input_ends {
+                    exit::stop_with_input(handle);
+                }
                 launch::run(topology, options, signal).await
             })
         }

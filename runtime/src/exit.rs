@@ -15,6 +15,17 @@ pub const EXIT_NOT_POSSIBLE: u8 = 5;
 /// A second signal ended it: 128 + SIGINT.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
+/// Raises the flag when the standard input ends.
+pub fn stop_with_input(handle: StopHandle) {
+    // A thread of its own: a read of it cannot be given up, and would keep the runtime from ending.
+    std::thread::spawn(move || {
+        // Nothing of it is of use, and an error is an end.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        tracing::info!("stopping: the standard input has ended");
+        handle.stop();
+    });
+}
+
 /// Turns SIGINT and SIGTERM into the flag. The second one ends the process at once.
 pub fn stop_on_signals(handle: StopHandle) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};

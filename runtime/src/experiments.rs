@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures::{FutureExt, future::BoxFuture};
 use openclaw_journal::Journal;
 use openclaw_lab::experiment::node::{Facts, Node, Parts, Plan};
@@ -18,6 +18,11 @@ use crate::{
 pub fn read(file: &Path, sets: &[String]) -> anyhow::Result<Box<dyn Plan>> {
     let sets: Result<Vec<Override>, String> = sets.iter().map(|set| set.parse()).collect();
     let topology = Topology::load_for_launch(file, &sets.map_err(anyhow::Error::msg)?)?;
+    ensure!(
+        topology.people.is_none(),
+        "{}: an experiment is of one model, and [people] has many",
+        file.display()
+    );
     Ok(Box::new(PlannedNode { topology }))
 }
 

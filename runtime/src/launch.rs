@@ -3,7 +3,7 @@
 mod changes;
 mod folder;
 mod pair;
-mod screen;
+pub(crate) mod screen;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -24,14 +24,13 @@ use openclaw_journal::JournalError;
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
-use self::{
-    folder::RunFolder,
-    screen::{Outcome, Pair},
-};
+pub(crate) use self::folder::RunFolder;
+use self::screen::{Outcome, Pair};
 use crate::{
     admin::{self, NodeArguments, NodeOperator, PortAddress, ServeError},
     descriptors, doctor,
     page::Page,
+    people,
     progress::{self, ProgressSnapshot, RecentLoad, RewardCounts, UserProgress},
     supervisor::Supervisor,
     telemetry,
@@ -50,6 +49,8 @@ pub struct LaunchOptions {
     pub fresh: bool,
     /// The topology file, for commands that are shown.
     pub file: PathBuf,
+    /// How lines are logged.
+    pub log_format: telemetry::LogFormat,
 }
 
 /// How often the snapshot is made.
@@ -65,6 +66,9 @@ pub async fn run(
     options: LaunchOptions,
     mut stop: StopSignal,
 ) -> anyhow::Result<ExitCode> {
+    if let Some(people) = topology.people.clone() {
+        return people::run(topology, people, options, stop).await;
+    }
     descriptors::raise();
     let (name, node) = topology.node(options.node.as_deref())?;
     let dir = &topology.run.dir;
@@ -74,6 +78,9 @@ pub async fn run(
     }
     if openclaw_journal::is_in_use(dir) {
         return Err(JournalError::InUse { dir: dir.clone() }.into());
+    }
+    if !options.fresh {
+        people::must_not_be_a_house(dir)?;
     }
     doctor::must_fit(&topology)?;
     must_be_ready(&topology)?;
@@ -219,7 +226,7 @@ async fn start(topology: &Topology, name: &str, node: &Node) -> anyhow::Result<S
         port: port.clone(),
         stop: stop_handle.clone(),
     }));
-    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), port, page));
+    wiring.specs.insert(0, admin::child(operator.clone(), dir.clone(), port, Some(page)));
     match Supervisor::start(wiring.specs).await {
         Ok(supervisor) => {
             operator.supervised_by(supervisor.handle());

@@ -16,6 +16,7 @@ pub mod launch;
 mod measures;
 mod operate;
 pub mod page;
+mod people;
 mod printable;
 pub mod progress;
 mod refusal;

@@ -37,7 +37,9 @@ use openclaw_journal::{
     Evaluate, Journal, Judged, Sample,
     inbox::{Inbox, InboxLimits},
 };
-use openclaw_model::{AdamWConfig, AdapterConfig, StepReport, VersionFolders};
+use openclaw_model::{
+    AdamWConfig, AdapterConfig, StepReport, VersionFolders, base_cache_folder, checkpoint::InFolder,
+};
 use ractor::{Actor, ActorCell};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
@@ -153,9 +155,10 @@ pub async fn wire(topology: &Topology, node: &Node) -> anyhow::Result<Wiring> {
     for name in topology.models_in_use() {
         let table = topology.models.get(name).with_context(|| format!("models.{name} is missing"))?;
         let is_policy = *name == topology.actors.policy.model;
-        let mut model = LoadedModel::open_as(&table.path, place, node.serving_threads(), |stored| {
-            table.in_memory(stored.parameters, is_policy)
-        })?;
+        let wanted = |stored: InFolder| table.in_memory(stored.parameters, is_policy);
+        let cache = table.mapped.then(base_cache_folder);
+        let mut model =
+            LoadedModel::open_as(&table.path, place, node.serving_threads(), wanted, cache.as_deref())?;
         let adapter = table.adapter.of(model.parameters()).filter(|_| is_policy);
         if let Some(config) = adapter {
             info!(model = name, rank = config.rank, alpha = config.alpha, "an adapter is trained");

@@ -46,7 +46,7 @@ fn build() -> PathBuf {
     let mut build = Command::new(cargo);
     // A test beside the binary gives both the features of `cargo test`: dependencies are built once.
     build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--workspace"]);
-    build.args(["--bin", "openclaw-rl", "--test", "cli"]);
+    build.args(["--bin", "openclaw-rl", "--test", "launched"]);
     if profile_dir.ends_with("release") {
         build.arg("--release");
     }

@@ -3,9 +3,14 @@
 
 use std::{fmt, net::IpAddr};
 
-use axum::http::{HeaderMap, header};
+use axum::{
+    extract::Request,
+    http::{HeaderMap, Method, header},
+};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
+
+use super::errors::ApiError;
 
 /// A key that does not show itself.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -28,6 +33,22 @@ impl ApiKey {
         let value = value.as_bytes();
         let Some((scheme, token)) = value.split_at_checked("bearer ".len()) else { return false };
         scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(token.trim_ascii().ct_eq(self.0.as_bytes()))
+    }
+}
+
+/// Why a request may not go on: it lacks the key where there is one, comes from a web page where there is none, or says
+/// that its body is something else than JSON. Whether somebody serves is told to everyone.
+pub fn refused(key: Option<&ApiKey>, origins: &[String], request: &Request) -> Option<ApiError> {
+    let open = matches!(request.uri().path(), "/health" | "/healthz");
+    let headers = request.headers();
+    match key {
+        Some(key) if !open && !key.admits(headers) => Some(ApiError::unauthorized()),
+        None if to_foreign_name(headers) => Some(ApiError::foreign_name()),
+        None if !open && from_foreign_page(headers, origins) => Some(ApiError::foreign_page()),
+        _ if request.method() == Method::POST && is_not_json(headers) => {
+            Some(ApiError::not_said_to_be_json())
+        }
+        _ => None,
     }
 }
 

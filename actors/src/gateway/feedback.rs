@@ -17,7 +17,7 @@ use crate::sessions::{Feedback, FeedbackOutcome};
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
 /// What a body may hold. Words under another name would be lost.
-const FIELDS: [&str; 4] = ["id", "rating", "text", "no_train"];
+const FIELDS: [&str; 5] = ["id", "rating", "text", "no_train", "user"];
 
 /// The handler; it answers after the commit.
 pub async fn post(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {

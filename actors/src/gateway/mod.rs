@@ -14,6 +14,7 @@ mod feedback;
 mod generation;
 mod marks;
 mod models;
+mod person;
 mod prompt;
 pub(crate) mod protocol;
 mod recall;
@@ -42,10 +43,12 @@ use tracing::{info, warn};
 
 use self::{admission::Admission, door::Door, models::ServedModels};
 pub use self::{
-    auth::{ApiKey, to_foreign_name},
-    cors::check as check_origins,
+    auth::{ApiKey, refused, to_foreign_name},
+    cors::{check as check_origins, layer as cors_layer},
     episodes::Episodes,
     errors::ApiError,
+    person::person_named,
+    protocol::messages::in_shape as in_messages_shape,
     recall::{Recall, Recalled},
 };
 use crate::{

@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{Request, State},
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -17,7 +17,7 @@ use tracing::error;
 
 use super::{
     Shared, answer,
-    auth::{from_foreign_page, is_not_json, to_foreign_name},
+    auth::refused,
     episodes,
     errors::ApiError,
     feedback, models,
@@ -127,20 +127,8 @@ async fn unknown_route(request: Request) -> ApiError {
 }
 
 async fn check_key(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let open = matches!(request.uri().path(), "/health" | "/healthz");
-    let headers = request.headers();
-    let refused = match &shared.config.api_key {
-        Some(key) if !open && !key.admits(headers) => Some(ApiError::unauthorized()),
-        None if to_foreign_name(headers) => Some(ApiError::foreign_name()),
-        None if !open && from_foreign_page(headers, &shared.config.allow_origins) => {
-            Some(ApiError::foreign_page())
-        }
-        _ if request.method() == Method::POST && is_not_json(headers) => {
-            Some(ApiError::not_said_to_be_json())
-        }
-        _ => None,
-    };
-    match refused {
+    let config = &shared.config;
+    match refused(config.api_key.as_ref(), &config.allow_origins, &request) {
         Some(error) => error.into_response(),
         None => next.run(request).await,
     }

@@ -118,6 +118,9 @@ impl Backend for Cpu {
     fn adopt<T: Element>(&self, host: Vec<T>) -> Result<Vec<T>> {
         Ok(host)
     }
+    fn host_view<'a, T: Element>(&self, host: &'a [T]) -> Option<&'a [T]> {
+        Some(host)
+    }
     fn download<T: Element>(&self, view: &[T]) -> Result<Vec<T>> {
         Ok(view.to_vec())
     }

@@ -267,7 +267,8 @@ async fn one(
     parts.stop().await;
     let (tasks, about, first) = (args.tasks, args.about, first.clone());
     let (before, told, after) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let model = LoadedModel::open_as(&facts.policy, Place::Cpu, facts.threads, |stored| stored.dtype)?;
+        let model =
+            LoadedModel::open_as(&facts.policy, Place::Cpu, facts.threads, |stored| stored.dtype, None)?;
         let said = |weights: &PolicyWeights, told: Option<&str>| {
             Said::by(&model, weights, (about, tasks), facts.temperature, told)
         };

@@ -1,6 +1,8 @@
 //! What an adapter adds to a linear map, and its gradients. With `S = scale x A^T`: `y += S B^T`, and backwards
 //! `dB += dy^T S`, `dS = scale dy B`, `dA += dS^T x`, `dx += dS A`. The frozen matrix has no gradient.
 
+use std::ops::Range;
+
 use openclaw_kernels::{
     Backend,
     ops::{Matmul, MatrixLayout},
@@ -8,28 +10,40 @@ use openclaw_kernels::{
 
 use super::{Adapter, LowRank, Map, Result};
 use crate::base::Matrix;
+use crate::pass::PassWeights;
 use crate::transformer::{Transformer, Weights};
 
 impl<B: Backend> Transformer<B> {
-    /// Adds to `y [rows, output]`, the output of a map of `x [rows, input]`, what the adapter gives.
-    pub(crate) fn adapt(
+    /// Adds to `y [_, output]`, the output of a map of `x [_, input]`, what the adapter of each row gives.
+    pub(crate) fn adapt_rows(
         &self,
-        adapter: Option<&Adapter<B>>,
+        weights: &PassWeights<'_, B>,
+        at: (usize, Map),
+        x: &B::Buffer<f32>,
+        y: &mut B::Buffer<f32>,
+    ) -> Result<()> {
+        let mut parts = weights.adapters.iter();
+        parts.try_for_each(|(rows, adapter)| self.adapt(adapter, at, x, y, rows.clone()))
+    }
+
+    fn adapt(
+        &self,
+        adapter: &Adapter<B>,
         (layer, map): (usize, Map),
         x: &B::Buffer<f32>,
         y: &mut B::Buffer<f32>,
-        rows: usize,
+        rows: Range<usize>,
     ) -> Result<()> {
-        let Some(adapter) = adapter else { return Ok(()) };
         let (b, low, rank) = (&self.backend, adapter.layout.low_rank(layer, map), adapter.layout.config.rank);
         if low.parts.is_empty() {
             return Ok(());
         }
-        let inner = self.inner(adapter, low, x, rows)?;
+        let x = b.view(x, rows.start * low.input..rows.end * low.input);
+        let inner = self.inner(adapter, low, x, rows.len())?;
         let width = low.parts.len() * rank;
         for (nth, part) in low.parts.iter().enumerate() {
             let shape = Matmul {
-                m: rows,
+                m: rows.len(),
                 n: part.columns.len(),
                 k: rank,
                 a: MatrixLayout::rows(width),
@@ -37,8 +51,8 @@ impl<B: Backend> Transformer<B> {
                 c_row: low.output,
                 accumulate: true,
             };
-            let s = b.view(&inner, nth * rank..rows * width);
-            let target = b.view_mut(y, part.columns.start..rows * low.output);
+            let s = b.view(&inner, nth * rank..rows.len() * width);
+            let target = b.view_mut(y, rows.start * low.output + part.columns.start..rows.end * low.output);
             b.matmul(shape, s, b.view(&adapter.flat, part.b.clone()), target)?;
         }
         Ok(())
@@ -60,7 +74,7 @@ impl<B: Backend> Transformer<B> {
         if low.parts.is_empty() {
             return Ok(());
         }
-        let inner = self.inner(adapter, low, x, rows)?;
+        let inner = self.inner(adapter, low, self.all(x), rows)?;
         let width = low.parts.len() * rank;
         let mut d_inner = b.uninitialized(rows * width)?;
         for (nth, part) in low.parts.iter().enumerate() {
@@ -151,20 +165,14 @@ impl<B: Backend> Transformer<B> {
         &self,
         adapter: &Adapter<B>,
         low: &LowRank,
-        x: &B::Buffer<f32>,
+        x: B::View<'_, f32>,
         rows: usize,
     ) -> Result<B::Buffer<f32>> {
         let b = &self.backend;
         let width = low.parts.len() * adapter.layout.config.rank;
         let mut inner = b.uninitialized(rows * width)?;
         let matrix = b.view(&adapter.flat, low.a.clone());
-        self.linear(
-            self.all(x),
-            Matrix::F32(matrix),
-            self.all_mut(&mut inner),
-            (rows, width, low.input),
-            false,
-        )?;
+        self.linear(x, Matrix::F32(matrix), self.all_mut(&mut inner), (rows, width, low.input), false)?;
         self.scaled(adapter, &inner)
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use openclaw_kernels::{Backend, KernelError};
 
-use super::{Batcher, Live, SequenceId, SubmitError};
+use super::{Batcher, Live, SequenceId, SubmitError, pass_weights};
 use crate::pace::Load;
 use crate::schedule::Chunk;
 use crate::scoring::ScoredRows;
@@ -149,8 +149,8 @@ impl<B: Backend> Batcher<B> {
         Ok(Some((SequenceId(id), Scored { policy_version, ..scored })))
     }
 
-    /// One forward pass with one set of weights, and the scores of what it reached.
-    fn run_scores(&mut self, epoch: u64, chunks: &[Chunk]) -> Result<(), KernelError> {
+    /// One forward pass, and the scores of what it reached.
+    fn run_scores(&mut self, chunks: &[Chunk]) -> Result<(), KernelError> {
         let step = self.paged_step(chunks);
         let mut wanted = Vec::new();
         for (chunk, segment) in chunks.iter().zip(&step.segments) {
@@ -161,9 +161,9 @@ impl<B: Backend> Batcher<B> {
                 wanted.push((chunk.id, ScoredRows { request: &scoring.request, row, positions }));
             }
         }
-        let weights = &self.live[&epoch].weights;
+        let weights = pass_weights(&self.live, chunks);
         let rows = wanted.iter().map(|(_, rows)| rows);
-        let scored = self.transformer.score_paged(weights, &mut self.pool, &step, rows)?;
+        let scored = self.transformer.score_paged(&weights, &mut self.pool, &step, rows)?;
         let ids: Vec<u64> = wanted.into_iter().map(|(id, _)| id).collect();
         for (id, (scored, mut hidden)) in ids.into_iter().zip(scored) {
             let scoring = self.scorings.get_mut(&id).expect("its rows were wanted");

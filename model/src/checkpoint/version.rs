@@ -92,6 +92,8 @@ pub fn fingerprint_in(config: &ModelConfig, weights: &HostWeights) -> String {
             let wide = |piece: &[half::bf16]| piece.iter().map(|value| value.to_f32()).collect::<Vec<_>>();
             fingerprint_of(config, values.chunks(PIECE).map(wide))
         }
+        // Of the files that it was made of, and is compared with.
+        HostWeights::Mapped(mapped) => mapped.head.fingerprint.clone(),
     }
 }
 

@@ -40,7 +40,12 @@ impl PortAddress {
 
 /// The child `admin`: serves `operator` and what `page` knows in the run's folder, and on `port` the page itself too.
 /// Token and port stay the same through its restarts.
-pub fn child<O: Operator>(operator: Arc<O>, run_dir: PathBuf, port: PortAddress, page: Page) -> ChildSpec {
+pub fn child<O: Operator>(
+    operator: Arc<O>,
+    run_dir: PathBuf,
+    port: PortAddress,
+    page: Option<Page>,
+) -> ChildSpec {
     let arguments = AdminArguments { operator, run_dir, port, token: Token::random(), page };
     ChildSpec::new("admin", "admin", move |supervisor: ActorCell| {
         let arguments = arguments.clone();
@@ -57,7 +62,7 @@ struct AdminArguments<O> {
     run_dir: PathBuf,
     port: PortAddress,
     token: Token,
-    page: Page,
+    page: Option<Page>,
 }
 
 impl<O> Clone for AdminArguments<O> {
@@ -88,7 +93,7 @@ impl<O: Operator> Actor for AdminActor<O> {
             arguments;
         let port =
             wanted.map(|wanted| Port { address: bound.get().copied().unwrap_or(wanted), token: &token });
-        let server = AdminServer::start(operator, Some(page), &run_dir, port).await?;
+        let server = AdminServer::start(operator, page, &run_dir, port).await?;
         if let Some(address) = server.address {
             bound.get_or_init(|| address);
             let (page, token) = (page::url(address), run_dir.join(TOKEN_FILE));

@@ -45,7 +45,7 @@ pub enum CannotFit {
     /// Into memory.
     #[error(
         "this topology needs {} of memory and {} are available: {}; choose smaller models ({}), or lower \
-         actors.policy.kv_tokens or actors.policy.replicas",
+         actors.policy.kv_tokens, actors.policy.replicas or people.awake",
         size(*.needed), size(*.available), told(needs), models.join(", ")
     )]
     Memory {
@@ -161,6 +161,22 @@ impl Needs {
             // Two moments each.
             let bytes = weights.saturating_mul(2 * MOMENT_VERSIONS);
             needs.disk.push(Need { what: "the optimizer's moments".to_owned(), bytes });
+        }
+        if let Some(people) = &topology.people {
+            let shared: Vec<String> = topology
+                .models
+                .iter()
+                .filter(|(_, model)| model.is_shared(true))
+                .map(|(name, _)| format!("weights of {name}"))
+                .collect();
+            let each = |need: &mut Need| {
+                if shared.contains(&need.what) {
+                    return;
+                }
+                need.what = format!("{} x {}", people.awake, need.what);
+                need.bytes = need.bytes.saturating_mul(people.awake as u64);
+            };
+            needs.memory.iter_mut().chain(&mut needs.disk).for_each(each);
         }
         needs
     }

@@ -8,7 +8,10 @@ use std::{
 use clap::Args;
 use openclaw_journal::inspect;
 
-use crate::admin::{AdminClient, ClientError, SOCKET_FILE, is_live};
+use crate::{
+    admin::{AdminClient, ClientError, SOCKET_FILE, is_live},
+    people,
+};
 
 /// Where runs lie, unless told.
 const RUNS: &str = "runs";
@@ -19,6 +22,9 @@ pub struct NodeArgs {
     /// The folder (run.dir) of the node; the only one under runs/ that is running, unless given.
     #[arg(long, value_name = "DIR", env = "OPENCLAW_RUN")]
     pub run: Option<PathBuf>,
+    /// Of a run with [people]: whose node, by the name that requests say.
+    #[arg(long, value_name = "NAME")]
+    pub person: Option<String>,
 }
 
 /// Which run, whether its node is running or not.
@@ -27,6 +33,9 @@ pub struct RunArgs {
     /// The folder (run.dir) of the run; unless given, of the only node under runs/ that is running, or the only run there.
     #[arg(long, value_name = "DIR", env = "OPENCLAW_RUN")]
     pub run: Option<PathBuf>,
+    /// Of a run with [people]: whose, by the name that requests say.
+    #[arg(long, value_name = "NAME")]
+    pub person: Option<String>,
 }
 
 /// No node or run is meant clearly.
@@ -81,7 +90,7 @@ impl NodeArgs {
             Some(dir) => dir.clone(),
             None => the_only_one(Path::new(RUNS))?,
         };
-        Ok(AdminClient::connect(&dir)?)
+        Ok(AdminClient::connect(&of_person(dir, self.person.as_deref()))?)
     }
 
     /// Speaks to each node that may be meant.
@@ -90,17 +99,27 @@ impl NodeArgs {
             Some(dir) => vec![dir.clone()],
             None => running(Path::new(RUNS)).unwrap_or_default(),
         };
-        dirs.iter().filter_map(|dir| AdminClient::connect(dir).ok()).collect()
+        let dirs = dirs.into_iter().map(|dir| of_person(dir, self.person.as_deref()));
+        dirs.filter_map(|dir| AdminClient::connect(&dir).ok()).collect()
     }
 }
 
 impl RunArgs {
     /// The folder that is meant.
     pub fn dir(&self) -> Result<PathBuf, TargetError> {
-        match &self.run {
-            Some(dir) => Ok(dir.clone()),
-            None => the_only_run(Path::new(RUNS)),
-        }
+        let dir = match &self.run {
+            Some(dir) => dir.clone(),
+            None => the_only_run(Path::new(RUNS))?,
+        };
+        Ok(of_person(dir, self.person.as_deref()))
+    }
+}
+
+/// The run's folder, or that of one of its people.
+fn of_person(dir: PathBuf, person: Option<&str>) -> PathBuf {
+    match person {
+        Some(name) => people::dir_of(&dir, name),
+        None => dir,
     }
 }
 
@@ -110,7 +129,7 @@ fn the_only_run(runs: &Path) -> Result<PathBuf, TargetError> {
         Err(TargetError::None { .. }) => {}
         found => return found,
     }
-    let mut dirs = folders(runs, |dir| matches!(inspect(dir), Ok(Some(_))))?;
+    let mut dirs = folders(runs, |dir| matches!(inspect(dir), Ok(Some(_))) || people::is_house(dir))?;
     match dirs.len() {
         0 => Err(TargetError::NoRun { runs: runs.to_owned() }),
         1 => Ok(dirs.swap_remove(0)),

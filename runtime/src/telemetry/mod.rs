@@ -40,6 +40,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// As the command line says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// Log lines and traces of a command. Dropped at its end, it sends the traces that were not sent yet.
 #[must_use]
 pub struct Logging {

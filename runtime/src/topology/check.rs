@@ -7,9 +7,9 @@ use openclaw_actors::gateway::check_origins;
 
 use super::{
     adapter::Adapting,
-    agents, method,
+    agents, method, people,
     problems::{Problems, did_you_mean},
-    sections::{Actors, Engine, Gateway, Judge, Topology, Votes},
+    sections::{Actors, Dtype, Engine, Gateway, Judge, Topology, Votes},
 };
 
 /// Adds what is impossible or contradictory.
@@ -29,6 +29,7 @@ pub fn check(topology: &Topology, problems: &mut Problems) {
     checks.trainer(actors);
     checks.rollout(actors);
     agents::check(topology, problems);
+    people::check(topology, problems);
 }
 
 struct Checks<'t> {
@@ -98,6 +99,9 @@ impl Checks<'_> {
         }
         for (name, model) in &topology.models {
             self.not_empty(&format!("models.{name}.path"), &model.path.to_string_lossy());
+            if model.mapped && model.dtype != Dtype::Bf16 {
+                self.problems.add(&format!("models.{name}.mapped"), "needs dtype = \"bf16\"");
+            }
             if let Adapting::Yes(adapter) = &model.adapter {
                 adapter.check(&format!("models.{name}.adapter"), self.problems);
             }

@@ -9,6 +9,7 @@ use toml::Value;
 use super::{
     adapter::Adapting,
     agents, method,
+    people::People,
     problems::Problems,
     read::{FromToml, foreign_words, section, words},
 };
@@ -31,6 +32,8 @@ section! {
         breaker: Breaker = every_default(),
         /// How much of a run is kept.
         journal: Journal = every_default(),
+        /// Who has a model of their own.
+        people: Option<People> = None,
         /// What agents act in, by name.
         environments: BTreeMap<String, agents::Environment> = BTreeMap::new(),
         /// The roles.
@@ -97,6 +100,9 @@ section! {
         /// What is trained: `"none"` for all of it; an adapter, `{ rank = 16, alpha = 32, targets = "all" }`; or `"auto"`, this
         /// adapter where the model has more than 50 M parameters.
         adapter: Adapting = Adapting::Auto,
+        /// A frozen model in bf16 lies in a file of the user's cache folder, which all processes of the machine share in memory and
+        /// which the next launch need not convert; as large as the model again on the disk.
+        mapped: bool = false,
     }
 }
 
@@ -368,6 +374,12 @@ words! {
 }
 
 impl Model {
+    /// Whether the processes of a machine have one copy of it: where it says so, and where many people's nodes would each have
+    /// one.
+    pub fn is_shared(&self, has_people: bool) -> bool {
+        self.mapped || has_people && self.dtype == Dtype::Bf16
+    }
+
     /// What its parameters, so many, are in memory: exact where all of them are trained, as a policy's are without an adapter.
     pub fn in_memory(&self, parameters: usize, is_policy: bool) -> WeightDtype {
         let trained_whole = is_policy && self.adapter.of(parameters).is_none();

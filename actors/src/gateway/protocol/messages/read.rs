@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        super::errors::ApiError,
+        super::{
+            errors::ApiError,
+            person::{UserId, user_id},
+        },
         ask::{Ask, Asked, ToolChoice},
         fields::{Fields, boolean, given, integer, object, stops, string, wrong},
     },
@@ -67,21 +70,15 @@ fn format(fields: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Claude Code tells its session within its user's id: `user_.._session_ID`, or an object as text.
+/// `metadata.user_id` names the person, and Claude Code's the session within.
 fn name_session(fields: &mut Fields) {
-    let Some(id) =
-        fields.get("metadata").and_then(|metadata| metadata.get("user_id")).and_then(Value::as_str)
-    else {
-        return;
-    };
-    let session =
-        serde_json::from_str::<Value>(id).ok().and_then(|it| Some(it["session_id"].as_str()?.to_owned()));
-    let session = session.or_else(|| Some(id.rsplit_once("_session_")?.1.to_owned()));
-    let (key, value) = match session {
-        Some(session) => ("conversation", session),
-        None => ("user", id.to_owned()),
-    };
-    fields.entry(key).or_insert(value.into());
+    let Some(UserId { person, session }) = user_id(fields) else { return };
+    if let Some(session) = session {
+        fields.entry("conversation").or_insert(session.into());
+    }
+    if !person.is_empty() {
+        fields.entry("user").or_insert(person.into());
+    }
 }
 
 fn tool_choice(fields: &Fields, tools: &[Value]) -> Result<ToolChoice, ApiError> {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use openclaw_kernels::Cpu;
 use openclaw_model::{
-    Batcher, BatcherConfig, BatcherError, FinishReason, GenerateEvent, GenerateRequest, ModelConfig,
-    SamplingParams, ScoreRequest, Scored, SequenceId, SubmitError, TokenLogprob, Tokenizer, Transformer,
-    Weights, random_weights, train_bpe,
+    AdapterConfig, AdapterLayout, Batcher, BatcherConfig, BatcherError, FinishReason, GenerateEvent,
+    GenerateRequest, ModelConfig, SamplingParams, ScoreRequest, Scored, SequenceId, SubmitError,
+    TokenLogprob, Tokenizer, Transformer, Weights, random_weights, train_bpe,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -64,6 +64,14 @@ impl Model {
         let mut flat = random_weights(&self.transformer.config, seed);
         flat.iter_mut().filter(|weight| **weight != 1.0).for_each(|weight| *weight *= 8.0);
         Arc::new(Weights::from_host(&self.transformer, &flat).expect("the layout fits"))
+    }
+
+    /// A version that shares its base with others.
+    fn adapted(&self, base: &Weights<Cpu>, seed: u64) -> Arc<Weights<Cpu>> {
+        let layout = Arc::new(AdapterLayout::new(&self.transformer.config, AdapterConfig::of_all(3, 6.0)));
+        let mut flat = layout.fresh(seed);
+        flat.iter_mut().enumerate().for_each(|(at, value)| *value += 0.02 * ((at as u64 * seed) % 5) as f32);
+        Arc::new(base.adapted(&self.transformer, layout, &flat).expect("it fits"))
     }
 
     fn batcher(&self, config: BatcherConfig, weights: &Arc<Weights<Cpu>>) -> Batcher<Cpu> {
@@ -239,7 +247,15 @@ fn the_next_turn_reuses_what_the_last_one_computed_and_says_the_same() {
 #[test]
 fn responses_end_on_the_weights_they_began_with() {
     let model = Model::new();
-    let (old, new) = (model.weights(4), model.weights(5));
+    let whole = [model.weights(4), model.weights(5)];
+    let base = model.weights(4);
+    // They read the base once a step, and whole versions all of each.
+    for (versions, share) in [(whole, false), ([model.adapted(&base, 1), model.adapted(&base, 2)], true)] {
+        end_on_their_own(&model, versions, share);
+    }
+}
+
+fn end_on_their_own(model: &Model, [old, new]: [Arc<Weights<Cpu>>; 2], share: bool) {
     let requests = mixed_requests();
     let on_old = model.alone(&old, &requests);
     let on_new = model.alone(&new, &requests);
@@ -254,6 +270,11 @@ fn responses_end_on_the_weights_they_began_with() {
         batcher.load(2, Arc::clone(&new));
         assert_eq!((batcher.version(), batcher.live_versions()), (2, vec![1, 2]));
         let after: Vec<_> = requests.iter().map(|request| batcher.submit(request.clone()).unwrap()).collect();
+        let passes = batcher.stats().passes;
+        step(&mut batcher, &mut replies);
+        if kv_blocks == 128 {
+            assert_eq!(batcher.stats().passes - passes, if share { 1 } else { 2 });
+        }
         for (id, reply) in drain(&mut batcher) {
             replies.entry(id).or_default().merge(reply);
         }

@@ -80,7 +80,7 @@ fn dashboards_are_whole() {
 #[test]
 fn grafanas_own_schema_takes_every_dashboard_and_refuses_a_mistyped_key() {
     let mut compiler = boon::Compiler::new();
-    let text = include_str!("../data/grafana-dashboard.schema.json");
+    let text = include_str!("../../data/grafana-dashboard.schema.json");
     let schema = serde_json::from_str(text).expect("the schema is JSON");
     compiler.add_resource("grafana.json", schema).expect("it can be added");
     let mut schemas = boon::Schemas::new();

@@ -107,7 +107,7 @@ fn decode(batcher: &mut Batcher<Cpu>, requests: &[GenerateRequest]) -> (usize, D
 }
 
 #[test]
-#[ignore = "a measurement: cargo test --release -p openclaw-model --test constrained -- --ignored --nocapture"]
+#[ignore = "a measurement: cargo test --release -p openclaw-model --test engine constrained -- --ignored --nocapture"]
 fn what_a_constraint_costs_beside_free_decoding() {
     const ROUNDS: u64 = 12;
     let tokenizer = Tokenizer::from_dir(&folder()).expect("the embedded tokenizer");

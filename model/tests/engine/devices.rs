@@ -1,11 +1,8 @@
 //! The engine on emulated CUDA does what it does on the CPU, to rounding: logits, serving, scores, training.
 
-mod emulated;
-
 use std::{collections::HashMap, sync::Arc};
 
-use self::emulated::emulated;
-
+use crate::emulated::emulated;
 use openclaw_kernels::{
     Backend, Cpu,
     ops::{ClipRange, KlKind},

@@ -1,11 +1,9 @@
 //! A frozen base in bf16 is the same model as its numbers in f32, served, scored, and trained through an adapter; on a GPU, whose
 //! products are of bf16 alone, to the rounding of what is multiplied with it.
 
-mod emulated;
+use std::{fs, os::unix::fs::MetadataExt, sync::Arc};
 
-use std::sync::Arc;
-
-use self::emulated::emulated;
+use crate::emulated::emulated;
 use half::bf16;
 use openclaw_kernels::{Backend, Cpu};
 use openclaw_model::{
@@ -194,10 +192,14 @@ fn a_folder_in_bf16_is_read_as_it_is_and_has_one_name_in_both_types() {
     let folder = dir.path().join("model");
     checkpoint::save(&folder, &config, &flat, WeightDtype::Bf16, &[0], None).expect("written");
     let mut told = None;
-    let (read, narrow) = checkpoint::load_as(&folder, |stored| {
-        told = Some((stored.parameters, stored.dtype));
-        stored.dtype
-    })
+    let (read, narrow) = checkpoint::load_as(
+        &folder,
+        |stored| {
+            told = Some((stored.parameters, stored.dtype));
+            stored.dtype
+        },
+        None,
+    )
     .expect("read");
     assert_eq!(told, Some((flat.len(), WeightDtype::Bf16)));
     assert_eq!(narrow, HostWeights::Bf16(flat.iter().map(|value| bf16::from_f32(*value)).collect()));
@@ -210,4 +212,49 @@ fn a_folder_in_bf16_is_read_as_it_is_and_has_one_name_in_both_types() {
     let base = Weights::adopt(&transformer, narrow).expect("it fits");
     let trainer = Trainer::of(transformer, &base, AdamWConfig::default()).expect("it fits");
     assert_eq!(trainer.state().expect("a state").weights, flat, "what is trained whole is a copy in f32");
+}
+
+#[test]
+fn a_mapped_base_is_made_once_and_again_when_the_checkpoint_changes() {
+    let [config, _] = configs();
+    let flat = weights(&config);
+    let dir = tempfile::tempdir().expect("a folder");
+    let (folder, cache) = (dir.path().join("model"), dir.path().join("bases"));
+    let save = |flat: &[f32]| {
+        checkpoint::save(&folder, &config, flat, WeightDtype::Bf16, &[0], None).expect("written");
+    };
+    let load = || checkpoint::load_as(&folder, |stored| stored.dtype, Some(&cache)).expect("read");
+    let files = || -> Vec<_> {
+        let entries = fs::read_dir(&cache).expect("it is there").map(|entry| entry.expect("an entry").path());
+        entries.map(|path| (path.clone(), fs::metadata(&path).expect("it is there").ino())).collect()
+    };
+    save(&flat);
+    let (read, mapped) = load();
+    let wide = checkpoint::load(&folder).expect("read").1;
+    let narrow = HostWeights::Bf16(wide.iter().map(|value| bf16::from_f32(*value)).collect());
+    let HostWeights::Mapped(values) = &mapped else { panic!("it is not mapped") };
+    assert_eq!(HostWeights::Bf16(values.values().to_vec()), narrow);
+    assert_eq!(checkpoint::fingerprint_in(&read, &mapped), checkpoint::fingerprint_in(&read, &narrow));
+    let made = files();
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert_eq!((load().1, files()), (mapped.clone(), made.clone()), "found again");
+    // A torn one is made again, and so is one of weights that were.
+    let path = &made[0].0;
+    let whole = fs::read(path).expect("it is there");
+    fs::remove_file(path).expect("what is mapped stays");
+    fs::write(path, &whole[..8192]).expect("written");
+    drop(load());
+    assert_eq!(load().1, HostWeights::Mapped(values.clone()));
+    let transformer =
+        Transformer::new(read.clone(), Cpu::new("mapped", 1).expect("a thread")).expect("it fits");
+    let base = Weights::adopt(&transformer, mapped.clone()).expect("it fits");
+    let trainer = Trainer::of(transformer, &base, AdamWConfig::default()).expect("it fits");
+    assert_eq!(trainer.state().expect("a state").weights, wide, "it is what is read through the engine");
+    save(&flat.iter().map(|value| -value).collect::<Vec<_>>());
+    let (_, other) = load();
+    assert_eq!(files().len(), 1);
+    let negated = wide.iter().map(|value| bf16::from_f32(-value)).collect::<Vec<_>>();
+    let HostWeights::Mapped(found) = &other else { panic!("it is not mapped") };
+    assert_eq!(found.values(), negated);
+    assert_ne!(checkpoint::fingerprint_in(&read, &other), checkpoint::fingerprint_in(&read, &mapped));
 }
