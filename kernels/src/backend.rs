@@ -1,6 +1,6 @@
 //! The trait that a device implements: memory, then one method per operation.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use crate::error::Result;
 use crate::ops::*;
@@ -67,6 +67,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Host memory as it lies, where the device reads that; `None` where it has memory of its own.
     fn host_view<'a, T: Element>(&self, _host: &'a [T]) -> Option<Self::View<'a, T>> {
         None
+    }
+    /// What is there on the host, without a copy where the host is the device; waits for it.
+    fn read<'a, T: Element + 'a>(&self, view: Self::View<'a, T>) -> Result<Cow<'a, [T]>> {
+        self.download(view).map(Cow::Owned)
     }
     /// A copy on the host; waits for the device.
     fn download<T: Element>(&self, view: Self::View<'_, T>) -> Result<Vec<T>>;

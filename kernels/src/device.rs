@@ -3,7 +3,7 @@
 mod check;
 mod on;
 
-use std::{fmt, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
 use self::on::On;
 use crate::backend::{Backend, Element, Float};
@@ -152,6 +152,13 @@ impl Backend for Device {
             Self::Cpu(cpu) => DeviceBuffer::Cpu(cpu.adopt(host)?),
             Self::Cuda(cuda) => DeviceBuffer::Cuda(cuda.adopt(host)?),
         })
+    }
+    fn read<'a, T: Element + 'a>(&self, view: DeviceView<'a, T>) -> Result<Cow<'a, [T]>> {
+        match (self, view) {
+            (Self::Cpu(cpu), DeviceView::Cpu(view)) => cpu.read(view),
+            (Self::Cuda(cuda), DeviceView::Cuda(view)) => Backend::read(cuda, view),
+            _ => Err(self.elsewhere("read")),
+        }
     }
     fn host_view<'a, T: Element>(&self, host: &'a [T]) -> Option<DeviceView<'a, T>> {
         match self {

@@ -1,23 +1,22 @@
 //! Hugging Face checkpoint folders: one or several safetensors files to and from one flat buffer.
 
 mod companions;
+mod content;
 mod inspect;
 mod stored;
 mod version;
 
 use std::{
-    borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use half::bf16;
-use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError};
 use serde::Deserialize;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::stored::{read, tensors};
 pub use self::{
     companions::text_files,
     inspect::{Inspection, inspect},
@@ -25,7 +24,12 @@ pub use self::{
 };
 use self::{
     companions::{companions, is_companion},
+    content::Tensors,
     stored::{Place, Stored, read_places},
+};
+pub(crate) use self::{
+    content::Content,
+    stored::{read, tensors},
 };
 use crate::{
     base::HostWeights,
@@ -337,10 +341,11 @@ pub fn save(
         }
     }
     fs::create_dir_all(&partial).map_err(io(&partial))?;
-    for (name, bytes) in files_of(config, weights, dtype, end_ids, template)? {
+    for (name, content) in files_of(config, weights, dtype, end_ids, template)? {
         let path = partial.join(name);
         make_parent(&path)?;
-        durable::write(&path, &bytes, durable::Access::Umask).map_err(io(&path))?;
+        durable::write_with(&path, durable::Access::Umask, |file| content.write_to(file))
+            .map_err(io(&path))?;
     }
     // Renamed last: whoever opens the folder finds all of it or none, and what it replaces goes only then.
     let replaces = dir.exists();
@@ -386,13 +391,13 @@ pub fn save_new(
 }
 
 /// Every file of a checkpoint folder, by name.
-fn files_of(
+fn files_of<'a>(
     config: &ModelConfig,
-    weights: &[f32],
+    weights: &'a [f32],
     dtype: WeightDtype,
     end_ids: &[u32],
     template: Option<&Path>,
-) -> Result<Vec<(String, Vec<u8>)>, CheckpointError> {
+) -> Result<Vec<(String, Content<'a>)>, CheckpointError> {
     let json = config.to_json(end_ids, dtype.hf_name());
     let text = serde_json::to_string_pretty(&json).expect("a JSON value always serialises");
     let mut files = vec![
@@ -400,10 +405,11 @@ fn files_of(
             "model.safetensors".to_owned(),
             tensor_file(&ParameterLayout::new(config).parameters, weights, dtype),
         ),
-        ("config.json".to_owned(), (text + "\n").into_bytes()),
+        ("config.json".to_owned(), Content::Bytes((text + "\n").into_bytes())),
     ];
     if let Some(template) = template {
-        files.extend(companions(template)?);
+        let taken = companions(template)?.into_iter();
+        files.extend(taken.map(|(name, bytes)| (name, Content::Bytes(bytes))));
     }
     Ok(files)
 }
@@ -419,31 +425,9 @@ fn hex(hash: Sha256) -> String {
 }
 
 /// A safetensors file of these parameters of a flat buffer.
-pub(crate) fn tensor_file(parameters: &[Parameter], flat: &[f32], dtype: WeightDtype) -> Vec<u8> {
-    let kind = match dtype {
-        WeightDtype::F32 => Dtype::F32,
-        WeightDtype::Bf16 => Dtype::BF16,
-    };
-    let bytes = parameters.iter().map(|parameter| {
-        let values = &flat[parameter.range.clone()];
-        match dtype {
-            WeightDtype::F32 => le_bytes(values),
-            WeightDtype::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-        }
-    });
-    let bytes: Vec<Cow<'_, [u8]>> = bytes.collect();
-    let views = parameters.iter().zip(&bytes).map(|(parameter, data)| {
-        let view = TensorView::new(kind, parameter.shape.clone(), data);
-        (parameter.name.as_str(), view.expect("the data has the shape's length"))
-    });
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize(views, Some(metadata)).expect("every name is there once")
-}
-
-/// The bytes of `values` as a safetensors file holds them.
-fn le_bytes(values: &[f32]) -> Cow<'_, [u8]> {
-    match cfg!(target_endian = "little") {
-        true => Cow::Borrowed(bytemuck::cast_slice(values)),
-        false => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-    }
+pub(crate) fn tensor_file<'a>(parameters: &[Parameter], flat: &'a [f32], dtype: WeightDtype) -> Content<'a> {
+    let tensors = parameters
+        .iter()
+        .map(|parameter| (parameter.name.clone(), parameter.shape.clone(), &flat[parameter.range.clone()]));
+    Content::Tensors(Tensors::new(dtype, json!({"format": "pt"}), tensors))
 }

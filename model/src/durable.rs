@@ -20,6 +20,15 @@ pub enum Access {
 /// Puts `bytes` at `path`, in place of what is there: a reader finds the old file or all of the new one, and once this
 /// returns the new one survives a loss of power. A failure leaves the old file as it was.
 pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    write_with(path, access, |file| file.write_all(bytes))
+}
+
+/// The same of what is written piece by piece.
+pub fn write_with(
+    path: &Path,
+    access: Access,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let name =
         path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it has no name"))?;
     let mut unfinished = OsString::from(".");
@@ -38,7 +47,7 @@ pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
             options.mode(0o600);
         }
         let mut file = options.open(&unfinished)?;
-        file.write_all(bytes)?;
+        content(&mut file)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)
     })();

@@ -69,7 +69,7 @@ pub use stop_strings::{StopMatcher, StopStep};
 pub use text_error::TextError;
 pub use tokenizer::{NamedTokens, Tokenizer};
 pub use training::{
-    AdamWConfig, CandidateObjective, Objective, PolicyObjective, StepReport, SurrogateKind, TrainCandidate,
-    TrainRow, TrainSequence, Trainer, TrainerState,
+    AdamWConfig, CandidateObjective, Objective, PolicyObjective, StateView, StepReport, SurrogateKind,
+    TrainCandidate, TrainRow, TrainSequence, Trainer, TrainerState,
 };
 pub use transformer::{KvPool, PagedStep, Transformer, Weights, random_weights};

@@ -12,7 +12,7 @@ use openclaw_kernels::{
 use serde::{Deserialize, Serialize};
 
 use self::rows::DeviceRows;
-pub use self::state::TrainerState;
+pub use self::state::{StateView, TrainerState};
 use crate::{
     adapter::Adapter,
     base::{Base, Matrix},

@@ -58,9 +58,9 @@ pub(super) struct Learner {
     runtime: Handle,
     trainer: Trainer<Device>,
     canary: Canary,
-    /// What the next step starts from.
-    good: TrainerState,
-    /// The version that it is.
+    /// What the next step starts from, where no folder has it.
+    unsaved: Option<TrainerState>,
+    /// The version that the next step starts from.
     version: u64,
     fingerprint: String,
     /// [`crate::publisher::Versions::epoch`] that it belongs to.
@@ -96,11 +96,11 @@ impl Learner {
         }
         let end_ids = folders.end_ids.clone();
         let canary = Canary::new(&arguments.config.breaker, arguments.text.clone(), end_ids);
-        let good = trainer.state()?;
+        let print = fingerprint(&folders.config, &trainer.view()?.weights);
         let learner = Self {
-            fingerprint: fingerprint(&folders.config, &good.weights),
+            fingerprint: print,
             canary: canary.map_err(LearnError::Canary)?,
-            good,
+            unsaved: None,
             version: found.number,
             epoch: change.epoch(),
             step: runtime.block_on(journal.last_step())?,
@@ -160,7 +160,7 @@ impl Learner {
         if self.unsaved_steps == 0 {
             return Ok(self.version);
         }
-        self.save(self.version, self.step, &self.fingerprint, &self.good)?;
+        self.save(self.version, self.step, &self.fingerprint)?;
         let kept = Record::VersionKept { version: self.version, turns: turns(&self.held) };
         if !self.record_in_epoch(kept)? {
             return Ok(self.arguments.versions.number());
@@ -176,29 +176,34 @@ impl Learner {
         if change.epoch() == self.epoch {
             return Ok(());
         }
-        let Version { number, weights } = versions.current();
-        let folders = &self.arguments.folders;
-        self.good = match number {
-            0 => TrainerState::fresh(weights.to_host(self.trainer.transformer())?),
-            _ => {
-                let stored = folders.load(number)?;
-                tell_of_moments(&stored);
-                stored.state
-            }
-        };
-        self.trainer.restore(&self.good)?;
-        self.fingerprint = fingerprint(&folders.config, &self.good.weights);
-        (self.version, self.epoch) = (number, change.epoch());
+        self.unsaved = None;
+        self.restore(&versions.current(), tell_of_moments)?;
+        self.fingerprint = fingerprint(&self.arguments.folders.config, &self.trainer.view()?.weights);
+        (self.version, self.epoch) = (versions.number(), change.epoch());
         self.canary.forget();
         self.entropy = 0.0;
         self.unsaved_steps = 0;
         let abandoned = std::mem::take(&mut self.held);
         info!(
-            version = number,
+            version = self.version,
             samples_given_back = abandoned.len(),
             "training goes on from an earlier version"
         );
         Ok(())
+    }
+
+    /// The next step starts from a version, as its folder has it, or from what no folder has yet.
+    fn restore(&mut self, version: &Version, tell: impl FnOnce(&StoredVersion)) -> Result<(), LearnError> {
+        let state = match (&self.unsaved, version.number) {
+            (Some(unsaved), _) => return Ok(self.trainer.restore(unsaved)?),
+            (None, 0) => TrainerState::fresh(version.weights.to_host(self.trainer.transformer())?),
+            (None, number) => {
+                let stored = self.arguments.folders.load(number)?;
+                tell(&stored);
+                stored.state
+            }
+        };
+        Ok(self.trainer.restore(&state)?)
     }
 
     /// Keeps of the batch what may be learnt from, once.
@@ -290,8 +295,9 @@ impl Learner {
         leases: Vec<Lease<Sample>>,
     ) -> Result<(), LearnError> {
         let config = &self.arguments.folders.config;
-        let fingerprint = fingerprint(config, &self.trainer.state()?.weights);
-        self.trainer.restore(&self.good)?;
+        let fingerprint = fingerprint(config, &self.trainer.view()?.weights);
+        let Version { weights, .. } = self.arguments.versions.current();
+        self.restore(&Version { number: self.version, weights }, |_| ())?;
         let (step, reason) = (self.step + 1, tripped.to_string());
         warn!(step, reason, samples = leases.len(), version = self.version, "a version is withheld");
         metrics::counter!("openclaw_optimizer_versions_withheld_total", "reason" => tripped.what)
@@ -308,10 +314,9 @@ impl Learner {
     fn commit(&mut self, report: StepReport, leases: Vec<Lease<Sample>>) -> Result<(), LearnError> {
         let step = self.step + 1;
         let version = self.runtime.block_on(self.arguments.journal.last_version_number())? + 1;
-        let state = self.trainer.state()?;
-        let fingerprint = fingerprint(&self.arguments.folders.config, &state.weights);
+        let fingerprint = fingerprint(&self.arguments.folders.config, &self.trainer.view()?.weights);
         let checkpoint = self.is_to_be_saved(leases.len())
-            && match self.save(version, step, &fingerprint, &state) {
+            && match self.save(version, step, &fingerprint) {
                 Ok(()) => true,
                 // Its samples are held, and the next step tries again.
                 Err(error) if self.has_room_for(2 * leases.len()) => {
@@ -319,7 +324,7 @@ impl Learner {
                     metrics::counter!("openclaw_optimizer_checkpoints_failed_total").increment(1);
                     false
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             };
         fault::point("optimizer.after_checkpoint");
 
@@ -355,14 +360,14 @@ impl Learner {
         let (loss, grad_norm) = (rounded(report.loss), rounded(report.grad_norm));
         let (kl, drift) = (rounded(report.kl), rounded(report.policy_kl));
         info!(step, samples, version, fingerprint = print, loss, grad_norm, kl, drift, "step completed");
-        (self.step, self.version, self.fingerprint, self.good) = (step, version, fingerprint, state);
+        (self.step, self.version, self.fingerprint) = (step, version, fingerprint);
+        self.unsaved = if checkpoint { None } else { Some(self.trainer.state()?) };
         self.arguments.reports.send_replace(Some(report));
         self.announce(step)
     }
 
     fn announce(&self, step: u64) -> Result<(), LearnError> {
-        let Version { weights: served, .. } = self.arguments.versions.current();
-        let weights: PolicyWeights = Arc::new(served.with(self.trainer.transformer(), &self.good.weights)?);
+        let weights: PolicyWeights = Arc::new(self.trainer.weights()?);
         let version = Version { number: self.version, weights };
         let publish = Publish { version, step, epoch: self.epoch };
         self.runtime.block_on(self.arguments.publisher.send(publish));
@@ -379,15 +384,9 @@ impl Learner {
         self.held.len() + samples <= self.arguments.samples.status().capacity / 2
     }
 
-    fn save(
-        &self,
-        version: u64,
-        step: u64,
-        fingerprint: &str,
-        state: &TrainerState,
-    ) -> Result<(), CheckpointError> {
+    fn save(&self, version: u64, step: u64, fingerprint: &str) -> Result<(), LearnError> {
         let started = Instant::now();
-        let staged = self.arguments.folders.stage(version, step, fingerprint, state)?;
+        let staged = self.arguments.folders.stage(version, step, fingerprint, self.trainer.view()?)?;
         fault::point("optimizer.checkpoint_half_written");
         staged.publish()?;
         metrics::histogram!("openclaw_optimizer_checkpoint_seconds").record(started.elapsed().as_secs_f64());

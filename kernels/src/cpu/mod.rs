@@ -15,7 +15,7 @@ pub(crate) mod simd;
 mod softmax_weights;
 mod swiglu;
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 pub use softmax_weights::{SoftmaxMass, softmax_weights};
 
@@ -117,6 +117,9 @@ impl Backend for Cpu {
     }
     fn adopt<T: Element>(&self, host: Vec<T>) -> Result<Vec<T>> {
         Ok(host)
+    }
+    fn read<'a, T: Element + 'a>(&self, view: &'a [T]) -> Result<Cow<'a, [T]>> {
+        Ok(Cow::Borrowed(view))
     }
     fn host_view<'a, T: Element>(&self, host: &'a [T]) -> Option<&'a [T]> {
         Some(host)

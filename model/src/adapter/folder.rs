@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{AdapterConfig, AdapterLayout, Target};
 use crate::{
-    checkpoint::{self, CheckpointError, WeightDtype},
+    checkpoint::{self, CheckpointError, Content, WeightDtype},
     config::ModelConfig,
     durable,
 };
@@ -129,7 +129,11 @@ pub fn load_adapter(dir: &Path, model: &ModelConfig) -> Result<(Arc<AdapterLayou
 }
 
 /// The files of an adapter, by name; `base` says what it is an adapter of.
-pub(crate) fn files_of(layout: &AdapterLayout, flat: &[f32], base: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn files_of<'a>(
+    layout: &AdapterLayout,
+    flat: &'a [f32],
+    base: &str,
+) -> Vec<(String, Content<'a>)> {
     let config = &layout.config;
     let alpha = if config.alpha.fract() == 0.0 { json!(config.alpha as i64) } else { json!(config.alpha) };
     let stated = json!({
@@ -151,7 +155,7 @@ pub(crate) fn files_of(layout: &AdapterLayout, flat: &[f32], base: &str) -> Vec<
     });
     vec![
         (MATRICES.to_owned(), checkpoint::tensor_file(&layout.parameters, flat, WeightDtype::F32)),
-        (CONFIG.to_owned(), format!("{stated:#}\n").into_bytes()),
+        (CONFIG.to_owned(), Content::Bytes(format!("{stated:#}\n").into_bytes())),
     ]
 }
 
@@ -172,9 +176,10 @@ pub fn save_adapter(
     if measured.exists() {
         fs::remove_file(&measured).map_err(io(&measured))?;
     }
-    for (name, bytes) in files_of(layout, flat, base) {
+    for (name, content) in files_of(layout, flat, base) {
         let path = dir.join(name);
-        durable::write(&path, &bytes, durable::Access::Umask).map_err(io(&path))?;
+        durable::write_with(&path, durable::Access::Umask, |file| content.write_to(file))
+            .map_err(io(&path))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! them: any other version lets go of its own, and is trained on with empty ones.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
@@ -14,12 +14,15 @@ use std::{
     thread,
 };
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{
-    CheckpointError, WeightDtype, files_of, hex, io, le_bytes, make_parent,
+    CheckpointError, WeightDtype,
+    content::{Content, Tensors, le_bytes},
+    files_of, hex, io, make_parent,
     stored::{header, read, tensors},
 };
 use crate::{
@@ -28,7 +31,7 @@ use crate::{
     config::ModelConfig,
     durable,
     params::ParameterLayout,
-    training::TrainerState,
+    training::{StateView, TrainerState},
 };
 
 const WEIGHTS: &str = "model.safetensors";
@@ -137,13 +140,14 @@ impl VersionFolders {
     }
 
     /// Writes `<number>.tmp`, all of it to the disk.
-    pub fn stage(
+    pub fn stage<'a>(
         &self,
         number: u64,
         step: u64,
         fingerprint: &str,
-        state: &TrainerState,
+        state: impl Into<StateView<'a>>,
     ) -> Result<StagedVersion, CheckpointError> {
+        let state = state.into();
         let staged = self.dir.join(format!("{number}.tmp"));
         remove_folder(&staged)?;
         fs::create_dir_all(&staged).map_err(io(&staged))?;
@@ -154,12 +158,9 @@ impl VersionFolders {
                 files_of(&self.config, &state.weights, self.dtype, &self.end_ids, template)?
             }
         };
-        files.push((
-            OPTIMIZER.to_owned(),
-            file_of(&[("first", &state.first[..]), ("second", &state.second[..])]),
-        ));
+        files.push((OPTIMIZER.to_owned(), file_of([("first", &*state.first), ("second", &*state.second)])));
         if self.adapter.is_none() && self.dtype != WeightDtype::F32 {
-            files.push((EXACT.to_owned(), file_of(&[(EXACT_WEIGHTS, &state.weights[..])])));
+            files.push((EXACT.to_owned(), file_of([(EXACT_WEIGHTS, &*state.weights)])));
         }
         let files = write_all(&staged, &files)?;
         let manifest = VersionManifest {
@@ -170,7 +171,7 @@ impl VersionFolders {
             written_by: env!("CARGO_PKG_VERSION").to_owned(),
             files,
         };
-        write(&staged.join(MANIFEST), manifest.text().as_bytes())?;
+        write(&staged.join(MANIFEST), &Content::Bytes(manifest.text().into_bytes()))?;
         sync(&staged)?;
         Ok(StagedVersion { staged, dir: self.folder(number) })
     }
@@ -211,7 +212,7 @@ impl VersionFolders {
         if manifest.files.remove(OPTIMIZER).is_some() {
             manifest.optimizer_step = 0;
             let (partial, path) = (dir.join(format!("{MANIFEST}.tmp")), dir.join(MANIFEST));
-            write(&partial, manifest.text().as_bytes())?;
+            write(&partial, &Content::Bytes(manifest.text().into_bytes()))?;
             fs::rename(&partial, &path).map_err(io(&path))?;
             // The list before the file: whoever dies in between leaves a file too many, and none too few.
             sync(&dir)?;
@@ -361,13 +362,9 @@ fn torn(path: &Path, what: String) -> CheckpointError {
 }
 
 /// A safetensors file of flat tensors.
-fn file_of(tensors: &[(&str, &[f32])]) -> Vec<u8> {
-    let bytes: Vec<_> = tensors.iter().map(|(name, values)| (*name, le_bytes(values))).collect();
-    let views = bytes.iter().map(|(name, bytes)| {
-        let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
-        (*name, view.expect("one dimension of the data's length"))
-    });
-    safetensors::serialize(views, Some(HashMap::new())).expect("every name is there once")
+fn file_of<'a, const N: usize>(tensors: [(&str, &'a [f32]); N]) -> Content<'a> {
+    let tensors = tensors.map(|(name, values)| (name.to_owned(), vec![values.len()], values));
+    Content::Tensors(Tensors::new(WeightDtype::F32, json!({}), tensors))
 }
 
 impl StagedVersion {
@@ -380,31 +377,54 @@ impl StagedVersion {
     }
 }
 
-/// Writes all files at once: hashing one goes on while the disk takes another.
-fn write_all(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<BTreeMap<String, FileSum>, CheckpointError> {
+/// Writes all files at once: one is hashed while the disk takes another.
+fn write_all(
+    dir: &Path,
+    files: &[(String, Content<'_>)],
+) -> Result<BTreeMap<String, FileSum>, CheckpointError> {
     thread::scope(|scope| {
-        let writers: Vec<_> =
-            files.iter().map(|(name, bytes)| scope.spawn(move || write(&dir.join(name), bytes))).collect();
-        let sums = files.iter().map(|(name, bytes)| {
-            let sum = FileSum { bytes: bytes.len() as u64, sha256: hex(Sha256::new_with_prefix(bytes)) };
-            (name.clone(), sum)
-        });
-        let sums = sums.collect();
-        for writer in writers {
-            writer.join().expect("a writer does not panic")?;
-        }
+        let writers: Vec<_> = files
+            .iter()
+            .map(|(name, content)| (name, scope.spawn(move || write(&dir.join(name), content))))
+            .collect();
+        let sums = writers
+            .into_iter()
+            .map(|(name, writer)| Ok((name.clone(), writer.join().expect("a writer does not panic")?)))
+            .collect::<Result<_, CheckpointError>>()?;
         let folders: BTreeSet<_> = files.iter().filter_map(|(name, _)| Path::new(name).parent()).collect();
         folders.iter().try_for_each(|folder| sync(&dir.join(folder)))?;
         Ok(sums)
     })
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+/// A file that is hashed as it is written.
+struct Summed {
+    file: File,
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl Write for Summed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // What the disk takes is hashed while it is in the cache.
+        let taken = self.file.write(&bytes[..bytes.len().min(1 << 20)])?;
+        self.hash.update(&bytes[..taken]);
+        self.bytes += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn write(path: &Path, content: &Content<'_>) -> Result<FileSum, CheckpointError> {
     make_parent(path)?;
     let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        let mut out = Summed { file: File::create(path)?, bytes: 0, hash: Sha256::new() };
+        content.write_to(&mut out)?;
+        out.file.sync_all()?;
+        Ok(FileSum { bytes: out.bytes, sha256: hex(out.hash) })
     };
     write().map_err(io(path))
 }

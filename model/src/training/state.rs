@@ -1,6 +1,8 @@
 //! Everything a trainer carries from one step to the next, on the host: what a checkpoint holds and a restart
 //! restores.
 
+use std::borrow::Cow;
+
 use openclaw_kernels::{Backend, KernelError};
 
 use super::{Result, Trainer};
@@ -26,7 +28,42 @@ impl TrainerState {
     }
 }
 
+/// The same where it lies.
+#[derive(Clone, Debug)]
+pub struct StateView<'a> {
+    /// Steps that the moments have seen.
+    pub step: u32,
+    /// What is trained.
+    pub weights: Cow<'a, [f32]>,
+    /// First moments of the gradient.
+    pub first: Cow<'a, [f32]>,
+    /// Second moments of the gradient.
+    pub second: Cow<'a, [f32]>,
+}
+
+impl<'a> From<&'a TrainerState> for StateView<'a> {
+    fn from(state: &'a TrainerState) -> Self {
+        Self {
+            step: state.step,
+            weights: Cow::Borrowed(&state.weights),
+            first: Cow::Borrowed(&state.first),
+            second: Cow::Borrowed(&state.second),
+        }
+    }
+}
+
 impl<B: Backend> Trainer<B> {
+    /// What the next step starts from, without a copy where the host is the device.
+    pub fn view(&self) -> Result<StateView<'_>> {
+        let (b, transformer) = (&self.transformer.backend, &self.transformer);
+        Ok(StateView {
+            step: self.step,
+            weights: b.read(transformer.all(self.weights.trained()?))?,
+            first: b.read(transformer.all(&self.first))?,
+            second: b.read(transformer.all(&self.second))?,
+        })
+    }
+
     /// A copy of what the next step starts from.
     pub fn state(&self) -> Result<TrainerState> {
         let transformer = &self.transformer;

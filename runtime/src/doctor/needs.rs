@@ -12,10 +12,10 @@ use crate::{
 
 /// Bytes of an f32.
 const F32_BYTES: u64 = 4;
-/// Of the optimizer: weights, gradients and two moments; weights and moments of the last good step.
-const TRAINER_COPIES: u64 = 4 + 3;
-/// While a version is written: weights and moments of the step, and their bytes, the moments' twice.
-const WRITING_COPIES: u64 = 3 + 5;
+/// Of the optimizer: weights, gradients and two moments. What it goes back to lies on the disk, and is written as it lies.
+const TRAINER_COPIES: u64 = 4;
+/// Weights and moments of steps that have no checkpoint.
+const UNSAVED_COPIES: u64 = 3;
 /// Versions that keep the optimizer's moments: the newest, and the one that is written beside it.
 const MOMENT_VERSIONS: u64 = 2;
 /// A version that serves, and the one before it, on which responses still end.
@@ -146,7 +146,9 @@ impl Needs {
             let weights = policy.trained;
             if actors.optimizer.learns {
                 memory("optimizer".to_owned(), weights.saturating_mul(TRAINER_COPIES));
-                memory("writing a version".to_owned(), weights.saturating_mul(WRITING_COPIES));
+                if actors.optimizer.checkpoint_every_steps > 1 {
+                    memory("steps without a checkpoint".to_owned(), weights.saturating_mul(UNSAVED_COPIES));
+                }
             }
             memory("published versions".to_owned(), weights.saturating_mul(VERSION_COPIES));
             let stored = match topology.models.get(&actors.policy.model).map(|model| model.dtype) {
@@ -245,8 +247,11 @@ mod tests {
         let cache = (2 * config.layers * config.kv_heads * config.head_dim * 4 * 1024) as u64;
         let needs = Needs::of(&topology);
         // The policy's cache and the base version's; the weights once as they are shipped, and twice as versions.
-        assert_eq!(needs.memory_bytes(), (3 + TRAINER_COPIES + WRITING_COPIES) * weights + 2 * cache);
+        assert_eq!(needs.memory_bytes(), (3 + TRAINER_COPIES) * weights + 2 * cache);
         assert_eq!(needs.disk_bytes(), 4 * weights + 2 * 2 * weights);
+        let unsaved =
+            quickstart(&["actors.policy.kv_tokens=1024", "actors.optimizer.checkpoint_every_steps=9"]);
+        assert_eq!(Needs::of(&unsaved).memory_bytes(), needs.memory_bytes() + UNSAVED_COPIES * weights);
         let more = Needs::of(&quickstart(&["actors.policy.kv_tokens=1024", "actors.policy.replicas=3"]));
         assert_eq!(more.memory_bytes(), needs.memory_bytes() + 2 * cache);
         let rounded = quickstart(&["models.policy.dtype=bf16", "actors.optimizer.keep_versions=3"]);
