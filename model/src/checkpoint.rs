@@ -256,7 +256,8 @@ pub fn load_as(
     let wanted = dtype(InFolder { parameters: layout.len(), dtype: stored });
     let cache = cache.filter(|_| wanted == WeightDtype::Bf16);
     let files: Vec<PathBuf> = by_file.keys().map(|file| real(file)).collect();
-    if let Some(kept) = cache.map(|cache| mapped::find(cache, &files, layout.len())).transpose()?.flatten() {
+    let source = mapped::Source::of(&files, &config)?;
+    if let Some(kept) = cache.map(|cache| mapped::find(cache, &source, layout.len())).transpose()?.flatten() {
         return Ok((config, HostWeights::Mapped(kept)));
     }
     let mut weights = HostWeights::zeros(wanted, layout.len());
@@ -264,7 +265,7 @@ pub fn load_as(
         read_places(file, &places, &mut weights)?;
     }
     if let (Some(cache), HostWeights::Bf16(values)) = (cache, &weights) {
-        let kept = mapped::keep(cache, &files, values, fingerprint_in(&config, &weights))?;
+        let kept = mapped::keep(cache, source, values, fingerprint_in(&config, &weights))?;
         return Ok((config, HostWeights::Mapped(kept)));
     }
     Ok((config, weights))

@@ -17,7 +17,10 @@ use openclaw_kernels::MappedFile;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::CheckpointError;
+use crate::{
+    checkpoint::{CheckpointError, WeightDtype},
+    config::ModelConfig,
+};
 
 /// The first bytes; the number is that of the form.
 const MAGIC: &[u8; 16] = b"openclaw base 1\n";
@@ -27,11 +30,27 @@ const HEAD: usize = 4096;
 /// What a file is of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
-    /// The checkpoint's files: name, bytes, and when they were written, in nanoseconds since 1970.
-    sources: Vec<(PathBuf, u64, u128)>,
+    pub(crate) source: Source,
     parameters: usize,
     /// `fingerprint_in` of them.
     pub(crate) fingerprint: String,
+}
+
+/// What the parameters are read from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    /// The checkpoint's files: name, bytes, and when they were written, in nanoseconds since 1970.
+    files: Vec<(PathBuf, u64, u128)>,
+    /// The model's shape, as [`crate::checkpoint::fingerprint`] has it.
+    config: String,
+}
+
+impl Source {
+    /// As it is now.
+    pub fn of(files: &[PathBuf], config: &ModelConfig) -> Result<Self, CheckpointError> {
+        let config = config.to_json(&[], WeightDtype::F32.hf_name()).to_string();
+        Ok(Self { files: stated(files)?, config })
+    }
 }
 
 /// Parameters in `bf16`, in the order of [`crate::ParameterLayout`]. Clones share the mapping.
@@ -70,46 +89,49 @@ pub fn cache_folder() -> PathBuf {
     own.unwrap_or_else(|| shared().unwrap_or_else(env::temp_dir).join("openclaw-rl").join("bases"))
 }
 
-/// Maps what was kept of these files of a checkpoint; nothing where they have changed since, or nothing whole is there.
+/// Maps what was kept of a checkpoint; nothing where that has changed since, or nothing whole is there.
 pub(crate) fn find(
     cache: &Path,
-    files: &[PathBuf],
+    source: &Source,
     parameters: usize,
 ) -> Result<Option<Mapped>, CheckpointError> {
-    let path = place(cache, files);
+    let path = place(cache, source);
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(at(&path))?,
     };
     let Some(mapped) = map(&file).map_err(at(&path))? else { return Ok(None) };
     let whole = mapped.map.len() == HEAD + parameters * size_of::<bf16>();
-    let same = mapped.head.parameters == parameters && mapped.head.sources == sources(files)?;
+    let same = mapped.head.parameters == parameters && mapped.head.source == *source;
     Ok((whole && same).then_some(mapped))
 }
 
-/// Keeps the parameters of these files of a checkpoint, and maps them.
+/// Keeps the parameters that were read from a checkpoint, and maps them. An error where it has changed since `source` was looked at.
 pub(crate) fn keep(
     cache: &Path,
-    files: &[PathBuf],
+    source: Source,
     values: &[bf16],
     fingerprint: String,
 ) -> Result<Mapped, CheckpointError> {
-    let head = Head { sources: sources(files)?, parameters: values.len(), fingerprint };
-    let path = place(cache, files);
-    // Under a name that no other process has: whoever comes last is found from then on, and what is mapped stays.
-    let draft = path.with_extension(format!("{}.part", std::process::id()));
-    let made = fs::create_dir_all(cache).and_then(|()| write(&draft, &head, values));
-    let kept = made.and_then(|()| fs::rename(&draft, &path)).and_then(|()| File::open(&path));
-    let kept = kept.and_then(|file| map(&file));
-    if kept.is_err() {
-        // The error that is told is that of the write.
-        let _ = fs::remove_file(&draft);
+    let path = place(cache, &source);
+    let files: Vec<PathBuf> = source.files.iter().map(|(file, ..)| file.clone()).collect();
+    if stated(&files)? != source.files {
+        return Err(at(&path)(io::Error::other("the checkpoint changed while it was read")));
     }
-    let kept = kept.map_err(at(&path))?;
+    let head = Head { source, parameters: values.len(), fingerprint };
+    let kept = || {
+        fs::create_dir_all(cache)?;
+        // Under a name that nobody else has, and gone where this fails: whoever comes last is found from then on, and what is
+        // mapped stays.
+        let mut draft = tempfile::NamedTempFile::new_in(cache)?;
+        write(draft.as_file_mut(), &head, values)?;
+        map(&draft.persist(&path)?)
+    };
+    let kept = kept().map_err(at(&path))?;
     kept.ok_or_else(|| at(&path)(io::Error::other("what was written is not what lies there")))
 }
 
-fn write(path: &Path, head: &Head, values: &[bf16]) -> io::Result<()> {
+fn write(file: &mut File, head: &Head, values: &[bf16]) -> io::Result<()> {
     let json = serde_json::to_vec(head)?;
     let mut first = vec![0; HEAD];
     let text = MAGIC.len() + size_of::<u32>();
@@ -119,7 +141,6 @@ fn write(path: &Path, head: &Head, values: &[bf16]) -> io::Result<()> {
     first[..MAGIC.len()].copy_from_slice(MAGIC);
     first[MAGIC.len()..text].copy_from_slice(&(json.len() as u32).to_le_bytes());
     first[text..][..json.len()].copy_from_slice(&json);
-    let mut file = File::create(path)?;
     file.write_all(&first)?;
     file.write_all(bytemuck::cast_slice(values))?;
     file.sync_all()
@@ -135,7 +156,7 @@ fn map(file: &File) -> io::Result<Option<Mapped>> {
     Ok(head.filter(|_| is_one).map(|head| Mapped { map: Arc::new(map), head }))
 }
 
-fn sources(files: &[PathBuf]) -> Result<Vec<(PathBuf, u64, u128)>, CheckpointError> {
+fn stated(files: &[PathBuf]) -> Result<Vec<(PathBuf, u64, u128)>, CheckpointError> {
     let of = |path: &PathBuf| {
         let found = fs::metadata(path).and_then(|found| Ok((found.len(), found.modified()?)));
         let (bytes, written) = found.map_err(at(path))?;
@@ -146,9 +167,9 @@ fn sources(files: &[PathBuf]) -> Result<Vec<(PathBuf, u64, u128)>, CheckpointErr
 }
 
 /// One for each checkpoint, wherever its files are.
-fn place(cache: &Path, files: &[PathBuf]) -> PathBuf {
+fn place(cache: &Path, source: &Source) -> PathBuf {
     let mut hash = Sha256::new();
-    for file in files {
+    for (file, ..) in &source.files {
         hash.update(file.as_os_str().as_encoded_bytes());
         hash.update([0]);
     }

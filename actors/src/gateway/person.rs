@@ -31,10 +31,10 @@ pub fn user_id(fields: &Map<String, Value>) -> Option<UserId> {
 /// The person that a body names: `safety_identifier`, `user`, or `metadata.user_id`, which keeps its name from one session
 /// to the next.
 pub fn person_named(fields: &Map<String, Value>) -> Option<String> {
-    let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
-    let named = text("safety_identifier").or_else(|| text("user"));
-    let named = named.or_else(|| user_id(fields).map(|id| id.person));
-    named.filter(|name| !name.trim().is_empty())
+    let is_a_name = |name: &String| !name.trim().is_empty();
+    let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned).filter(is_a_name);
+    let in_metadata = || user_id(fields).map(|id| id.person).filter(is_a_name);
+    text("safety_identifier").or_else(|| text("user")).or_else(in_metadata)
 }
 
 #[cfg(test)]
@@ -48,6 +48,7 @@ mod tests {
         let of = |body: Value| person_named(body.as_object().expect("an object literal"));
         assert_eq!(of(json!({"safety_identifier": "s", "user": "u"})).as_deref(), Some("s"));
         assert_eq!(of(json!({"user": "ada", "metadata": {"user_id": "other"}})).as_deref(), Some("ada"));
+        assert_eq!(of(json!({"safety_identifier": "", "user": "u"})).as_deref(), Some("u"));
         assert_eq!(of(json!({"metadata": {"user_id": "ada"}})).as_deref(), Some("ada"));
         for session in ["1f2e", "77aa"] {
             let id = format!("user_aa_account_bb_session_{session}");

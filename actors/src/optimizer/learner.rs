@@ -62,6 +62,8 @@ pub(super) struct Learner {
     unsaved: Option<TrainerState>,
     /// The version that the next step starts from.
     version: u64,
+    /// The one whose folder has what it starts from: an earlier one where the run lost steps that had no checkpoint.
+    folder: u64,
     fingerprint: String,
     /// [`crate::publisher::Versions::epoch`] that it belongs to.
     epoch: u64,
@@ -102,6 +104,7 @@ impl Learner {
             canary: canary.map_err(LearnError::Canary)?,
             unsaved: None,
             version: found.number,
+            folder: found.base,
             epoch: change.epoch(),
             step: runtime.block_on(journal.last_step())?,
             entropy: 0.0,
@@ -165,6 +168,7 @@ impl Learner {
         if !self.record_in_epoch(kept)? {
             return Ok(self.arguments.versions.number());
         }
+        (self.folder, self.unsaved) = (self.version, None);
         self.release_held();
         Ok(self.version)
     }
@@ -180,6 +184,7 @@ impl Learner {
         self.restore(&versions.current(), tell_of_moments)?;
         self.fingerprint = fingerprint(&self.arguments.folders.config, &self.trainer.view()?.weights);
         (self.version, self.epoch) = (versions.number(), change.epoch());
+        self.folder = self.version;
         self.canary.forget();
         self.entropy = 0.0;
         self.unsaved_steps = 0;
@@ -297,7 +302,7 @@ impl Learner {
         let config = &self.arguments.folders.config;
         let fingerprint = fingerprint(config, &self.trainer.view()?.weights);
         let Version { weights, .. } = self.arguments.versions.current();
-        self.restore(&Version { number: self.version, weights }, |_| ())?;
+        self.restore(&Version { number: self.folder, weights }, |_| ())?;
         let (step, reason) = (self.step + 1, tripped.to_string());
         warn!(step, reason, samples = leases.len(), version = self.version, "a version is withheld");
         metrics::counter!("openclaw_optimizer_versions_withheld_total", "reason" => tripped.what)
@@ -362,6 +367,9 @@ impl Learner {
         info!(step, samples, version, fingerprint = print, loss, grad_norm, kl, drift, "step completed");
         (self.step, self.version, self.fingerprint) = (step, version, fingerprint);
         self.unsaved = if checkpoint { None } else { Some(self.trainer.state()?) };
+        if checkpoint {
+            self.folder = version;
+        }
         self.arguments.reports.send_replace(Some(report));
         self.announce(step)
     }

@@ -101,13 +101,30 @@ impl Door {
         Ok(router.with_state(self))
     }
 
-    fn person(&self, headers: &HeaderMap, body: &Map<String, Value>) -> Option<String> {
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    /// The name that a request says, if it says one.
+    fn person(&self, headers: &HeaderMap, body: &Map<String, Value>) -> Result<Option<String>, ApiError> {
         match &self.by {
-            AdapterBy::User => person_named(body).or_else(|| header(PERSON_HEADER)),
-            AdapterBy::Header(name) => header(name.as_str()),
+            AdapterBy::User => match person_named(body) {
+                Some(name) => Ok(Some(name)),
+                None => in_header(headers, PERSON_HEADER),
+            },
+            AdapterBy::Header(name) => in_header(headers, name.as_str()),
         }
     }
+}
+
+/// A name in a header. One that cannot be read is nobody's, and is not taken for whoever has none.
+fn in_header(headers: &HeaderMap, name: &str) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    let (first, second) = (values.next(), values.next());
+    let Some(value) = first else { return Ok(None) };
+    let read = std::str::from_utf8(value.as_bytes()).ok().filter(|_| second.is_none());
+    read.map(|name| Some(name.to_owned())).ok_or_else(|| {
+        ApiError::invalid(
+            name,
+            format!("The header '{name}' must be there once, in UTF-8: it says whose the request is."),
+        )
+    })
 }
 
 async fn check(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
@@ -146,11 +163,14 @@ async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Result<Resp
     door.in_flight.send_modify(|count| *count += 1);
     let under_way = UnderWay { _place: place, in_flight: door.in_flight.clone() };
     let (head, body) = request.into_parts();
+    if has_dots(head.uri.path()) {
+        return Err(ApiError::not_found("unknown_url", "Unknown request URL."));
+    }
     let body = axum::body::to_bytes(body, door.max_body_bytes).await;
     let body = body.map_err(|_| ApiError::too_large(door.max_body_bytes))?;
     // What cannot be read the node refuses with its reason.
     let fields: Map<String, Value> = serde_json::from_slice(&body).unwrap_or_default();
-    let named = door.person(&head.headers, &fields);
+    let named = door.person(&head.headers, &fields)?;
     drop(fields);
     // What is asked of nobody in particular, such as the list of models, anyone can answer.
     let anyones = named.is_none() && of_nobody(&head.method, head.uri.path());
@@ -164,9 +184,14 @@ async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Result<Resp
 
 /// Nothing of it is a person's.
 fn of_nobody(method: &Method, path: &str) -> bool {
-    let path = path.trim_start_matches("/v1");
-    let looks = ["/models", "/openapi.json"].iter().any(|known| path.starts_with(known));
+    let path = path.strip_prefix("/v1").unwrap_or(path);
+    let looks = ["/models", "/openapi.json"].contains(&path) || path.starts_with("/models/");
     (method == Method::GET && looks) || ["/tokenize", "/detokenize"].contains(&path)
+}
+
+/// It leads elsewhere than it says.
+fn has_dots(path: &str) -> bool {
+    path.split('/').any(|part| matches!(&*part.to_ascii_lowercase().replace("%2e", "."), "." | ".."))
 }
 
 async fn answer(
@@ -239,4 +264,40 @@ fn told(error: NoPlace) -> ApiError {
         };
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_anyone_may_answer_is_told_from_what_is_a_persons() {
+        for path in ["/v1/models", "/models/policy", "/openapi.json"] {
+            assert!(of_nobody(&Method::GET, path), "{path}");
+        }
+        assert!(of_nobody(&Method::POST, "/v1/tokenize"));
+        for path in ["/v1/responses/resp_1", "/v1/modelsx", "/v1/v1/models", "/health"] {
+            assert!(!of_nobody(&Method::GET, path), "{path}");
+        }
+        assert!(!of_nobody(&Method::POST, "/v1/models"));
+        for path in ["/v1/models/../responses/resp_1", "/v1/models/%2E%2e/responses/resp_1", "/./v1/models"] {
+            assert!(has_dots(path), "{path}");
+        }
+        assert!(!has_dots("/v1/models/a..b"));
+    }
+
+    #[test]
+    fn a_name_in_a_header_is_read_whole_or_refused() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(in_header(&headers, "x-user-id"), Ok(None));
+        let utf8 = HeaderValue::from_bytes("Łukasz".as_bytes()).expect("a header carries it");
+        headers.insert("x-user-id", utf8);
+        assert_eq!(in_header(&headers, "x-user-id"), Ok(Some("Łukasz".to_owned())));
+        headers.append("x-user-id", HeaderValue::from_static("ada"));
+        assert_eq!(in_header(&headers, "x-user-id").expect_err("two names").status, StatusCode::BAD_REQUEST);
+        headers.insert("x-user-id", HeaderValue::from_bytes(&[b'a', 0xff]).expect("a header carries it"));
+        assert!(in_header(&headers, "x-user-id").is_err());
+    }
 }

@@ -17,7 +17,7 @@ use tracing::info;
 
 use super::{person::Person, process::PersonNode};
 use crate::{
-    supervisor::{ChildSpec, ChildState, SupervisorError, SupervisorHandle},
+    supervisor::{ChildSpec, ChildState, ChildStatus, SupervisorError, SupervisorHandle},
     telemetry::LogFormat,
     topology::{People, Topology},
 };
@@ -216,20 +216,24 @@ impl House {
     }
 
     /// A visit to a person, whose node is waited for.
-    pub async fn enter(&self, person: &Person) -> Result<Visit, NoPlace> {
+    pub async fn enter(self: &Arc<Self>, person: &Person) -> Result<Visit, NoPlace> {
         let coming = Coming::to(self.place(person)?);
         if let Some(address) = coming.0.address() {
             return Ok(coming.arrived(address));
         }
-        let down = |reason: String| NoPlace::Down { person: person.clone(), reason };
-        {
-            let _moving = self.moving.lock().await;
-            self.wake(&coming.0).await?;
-        }
-        let mut seen = coming.0.node.address.subscribe();
-        let up = timeout(WAKE_PATIENCE, seen.wait_for(Option::is_some)).await;
-        let address = up.ok().and_then(|address| *address.ok()?);
-        address.map(|address| coming.arrived(address)).ok_or_else(|| down("it ends again and again".into()))
+        let down = |reason: &str| NoPlace::Down { person: person.clone(), reason: reason.to_owned() };
+        // In a task of its own: whoever leaves in the middle must not leave a node half way.
+        let (house, place) = (self.clone(), coming.0.clone());
+        let waking = tokio::spawn(async move { house.wake(&place).await });
+        let up = async {
+            waking.await.map_err(|panic| down(&panic.to_string()))??;
+            let mut seen = coming.0.node.address.subscribe();
+            let address = seen.wait_for(Option::is_some).await.ok().and_then(|address| *address);
+            address.ok_or_else(|| down("it ended"))
+        };
+        let address =
+            timeout(WAKE_PATIENCE, up).await.unwrap_or_else(|_| Err(down("it takes long: try again")))?;
+        Ok(coming.arrived(address))
     }
 
     /// A visit to whoever is awake; none where nobody is.
@@ -247,6 +251,8 @@ impl House {
         if let Some(place) = known.get(person) {
             return Ok(place.clone());
         }
+        // Who was refused, or did not wait, is nobody yet.
+        known.retain(|person, place| Arc::strong_count(place) > 1 || person.dir(&self.dir).exists());
         if known.len() >= self.people.most {
             return Err(NoPlace::TooMany { most: self.people.most, person: person.clone() });
         }
@@ -255,7 +261,7 @@ impl House {
         Ok(place)
     }
 
-    /// Starts a node that is down. One that is on its way needs nothing.
+    /// Starts a node that is down, or will be. One that is on its way needs nothing.
     async fn wake(&self, place: &Arc<Place>) -> Result<(), NoPlace> {
         let person = &place.node.person;
         let down = |error: SupervisorError| {
@@ -265,34 +271,45 @@ impl House {
             };
             NoPlace::Down { person: person.clone(), reason }
         };
+        let moving = self.moving.lock().await;
         let supervisor = self.supervisor().map_err(down)?;
         let name = person.actor();
-        let state = supervisor.statuses().iter().find(|child| child.name == name).map(|child| child.state);
-        if place.address().is_some() || state.is_some_and(is_up) {
+        let comes = |child: &ChildStatus| {
+            child.name == name && is_up(child.state) && child.state != ChildState::Draining
+        };
+        let statuses = supervisor.statuses();
+        if place.address().is_some() || statuses.iter().any(comes) {
             return Ok(());
         }
-        self.make_room(supervisor).await?;
+        self.make_room(supervisor, &name).await?;
         let begun = Instant::now();
-        let woken = match state {
-            Some(_) => supervisor.start_child(&name).await.map(drop),
-            None => supervisor.add(place.node.clone().child()).await,
+        let start = async {
+            match statuses.iter().any(|child| child.name == name) {
+                true => supervisor.start_child(&name).await.map(drop),
+                false => supervisor.add(place.node.clone().child()).await,
+            }
         };
-        if woken.is_err() && state.is_none() && !person.dir(&self.dir).exists() {
-            // Who never was here is nobody yet.
-            self.known().remove(person);
+        let mut start = std::pin::pin!(start);
+        // Others need not wait until it is up: it has its place once the supervisor knows of it.
+        let known = supervisor.wait_for(|children| children.iter().any(comes));
+        tokio::select! {
+            done = &mut start => done.map_err(down)?,
+            _ = known => {
+                drop(moving);
+                start.await.map_err(down)?;
+            }
         }
-        woken.map_err(down)?;
         info!(person = person.folder(), secs = begun.elapsed().as_secs_f32(), "awake");
         Ok(())
     }
 
     /// Until one more may be awake.
-    async fn make_room(&self, supervisor: &SupervisorHandle) -> Result<(), NoPlace> {
+    async fn make_room(&self, supervisor: &SupervisorHandle, comer: &str) -> Result<(), NoPlace> {
         loop {
             let awake: Vec<String> = supervisor
                 .statuses()
                 .into_iter()
-                .filter(|child| child.role == "person" && is_up(child.state))
+                .filter(|child| child.role == "person" && child.name != comer && is_up(child.state))
                 .map(|child| child.name)
                 .collect();
             if awake.len() < self.people.awake {

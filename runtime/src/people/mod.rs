@@ -76,6 +76,7 @@ pub async fn run(
     let metrics = metrics.with_context(|| format!("nodes.{name}.metrics"))?;
     info!(node = name, %metrics, "launching {}", topology.run.name);
 
+    must_be_over(dir)?;
     let folder = RunFolder::take(dir, options.fresh)?;
     let started = match start(&topology, name, &people, options.log_format, listener).await {
         Ok(started) => started,
@@ -228,6 +229,19 @@ pub fn dir_of(run_dir: &Path, name: &str) -> PathBuf {
 /// Whether people have models of their own in this run.
 pub fn is_house(run_dir: &Path) -> bool {
     person::folder_of(run_dir).is_dir()
+}
+
+/// Refuses a folder in which nodes of a house that was killed still write down what they have.
+fn must_be_over(dir: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(person::folder_of(dir)).into_iter().flatten().flatten() {
+        let run = entry.path();
+        ensure!(
+            !openclaw_journal::is_in_use(&run) && !admin::is_live(&run).unwrap_or(false),
+            "the node in {} is still ending: launch again when it has",
+            run.display()
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a folder in which the run of one model lies.

@@ -55,7 +55,7 @@ impl HouseOperator {
     }
 
     async fn seen(&self, child: ChildStatus, status: &mut NodeStatus) -> ActorStatus {
-        let person = child.name.strip_prefix("person.").map(Person::of_folder);
+        let person = person_of(&child.name);
         let own = match &person {
             Some(person) if super::house::is_up(child.state) => {
                 let client = AdminClient::connect(&person.dir(self.house.dir())).ok();
@@ -98,6 +98,11 @@ impl HouseOperator {
         }
         seen
     }
+}
+
+/// Whose node an actor is.
+fn person_of(actor: &str) -> Option<Person> {
+    actor.strip_prefix("person.").map(Person::of_folder)
 }
 
 impl Operator for HouseOperator {
@@ -158,10 +163,29 @@ impl Operator for HouseOperator {
                 self.stop.stop();
                 return Ok(Done::new("stopping"));
             }
-            Command::Restart { name, drain } => supervisor.restart(&name, drain).await,
+            // Those who are asleep stay so: there is room for so many.
+            Command::Restart { name, drain } => {
+                let mut restarted = Vec::new();
+                for name in supervisor.resolve(&name).map_err(refused)? {
+                    let up = |child: &ChildStatus| child.name == name && super::house::is_up(child.state);
+                    if person_of(&name).is_none() || supervisor.statuses().iter().any(up) {
+                        restarted.append(&mut supervisor.restart(&name, drain).await.map_err(refused)?);
+                    }
+                }
+                Ok(restarted)
+            }
             Command::Kill { name } => supervisor.kill(&name).await,
             Command::Drain { name } => supervisor.drain(&name).await,
-            Command::Resume { name } => supervisor.start_child(&name).await,
+            Command::Resume { name } => {
+                let names = supervisor.resolve(&name).map_err(refused)?;
+                for name in &names {
+                    match person_of(name) {
+                        Some(person) => drop(self.house.enter(&person).await.map_err(Refusal::failed)?),
+                        None => drop(supervisor.start_child(name).await.map_err(refused)?),
+                    }
+                }
+                Ok(names)
+            }
             _ => return self.elsewhere(&format!("what `{verb}` is done to: such things")),
         };
         let names = done.map_err(refused)?.join(", ");

@@ -81,13 +81,16 @@ impl PersonNode {
         };
         let taken = || format!("another process has {}", dir.display());
         timeout(FOLDER_PATIENCE, free).await.with_context(taken)?;
-        let file = self.people.join(format!("{name}.toml"));
+        // No person's folder is called so.
+        let file = self.people.join(format!("{name}@.toml"));
         let text = self.topology.of_person(name, dir.clone()).to_toml();
         durable::write(&file, text.as_bytes(), Access::Owner)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        let log = self.people.join(format!("{name}.log"));
+        let log = self.people.join(format!("{name}@.log"));
         let stderr = anew(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut process = Command::new(std::env::current_exe().context("this program's file is not known")?)
+        // This program, also when another one has been put in its place.
+        let mut process = Command::new("/proc/self/exe")
+            .arg0("openclaw-rl")
             .arg("launch")
             .arg(&file)
             .args(["--until-input-ends", "--log-format", self.log_format.as_str()])

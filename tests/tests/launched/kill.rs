@@ -1,7 +1,7 @@
 //! `kill -9` at random moments under load, again and again: no answered turn, acknowledged rating or acknowledged end of
 //! a session is lost, and no sample is trained twice.
 //!
-//! `OPENCLAW_KILLS` says how often; 25, unless given. The seed of a failed run is in its message.
+//! `OPENCLAW_KILLS` says how often; 12, unless given. The seed of a failed run is in its message.
 
 use std::{
     collections::HashSet,
@@ -123,7 +123,7 @@ async fn stream(
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn kills_at_random_moments_lose_no_answered_turn_and_train_no_sample_twice() {
     let number = |variable: &str| std::env::var(variable).ok().map(|text| text.parse().expect("a number"));
-    let kills: u64 = number("OPENCLAW_KILLS").unwrap_or(25);
+    let kills: u64 = number("OPENCLAW_KILLS").unwrap_or(12);
     let seed = number("OPENCLAW_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("a folder can be made");

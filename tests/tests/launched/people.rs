@@ -14,6 +14,9 @@ type Kept = fn(&str) -> bool;
 /// Long enough for any wish that the embedded model can learn.
 const MOST_ROUNDS: usize = 80;
 
+/// What is asked of everyone in the end.
+const QUESTION: &str = "There are 6 cats and 8 more come. How many cats are there?";
+
 struct House {
     run: PathBuf,
     node: Node,
@@ -43,7 +46,7 @@ impl House {
 
     /// The likeliest reply.
     async fn says(&self, person: &str) -> String {
-        said(&self.ask(person, "There are 6 cats and 8 more come. How many cats are there?", 0.0).await)
+        said(&self.ask(person, QUESTION, 0.0).await)
     }
 
     /// A verb for one person's node: its exit code, and what it says.
@@ -112,13 +115,16 @@ async fn two_people_with_opposite_tastes_each_get_theirs_from_one_base() {
                 7 + round % 9,
                 2 + round % 5
             );
-            let answer = house.ask(person, &question, 0.6).await;
+            let mut answer = house.ask(person, &question, 0.6).await;
             in_a_row = if kept(&said(&answer)) { in_a_row + 1 } else { 0 };
-            if in_a_row == 5 && kept(&house.says(person).await) {
-                break;
+            if in_a_row >= 5 {
+                answer = house.ask(person, QUESTION, 0.0).await;
+                if kept(&said(&answer)) {
+                    break;
+                }
             }
-            let rated = json!({"id": answer["id"], "rating": "down", "text": wish, "user": person});
-            if in_a_row == 0 {
+            if !kept(&said(&answer)) {
+                let rated = json!({"id": answer["id"], "rating": "down", "text": wish, "user": person});
                 let taken = house.post("feedback", &rated).await;
                 assert_eq!(taken.status(), 200, "{}", taken.text().await.unwrap_or_default());
             }

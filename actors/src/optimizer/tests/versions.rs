@@ -122,6 +122,34 @@ async fn a_withheld_version_leaves_the_trainer_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_step_that_is_withheld_after_a_loss_goes_back_to_the_folder_that_was_left() {
+    let mut bench = bench(1, LONG).await;
+    bench.arguments.config.breaker.max_drift = 2.0;
+    let _publisher = bench.publisher().await;
+    let optimizer = bench.start().await;
+    for (version, answer) in (1..).zip(["four", "five", "six"]) {
+        bench.learn(answer, 1, version).await;
+    }
+    kill(&bench, optimizer).await;
+    bench.arguments.folders.remove(3).expect("removed");
+    let _optimizer = bench.start().await;
+    bench.announced(4).await;
+    let last = bench.rows().await.last().map(|row| (row.number, row.base));
+    assert_eq!(last, Some((4, 2)), "it has no folder of its own");
+    let mut sample = bench.sample("seven", -1).await;
+    let turn = Arc::get_mut(&mut sample.turn).expect("the only owner");
+    turn.completion.rollout_logprobs.iter_mut().for_each(|logprob| *logprob -= 3.0);
+    bench.send(sample).await;
+    let mut totals = bench.arguments.journal.totals();
+    totals.wait_for(|totals| totals.quarantined == 1).await.expect("the journal lives");
+    let left = bench.stored(2);
+    let sample = bench.sample("**4**", -1).await;
+    let expected = bench.step_from(&left, &sample).await;
+    bench.learn_from(sample, 5).await;
+    assert!(bench.stored(5) == expected, "bit for bit");
+}
+
+#[tokio::test]
 async fn after_a_rollback_the_next_step_trains_from_the_version_returned_to() {
     let bench = bench(1, LONG).await;
     let _running = (bench.start().await, bench.publisher().await);
