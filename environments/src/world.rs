@@ -117,6 +117,11 @@ pub trait World: Send {
         Ok(())
     }
 
+    /// The bytes of what observations have named as images since this was asked last: whoever drives the world keeps them.
+    fn images(&mut self) -> Vec<(ImageRef, Vec<u8>)> {
+        Vec::new()
+    }
+
     /// How the task came out. Again, it says the same.
     fn evaluate(&mut self) -> Result<Verdict, WorldError>;
 
