@@ -6,6 +6,7 @@ pub mod agent;
 pub mod calculator;
 pub mod dice;
 pub mod draw;
+pub mod gui;
 pub mod persona;
 pub mod registry;
 mod sandboxed;

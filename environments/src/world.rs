@@ -281,6 +281,17 @@ pub struct Observation {
     /// Names the state that the world is in, where it can be told: agents in the same one are compared with one another.
     /// None is what the observation says.
     pub state: Option<u64>,
+    /// For people who look on, of a world with a screen. No agent is shown it: what one sees is in `parts`.
+    pub shot: Option<Shot>,
+}
+
+/// A screen as it was after a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shot {
+    /// Among what [`World::images`] hands over.
+    pub image: ImageRef,
+    /// Where the step has pointed last, from 0 at the left and at the top to 1.
+    pub point: Option<(f32, f32)>,
 }
 
 impl Observation {
