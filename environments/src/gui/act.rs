@@ -180,7 +180,8 @@ pub(super) fn read(
             Ok(Deed::Act(Act::Type { text: typed(call)?, into }))
         }
         "scroll" if elements => {
-            let (width, height) = (size.0 as f32 * SCROLL_SHARE, size.1 as f32 * SCROLL_SHARE);
+            let share = |size: u32| (size as f32 * SCROLL_SHARE).round();
+            let (width, height) = (share(size.0), share(size.1));
             let (right, down) = match call.text("direction") {
                 Some("up") => (0.0, -height),
                 Some("down") => (0.0, height),
