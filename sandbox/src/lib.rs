@@ -14,6 +14,7 @@ pub mod docker;
 mod error;
 mod files;
 mod owner;
+mod program;
 mod ran;
 mod running;
 mod scripts;
@@ -30,6 +31,7 @@ pub use self::{
     docker::Docker,
     error::{Advice, SandboxError},
     files::{Copied, Entry, Kind, Listing},
+    program::{Program, ProgramPipes},
     ran::{Command, Ending, Exec, Output, Ran},
     snapshot::Snapshot,
     spec::{APP, HOME, LOGS, Limits, Root, Spec, TMP, WORKSPACE, Workspace},
@@ -62,6 +64,10 @@ pub trait Backend: Send + Sync {
 pub trait Session: Send {
     /// Runs a command by itself: when it has ended, or was ended, so has all that it started.
     fn exec(&mut self, exec: &Exec) -> Result<Ran, SandboxError>;
+
+    /// Starts a program that goes on. Of `exec` neither the input nor the time counts: what it reads comes from
+    /// [`Program::pipes`], and it ends by itself, with the answer, with [`Session::stop_all`] or with the session.
+    fn start(&mut self, exec: &Exec) -> Result<Program, SandboxError>;
 
     /// Runs a line in the session's one shell, whose folder, variables and background jobs persist. After a timeout
     /// what the line started is dead and the shell goes on, or is lost, see [`Ran::shell_lost`].

@@ -11,10 +11,11 @@ use std::{
 };
 
 use crate::{
-    Copied, Ending, Exec, Interrupt, Listing, Ran, SandboxError, Session, Snapshot, Spec, Workspace,
+    Copied, Ending, Exec, Interrupt, Listing, Program, Ran, SandboxError, Session, Snapshot, Spec, Workspace,
     attend::{Pipes, Sink, Stop, attend, deadline, drain, nonblocking},
     capture::Capture,
     files,
+    program::Programs,
     running::{Input, Running, Streams},
     scripts::{EMPTY, PACK, UNPACK, WRITE},
     shell::{self, Shell},
@@ -26,7 +27,7 @@ const PORTER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Makes the sandboxes of one session. Dropping it ends them all.
 pub(crate) trait Maker: Send {
     /// What it makes.
-    type Sandbox: Running;
+    type Sandbox: Running + 'static;
 
     /// For a command, or for the shell. All that it starts ends with it.
     fn command(
@@ -73,6 +74,7 @@ pub(crate) struct Machine<M: Maker> {
     interrupt: Interrupt,
     /// Ends before its maker.
     shell: Option<Shell<M::Sandbox>>,
+    programs: Programs,
     maker: Option<M>,
 }
 
@@ -101,8 +103,14 @@ impl<M: Maker> Machine<M> {
     /// With the disk that was asked for.
     pub(crate) fn open(maker: M, spec: &Spec, dir: &Path) -> Result<Self, SandboxError> {
         let interrupt = Interrupt::new()?;
-        let mut machine =
-            Self { spec: spec.clone(), dir: dir.into(), interrupt, shell: None, maker: Some(maker) };
+        let mut machine = Self {
+            spec: spec.clone(),
+            dir: dir.into(),
+            interrupt,
+            shell: None,
+            programs: Programs::default(),
+            maker: Some(maker),
+        };
         machine.furnish()?;
         machine.maker()?.furnished()?;
         Ok(machine)
@@ -259,6 +267,13 @@ impl<M: Maker> Session for Machine<M> {
         })
     }
 
+    fn start(&mut self, exec: &Exec) -> Result<Program, SandboxError> {
+        let maker = self.maker.as_mut().ok_or(SandboxError::Closed)?;
+        let program = Program::new(maker.command(&self.spec, Some(exec), exec.words())?);
+        self.programs.add(&program);
+        Ok(program)
+    }
+
     fn shell(&mut self, line: &str, timeout: Duration) -> Result<Ran, SandboxError> {
         let (began, kills) = (Instant::now(), self.kills());
         if line.contains('\0') {
@@ -291,6 +306,7 @@ impl<M: Maker> Session for Machine<M> {
 
     fn stop_all(&mut self) -> Result<(), SandboxError> {
         self.shell = None;
+        self.programs.end();
         self.maker().map(|_| ())
     }
 
@@ -336,6 +352,7 @@ impl<M: Maker> Session for Machine<M> {
 
     fn close(&mut self) -> Result<(), SandboxError> {
         self.shell = None;
+        self.programs.end();
         self.maker.take().map_or(Ok(()), Maker::close)
     }
 }

@@ -66,6 +66,9 @@ pub struct Limits {
     /// [`Limits::disk_bytes`] on top, what is copied in is the supervisor's.
     /// Without control groups: the address space of each process.
     pub memory_bytes: u64,
+    /// Without control groups: the address space of each process, where that is another number than its memory. Browsers
+    /// reserve thousands of times what they use.
+    pub address_bytes: Option<u64>,
     /// Processes and threads at once; 128.
     pub processes: u64,
     /// Processor time of each process; 600.
@@ -88,6 +91,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_bytes: 1 << 30,
+            address_bytes: None,
             processes: 128,
             cpu_secs: 600,
             cpu_percent: None,

@@ -218,7 +218,7 @@ fn rlimits(limits: &Limits, group_has_memory: bool) -> Vec<Rlimit> {
         ("-u", limits.processes),
     ];
     if !group_has_memory {
-        all.push(("-v", limits.memory_bytes.div_ceil(1024)));
+        all.push(("-v", limits.address_bytes.unwrap_or(limits.memory_bytes).div_ceil(1024)));
     }
     all
 }

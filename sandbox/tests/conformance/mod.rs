@@ -17,6 +17,7 @@ macro_rules! every_promise {
             a_snapshot_is_the_workspace_again,
             a_workspace_that_was_shut_is_still_packed,
             an_interrupt_ends_what_runs,
+            a_program_goes_on_until_it_is_ended,
             a_closed_session_is_closed,
             sixteen_sessions_at_once,
             a_session_moves_between_threads,
@@ -27,6 +28,7 @@ macro_rules! every_promise {
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::Path,
     thread,
@@ -327,6 +329,48 @@ pub fn an_interrupt_ends_what_runs(backend: &dyn Backend) {
         assert_eq!(with_marker(marker), 0);
     }
     assert_eq!(told(&mut *session, "echo again"), "again");
+}
+
+pub fn a_program_goes_on_until_it_is_ended(backend: &dyn Backend) {
+    let mut session = open(backend);
+    let talks = |session: &mut dyn Session, marker: &str| {
+        let line =
+            format!("(setsid sleep {marker} &); while read word; do echo \"again $word\"; done; exit 7");
+        let mut program = session.start(&Exec::line(line)).unwrap();
+        let pipes = program.pipes().unwrap();
+        assert!(program.pipes().is_none());
+        (program, pipes.stdin, BufReader::new(pipes.stdout))
+    };
+    let (mut program, mut stdin, mut stdout) = talks(&mut *session, "7011.5");
+    for word in ["one", "two"] {
+        writeln!(stdin, "{word}").unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("again {word}\n"));
+        assert_eq!(says(&mut *session, "echo beside"), "beside");
+    }
+    assert!(!program.has_ended());
+    drop(stdin);
+    eventually("it ends with its input", || program.has_ended());
+    assert_eq!((program.end(), with_marker("7011.5")), (Some(7), 0));
+
+    let (dropped, _stdin, _stdout) = talks(&mut *session, "7012.5");
+    eventually("it runs", || with_marker("sleep\x007012.5") == 1);
+    drop(dropped);
+    assert_eq!(with_marker("7012.5"), 0);
+
+    let (mut ended, _stdin, mut stdout) = talks(&mut *session, "7013.5");
+    eventually("it runs", || with_marker("sleep\x007013.5") == 1);
+    session.stop_all().unwrap();
+    assert_eq!((with_marker("7013.5"), ended.has_ended()), (0, true));
+    assert_eq!(stdout.read_to_end(&mut Vec::new()).unwrap(), 0, "nobody writes any more");
+    assert_eq!(ended.end(), None);
+
+    let (closed, _stdin, _stdout) = talks(&mut *session, "7014.5");
+    eventually("it runs", || with_marker("sleep\x007014.5") == 1);
+    session.close().unwrap();
+    assert_eq!((with_marker("7014.5"), closed.has_ended()), (0, true));
+    assert!(session.start(&Exec::line("true")).is_err());
 }
 
 pub fn a_closed_session_is_closed(backend: &dyn Backend) {
