@@ -22,6 +22,7 @@ use tracing::{Span, debug, debug_span, field::Empty, warn};
 use self::{
     answer::{Answer, Ending, Unread},
     score::Scores,
+    screens::Screens,
     votes::{read_votes, word},
 };
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     conversation,
     engine::{Engine, EngineError},
     hints::{HintSelection, explicit_hint, select_hints},
+    pictures::Pictures,
     prompts::{self, Exhibit, PromptStyle},
     worker::{Work, patience},
 };
@@ -37,6 +39,7 @@ mod answer;
 mod founded;
 mod memory;
 pub mod score;
+mod screens;
 mod votes;
 mod wishes;
 
@@ -65,6 +68,8 @@ pub struct JudgeConfig {
     pub hint_check: bool,
     /// What a person explicitly wished for stands for that person, and goes to the teacher with every reply.
     pub remember_hints: bool,
+    /// A judge that sees: where the images of screens lie that an outside one is shown with a step.
+    pub images: Option<Pictures>,
 }
 
 /// How a verdict comes about.
@@ -265,18 +270,20 @@ impl Judge {
                 NextStateKind::Feedback => "feedback",
             },
         };
-        let judge_prompt = prompts::judge_prompt(self.config.prompt, &exhibit);
+        let screens = self.screens(next_state).await;
+        let judge_prompt = screens.beside(prompts::judge_prompt(self.config.prompt, &exhibit));
         let hint_prompt = prompts::hint_prompt(self.config.prompt, &exhibit);
         let hint_votes = if wants_hint { self.config.votes.hints() } else { 0 };
         let verdict = async {
             match self.config.votes {
                 _ if rule.is_some() => Vec::new(),
-                Votes::Sampled(votes) => self.ask("verdict", &judge_prompt, votes, deadline).await,
+                Votes::Sampled(votes) => self.ask("verdict", &judge_prompt, &screens, votes, deadline).await,
                 Votes::Scored { margin } => vec![self.score(&judge_prompt, margin, deadline).await],
             }
         };
+        let unseen = Screens::default();
         let (answers, hint_answers) =
-            tokio::join!(verdict, self.ask("hint", &hint_prompt, hint_votes, deadline));
+            tokio::join!(verdict, self.ask("hint", &hint_prompt, &unseen, hint_votes, deadline));
         let asked = || answers.iter().chain(&hint_answers);
         if rule.is_none() && asked().all(Result::is_err) {
             // What says most of the turn goes first: a refusal lasts, and who is away tells nothing.
@@ -355,6 +362,16 @@ impl Judge {
         answers.into_iter().zip(told).filter(|(_, told)| *told).map(|(answer, _)| answer).collect()
     }
 
+    /// What a step's screen showed, where the judge is to see it.
+    async fn screens(&self, next_state: &NextState) -> Screens {
+        let (Some(pictures), Some(screen)) = (&self.config.images, &next_state.screen) else {
+            return Screens::default();
+        };
+        let (pictures, screen) = (pictures.clone(), screen.clone());
+        // A judge without images is better than none.
+        tokio::task::spawn_blocking(move || Screens::read(&pictures, &screen)).await.unwrap_or_default()
+    }
+
     /// What a person may have said since the turn was handed on: nobody else is asked for it then.
     async fn said_by_a_person(&self, turn: &Turn) -> PersonsWord {
         match self.journal.turn(&turn.id).await {
@@ -391,12 +408,13 @@ impl Judge {
         &self,
         what: &'static str,
         prompt: &str,
+        screens: &Screens,
         votes: usize,
         deadline: Duration,
     ) -> Vec<Result<Answer, Missing>> {
         let deadline = Instant::now() + deadline;
         let ask = || async {
-            let missing = match self.engine.answer(prompt, &self.config, deadline).await {
+            let missing = match self.engine.answer(prompt, screens, &self.config, deadline).await {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => Missing::Late,
                 Err(error) => {
@@ -440,6 +458,7 @@ impl JudgeEngine {
     async fn answer(
         &self,
         prompt: &str,
+        screens: &Screens,
         config: &JudgeConfig,
         deadline: Instant,
     ) -> Result<Option<Answer>, EngineError> {
@@ -469,7 +488,7 @@ impl JudgeEngine {
                 let mut options = Map::new();
                 options.insert("temperature".into(), config.temperature.into());
                 options.insert("max_tokens".into(), config.max_new_tokens.into());
-                let messages = vec![json!({"role": "user", "content": prompt})];
+                let messages = vec![json!({"role": "user", "content": screens.content(prompt)})];
                 let request = ChatRequest { messages, options, ..ChatRequest::default() };
                 let Some(reply) = client.ask_until(&request, deadline).await else { return Ok(None) };
                 let answer = |reply: ChatReply| Answer {

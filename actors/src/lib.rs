@@ -15,6 +15,7 @@ pub mod judge;
 pub mod loaded_model;
 pub mod methods;
 pub mod optimizer;
+pub mod pictures;
 #[cfg(test)]
 mod pipeline_tests;
 pub mod policy;

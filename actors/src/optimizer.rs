@@ -50,6 +50,9 @@ pub struct OptimizerConfig {
     pub method: MethodConfig,
     /// Steps from one version folder to the next; those between live in memory and are taken again after a crash.
     pub checkpoint_every_steps: u64,
+    /// 0 where a version has its moments before it is announced. Else they are written behind the announcement, when so many steps
+    /// were taken since the last that were; a crash before that goes on with an earlier version's.
+    pub moments_every_steps: u64,
     /// When a version is withheld.
     pub breaker: BreakerConfig,
 }

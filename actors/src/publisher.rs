@@ -221,6 +221,9 @@ fn prune(folders: &VersionFolders, keep: usize, needed: &[Option<u64>]) -> Resul
         folders.remove(*number)?;
     }
     let newest_needed = needed.iter().flatten().max().copied().unwrap_or(0);
-    let passed = kept.iter().filter(|number| **number < newest_needed && !is_needed(number));
+    // Those of the newest may be written yet: until then a crash goes on with the ones before.
+    let newest_whole =
+        numbers.iter().rfind(|number| **number <= newest_needed && folders.has_moments(**number));
+    let passed = kept.iter().filter(|number| Some(*number) < newest_whole && !is_needed(number));
     passed.into_iter().try_for_each(|number| folders.drop_moments(*number))
 }

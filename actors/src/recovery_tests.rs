@@ -98,6 +98,7 @@ async fn judge_teacher_and_dispatcher_killed_ten_times_handle_all_that_was_sent(
             hints: method.hint_selection(),
             hint_check: false,
             remember_hints: false,
+            images: None,
         },
         engine: JudgeEngine::OpenAi(ChatClient::new(&url, "judge", None).expect("a client")),
         recent: RecentVerdicts::new(),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use openclaw_journal::{Journal, JournalError, Record, VersionRow};
-use openclaw_model::{CheckpointError, StoredVersion, VersionFolders};
+use openclaw_model::{CheckpointError, StoredVersion, TrainerState, VersionFolders};
 use tracing::{error, warn};
 
 /// Why a run cannot go on.
@@ -78,6 +78,9 @@ impl Resume {
             }
             base = row.base;
         }
+        if let Some(stored) = stored.as_mut().filter(|stored| !stored.own_moments) {
+            borrow_moments(folders, &rows, stored);
+        }
         if stored.is_none() && (missing || base != 0) {
             let dir = folders.dir.display().to_string();
             return Err(ResumeError::NothingLeft { version: newest, dir });
@@ -106,6 +109,20 @@ impl Resume {
             let _ = journal.record(restored).await?;
         }
         Ok(())
+    }
+}
+
+/// A version that was announced before its moments were written goes on with those of the nearest version before it.
+fn borrow_moments(folders: &VersionFolders, rows: &BTreeMap<u64, VersionRow>, stored: &mut StoredVersion) {
+    let version = stored.manifest.number;
+    let mut ancestors = std::iter::successors(rows.get(&version), |row| rows.get(&row.base)).skip(1);
+    let Some(of) = ancestors.find(|row| folders.has_moments(row.number)) else { return };
+    match folders.load_moments(of.number, &mut stored.state) {
+        Ok(_) => warn!(version, of = of.number, "training goes on with the moments of an earlier version"),
+        Err(error) => {
+            warn!(version, of = of.number, error = chain(&error), "moments cannot be read: they start empty");
+            stored.state = TrainerState::fresh(std::mem::take(&mut stored.state.weights));
+        }
     }
 }
 

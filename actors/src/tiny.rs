@@ -178,6 +178,7 @@ pub(crate) fn user_says(text: &str) -> NextState {
         rating: None,
         is_error: false,
         by_rule: None,
+        screen: None,
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) use self::{
     turn::{TurnBody, TurnHead, asked_in, asked_of, chain_in, encode_content},
 };
 use super::{pack, record::TurnMark};
-use crate::turn::{NextState, NextStateKind};
+use crate::turn::{NextState, NextStateKind, Screen};
 
 /// The largest body.
 pub(crate) const LIMIT_BYTES: usize = 256 << 20;
@@ -182,13 +182,26 @@ struct UnruledNextStateBody {
 }
 
 #[derive(Encode, Decode)]
-struct NextStateBody {
+struct ScreenlessNextStateBody {
     kind: Author,
     text: String,
     rating: Option<i8>,
     is_error: bool,
     by_rule: Option<String>,
 }
+
+#[derive(Encode, Decode)]
+struct NextStateBody {
+    kind: Author,
+    text: String,
+    rating: Option<i8>,
+    is_error: bool,
+    by_rule: Option<String>,
+    screen: Option<ScreenBody>,
+}
+
+/// What it showed before and then, and where the step has pointed.
+type ScreenBody = (Option<String>, String, Option<(f32, f32)>);
 
 #[derive(Encode, Decode)]
 enum Author {
@@ -199,29 +212,41 @@ enum Author {
 
 impl Body for NextState {
     fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        let Self { kind, text, rating, is_error, by_rule } = self.clone();
+        let Self { kind, text, rating, is_error, by_rule, screen } = self.clone();
         let kind = match kind {
             NextStateKind::User => Author::User,
             NextStateKind::Tool => Author::Tool,
             NextStateKind::Feedback => Author::Feedback,
         };
-        write(2, NextStateBody { kind, text, rating, is_error, by_rule })
+        match screen {
+            // As it was written before there were screens: what is of old stays readable by what is of old.
+            None => write(2, ScreenlessNextStateBody { kind, text, rating, is_error, by_rule }),
+            Some(Screen { before, after, point }) => {
+                let screen = Some((before, after, point));
+                write(3, NextStateBody { kind, text, rating, is_error, by_rule, screen })
+            }
+        }
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let NextStateBody { kind, text, rating, is_error, by_rule } = match version(bytes)? {
+        let NextStateBody { kind, text, rating, is_error, by_rule, screen } = match version(bytes)? {
             1 => {
                 let UnruledNextStateBody { kind, text, rating, is_error } = read(1, bytes)?;
-                NextStateBody { kind, text, rating, is_error, by_rule: None }
+                NextStateBody { kind, text, rating, is_error, by_rule: None, screen: None }
             }
-            _ => read(2, bytes)?,
+            2 => {
+                let ScreenlessNextStateBody { kind, text, rating, is_error, by_rule } = read(2, bytes)?;
+                NextStateBody { kind, text, rating, is_error, by_rule, screen: None }
+            }
+            _ => read(3, bytes)?,
         };
         let kind = match kind {
             Author::User => NextStateKind::User,
             Author::Tool => NextStateKind::Tool,
             Author::Feedback => NextStateKind::Feedback,
         };
-        Ok(Self { kind, text, rating, is_error, by_rule })
+        let screen = screen.map(|(before, after, point)| Screen { before, after, point });
+        Ok(Self { kind, text, rating, is_error, by_rule, screen })
     }
 }
 

@@ -83,6 +83,7 @@ fn next_state() -> NextState {
         rating: None,
         is_error: false,
         by_rule: None,
+        screen: None,
     }
 }
 

@@ -146,4 +146,18 @@ pub struct NextState {
     /// The rating is a rule's of the environment, and this is why; none where a person gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_rule: Option<String>,
+    /// What a screen showed, of a step that acted on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<Screen>,
+}
+
+/// A screen around a step. Its images are named by the SHA-256 of their bytes, which lie in the run's folder of images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Screen {
+    /// What it showed before.
+    pub before: Option<String>,
+    /// What it showed then.
+    pub after: String,
+    /// Where the step has pointed last, from 0 at the left and at the top to 1.
+    pub point: Option<(f32, f32)>,
 }

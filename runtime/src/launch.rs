@@ -204,8 +204,8 @@ async fn start(topology: &Topology, name: &str, node: &Node) -> anyhow::Result<S
     let unwritable = || format!("cannot write into run.dir {}", dir.display());
     let resolved = topology.write_resolved().with_context(unwritable)?;
     info!(topology = %resolved.display(), "the topology is written out");
-    let page =
-        Page::new(wiring.comparison, topology.actors.optimizer.batch_samples, wiring.corrections.teaches);
+    let (batch_samples, teaches) = (topology.actors.optimizer.batch_samples, wiring.corrections.teaches);
+    let page = Page::new(wiring.comparison, wiring.films, batch_samples, teaches);
     let goes_on = (wiring.view.versions.number(), wiring.view.journal.totals().borrow().steps);
     let mut watcher = Watcher::new(wiring.view);
     let (snapshots, shown) = watch::channel(watcher.snapshot());

@@ -22,6 +22,7 @@ use openclaw_actors::{
     judge::{Judge, JudgeConfig, JudgeEngine, RecentVerdicts, Votes},
     loaded_model::LoadedModel,
     optimizer::{Optimizer, OptimizerArguments, OptimizerConfig, TrainingSlot},
+    pictures::Pictures,
     policy::{EngineActor, EngineArguments},
     publisher::{Publish, Publisher, Refresh, Versions},
     resume::Resume,
@@ -48,7 +49,7 @@ pub(crate) use self::gateway::api_key;
 use self::gateway::{GatewayActor, GatewayArguments};
 use crate::{
     admin::{Corrections, Panel, TokenRates},
-    page::{CONTEXT_TOKENS, Comparison},
+    page::{CONTEXT_TOKENS, Comparison, Films},
     run_dir::{self, Claim},
     supervisor::{ChildSpec, RunningChild, StartError},
     topology::{self, Frozen, Node, Topology},
@@ -71,6 +72,8 @@ pub struct Wiring {
     pub panel: Panel,
     /// Has two versions answer.
     pub comparison: Comparison,
+    /// Where it finds what screens have shown.
+    pub films: Films,
     /// What a person says of a turn.
     pub corrections: Corrections,
     /// Where the tensors live.
@@ -131,6 +134,7 @@ struct Builder<'a> {
     versions: Versions,
     folders: VersionFolders,
     training: TrainingSlot,
+    pictures: Pictures,
     specs: Vec<ChildSpec>,
     panel: Panel,
 }
@@ -237,6 +241,7 @@ async fn go_on(
         versions,
         folders,
         training: TrainingSlot::default(),
+        pictures: artefacts::pictures(&topology.run.dir),
         inboxes: Inboxes {
             evaluations: Inbox::new("judge", limits),
             judged: Inbox::new("teacher", limits),
@@ -313,7 +318,9 @@ impl Builder<'_> {
             remembers: self.topology.actors.judge.remember_hints,
         };
         let device = self.place.to_string();
-        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison, corrections, device })
+        let films =
+            Films { episodes: self.topology.run.dir.join(artefacts::FOLDER), pictures: self.pictures };
+        Ok(Wiring { specs: self.specs, view, panel: self.panel, comparison, films, corrections, device })
     }
 
     fn child<A, F>(&mut self, name: String, role: &str, make: F) -> &mut ChildSpec
@@ -421,6 +428,7 @@ impl Builder<'_> {
                 max_wait: Duration::from_secs(table.max_wait_secs),
                 method: self.topology.method.clone(),
                 checkpoint_every_steps: table.checkpoint_every_steps,
+                moments_every_steps: table.moments_every_steps,
                 breaker: self.breaker(),
             },
             folders: self.folders.clone(),
@@ -514,6 +522,7 @@ impl Builder<'_> {
                 hints: method.hint_selection(),
                 hint_check: table.hint_check,
                 remember_hints: table.remember_hints,
+                images: table.images.then(|| self.pictures.clone()),
             },
             engine,
             recent: RecentVerdicts::new(),

@@ -1,12 +1,13 @@
-//! What is left of an episode for people to look at: a folder with the files that its world held, and how it came out. The
-//! latest are kept.
+//! What is left of an episode for people to look at: a folder with the files that its world held, what a screen has shown, and how
+//! it came out. The latest are kept.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use openclaw_environments::world::Verdict;
+use openclaw_environments::world::{Shot, StepVerdict, Verdict};
 use openclaw_journal::{Episode, EpisodeId, SessionId};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -16,6 +17,8 @@ use super::slot::Slot;
 
 /// Says how the episode came out; a folder without it is of an episode that goes on, or of a killed worker.
 const OUTCOME: &str = "outcome.json";
+/// What the world's screen has shown, a line for each step. Step 0 is what it showed first.
+pub const FILM: &str = "film.jsonl";
 /// What the world held.
 const FILES: &str = "files";
 /// Folders that wait for their trajectory. Then they go without.
@@ -52,22 +55,41 @@ impl Artefacts {
         self.dir.join(&*episode.0)
     }
 
-    /// The files of a world that is about to be evaluated.
-    pub(super) async fn files(&self, episode: &EpisodeId, slot: &Slot) {
+    /// An episode begins, or begins again: what a worker that was killed has left goes.
+    pub(super) async fn begin(&self, episode: &EpisodeId) {
         let folder = self.folder(episode);
         let made = {
             let folder = folder.clone();
-            blocking(move || {
-                // Left by a worker that was killed.
-                match fs::remove_dir_all(&folder) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                    _ => fs::create_dir_all(&folder),
-                }
+            blocking(move || match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => fs::create_dir_all(&folder),
             })
         };
         if let Err(error) = made.await {
-            return warn!(%error, folder = %folder.display(), "no artefacts can be kept");
+            warn!(%error, folder = %folder.display(), "no artefacts can be kept");
         }
+    }
+
+    /// What a screen shows behind a step, and what the world's rule said of the step.
+    pub(super) async fn frame(&self, episode: &EpisodeId, step: u32, shot: &Shot, rule: Option<StepVerdict>) {
+        let path = self.folder(episode).join(FILM);
+        let Shot { image, point } = shot;
+        let told = json!({
+            "step": step, "image": image.sha256, "width": image.width, "height": image.height, "point": point,
+            "rule": rule.map(|rule| json!({"score": rule.score, "reason": rule.reason})),
+        });
+        let wrote = blocking(move || {
+            let mut film = fs::OpenOptions::new().create(true).append(true).open(path)?;
+            film.write_all(format!("{told}\n").as_bytes())
+        });
+        if let Err(error) = wrote.await {
+            warn!(%episode, step, %error, "what a screen showed is not kept");
+        }
+    }
+
+    /// The files of a world that is about to be evaluated.
+    pub(super) async fn files(&self, episode: &EpisodeId, slot: &Slot) {
+        let folder = self.folder(episode);
         if let Err(error) = slot.keep(folder.join(FILES)).await {
             warn!(%episode, %error, "the files of an episode are not kept");
         }

@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 
 pub use self::{
     actor::AgentsArguments,
-    artefacts::{Artefacts, Left},
+    artefacts::{Artefacts, FILM, Left},
     draw::Sampling,
     plan::{Plan, PlanConfig, Tally, Ticket},
     play::{PlayError, Player},

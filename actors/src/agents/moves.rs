@@ -90,6 +90,7 @@ pub fn next_state(
         rating: rule.map(|(score, _)| score),
         is_error: outcome.observation.results.iter().any(|result| result.is_error),
         by_rule: rule.map(|(_, reason)| reason.to_owned()),
+        screen: None,
     })
 }
 

@@ -8,11 +8,11 @@ use std::{
 
 use openclaw_environments::{
     agent::{Agent, Fit, ToolAgent},
-    world::{Environment, Split, Verdict, WorldError},
+    world::{Environment, Shot, Split, StepVerdict, Verdict, WorldError},
 };
 use openclaw_journal::{
     Episode, EpisodeId, EpisodeState, Group, Journal, JournalError, NextState, OWN_SESSIONS, Record,
-    Recorded, SessionId, Turn, TurnId, TurnKind, TurnMark, fault,
+    Recorded, Screen, SessionId, Turn, TurnId, TurnKind, TurnMark, fault,
 };
 use openclaw_model::{Dialogue, TextError};
 use serde_json::Value;
@@ -30,6 +30,8 @@ use super::{
 use crate::{
     conversation,
     engine::{Engine, EngineError},
+    pictures::Pictures,
+    resume::chain,
 };
 
 /// Most steps of an episode that are read back.
@@ -53,6 +55,8 @@ pub struct Player {
     pub pass: Pass,
     /// Where what is left of episodes is kept, if it is.
     pub artefacts: Option<Artefacts>,
+    /// Where the images go that worlds with a screen show.
+    pub pictures: Pictures,
 }
 
 /// Why an episode did not come to its end.
@@ -126,6 +130,8 @@ struct Course {
     malformed: u32,
     /// Names what the policy saw last.
     state: u64,
+    /// The image that a screen showed last.
+    screen: Option<String>,
     done: bool,
 }
 
@@ -205,6 +211,9 @@ impl Player {
         let split = held.ticket.split();
         let number = episode.seed.unwrap_or_default();
         let task = Arc::new(self.environment.task(split, number)?);
+        if let Some(artefacts) = &self.artefacts {
+            artefacts.begin(&episode.id).await;
+        }
         let slot = Slot::open(self.environment.clone()).await?;
         let first = slot.reset(task.clone()).await?;
         let mut agent: Box<dyn Agent> = Box::new(ToolAgent::default());
@@ -213,8 +222,18 @@ impl Player {
         let text = self.engines[0].text();
         let dialogue = Dialogue::new(&text.tokenizer, &text.template, &messages, &tools)?;
         let state = first.state.unwrap_or_else(|| name_of(&messages));
-        let mut course =
-            Course { episode, agent, dialogue, slot, steps: 0, malformed: 0, state, done: false };
+        let mut course = Course {
+            episode,
+            agent,
+            dialogue,
+            slot,
+            steps: 0,
+            malformed: 0,
+            state,
+            screen: None,
+            done: false,
+        };
+        self.film(&mut course, first.shot.as_ref(), None).await?;
         self.go_on(&mut course).await?;
         let until = Instant::now() + self.config.episode;
         while !course.done && course.steps < self.config.steps && Instant::now() < until {
@@ -254,7 +273,7 @@ impl Player {
             let turn = story.row.turn;
             let parts = conversation::parts(&turn);
             let message = conversation::reply(&turn);
-            let before = story.row.next_state;
+            let before = told_alone(story.row.next_state);
             if turn.completion.prompt_ids != course.dialogue.ids() {
                 // A prompt that was rendered anew to make room is found again the same way.
                 self.has_room(course)?;
@@ -265,7 +284,7 @@ impl Player {
             let drawn = Drawn { completion: turn.completion.clone(), parts, message };
             let (next_state, followed) = self.act(course, &drawn).await?;
             match (&before, next_state) {
-                (Some(before), Some(next_state)) if *before != next_state => {
+                (Some(_), now @ Some(_)) if before != told_alone(now.clone()) => {
                     return Err(PlayError::Diverged { step });
                 }
                 (None, Some(next_state)) if turn.trainable => self.follow(turn.id.clone(), next_state).await,
@@ -349,7 +368,36 @@ impl Player {
         course.done = outcome.done;
         course.state = outcome.observation.state.unwrap_or_else(|| name_of(&messages));
         let malformed = course.malformed > 0;
-        Ok((next_state(&outcome, &messages, malformed, self.config.step_judge), messages))
+        let screen = self.film(course, outcome.observation.shot.as_ref(), outcome.rule).await?;
+        let followed = next_state(&outcome, &messages, malformed, self.config.step_judge);
+        Ok((followed.map(|next_state| NextState { screen, ..next_state }), messages))
+    }
+
+    /// Keeps what a screen shows now; none of a world without one.
+    async fn film(
+        &self,
+        course: &mut Course,
+        shot: Option<&Shot>,
+        rule: Option<StepVerdict>,
+    ) -> Result<Option<Screen>, PlayError> {
+        let Some(shot) = shot else { return Ok(None) };
+        let images = course.slot.images().await?;
+        let pictures = self.pictures.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            for (image, bytes) in images {
+                if let Err(error) = pictures.keep(&image.sha256, &bytes) {
+                    warn!(error = chain(&error), "an image is not kept");
+                    metrics::counter!("openclaw_agent_images_dropped_total", "reason" => error.name())
+                        .increment(1);
+                }
+            }
+        });
+        kept.await.map_err(|error| WorldError::Broken(format!("its images: {error}")))?;
+        if let Some(artefacts) = &self.artefacts {
+            artefacts.frame(&course.episode.id, course.steps, shot, rule).await;
+        }
+        let after = shot.image.sha256.clone();
+        Ok(Some(Screen { before: course.screen.replace(after.clone()), after, point: shot.point }))
     }
 
     async fn follow(&self, turn: TurnId, next_state: NextState) {
@@ -368,4 +416,9 @@ impl Player {
             }
         }
     }
+}
+
+/// Without the images: a caret that blinks is no other answer of the world.
+fn told_alone(next_state: Option<NextState>) -> Option<NextState> {
+    next_state.map(|next_state| NextState { screen: None, ..next_state })
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use openclaw_environments::world::{
-    Action, Environment, Interrupt, Observation, Outcome, Task, Verdict, World, WorldError,
+    Action, Environment, ImageRef, Interrupt, Observation, Outcome, Task, Verdict, World, WorldError,
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -50,6 +50,7 @@ enum Request {
     Reset(Arc<Task>, Answer<Observation>),
     Step(Action, Answer<Outcome>),
     Keep(PathBuf, Answer<()>),
+    Images(Answer<Vec<(ImageRef, Vec<u8>)>>),
     Evaluate(Answer<Verdict>),
 }
 
@@ -104,6 +105,11 @@ impl Slot {
         self.ask(|answer| Request::Keep(to, answer)).await
     }
 
+    /// See [`World::images`].
+    pub async fn images(&self) -> Result<Vec<(ImageRef, Vec<u8>)>, WorldError> {
+        self.ask(Request::Images).await
+    }
+
     /// See [`World::evaluate`].
     pub async fn evaluate(&self) -> Result<Verdict, WorldError> {
         self.ask(Request::Evaluate).await
@@ -139,6 +145,7 @@ fn serve(world: &mut dyn World, inbox: &mpsc::Receiver<Request>) {
             Request::Reset(task, answer) => drop(answer.send(world.reset(&task))),
             Request::Step(action, answer) => drop(answer.send(world.step(&action))),
             Request::Keep(to, answer) => drop(answer.send(world.keep(&to))),
+            Request::Images(answer) => drop(answer.send(Ok(world.images()))),
             Request::Evaluate(answer) => drop(answer.send(world.evaluate())),
         }
     }

@@ -13,9 +13,12 @@ use super::*;
 use crate::{
     engine::{Engine, EngineLimits, EngineText, Exited, PolicyWeights, ServingModel},
     methods::{MethodConfig, MethodKind},
+    pictures::Pictures,
     rollout::{Rollout, RolloutControl},
     tiny::Tiny,
 };
+
+mod film;
 
 /// What a policy says to a prompt when it is asked the n-th time.
 type Script = fn(&str, usize) -> String;
@@ -167,6 +170,7 @@ impl Bench {
             journal: Journal::in_memory(),
             pass: Arc::new(|| Box::pin(async {})),
             artefacts: None,
+            pictures: Pictures::new(std::env::temp_dir().join("no-images"), 0),
         };
         Self { journal: player.journal.clone(), player: Arc::new(player), _engine: exited }
     }

@@ -3,10 +3,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use openclaw_journal::{
-    Judged, Sample,
+    Judged, Sample, Screen,
     inbox::{Inbox, InboxLimits},
 };
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::{
@@ -28,6 +30,7 @@ fn config() -> JudgeConfig {
         hints: Some(HintSelection::Shortest(3)),
         hint_check: false,
         remember_hints: false,
+        images: None,
     }
 }
 
@@ -304,7 +307,8 @@ async fn an_embedded_judge_that_is_cut_off_says_so() {
     let opened = engine.text().tokenizer.encode("<|im_start|>assistant\n<think>\n").expect("ids");
     assert!(engine.text().opens_a_thought(&opened) && !engine.text().opens_a_thought(&opened[..3]));
     let config = JudgeConfig { max_new_tokens: 1, ..config() };
-    let answer = JudgeEngine::Embedded(engine).answer("[judge]", &config, Instant::now() + DEADLINE).await;
+    let (judge, unseen) = (JudgeEngine::Embedded(engine), Screens::default());
+    let answer = judge.answer("[judge]", &unseen, &config, Instant::now() + DEADLINE).await;
     let answer = answer.expect("an engine that is up").expect("in time");
     // One token is either the end, and then there is no text, or not the end.
     assert!(answer.readable().is_err(), "{answer:?}");
@@ -417,4 +421,53 @@ fn hints_are_chosen_as_published() {
     assert_eq!(select_hints(HintSelection::Shortest(1), &answers), ["Use no bold text."]);
     assert_eq!(select_hints(HintSelection::Shortest(3), &answers).len(), 2);
     assert_eq!(select_hints(HintSelection::Longest, &[]), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_judge_that_sees_is_shown_the_screen_before_the_step_and_behind_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pictures = Pictures::new(dir.path().to_owned(), 1 << 20);
+    let image = |of: &str| {
+        let png = [b"\x89PNG\r\n\x1a\n".as_slice(), of.as_bytes()].concat();
+        let name: String = Sha256::digest(&png).iter().map(|byte| format!("{byte:02x}")).collect();
+        pictures.keep(&name, &png).expect("kept");
+        (name, format!("data:image/png;base64,{}", STANDARD.encode(&png)))
+    };
+    let ((before, old), (after, new)) = (image("old"), image("new"));
+    let (asked, mut questions) = tokio::sync::mpsc::unbounded_channel();
+    let url = endpoint(move |body| {
+        let _ = asked.send(body["messages"][0]["content"].clone());
+        async move { completion("\\boxed{1}") }
+    })
+    .await;
+    let seeing =
+        JudgeConfig { images: Some(pictures.clone()), votes: Votes::Sampled(1), hints: None, ..config() };
+    let mut shows = async |config: &JudgeConfig, screen: Option<Screen>| {
+        let bench = bench(client(&url), config.clone());
+        let next_state =
+            NextState { kind: NextStateKind::Tool, screen, ..user_says("The screen has changed.") };
+        bench.judge(homework(), next_state).await;
+        questions.recv().await.expect("it was asked")
+    };
+    let screen = |before: Option<&String>| Screen {
+        before: before.cloned(),
+        after: after.clone(),
+        point: Some((0.251, 1.0)),
+    };
+    let shown = shows(&seeing, Some(screen(Some(&before)))).await;
+    let parts = shown.as_array().expect("parts");
+    let urls: Vec<&str> = parts[1..].iter().filter_map(|part| part["image_url"]["url"].as_str()).collect();
+    assert_eq!(urls, [&old, &new]);
+    let words = parts[0]["text"].as_str().expect("words");
+    assert!(words.contains("The screen has changed.") && words.contains("25 % from the left"), "{words}");
+    assert_eq!(shows(&seeing, Some(screen(None))).await.as_array().expect("parts").len(), 2);
+    // What made room for others, what never was, and a judge that reads alone.
+    let gone = Screen { after: "0".repeat(64), ..screen(Some(&before)) };
+    for (config, screen) in [
+        (&seeing, Some(gone)),
+        (&seeing, None),
+        (&JudgeConfig { images: None, ..seeing.clone() }, Some(screen(Some(&before)))),
+    ] {
+        assert!(shows(config, screen).await.is_string());
+    }
 }

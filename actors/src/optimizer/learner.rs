@@ -74,6 +74,8 @@ pub(super) struct Learner {
     /// Samples of steps that live in memory alone.
     held: Vec<Lease<Sample>>,
     unsaved_steps: u64,
+    /// Steps since moments were written.
+    steps_without_moments: u64,
 }
 
 impl Learner {
@@ -102,7 +104,8 @@ impl Learner {
         let learner = Self {
             fingerprint: print,
             canary: canary.map_err(LearnError::Canary)?,
-            unsaved: None,
+            // Moments that were borrowed of an earlier version are in no folder with these weights.
+            unsaved: found.stored.and_then(|stored| (!stored.own_moments).then_some(stored.state)),
             version: found.number,
             folder: found.base,
             epoch: change.epoch(),
@@ -110,6 +113,7 @@ impl Learner {
             entropy: 0.0,
             held: Vec::new(),
             unsaved_steps: 0,
+            steps_without_moments: 0,
             arguments,
             runtime,
             trainer,
@@ -161,14 +165,18 @@ impl Learner {
     pub fn keep(&mut self) -> Result<u64, LearnError> {
         self.follow_rollback()?;
         if self.unsaved_steps == 0 {
+            if self.steps_without_moments > 0 {
+                self.add_moments()?;
+                self.unsaved = None;
+            }
             return Ok(self.version);
         }
-        self.save(self.version, self.step, &self.fingerprint)?;
+        self.save(self.version, self.step, &self.fingerprint, true)?;
         let kept = Record::VersionKept { version: self.version, turns: turns(&self.held) };
         if !self.record_in_epoch(kept)? {
             return Ok(self.arguments.versions.number());
         }
-        (self.folder, self.unsaved) = (self.version, None);
+        (self.folder, self.unsaved, self.steps_without_moments) = (self.version, None, 0);
         self.release_held();
         Ok(self.version)
     }
@@ -187,7 +195,7 @@ impl Learner {
         self.folder = self.version;
         self.canary.forget();
         self.entropy = 0.0;
-        self.unsaved_steps = 0;
+        (self.unsaved_steps, self.steps_without_moments) = (0, 0);
         let abandoned = std::mem::take(&mut self.held);
         info!(
             version = self.version,
@@ -320,8 +328,9 @@ impl Learner {
         let step = self.step + 1;
         let version = self.runtime.block_on(self.arguments.journal.last_version_number())? + 1;
         let fingerprint = fingerprint(&self.arguments.folders.config, &self.trainer.view()?.weights);
+        let moments_first = self.arguments.config.moments_every_steps == 0;
         let checkpoint = self.is_to_be_saved(leases.len())
-            && match self.save(version, step, &fingerprint) {
+            && match self.save(version, step, &fingerprint, moments_first) {
                 Ok(()) => true,
                 // Its samples are held, and the next step tries again.
                 Err(error) if self.has_room_for(2 * leases.len()) => {
@@ -366,12 +375,37 @@ impl Learner {
         let (kl, drift) = (rounded(report.kl), rounded(report.policy_kl));
         info!(step, samples, version, fingerprint = print, loss, grad_norm, kl, drift, "step completed");
         (self.step, self.version, self.fingerprint) = (step, version, fingerprint);
-        self.unsaved = if checkpoint { None } else { Some(self.trainer.state()?) };
+        self.steps_without_moments += 1;
+        let whole = checkpoint && moments_first;
+        if whole {
+            self.steps_without_moments = 0;
+        }
         if checkpoint {
             self.folder = version;
         }
         self.arguments.reports.send_replace(Some(report));
-        self.announce(step)
+        self.announce(step)?;
+        let due = self.steps_without_moments >= self.arguments.config.moments_every_steps;
+        let whole = whole || (checkpoint && due && self.added_moments());
+        self.unsaved = if whole { None } else { Some(self.trainer.state()?) };
+        Ok(())
+    }
+
+    /// Whether the moments of the version are on the disk now. Without them, the next step tries again.
+    fn added_moments(&mut self) -> bool {
+        fault::point("optimizer.before_moments");
+        let added = self.add_moments();
+        if let Err(error) = &added {
+            error!(version = self.version, error = chain(error), "moments cannot be kept");
+            metrics::counter!("openclaw_optimizer_checkpoints_failed_total").increment(1);
+        }
+        added.is_ok()
+    }
+
+    fn add_moments(&mut self) -> Result<(), LearnError> {
+        self.arguments.folders.add_moments(self.version, self.trainer.view()?)?;
+        self.steps_without_moments = 0;
+        Ok(())
     }
 
     fn announce(&self, step: u64) -> Result<(), LearnError> {
@@ -392,9 +426,13 @@ impl Learner {
         self.held.len() + samples <= self.arguments.samples.status().capacity / 2
     }
 
-    fn save(&self, version: u64, step: u64, fingerprint: &str) -> Result<(), LearnError> {
+    fn save(&self, version: u64, step: u64, fingerprint: &str, moments: bool) -> Result<(), LearnError> {
         let started = Instant::now();
-        let staged = self.arguments.folders.stage(version, step, fingerprint, self.trainer.view()?)?;
+        let (folders, view) = (&self.arguments.folders, self.trainer.view()?);
+        let staged = match moments {
+            true => folders.stage(version, step, fingerprint, view)?,
+            false => folders.stage_weights(version, step, fingerprint, view)?,
+        };
         fault::point("optimizer.checkpoint_half_written");
         staged.publish()?;
         metrics::histogram!("openclaw_optimizer_checkpoint_seconds").record(started.elapsed().as_secs_f64());
@@ -432,7 +470,7 @@ pub fn rounded(number: f64) -> f64 {
 
 /// An older version has let go of the optimizer's moments.
 fn tell_of_moments(stored: &StoredVersion) {
-    if !stored.own_moments {
+    if !stored.own_moments && stored.state.step == 0 {
         let version = stored.manifest.number;
         info!(version, "training starts with empty moments: only the newest version keeps them");
     }

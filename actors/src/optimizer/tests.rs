@@ -31,6 +31,7 @@ async fn bench(batch_samples: usize, max_wait: Duration) -> Bench {
             max_wait,
             method,
             checkpoint_every_steps: 1,
+            moments_every_steps: 0,
             breaker: open_breaker(),
         },
         folders: tiny.folders(dir.path()),

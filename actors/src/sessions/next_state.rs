@@ -46,7 +46,14 @@ pub fn next_state(
             texts.push(text.trim().to_owned());
         }
     }
-    kind.map(|kind| NextState { kind, text: texts.join("\n\n"), rating: None, is_error, by_rule: None })
+    kind.map(|kind| NextState {
+        kind,
+        text: texts.join("\n\n"),
+        rating: None,
+        is_error,
+        by_rule: None,
+        screen: None,
+    })
 }
 
 /// The messages that followed a reply and say something about it.

@@ -66,6 +66,7 @@ pub fn followed(name: &str) -> Record {
         rating: None,
         is_error: false,
         by_rule: None,
+        screen: None,
     };
     Record::NextStateSeen { turn: id(name), next_state, provisional: false }
 }

@@ -142,6 +142,11 @@ fn what_is_written_is_read_back_bit_for_bit() {
         assert_eq!(NextState::decode(&next_state.encode().expect("written")).expect("read"), next_state);
         let by_rule = NextState { by_rule: Some("nothing new".into()), ..next_state };
         assert_eq!(NextState::decode(&by_rule.encode().expect("written")).expect("read"), by_rule);
+        for (before, point) in [(None, None), (Some("b".repeat(64)), Some((0.25, 1.0)))] {
+            let screen = Some(Screen { before, after: "a".repeat(64), point });
+            let seen = NextState { screen, ..by_rule.clone() };
+            assert_eq!(NextState::decode(&seen.encode().expect("written")).expect("read"), seen);
+        }
     }
     let ratio = StepReport { ratio: 1.25, max_ratio: 2.0, truncated_fraction: 0.5, ..report(2) };
     let read = StepReport::decode(&ratio.encode().expect("written")).expect("read");
@@ -171,7 +176,7 @@ fn bytes_that_are_not_a_body_are_an_error_and_not_a_turn() {
     assert!(matches!(TurnBody::decode(&[9, 0]), Err(CodecError::Version { found: 9, known: 2 })));
     let whole = next_state().encode().expect("written");
     let later = [&[9], &whole[1..]].concat();
-    assert!(matches!(NextState::decode(&later), Err(CodecError::Version { found: 9, known: 2 })));
+    assert!(matches!(NextState::decode(&later), Err(CodecError::Version { found: 9, known: 3 })));
     assert_eq!(NextState::decode(&bytes(NEXT_STATE)).expect("read"), next_state());
     assert!(matches!(NextState::decode(&[]), Err(CodecError::Empty)));
     let longer = [&whole[..], &[0]].concat();

@@ -51,7 +51,7 @@ pub struct VersionManifest {
     pub number: u64,
     /// The run's step that made it.
     pub step: u64,
-    /// Steps that the optimizer's moments have seen; 0 where it let go of them.
+    /// Steps that the optimizer's moments have seen; 0 where it has none.
     pub optimizer_step: u32,
     /// [`fingerprint`] of its weights.
     pub fingerprint: String,
@@ -77,7 +77,7 @@ pub struct StoredVersion {
     pub manifest: VersionManifest,
     /// What training goes on from.
     pub state: TrainerState,
-    /// Whether the moments are those of the version, and not empty ones because it let go of its own.
+    /// Whether the moments are those of the version, and not empty ones or an ancestor's because it has none.
     pub own_moments: bool,
 }
 
@@ -147,7 +147,28 @@ impl VersionFolders {
         fingerprint: &str,
         state: impl Into<StateView<'a>>,
     ) -> Result<StagedVersion, CheckpointError> {
-        let state = state.into();
+        self.stage_with(number, step, fingerprint, state.into(), true)
+    }
+
+    /// The same without the moments, which are two thirds of what there is to write: [`Self::add_moments`] writes them later.
+    pub fn stage_weights<'a>(
+        &self,
+        number: u64,
+        step: u64,
+        fingerprint: &str,
+        state: impl Into<StateView<'a>>,
+    ) -> Result<StagedVersion, CheckpointError> {
+        self.stage_with(number, step, fingerprint, state.into(), false)
+    }
+
+    fn stage_with(
+        &self,
+        number: u64,
+        step: u64,
+        fingerprint: &str,
+        state: StateView<'_>,
+        moments: bool,
+    ) -> Result<StagedVersion, CheckpointError> {
         let staged = self.dir.join(format!("{number}.tmp"));
         remove_folder(&staged)?;
         fs::create_dir_all(&staged).map_err(io(&staged))?;
@@ -158,7 +179,9 @@ impl VersionFolders {
                 files_of(&self.config, &state.weights, self.dtype, &self.end_ids, template)?
             }
         };
-        files.push((OPTIMIZER.to_owned(), file_of([("first", &*state.first), ("second", &*state.second)])));
+        if moments {
+            files.push((OPTIMIZER.to_owned(), moments_of(&state)));
+        }
         if self.adapter.is_none() && self.dtype != WeightDtype::F32 {
             files.push((EXACT.to_owned(), file_of([(EXACT_WEIGHTS, &*state.weights)])));
         }
@@ -166,7 +189,7 @@ impl VersionFolders {
         let manifest = VersionManifest {
             number,
             step,
-            optimizer_step: state.step,
+            optimizer_step: if moments { state.step } else { 0 },
             fingerprint: fingerprint.to_owned(),
             written_by: env!("CARGO_PKG_VERSION").to_owned(),
             files,
@@ -181,17 +204,34 @@ impl VersionFolders {
         let manifest = self.manifest(number)?;
         let contents = self.contents(&manifest, |_| true)?;
         let weights = self.weights_in(&contents)?;
-        let state = match contents.find(OPTIMIZER) {
-            None => TrainerState::fresh(weights),
-            Some((path, bytes)) => {
-                let moments = tensors(&path, bytes)?;
-                let whole = |name| self.whole(&path, &moments, name);
-                let (first, second) = (whole("first")?, whole("second")?);
-                TrainerState { step: manifest.optimizer_step, weights, first, second }
-            }
-        };
-        let own_moments = manifest.files.contains_key(OPTIMIZER);
+        let mut state = TrainerState::fresh(weights);
+        let own_moments = self.moments_in(&contents, &manifest, &mut state)?;
         Ok(StoredVersion { manifest, state, own_moments })
+    }
+
+    /// Puts the moments of version `number` into `state`, of which it is an ancestor; without any it is left as it is.
+    pub fn load_moments(&self, number: u64, state: &mut TrainerState) -> Result<bool, CheckpointError> {
+        let manifest = self.manifest(number)?;
+        self.moments_in(&self.contents(&manifest, |name| name == OPTIMIZER)?, &manifest, state)
+    }
+
+    fn moments_in(
+        &self,
+        contents: &Contents,
+        manifest: &VersionManifest,
+        state: &mut TrainerState,
+    ) -> Result<bool, CheckpointError> {
+        let Some((path, bytes)) = contents.find(OPTIMIZER) else { return Ok(false) };
+        let moments = tensors(&path, bytes)?;
+        state.first = self.whole(&path, &moments, "first")?;
+        state.second = self.whole(&path, &moments, "second")?;
+        state.step = manifest.optimizer_step;
+        Ok(true)
+    }
+
+    /// Whether version `number` is there with its moments.
+    pub fn has_moments(&self, number: u64) -> bool {
+        self.manifest(number).is_ok_and(|manifest| manifest.files.contains_key(OPTIMIZER))
     }
 
     /// Reads the weights of version `number` alone: its moments may be let go meanwhile.
@@ -211,13 +251,34 @@ impl VersionFolders {
         let mut manifest = self.manifest(number)?;
         if manifest.files.remove(OPTIMIZER).is_some() {
             manifest.optimizer_step = 0;
-            let (partial, path) = (dir.join(format!("{MANIFEST}.tmp")), dir.join(MANIFEST));
-            write(&partial, &Content::Bytes(manifest.text().into_bytes()))?;
-            fs::rename(&partial, &path).map_err(io(&path))?;
             // The list before the file: whoever dies in between leaves a file too many, and none too few.
-            sync(&dir)?;
+            self.replace_manifest(&manifest)?;
         }
         fs::remove_file(&moments).map_err(io(&moments))
+    }
+
+    /// Writes the moments that version `number` was staged without.
+    pub fn add_moments<'a>(
+        &self,
+        number: u64,
+        state: impl Into<StateView<'a>>,
+    ) -> Result<(), CheckpointError> {
+        let state = state.into();
+        let mut manifest = self.manifest(number)?;
+        // The file before the list, as above.
+        let sum = write(&self.folder(number).join(OPTIMIZER), &moments_of(&state))?;
+        sync(&self.folder(number))?;
+        manifest.files.insert(OPTIMIZER.to_owned(), sum);
+        manifest.optimizer_step = state.step;
+        self.replace_manifest(&manifest)
+    }
+
+    fn replace_manifest(&self, manifest: &VersionManifest) -> Result<(), CheckpointError> {
+        let dir = self.folder(manifest.number);
+        let (partial, path) = (dir.join(format!("{MANIFEST}.tmp")), dir.join(MANIFEST));
+        write(&partial, &Content::Bytes(manifest.text().into_bytes()))?;
+        fs::rename(&partial, &path).map_err(io(&path))?;
+        sync(&dir)
     }
 
     fn manifest(&self, number: u64) -> Result<VersionManifest, CheckpointError> {
@@ -359,6 +420,10 @@ impl Contents {
 
 fn torn(path: &Path, what: String) -> CheckpointError {
     CheckpointError::Torn { path: path.into(), what }
+}
+
+fn moments_of<'a>(state: &'a StateView<'_>) -> Content<'a> {
+    file_of([("first", &*state.first), ("second", &*state.second)])
 }
 
 /// A safetensors file of flat tensors.

@@ -137,6 +137,28 @@ fn a_version_without_moments_is_whole_and_starts_with_empty_ones() {
 }
 
 #[test]
+fn moments_that_are_written_later_make_the_same_folder() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (at_once, later) = (folders(one.path(), WeightDtype::F32), folders(two.path(), WeightDtype::F32));
+    let state = state();
+    let whole = at_once.stage(7, 2, "print", &state).unwrap().publish().unwrap();
+    let folder = later.stage_weights(7, 2, "print", &state).unwrap().publish().unwrap();
+    assert!(at_once.has_moments(7) && !later.has_moments(7) && !later.has_moments(8));
+    let without = later.load(7).unwrap();
+    assert!(!without.own_moments && without.state == TrainerState::fresh(state.weights.clone()));
+    // A writer that died between the file and the list has left a file that nobody reads.
+    fs::write(folder.join("optimizer.safetensors"), "half").unwrap();
+    assert!(later.load(7).unwrap() == without);
+    later.add_moments(7, &state).unwrap();
+    for name in ["version.json", "optimizer.safetensors", "model.safetensors"] {
+        assert_eq!(fs::read(folder.join(name)).unwrap(), fs::read(whole.join(name)).unwrap(), "{name}");
+    }
+    assert!(later.load(7).unwrap() == at_once.load(7).unwrap() && later.has_moments(7));
+    let mut borrowed = TrainerState::fresh(state.weights.clone());
+    assert!(later.load_moments(7, &mut borrowed).unwrap() && borrowed == state);
+}
+
+#[test]
 fn exact_weights_that_lie_with_the_moments_stay_as_they_are() {
     let scratch = tempfile::tempdir().unwrap();
     let folders = folders(scratch.path(), WeightDtype::Bf16);

@@ -146,8 +146,11 @@ impl Needs {
             let weights = policy.trained;
             if actors.optimizer.learns {
                 memory("optimizer".to_owned(), weights.saturating_mul(TRAINER_COPIES));
-                if actors.optimizer.checkpoint_every_steps > 1 {
-                    memory("steps without a checkpoint".to_owned(), weights.saturating_mul(UNSAVED_COPIES));
+                if actors.optimizer.checkpoint_every_steps > 1 || actors.optimizer.moments_every_steps > 1 {
+                    memory(
+                        "steps that no folder has whole".to_owned(),
+                        weights.saturating_mul(UNSAVED_COPIES),
+                    );
                 }
             }
             memory("published versions".to_owned(), weights.saturating_mul(VERSION_COPIES));

@@ -11,7 +11,7 @@ use axum::{
 };
 
 /// Nothing is loaded or asked from elsewhere, no script or style stands in the document, and nobody frames it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HEADERS: [(HeaderName, &str); 5] = [
@@ -25,7 +25,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, media type and content of each.
-pub(super) const ASSETS: [(&str, &str, &str); 16] = [
+pub(super) const ASSETS: [(&str, &str, &str); 17] = [
     ("/", "text/html; charset=utf-8", include_str!("assets/page.html")),
     ("/page/page.css", "text/css; charset=utf-8", include_str!("assets/page.css")),
     ("/page/icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
@@ -38,6 +38,7 @@ pub(super) const ASSETS: [(&str, &str, &str); 16] = [
     ("/page/actions.js", JAVASCRIPT, include_str!("assets/actions.js")),
     ("/page/sessions.js", JAVASCRIPT, include_str!("assets/sessions.js")),
     ("/page/episodes.js", JAVASCRIPT, include_str!("assets/episodes.js")),
+    ("/page/film.js", JAVASCRIPT, include_str!("assets/film.js")),
     ("/page/heatmap.js", JAVASCRIPT, include_str!("assets/heatmap.js")),
     ("/page/learning.js", JAVASCRIPT, include_str!("assets/learning.js")),
     ("/page/versions.js", JAVASCRIPT, include_str!("assets/versions.js")),

@@ -2,13 +2,14 @@
 //! curve, the versions, and what two of them answer to the same prompt.
 //!
 //! `assets` is what the browser runs, public because there is nothing in it; `routes` is the data, for the run's owner
-//! on the socket and whoever holds the operator's token on the port; `overview`, `story`, `episodes`, `reply`, `tokens`, `fate` and
+//! on the socket and whoever holds the operator's token on the port; `overview`, `story`, `episodes`, `film`, `reply`, `tokens`, `fate` and
 //! `learning` are its shapes; `received` keeps what was judged, for `status` too; `comparison` has two versions answer.
 
 mod assets;
 mod comparison;
 mod episodes;
 pub(crate) mod fate;
+mod film;
 mod learning;
 mod overview;
 mod received;
@@ -31,6 +32,7 @@ pub(crate) use self::{
 };
 pub use self::{
     comparison::{CONTEXT_TOKENS, Comparison},
+    film::Films,
     received::Received,
 };
 
@@ -46,6 +48,7 @@ pub struct Page {
     /// The method shows hints to a teacher.
     teaches: bool,
     received: Received,
+    films: Films,
     /// Tells the answers of this process from those of another.
     process: u64,
 }
@@ -53,7 +56,7 @@ pub struct Page {
 impl Page {
     /// Of the run that `comparison` asks versions of, which learns from `batch_samples` at once, and from hints where it
     /// `teaches`.
-    pub fn new(comparison: Comparison, batch_samples: usize, teaches: bool) -> Self {
+    pub fn new(comparison: Comparison, films: Films, batch_samples: usize, teaches: bool) -> Self {
         let rollback = comparison.rollback.clone();
         Self {
             received: Received::new(rollback.journal.clone()),
@@ -61,6 +64,7 @@ impl Page {
             text: comparison.text.clone(),
             rollback,
             comparison: Arc::new(comparison),
+            films,
             batch_samples,
             teaches,
             process: rand::random(),

@@ -7,6 +7,8 @@
 //! | `GET /page/session` | `id`, `after` (a place), `limit` (20, at most 50), `tokens` (512) | `{session, episode, turns: [..], next, batch, teaches}`, oldest first |
 //! | `GET /page/episodes` | `before` (a place), `limit` (25, at most 100) | `{episodes: [..], next}`, newest first |
 //! | `GET /page/episode` | `id`, `after` (a step), `limit` (20, at most 50) | `{episode, steps: [..], next}`, in order |
+//! | `GET /page/film` | `id` of an episode | `{frames: [{step, image, width, height, point, score, reason}]}` |
+//! | `GET /page/image` | `sha256` | a PNG |
 //! | `GET /page/turn` | `id`, `tokens` (8192) | one turn |
 //! | `GET /page/learning` | | `{replies, versions, steps, most_replies, most_steps}` |
 //! | `GET /page/versions` | `skip`, `limit` (50, at most 200) | `{current, total, versions: [..]}`, newest first |
@@ -36,6 +38,7 @@ use super::{
     Page,
     comparison::{CompareError, Compared, Question},
     episodes::{EpisodeName, EpisodeSteps, EpisodeView},
+    film::Frame,
     learning::{Learning, Versions},
     overview::Overview,
     story::{SessionView, Shown, TurnView},
@@ -55,11 +58,12 @@ pub(crate) fn router(page: Page) -> Router {
         .route("/page/session", get(session))
         .route("/page/episodes", get(episodes))
         .route("/page/episode", get(episode))
+        .route("/page/film", get(film))
         .route("/page/turn", get(turn))
         .route("/page/learning", get(learning))
         .route("/page/versions", get(versions))
         .route_layer(middleware::from_fn_with_state(page.clone(), unless_unchanged));
-    looks.route("/page/compare", post(compare)).with_state(page)
+    looks.route("/page/compare", post(compare)).route("/page/image", get(image)).with_state(page)
 }
 
 /// Where a list starts and how long it is.
@@ -156,6 +160,26 @@ async fn episode(State(page): State<Page>, Query(span): Query<Span>) -> Result<J
     let from = u32::try_from(after.saturating_add(1)).unwrap_or(u32::MAX);
     let found = page.episode_steps(id, from, span.limit(20, 50)).await?;
     Ok(Json(found.ok_or_else(|| Refusal::new(RefusalKind::Unknown, format!("no episode `{id}`")))?))
+}
+
+#[derive(Serialize)]
+struct Film {
+    frames: Vec<Frame>,
+}
+
+async fn film(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<Film>, Refusal> {
+    Ok(Json(Film { frames: page.film(span.id()?).await? }))
+}
+
+/// Which image.
+#[derive(Debug, Deserialize)]
+struct Named {
+    sha256: String,
+}
+
+async fn image(State(page): State<Page>, Query(named): Query<Named>) -> Result<Response, Refusal> {
+    let bytes = page.image(named.sha256).await?;
+    Ok(([(header::CONTENT_TYPE, "image/png")], bytes).into_response())
 }
 
 async fn turn(State(page): State<Page>, Query(span): Query<Span>) -> Result<Json<TurnView>, Refusal> {

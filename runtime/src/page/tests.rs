@@ -1,6 +1,6 @@
 use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc};
 
-use openclaw_actors::{loaded_model::LoadedModel, publisher::Versions};
+use openclaw_actors::{loaded_model::LoadedModel, pictures::Pictures, publisher::Versions};
 use openclaw_journal::{
     Candidates, Completion, NextState, NextStateKind, Record, Recorded, SessionId, StepCommit, TeacherSignal,
     Turn, TurnId, TurnKind, TurnMark, TurnState, Verdict,
@@ -46,7 +46,11 @@ impl House {
             journal: journal.clone(),
         };
         let build = model.serving(512, 1024, 1, "page");
-        let page = Page::new(Comparison::new(rollback, model.text.clone(), build), 8, true);
+        let films = Films {
+            episodes: dir.path().join("episodes"),
+            pictures: Pictures::new(dir.path().join("images"), 1 << 20),
+        };
+        let page = Page::new(Comparison::new(rollback, model.text.clone(), build), films, 8, true);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let port = Port { address: any, token: &Token::random() };
         let server =
@@ -139,6 +143,7 @@ impl House {
             rating: None,
             is_error: false,
             by_rule: None,
+            screen: None,
         };
         self.record(Record::NextStateSeen { turn: turn.clone(), next_state, provisional: false }).await;
         self.record(Record::Judged {

@@ -59,6 +59,10 @@ pub const METRICS: &[Metric] = &[
         "Episodes of the node's own agents, a world each, being played.",
     ),
     counter(
+        "openclaw_agent_images_dropped_total",
+        "Images of screens that were not kept or made room for others, by reason.",
+    ),
+    counter(
         "openclaw_agent_outcomes_total",
         "Episodes of the node's own agents that came out, by environment, split and whether the task was done.",
     ),

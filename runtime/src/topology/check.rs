@@ -223,6 +223,10 @@ impl Checks<'_> {
         if judge.adapter.is_some() && judge.model.is_none() {
             self.problems.add("actors.judge.adapter", "needs a model of this node, not an engine");
         }
+        if judge.images && judge.engine.is_none() {
+            self.problems
+                .add("actors.judge.images", "needs an engine that sees: models of this node read text alone");
+        }
         self.count("actors.judge.replicas", judge.replicas, 1..=256);
         self.number("actors.judge.temperature", judge.temperature, 0.0..=2.0);
         self.number("actors.judge.score_margin", judge.score_margin, 0.0..=100.0);

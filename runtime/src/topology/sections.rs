@@ -254,6 +254,8 @@ section! {
         /// What a person explicitly wished for stands for that person until it is withdrawn, and the teacher is shown it
         /// with every reply of theirs. Whoever a client does not name (`user`) is one person; agents' episodes are nobody's.
         remember_hints: bool = false,
+        /// An engine that sees: it is shown the screen before a step and behind it, where the agent acts on one.
+        images: bool = false,
     }
 }
 
@@ -334,6 +336,9 @@ section! {
         max_wait_secs: u64,
         /// Steps between checkpoints.
         checkpoint_every_steps: u64,
+        /// 0: a version has the optimizer's moments before it is announced. Else they are written behind its announcement, when so
+        /// many steps were taken since the last that were; a crash before that goes on with those of an earlier version.
+        moments_every_steps: u64 = 0,
         /// Version folders kept.
         keep_versions: usize,
         /// Most tokens in one forward and backward pass.

@@ -88,6 +88,7 @@ impl Builder<'_> {
             journal: self.journal.clone(),
             pass,
             artefacts: self.artefacts(agent),
+            pictures: self.pictures.clone(),
         })
     }
 }

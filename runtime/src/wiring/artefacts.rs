@@ -3,7 +3,10 @@
 
 use std::{path::Path, time::Duration};
 
-use openclaw_actors::agents::{Artefacts, Left};
+use openclaw_actors::{
+    agents::{Artefacts, Left},
+    pictures::Pictures,
+};
 use openclaw_journal::{Journal, JournalReader};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -12,9 +15,18 @@ use super::Builder;
 use crate::{export, topology::Agent};
 
 /// Of a run's folder.
-const FOLDER: &str = "episodes";
+pub(crate) const FOLDER: &str = "episodes";
+/// The same, of what screens have shown.
+const IMAGES: &str = "images";
+/// Bytes of images that are kept.
+const MOST_IMAGE_BYTES: u64 = 512 << 20;
 /// A step that was not judged by then stands in the trajectory without.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The images of a run.
+pub(crate) fn pictures(run_dir: &Path) -> Pictures {
+    Pictures::new(run_dir.join(IMAGES), MOST_IMAGE_BYTES)
+}
 
 impl Builder<'_> {
     /// Where an agent's episodes are kept; none where none are wanted.

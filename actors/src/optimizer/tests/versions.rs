@@ -175,6 +175,34 @@ async fn after_a_rollback_the_next_step_trains_from_the_version_returned_to() {
 }
 
 #[tokio::test]
+async fn moments_that_come_behind_the_announcement_are_those_that_would_have_come_before_it() {
+    let strict = bench(1, LONG).await;
+    let _running = (strict.start().await, strict.publisher().await);
+    for (version, answer) in (1..).zip(["four", "five", "six"]) {
+        strict.learn(answer, 1, version).await;
+    }
+    for every in [1, 2] {
+        let mut bench = bench(1, LONG).await;
+        bench.arguments.config.moments_every_steps = every;
+        let optimizer = bench.start().await;
+        let publisher = bench.publisher().await;
+        for (version, answer) in (1..).zip(["four", "five", "six"]) {
+            bench.learn(answer, 1, version).await;
+        }
+        bench.arguments.slot.keep().await.expect("it is kept");
+        assert!(bench.stored(3) == strict.stored(3), "bit for bit, moments included");
+        drop(publisher);
+        kill(&bench, optimizer).await;
+        let _optimizer = bench.start().await;
+        let sample = bench.sample("**4**", -1).await;
+        let expected = bench.step_from(&strict.stored(3), &sample).await;
+        bench.learn_from(sample, 4).await;
+        bench.arguments.slot.keep().await.expect("it is kept");
+        assert!(bench.stored(4) == expected, "bit for bit, moments included");
+    }
+}
+
+#[tokio::test]
 async fn only_the_newest_version_keeps_its_moments_and_a_run_goes_on_from_it_bit_for_bit() {
     let bench = bench(1, LONG).await;
     let _publisher = bench.publisher().await;

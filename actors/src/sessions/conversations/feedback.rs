@@ -133,7 +133,7 @@ impl Conversations {
         if let Some(hint) = explicit_hint(kind, &text).filter(|_| self.config.teaches) {
             self.untold.push(Record::HintCorrected { turn: turn.clone(), hint });
         }
-        let next_state = NextState { kind, text, rating, is_error: false, by_rule: None };
+        let next_state = NextState { kind, text, rating, is_error: false, by_rule: None, screen: None };
         self.untold.push(Record::NextStateSeen { turn, next_state, provisional });
     }
 }

@@ -96,6 +96,7 @@ impl Run {
             rating: None,
             is_error: false,
             by_rule: None,
+            screen: None,
         };
         self.record(Record::NextStateSeen { turn: id(name), next_state, provisional: false }).await;
         self.record(Record::Judged {

@@ -2,6 +2,7 @@
 
 import { el, table, replace, moment, count, passage, reply, signed } from './dom.js';
 import { look } from './wire.js';
+import { player } from './film.js';
 import { episodeLink, judged, sessionLink } from './sessions.js';
 import { label, stateLegend } from './states.js';
 
@@ -68,15 +69,17 @@ export const one = {
     const head = el('div', {});
     const steps = el('div', { class: 'turns' });
     const pages = el('nav', { class: 'pages', 'aria-label': 'Pages' });
+    const { film, show } = player();
     main.replaceChildren(
       el('p', { class: 'crumbs' }, el('a', { href: '#/episodes' }, 'Episodes')),
       el('h1', {}, 'Episode ', el('code', {}, id)),
-      head, stateLegend(), steps, pages);
+      head, film, stateLegend(), steps, pages);
     // A step that has not changed is left as it is: what is focused, unfolded or selected in it stays.
     const known = [];
     return async (isFirst) => {
       const { body, changed } = await look(path, isFirst);
       if (!changed) return;
+      show((await look(`/page/film?id=${encodeURIComponent(id)}`, true)).body.frames);
       replace(head, ...summary(body.episode));
       body.steps.forEach((step, place) => {
         const said = JSON.stringify(step);

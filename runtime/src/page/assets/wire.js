@@ -22,6 +22,8 @@ export const admit = (token) => sessionStorage.setItem(KEY, token);
 export function leave() {
   sessionStorage.removeItem(KEY);
   known.clear();
+  images.forEach((address) => URL.revokeObjectURL(address));
+  images.clear();
 }
 
 async function ask(path, options) {
@@ -51,6 +53,27 @@ export async function look(path, isFirst = false) {
     if (known.size > KNOWN_ANSWERS) known.delete(known.keys().next().value);
   }
   return { body, changed: true };
+}
+
+const images = new Map();
+const KNOWN_IMAGES = 64;
+
+/** An address under which the browser has an image of this port. */
+export async function image(name) {
+  const found = images.get(name);
+  if (found) return found;
+  const token = sessionStorage.getItem(KEY) ?? '';
+  const response = await fetch(`/page/image?sha256=${encodeURIComponent(name)}`,
+    { headers: { authorization: `Bearer ${token}` }, cache: 'no-store', credentials: 'omit', redirect: 'error' });
+  if (!response.ok) throw new Refused(`it answered ${response.status}`);
+  const address = URL.createObjectURL(await response.blob());
+  images.set(name, address);
+  if (images.size > KNOWN_IMAGES) {
+    const [oldest, old] = images.entries().next().value;
+    images.delete(oldest);
+    URL.revokeObjectURL(old);
+  }
+  return address;
 }
 
 /** Has something done; returns what was answered. */

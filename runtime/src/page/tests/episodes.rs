@@ -1,6 +1,9 @@
 //! Episodes on the page.
 
+use openclaw_actors::pictures::Pictures;
 use openclaw_journal::{Episode, EpisodeId, Group, Outcome};
+
+use sha2::{Digest, Sha256};
 
 use super::*;
 
@@ -36,6 +39,7 @@ async fn an_episode_is_told_step_by_step_with_its_verdicts_and_its_outcome() {
         rating: Some(-1),
         is_error: true,
         by_rule: Some("not the sum that was asked".to_owned()),
+        screen: None,
     };
     house.record(Record::NextStateSeen { turn: ruled, next_state, provisional: false }).await;
     house.judged("own:e", 2, 1).await;
@@ -76,6 +80,50 @@ async fn an_episode_is_told_step_by_step_with_its_verdicts_and_its_outcome() {
     assert_eq!(house.seen("/page/session?id=s").await["episode"], Value::Null);
     assert_eq!(house.look("/page/episode?id=nobody").await.0, 404);
     assert_eq!(house.look("/page/episode").await.0, 400);
+}
+
+#[tokio::test]
+async fn a_film_is_what_the_screen_showed_step_by_step() {
+    let house = House::open().await;
+    house.began("a:1/2", "own:f", None).await;
+    house.began("f", "own:f2", None).await;
+    house.began("outside", "someone", None).await;
+    let png = [b"\x89PNG\r\n\x1a\n".as_slice(), SECRET.as_bytes()].concat();
+    let name: String = Sha256::digest(&png).iter().map(|byte| format!("{byte:02x}")).collect();
+    Pictures::new(house.dir.path().join("images"), 1 << 20).keep(&name, &png).expect("kept");
+    for episode in ["f", "outside"] {
+        let folder = house.dir.path().join("episodes").join(episode);
+        std::fs::create_dir_all(&folder).expect("made");
+        let first = json!({"step": 0, "image": name, "width": 4, "height": 3, "point": null, "rule": null});
+        let rule = json!({"score": -1, "reason": SECRET});
+        let then =
+            json!({"step": 1, "image": "gone", "width": 4, "height": 3, "point": [0.5, 1.0], "rule": rule});
+        std::fs::write(folder.join("film.jsonl"), format!("{first}\n{then}\n{{\"step\": 2, \"im"))
+            .expect("written");
+    }
+    let film = house.seen("/page/film?id=f").await;
+    let frames = film["frames"].as_array().expect("a list");
+    assert_eq!(frames.len(), 2, "the line that was cut off is none");
+    assert_eq!((&frames[0]["step"], &frames[0]["point"]), (&json!(0), &Value::Null));
+    assert_eq!((&frames[1]["point"], &frames[1]["score"]), (&json!([0.5, 1.0]), &json!(-1)));
+    assert_eq!(frames[1]["reason"]["text"], SECRET);
+    // A name of somebody else's may be a path.
+    for id in ["outside", "a:1/2"] {
+        assert_eq!(house.seen(&format!("/page/film?id={id}")).await, json!({"frames": []}), "{id}");
+    }
+    assert_eq!(house.look("/page/film?id=nobody").await.0, 404);
+
+    let path = house.url(&format!("/page/image?sha256={name}"));
+    assert_eq!(house.http.get(&path).send().await.expect("it answers").status(), 401, "it takes the token");
+    let image = house.http.get(&path).bearer_auth(house.token()).send().await.expect("it answers");
+    assert_eq!(
+        (image.status().as_u16(), &image.headers()["content-type"]),
+        (200, &"image/png".parse().unwrap())
+    );
+    assert_eq!(image.bytes().await.expect("bytes"), png);
+    for other in ["gone", "../token", "..%2Ftoken"] {
+        assert_eq!(house.look(&format!("/page/image?sha256={other}")).await.0, 404, "{other}");
+    }
 }
 
 #[tokio::test]
