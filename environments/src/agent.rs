@@ -78,8 +78,17 @@ const LEFT_OUT: &str = "[left out]";
 
 impl Agent for ToolAgent {
     fn start(&mut self, task: &Task, first: &[Part]) -> Vec<Value> {
-        let seen = (!first.is_empty()).then(|| Said { role: "user", parts: first.to_vec() });
-        task.opening.iter().cloned().chain(seen).map(|said| said.message()).collect()
+        let mut opening = task.opening.clone();
+        match opening.last_mut() {
+            _ if first.is_empty() => {}
+            // Templates want users and assistants in turn.
+            Some(last) if last.role == "user" => {
+                last.parts.push(Part::Text(String::new()));
+                last.parts.extend_from_slice(first);
+            }
+            _ => opening.push(Said { role: "user", parts: first.to_vec() }),
+        }
+        opening.iter().map(Said::message).collect()
     }
 
     fn parse(&self, reply: &Reply) -> Parsed {
@@ -167,8 +176,7 @@ mod tests {
             Value::from(told),
             json!([
                 {"role": "system", "content": "Be brief."},
-                {"role": "user", "content": "What is 2 + 2?"},
-                {"role": "user", "content": "The shop is open."},
+                {"role": "user", "content": "What is 2 + 2?\n\nThe shop is open."},
             ])
         );
         let reply = Reply { calls: vec![call(r#"{"expression": "2 + 2"}"#)], ..Reply::default() };

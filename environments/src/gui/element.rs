@@ -60,7 +60,7 @@ impl Element {
             line.push_str(&format!(" \"{}\"", plain(&self.name)));
         }
         if let Some(value) = &self.value {
-            line.push_str(&format!(" = \"{}\"", plain(value)));
+            line.push_str(&format!(" value=\"{}\"", plain(value)));
         }
         for state in &self.states {
             line.push(' ');

@@ -102,6 +102,9 @@ pub struct Options {
     pub list_lines: usize,
     /// The most characters of a list, 100 to 100,000.
     pub list_chars: usize,
+    /// A step is told with what it did, what came, went and changed, and the list: for a judge that reads. Else a call gives
+    /// the list alone, as the embedded model knows it.
+    pub changes: bool,
 }
 
 impl Default for Options {
@@ -113,6 +116,7 @@ impl Default for Options {
             show: Show::List,
             list_lines: 100,
             list_chars: 6000,
+            changes: false,
         }
     }
 }

@@ -71,11 +71,16 @@ impl Screen {
 
     fn line(&self, number: usize, element: &Element) -> String {
         if !self.places {
-            return format!("{number} {}", element.line());
+            return format!("[{number}] {}", element.line());
         }
         let middle = element.bounds.middle();
         let of = |at: f32, size: u32| (at / size as f32 * 1000.0).clamp(0.0, 999.0) as u32;
-        format!("{number} {} at {},{}", element.line(), of(middle.x, self.size.0), of(middle.y, self.size.1))
+        format!(
+            "[{number}] {} at {},{}",
+            element.line(),
+            of(middle.x, self.size.0),
+            of(middle.y, self.size.1)
+        )
     }
 
     /// Whether it is another one than `before`, by the list or by the picture.

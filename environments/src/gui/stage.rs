@@ -147,7 +147,13 @@ impl Stage {
         let shot = self.shot(
             point.map(|point| (point.x / self.options.width as f32, point.y / self.options.height as f32)),
         );
-        let parts = self.parts(Some((&before, facts.changed)));
+        let mut parts = self.parts(Some((&before, facts.changed)));
+        if !self.options.changes && self.options.show.list() {
+            parts.retain(|part| matches!(part, Part::Image(_)));
+            if let Some(last) = results.last_mut().filter(|last| !last.is_error) {
+                last.parts = vec![Part::Text(self.screen.list())];
+            }
+        }
         let observation = Observation { results, parts, state: Some(self.screen.state()), shot };
         Ok(Outcome { observation, rule: rule::verdict(&facts), done })
     }

@@ -54,7 +54,7 @@ fn computer(arguments: Value) -> Action {
 }
 
 fn stage(actions: Actions) -> Stage {
-    let options = Options { width: 400, height: 200, actions, ..Options::default() };
+    let options = Options { width: 400, height: 200, actions, changes: true, ..Options::default() };
     options.check().expect("they are right");
     Stage::new(options)
 }
@@ -71,7 +71,7 @@ fn told(outcome: &Outcome) -> String {
 fn what_cannot_be_seen_is_not_in_the_list() {
     let (mut stage, mut panel) = (stage(Actions::Elements), Panel::default());
     let begun = stage.begin(&mut panel).unwrap();
-    assert_eq!(text_of(&begun.parts), "1 checkbox \"I \\\"agree\\\"\"");
+    assert_eq!(text_of(&begun.parts), "[1] checkbox \"I \\\"agree\\\"\"");
     let outcome = stage.step(&mut panel, &call("scroll", json!({"direction": "down"}))).unwrap();
     assert_eq!(panel.scrolled, 120.0);
     assert_eq!(score(&outcome), Some((-1, "nothing on the screen has changed")));
@@ -80,7 +80,7 @@ fn what_cannot_be_seen_is_not_in_the_list() {
     let seen = text_of(&outcome.observation.parts);
     assert_eq!(
         seen,
-        "The screen has changed.\n+ button \"Send\"\n1 checkbox \"I \\\"agree\\\"\"\n2 button \"Send\""
+        "The screen has changed.\n+ button \"Send\"\n[1] checkbox \"I \\\"agree\\\"\"\n[2] button \"Send\""
     );
     assert_eq!(score(&outcome), None, "only the task could tell");
     let outcome = stage.step(&mut panel, &call("click", json!({"id": "2"}))).unwrap();
@@ -126,7 +126,7 @@ fn what_an_agent_did_wrong_is_told_and_nothing_is_done() {
 fn the_thirteen_actions_are_done_where_they_point() {
     let (mut stage, mut panel) = (stage(Actions::Coordinates), Panel::default());
     let begun = stage.begin(&mut panel).unwrap();
-    assert_eq!(text_of(&begun.parts), "1 checkbox \"I \\\"agree\\\"\" at 300,300");
+    assert_eq!(text_of(&begun.parts), "[1] checkbox \"I \\\"agree\\\"\" at 300,300");
     let at = Point { x: 200.2, y: 100.1 };
     let click = |button, count| Act::Click { at, button, count, key: None };
     let here = json!([500, 500]);
@@ -183,6 +183,18 @@ fn a_known_goal_decides_and_going_back_and_forth_gains_nothing() {
 }
 
 #[test]
+fn a_call_gives_the_list_alone_unless_changes_are_told() {
+    let options = Options { width: 400, height: 200, ..Options::default() };
+    let (mut stage, mut panel) = (Stage::new(options), Panel::default());
+    stage.begin(&mut panel).unwrap();
+    let outcome = stage.step(&mut panel, &call("click", json!({"id": 1}))).unwrap();
+    assert_eq!(told(&outcome), "[1] checkbox \"I \\\"agree\\\"\" checked");
+    assert_eq!(outcome.observation.parts, []);
+    let outcome = stage.step(&mut panel, &call("click", json!({"id": 9}))).unwrap();
+    assert!(outcome.observation.results[0].is_error && outcome.observation.parts.is_empty(), "{outcome:?}");
+}
+
+#[test]
 fn several_calls_are_done_in_order_until_one_ends_the_task() {
     let (mut stage, mut panel) = (stage(Actions::Elements), Panel::default());
     stage.begin(&mut panel).unwrap();
@@ -209,10 +221,10 @@ fn a_long_list_says_what_it_left_out() {
         Screen::new(elements, None, options)
     };
     let screen = many(&Options { list_lines: 3, ..Options::default() });
-    assert_eq!(screen.list(), "1 button \"b0\"\n2 button \"b1\"\n3 button \"b2\"\n[47 more left out]");
+    assert_eq!(screen.list(), "[1] button \"b0\"\n[2] button \"b1\"\n[3] button \"b2\"\n[47 more left out]");
     assert_eq!((screen.element(4), screen.left_out), (None, 47));
     let screen = many(&Options { list_chars: 100, ..Options::default() });
-    assert_eq!((screen.elements().len(), screen.left_out), (7, 43));
+    assert_eq!((screen.elements().len(), screen.left_out), (6, 44));
     assert_eq!(many(&Options::default()).state(), many(&Options::default()).state());
     assert_ne!(screen.state(), many(&Options::default()).state());
 }
@@ -239,7 +251,7 @@ fn a_screenshot_is_kept_and_shown_where_it_is_asked_for() {
         }
     }
     for (show, words, images) in [(Show::List, true, 0), (Show::Screenshot, true, 1), (Show::Both, true, 1)] {
-        let options = Options { actions: Actions::Coordinates, show, ..Options::default() };
+        let options = Options { actions: Actions::Coordinates, show, changes: true, ..Options::default() };
         let (mut stage, mut seen) = (Stage::new(options), Seen(0));
         stage.begin(&mut seen).unwrap();
         let point = json!({"action": "left_click", "coordinate": [250, 750]});
