@@ -12,6 +12,7 @@ pub mod registry;
 mod sandboxed;
 mod shown;
 mod stop;
+pub mod swe;
 pub mod terminal;
 pub mod tool_call;
 pub mod world;

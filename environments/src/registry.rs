@@ -7,7 +7,7 @@ pub use toml::Table;
 use toml::Value;
 
 use crate::{
-    calculator, persona, terminal, tool_call,
+    calculator, persona, swe, terminal, tool_call,
     world::{Environment, WorldError},
 };
 
@@ -22,7 +22,7 @@ pub struct Kind {
 }
 
 /// All of them.
-pub const KINDS: &[Kind] = &[calculator::KIND, persona::KIND, terminal::KIND, tool_call::KIND];
+pub const KINDS: &[Kind] = &[calculator::KIND, persona::KIND, swe::KIND, terminal::KIND, tool_call::KIND];
 
 /// The environment of a kind with these settings.
 pub fn make(kind: &str, settings: Table) -> Result<Arc<dyn Environment>, WorldError> {
@@ -99,6 +99,11 @@ mod tests {
             ("calculator", "operators = ['+', 1]", "operators[1]: "),
             ("terminal", "step_secs = 'long'", "step_secs: "),
             ("terminal", "families = ['te9']", "families[0]: "),
+            ("swe", "agent = 'vim'", "agent: "),
+            ("swe", "families = ['sw9']", "families[0]: "),
+            ("swe", "tools = 'edit'\nagent = 'bash-block'", "agent: "),
+            ("swe", "rows = '/no/such.jsonl'", "rows: "),
+            ("swe", "patch_bytes = 1", "patch_bytes: "),
             ("tool_call", "digits = [1]", "digits: "),
             ("tool_call", "mcp = [{ name = 'a', url = 1 }]", "mcp[0].url: "),
             ("persona", "personas = 'all'", "personas: "),

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::agent::{Agent, ToolAgent};
+
 /// What is trained on, and what is never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,6 +54,11 @@ pub trait Environment: Send + Sync {
 
     /// A world, before its first task.
     fn open(&self) -> Result<Box<dyn World>, WorldError>;
+
+    /// How a model is talked to about its tasks, for one episode.
+    fn agent(&self) -> Box<dyn Agent> {
+        Box::new(ToolAgent::default())
+    }
 
     /// Who asks, each with an environment of their tasks alone; none where nobody in particular does.
     fn users(&self) -> Vec<User> {

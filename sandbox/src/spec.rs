@@ -26,6 +26,8 @@ pub struct Spec {
     pub root: Root,
     /// What is in [`WORKSPACE`] at first.
     pub workspace: Workspace,
+    /// Where the workspace is, too: in place of a folder of an image that programs of the image look for.
+    pub workspace_at: Option<PathBuf>,
     /// Folders of the host that are copied in where nobody can write, by their place inside: `/tests` at grading time.
     pub read_only: BTreeMap<PathBuf, PathBuf>,
     /// Added to `PATH`, `HOME`, `USER`, `LANG`, `TERM` and `TMPDIR`, or in their place. Nothing of the supervisor's own.
@@ -125,14 +127,14 @@ const TAKEN: [&str; 14] = [
 impl Spec {
     /// What can be said without looking at the host.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
-        for at in self.read_only.keys() {
+        for at in self.read_only.keys().chain(&self.workspace_at) {
             let plain = at.is_absolute()
                 && at.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
             let free = !TAKEN.iter().any(|taken| at == Path::new(taken))
                 && !at.starts_with("/proc")
                 && !at.starts_with("/dev");
             if !plain || !free {
-                return Err(SandboxError::path(at, "is not a place for a read-only folder"));
+                return Err(SandboxError::path(at, "is not a place for a folder"));
             }
         }
         let zero = [

@@ -7,7 +7,7 @@ use std::{
 };
 
 use openclaw_environments::{
-    agent::{Agent, Fit, ToolAgent},
+    agent::{Agent, Fit},
     world::{Environment, Shot, Split, StepVerdict, Verdict, WorldError},
 };
 use openclaw_journal::{
@@ -216,7 +216,7 @@ impl Player {
         }
         let slot = Slot::open(self.environment.clone()).await?;
         let first = slot.reset(task.clone()).await?;
-        let mut agent: Box<dyn Agent> = Box::new(ToolAgent::default());
+        let mut agent = self.environment.agent();
         let messages = agent.start(&task, &first.parts);
         let tools: Vec<Value> = task.tools.iter().map(|tool| tool.function()).collect();
         let text = self.engines[0].text();

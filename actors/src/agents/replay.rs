@@ -1,7 +1,7 @@
 //! An episode's recorded actions, taken again in a new world, and whether it answers as it did.
 
 use openclaw_environments::{
-    agent::{Agent, ToolAgent},
+    agent::Agent,
     world::{Action, Environment, Split, Task, Verdict, World, WorldError},
 };
 use openclaw_journal::{NextState, Turn};
@@ -16,7 +16,7 @@ use crate::conversation;
 /// A world in which an episode is played again.
 pub struct Replay {
     world: Box<dyn World>,
-    agent: ToolAgent,
+    agent: Box<dyn Agent>,
     task: Task,
     opening: Vec<Value>,
     malformed: u32,
@@ -51,7 +51,7 @@ impl Replay {
         let task = environment.task(split, number)?;
         let mut world = environment.open()?;
         let first = world.reset(&task)?;
-        let mut agent = ToolAgent::default();
+        let mut agent = environment.agent();
         let opening = agent.start(&task, &first.parts);
         Ok(Self { world, agent, task, opening, malformed: 0, done: false })
     }
@@ -73,10 +73,10 @@ impl Replay {
 
     /// Takes the action of a recorded turn.
     pub fn step(&mut self, turn: &Turn) -> Result<Taken, WorldError> {
-        let taken = Move::read(&self.agent, &conversation::parts(turn), turn.completion.finish_reason);
+        let taken = Move::read(&*self.agent, &conversation::parts(turn), turn.completion.finish_reason);
         let action = taken.action.clone();
         let mut outcome = self.world.step(&action)?;
-        let messages = taken.told(&mut self.agent, &mut outcome, &mut self.malformed);
+        let messages = taken.told(&mut *self.agent, &mut outcome, &mut self.malformed);
         self.done = outcome.done;
         let now = next_state(&outcome, &messages, self.malformed > 0, StepJudge::Rule);
         Ok(Taken { action, now, done: outcome.done })

@@ -9,26 +9,26 @@ use crate::{
 };
 
 /// Shared by a world and whoever interrupts it.
-pub(super) struct Control(Arc<Stop>);
+pub(crate) struct Control(Arc<Stop>);
 
 impl Control {
     /// Nothing runs yet.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Stop::new())
     }
 
     /// Something begins, and runs as long as the answer lives; what was asked before was not about it.
-    pub(super) fn begin(&self) -> Running {
+    pub(crate) fn begin(&self) -> Running {
         self.0.begin()
     }
 
     /// Between two things that a session does.
-    pub(super) fn check(&self) -> Result<(), WorldError> {
+    pub(crate) fn check(&self) -> Result<(), WorldError> {
         if self.0.is_wanted() { Err(WorldError::Interrupted) } else { Ok(()) }
     }
 
     /// Opens a session and makes it the one that is interrupted.
-    pub(super) fn open(&self, backend: &dyn Backend, spec: &Spec) -> Result<Box<dyn Session>, WorldError> {
+    pub(crate) fn open(&self, backend: &dyn Backend, spec: &Spec) -> Result<Box<dyn Session>, WorldError> {
         self.check()?;
         let session = backend.open(spec)?;
         self.0.session(Some(session.interrupt_handle()));
@@ -37,12 +37,12 @@ impl Control {
     }
 
     /// There is no session.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.0.session(None);
     }
 
     /// An ending that is not the command's own doing.
-    pub(super) fn ended(&self, ending: Ending) -> Result<(), WorldError> {
+    pub(crate) fn ended(&self, ending: Ending) -> Result<(), WorldError> {
         match ending {
             Ending::Interrupted => Err(WorldError::Interrupted),
             Ending::NotStarted => Err(WorldError::Broken("a command could not be started".to_owned())),
@@ -51,7 +51,7 @@ impl Control {
     }
 
     /// For another thread, at any time.
-    pub(super) fn interrupt(&self) -> Interrupt {
+    pub(crate) fn interrupt(&self) -> Interrupt {
         let stop = self.0.clone();
         Arc::new(move || stop.interrupt())
     }

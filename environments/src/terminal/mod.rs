@@ -12,7 +12,7 @@ pub mod harbor;
 mod keys;
 mod offer;
 pub mod results;
-mod runner;
+pub(crate) mod runner;
 pub mod script;
 mod settings;
 mod shell;
@@ -22,6 +22,7 @@ mod tools;
 pub mod tree;
 mod world;
 
+pub(crate) use self::control::Control;
 pub use self::{
     environment::{KIND, Terminal},
     settings::Settings,

@@ -17,19 +17,69 @@ use super::{
     results::{Grade, ResultError, Tests},
     script::Run,
 };
-use crate::world::WorldError;
+use crate::{swe::log::Status, world::WorldError};
 
 /// Of pytest: tests ran, and all passed or some did not.
 const RAN: [i32; 2] = [0, 1];
 /// Of pytest: it was interrupted, or broke inside.
 const ENDED: [i32; 2] = [2, 3];
 
+/// What `run_tests.py` is asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    /// Of pytest.
+    pub(crate) args: Vec<String>,
+    /// For the tests and what they start.
+    pub(crate) env: BTreeMap<String, String>,
+    /// Folders in which modules are looked up last.
+    pub(crate) last: Vec<String>,
+    /// Modules that are the task's own, whatever the machine has.
+    pub(crate) first: Vec<String>,
+    /// Every test is made to fail: one that is said to pass is not judged by what it does.
+    pub(crate) must_fail: bool,
+}
+
 /// What `run_tests.py` says last.
-#[derive(Deserialize)]
-struct Said {
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Said {
     key: String,
-    code: i32,
+    /// Of pytest.
+    pub(crate) code: i32,
     tests: BTreeMap<String, bool>,
+    /// How each test came out.
+    #[serde(default)]
+    pub(crate) statuses: BTreeMap<String, Status>,
+    /// Why those failed that did.
+    #[serde(default)]
+    pub(crate) messages: BTreeMap<String, String>,
+}
+
+/// Runs tests in `cwd`, by the program that is at `program` there.
+pub(crate) fn ask(
+    session: &mut dyn Session,
+    asked: &Asked,
+    program: &Path,
+    cwd: PathBuf,
+    time: Duration,
+) -> Result<(Ran, String), WorldError> {
+    let key = format!("{:032x}", rand::random::<u128>());
+    let asked = json!({"key": key, "args": asked.args, "env": asked.env, "last": asked.last,
+        "first": asked.first, "must_fail": asked.must_fail});
+    // Nothing of the task's or of the agent's says how this Python begins.
+    let words = ["/usr/bin/python3".as_ref(), "-I".as_ref(), "-B".as_ref(), program.as_os_str()];
+    let mut exec = Exec::argv(words).stdin(format!("{asked}\n")).timeout(time);
+    exec.cwd = cwd;
+    Ok((session.exec(&exec)?, key))
+}
+
+/// What was said with the key, if anything was; an error where the tests were not begun.
+pub(crate) fn answer(ran: &Ran, key: &str) -> Result<Option<Said>, ResultError> {
+    let output = ran.stdout.text();
+    let mut lines = output.lines();
+    if lines.next() != Some("ready") {
+        return Err(ResultError::NotRun(last_line(&ran.stderr.text())));
+    }
+    Ok(lines.filter_map(|line| serde_json::from_str(line).ok()).find(|said: &Said| said.key == key))
 }
 
 /// Runs them. `env` is what the task has, for the tests and what they start.
@@ -41,27 +91,24 @@ pub(super) fn run(
     env: &BTreeMap<OsString, OsString>,
     time: Duration,
 ) -> Result<(Ran, String), WorldError> {
-    let key = format!("{:032x}", rand::random::<u128>());
     let mut variables: BTreeMap<String, String> =
         env.iter().map(|(name, value)| (text(name), text(value))).collect();
     let (own_path, agents_path) = folders(env.get(&OsString::from("PATH")).unwrap_or(&PATH.into()));
     variables.insert("PATH".to_owned(), [own_path, agents_path].concat().join(":"));
-    for (name, value) in
-        [("HOME", openclaw_sandbox::HOME), ("USER", "agent"), ("LANG", "C.UTF-8"), ("TERM", "dumb")]
-    {
+    for (name, value) in HOME_VARIABLES {
         variables.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
     let (own, agents) = folders(env.get(&OsString::from("PYTHONPATH")).unwrap_or(&OsString::new()));
-    let last: Vec<&String> = own.iter().chain(&agents).chain(&run.python_path).collect();
     let here = Path::new(WORKSPACE).join(&cwd).display().to_string();
-    let last: Vec<&str> = last.into_iter().map(String::as_str).chain([here.as_str()]).collect();
-    let asked = json!({"key": key, "args": run.args, "env": variables, "last": last});
-    // Nothing of the task's or of the agent's says how this Python begins.
-    let words = ["/usr/bin/python3".as_ref(), "-I".as_ref(), "-B".as_ref(), program.as_os_str()];
-    let mut exec = Exec::argv(words).stdin(format!("{asked}\n")).timeout(time);
-    exec.cwd = cwd;
-    Ok((session.exec(&exec)?, key))
+    let last = own.into_iter().chain(agents).chain(run.python_path.iter().cloned()).chain([here]);
+    let args = [vec!["--confcutdir=/tests".to_owned()], run.args.clone()].concat();
+    let asked = Asked { args, env: variables, last: last.collect(), ..Asked::default() };
+    ask(session, &asked, program, cwd, time)
 }
+
+/// What every program has.
+pub(crate) const HOME_VARIABLES: [(&str, &str); 4] =
+    [("HOME", openclaw_sandbox::HOME), ("USER", "agent"), ("LANG", "C.UTF-8"), ("TERM", "dumb")];
 
 fn text(value: &OsString) -> String {
     value.to_string_lossy().into_owned()
@@ -78,12 +125,7 @@ pub(super) fn inside(run: &Run, start: &Path) -> Option<PathBuf> {
 /// The grade of what was said. What the tests have ended before they were through has failed: only they, and the agent's code
 /// that they called, could.
 pub(super) fn grade(ran: &Ran, key: &str, weights: &BTreeMap<String, f64>) -> Result<Grade, ResultError> {
-    let output = ran.stdout.text();
-    let mut lines = output.lines();
-    if lines.next() != Some("ready") {
-        return Err(ResultError::NotRun(last_line(&ran.stderr.text())));
-    }
-    let said = lines.filter_map(|line| serde_json::from_str(line).ok()).find(|said: &Said| said.key == key);
+    let said = answer(ran, key)?;
     let failed = Grade { rate: 0.0, passed: 0, total: 1, named: BTreeMap::new() };
     match said {
         Some(said) if RAN.contains(&said.code) => Tests::of(said.tests)?.grade(weights),

@@ -12,14 +12,25 @@ def of_the_agent(path):
     return path == WORKSPACE or path.startswith(WORKSPACE + "/")
 
 
-def install(last=()):
-    """Looks the paths of `last` up last. For this process alone: what it starts is as the task has it."""
+# What pytest itself is made of.
+PYTEST = {"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "attr", "attrs", "py", "exceptiongroup", "tomli", "guard"}
+
+
+def install(last=(), first=()):
+    """Looks the paths of `last` up last. For this process alone: what it starts is as the task has it.
+
+    Names of `first` are those of the task itself: they are looked up in `last`, whatever this machine has."""
+    tasks = set(first) - PYTEST - set(sys.stdlib_module_names)
+    last = list(last)
     own = [path for path in sys.path if not of_the_agent(path)]
-    sys.path[:] = own + [path for path in sys.path if path not in own] + list(last)
+    sys.path[:] = own + [path for path in sys.path if path not in own] + last
     find_spec = PathFinder.find_spec
 
     def own_first(name, path=None, target=None):
         if path is None:
+            spec = find_spec(name, last, target) if name in tasks else None
+            if spec is not None and spec.loader is not None:
+                return spec
             spec = find_spec(name, own, target)
             # Without a loader it is a folder that happens to have the name.
             if spec is not None and spec.loader is not None:
