@@ -21,6 +21,7 @@ pub fn can(what: &str, can: bool, why: &str) -> bool {
 }
 
 /// Processes of this machine, those in sandboxes too, with `marker` in their arguments.
+#[allow(dead_code, reason = "not every test looks for processes")]
 pub fn with_marker(marker: &str) -> usize {
     let line = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
@@ -32,6 +33,7 @@ pub fn with_marker(marker: &str) -> usize {
 }
 
 /// Waits for a condition.
+#[allow(dead_code, reason = "not every test waits")]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let patience = Instant::now() + Duration::from_secs(60);
     while !condition() {
