@@ -35,6 +35,7 @@ use crate::{
     operate,
     printable::printable,
     shell,
+    tasks::{self, Tasks},
     telemetry::{self, LogFormat},
     topology::{Override, Topology, TopologyError, UnknownNode},
 };
@@ -135,6 +136,13 @@ enum Command {
         /// Which of them.
         #[command(subcommand)]
         episodes: Episodes,
+    },
+    /// Makes tasks for agents.
+    #[command(after_help = tasks::EXAMPLES)]
+    Tasks {
+        /// Of which kind.
+        #[command(subcommand)]
+        tasks: Tasks,
     },
     /// Runs an experiment and prints its table.
     #[command(after_help = experiment::EXAMPLES)]
@@ -302,6 +310,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Episodes { episodes } => episodes::run(episodes),
+        Command::Tasks { tasks } => {
+            tasks::run(&tasks)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Experiment { experiment } => {
             let _logging = telemetry::init_logging(LogFormat::Text);
             tokio_runtime()?.block_on(async {

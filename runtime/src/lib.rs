@@ -23,6 +23,7 @@ mod refusal;
 mod run_dir;
 mod shell;
 pub mod supervisor;
+mod tasks;
 pub mod telemetry;
 pub mod topology;
 mod versions;
