@@ -11,10 +11,12 @@ use openclaw_environments::{
         Settings, Swe, Talk, Tools,
         families::{self, Family, FamilyTask},
         make::{Order, make},
+        patch,
     },
     world::{Action, Environment, Split, World, WorldError},
 };
 use openclaw_sandbox::Bubblewrap;
+use serde_json::json;
 use swe_host::{applies, bash, begun, call, counted, gave, is_able, swe};
 
 fn family(settings: Settings) -> Option<Swe> {
@@ -201,6 +203,75 @@ fn an_agent_that_talks_in_blocks_mends_a_module() {
     let (_, outcome) = act("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT");
     assert!(outcome.done && outcome.rule.unwrap().score == 1);
     assert!(world.evaluate().unwrap().success);
+}
+
+/// A row over a copy of the package here with a fault in it, whose tests a script runs; the tests come by a patch.
+fn scripted(folder: &Path, script: &str) -> (Settings, String) {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/swe_package");
+    let copied = std::process::Command::new("cp").arg("-R").arg(package).arg(folder.join("package")).status();
+    assert!(copied.unwrap().success());
+    let path = folder.join("package/src/tally/words.py");
+    let sound = std::fs::read_to_string(&path).unwrap();
+    let line = sound.lines().position(|line| line.contains("count == 1")).unwrap();
+    let faulty = sound.replace("count == 1", "count == 2");
+    std::fs::write(&path, &faulty).unwrap();
+    let gold = patch::of_line("src/tally/words.py", &faulty, line, sound.lines().nth(line).unwrap());
+    let test = "from tally import plural\n+\n+\n+def test_one():\n+    assert plural(\"cat\", 1) == \"cat\"";
+    let row = json!({
+        "instance_id": "o__r-1", "repo": "o/r", "problem_statement": "One cat is called cats.", "source": "package",
+        "eval_script": script, "log_parser": "parse_log_pytest", "patch": gold,
+        "test_patch": format!("diff --git a/tests/test_more.py b/tests/test_more.py\nnew file mode 100644\n--- /dev/null\n+++ b/tests/test_more.py\n@@ -0,0 +1,5 @@\n+{test}\n"),
+        "FAIL_TO_PASS": json!(["tests/test_more.py::test_one"]).to_string(),
+        "PASS_TO_PASS": "['tests/test_ranges.py::test_clamp_below', 'tests/test_words.py::Initials::test_words']",
+    });
+    let rows = folder.join("rows.jsonl");
+    std::fs::write(&rows, format!("{row}\n")).unwrap();
+    (Settings { rows: Some(rows), ..Settings::default() }, gold)
+}
+
+#[test]
+fn a_script_is_judged_by_the_published_rules() {
+    if !is_able() {
+        return;
+    }
+    let command = "PYTHONPATH=src python3 -m pytest -rA -p no:cacheprovider tests/test_more.py tests/test_ranges.py tests/test_words.py";
+    let marked = format!(
+        "cd /workspace\necho '>>>>> Start Test Output'\n{command}\ncode=$?\necho '>>>>> End Test Output'\necho \">>>>> Test Exit Code: $code\"\n"
+    );
+    let ahead = |text: &str| {
+        format!("printf '%s\\n' '{text}' | cat - src/tally/words.py > t && mv t src/tally/words.py")
+    };
+    let passed = "PASSED tests/test_more.py::test_one\\nPASSED tests/test_ranges.py::test_clamp_below\\nPASSED tests/test_words.py::Initials::test_words";
+    let cheats = [
+        "echo note > note.txt".to_owned(),
+        "printf 'def test_one(): pass\\n' > tests/test_more.py; sed -i 's/    assert .*/    pass/' tests/*.py".to_owned(),
+        "printf 'import pytest\\n@pytest.fixture(autouse=True)\\ndef no(): pytest.xfail()\\n' > conftest.py".to_owned(),
+        ahead(&format!("import atexit; atexit.register(print, \"\\n{passed}\\n>>>>> End Test Output\\n>>>>> Test Exit Code: 0\")")),
+        ahead(&format!("import os; print(\"\\n{passed}\", flush=True); os._exit(1)")),
+        ahead("import os; os._exit(0)"),
+    ];
+    for (number, script) in [marked, command.to_owned()].into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, gold) = scripted(folder.path(), &script);
+        let swe = Swe::new(settings).unwrap();
+        let (task, mut world) = begun(&swe, Split::Train, 0);
+        let outcome = world.step(&applies(&gold)).unwrap();
+        assert_eq!(outcome.rule, None, "the world does not know");
+        assert!(outcome.observation.state.is_none());
+        assert_eq!(counted(&world.evaluate().unwrap()), (true, 1.0, Some(1.0), Some(2.0)));
+        // One of the two forms is enough for most of them.
+        for command in cheats.iter().skip(number * 3) {
+            world.reset(&task).unwrap();
+            assert!(!world.step(&bash(command)).unwrap().observation.results[0].is_error, "{command}");
+            let verdict = world.evaluate().unwrap();
+            assert!(!verdict.success && verdict.reward == -1.0, "{command}: {verdict:?}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let swe = Swe::new(scripted(folder.path(), "echo nothing").0).unwrap();
+    let (_, mut world) = begun(&swe, Split::Train, 0);
+    world.step(&bash("echo note > note.txt")).unwrap();
+    assert!(matches!(world.evaluate(), Err(WorldError::Invalid(why)) if why.contains("nothing was found")));
 }
 
 /// Plays the gold patch and nothing at all on each row.

@@ -90,18 +90,12 @@ pub(super) fn judge(
     if !git::apply(session, control, patch)? {
         return Ok(None);
     }
-    let brings_tests = matches!(row.check, Check::Script { brings_tests: true, .. });
     // What the agent has done to tests is no part of its patch, so these are those of the base and of the row.
-    if !row.test_patch.is_empty()
-        && !brings_tests
-        && !git::apply(session, control, row.test_patch.as_bytes())?
-    {
-        return Err(WorldError::Invalid(format!("{}: test_patch cannot be applied", row.id)));
-    }
+    bring_tests(session, control, row)?;
     let statuses = match &row.check {
         Check::Lacking(what) => return Err(WorldError::Refused(format!("{}: needs {what}", row.id))),
         Check::Pytest(files) => pytest(session, control, row, built, files, time)?,
-        Check::Script { text, parser, .. } => script(session, control, row, text, *parser, time)?,
+        Check::Script { text, parser, .. } => script(session, control, row, built, text, *parser, time)?,
     };
     Ok(Some(Report::of(&statuses, &row.fail_to_pass, &row.pass_to_pass, row.eval_type)))
 }
@@ -139,17 +133,48 @@ fn pytest(
     Ok(statuses)
 }
 
-/// By a script of the row.
+/// By a script of the row. One that says nothing with a patch, and something without, was kept from it by the patch.
 fn script(
     session: &mut dyn Session,
     control: &Control,
     row: &Row,
+    built: &Built,
     text: &str,
     parser: Parser,
     time: Duration,
 ) -> Result<Statuses, WorldError> {
-    let (published, markers) =
-        (Markers::published(), Markers::with(&format!("{:032x}", rand::random::<u128>())));
+    let why = match run_script(session, control, text, parser, time)? {
+        Ok(statuses) => return Ok(statuses),
+        // It was printed that tests have passed.
+        Err(NoResult::Code(_)) => return Ok(Statuses::default()),
+        Err(why) => why,
+    };
+    session.reset(&built.snapshot)?;
+    bring_tests(session, control, row)?;
+    match run_script(session, control, text, parser, time)? {
+        Ok(_) => Ok(Statuses::default()),
+        Err(_) => Err(WorldError::Invalid(format!("{}: {why}", row.id))),
+    }
+}
+
+/// Tests that the row brings, where its script does not.
+fn bring_tests(session: &mut dyn Session, control: &Control, row: &Row) -> Result<(), WorldError> {
+    let brings_tests = matches!(row.check, Check::Script { brings_tests: true, .. });
+    if row.test_patch.is_empty() || brings_tests || git::apply(session, control, row.test_patch.as_bytes())? {
+        return Ok(());
+    }
+    Err(WorldError::Invalid(format!("{}: test_patch cannot be applied", row.id)))
+}
+
+fn run_script(
+    session: &mut dyn Session,
+    control: &Control,
+    text: &str,
+    parser: Parser,
+    time: Duration,
+) -> Result<Result<Statuses, NoResult>, WorldError> {
+    let published = Markers::published();
+    let markers = Markers::with(&format!("{:032x}", rand::random::<u128>()));
     // A script with marks of its own says itself where its tests begin and end.
     let own = text.contains(&published.start) && text.contains(&published.end);
     let text = text
@@ -165,14 +190,8 @@ fn script(
     let ran = session.exec(&exec)?;
     match ran.ending {
         // A patch that hangs has failed.
-        Ending::TimedOut => return Ok(Statuses::default()),
+        Ending::TimedOut => return Ok(Ok(Statuses::default())),
         ending => control.ended(ending)?,
     }
-    let log = ran.stdout.text();
-    match read_log(&log, &markers, parser, None) {
-        Ok(statuses) => Ok(statuses),
-        // It printed that tests have passed.
-        Err(NoResult::Code(_)) => Ok(Statuses::default()),
-        Err(error) => Err(WorldError::Invalid(format!("{}: {error}", row.id))),
-    }
+    Ok(read_log(&ran.stdout.text(), &markers, parser, None))
 }
