@@ -3,6 +3,7 @@
 //! A new kind of environment is a folder that implements [`Environment`](world::Environment), a line in [`registry`], and a
 //! config that names it.
 pub mod agent;
+pub mod browser;
 pub mod calculator;
 pub mod dice;
 pub mod draw;

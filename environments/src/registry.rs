@@ -7,7 +7,7 @@ pub use toml::Table;
 use toml::Value;
 
 use crate::{
-    calculator, persona, swe, terminal, tool_call,
+    browser, calculator, persona, swe, terminal, tool_call,
     world::{Environment, WorldError},
 };
 
@@ -22,7 +22,8 @@ pub struct Kind {
 }
 
 /// All of them.
-pub const KINDS: &[Kind] = &[calculator::KIND, persona::KIND, swe::KIND, terminal::KIND, tool_call::KIND];
+pub const KINDS: &[Kind] =
+    &[browser::KIND, calculator::KIND, persona::KIND, swe::KIND, terminal::KIND, tool_call::KIND];
 
 /// The environment of a kind with these settings.
 pub fn make(kind: &str, settings: Table) -> Result<Arc<dyn Environment>, WorldError> {
@@ -95,6 +96,10 @@ mod tests {
             make(kind, table).map(|_| ()).expect_err("it is refused").to_string()
         };
         for (kind, text, key) in [
+            ("browser", "families = ['gw9']", "families[0]: "),
+            ("browser", "show = 'all'", "show: "),
+            ("browser", "buttons = [1, 4]", "buttons: "),
+            ("browser", "tasks = ['click-test']", "pages: "),
             ("calculator", "digits = \"x\"", "digits: "),
             ("calculator", "operators = ['+', 1]", "operators[1]: "),
             ("terminal", "step_secs = 'long'", "step_secs: "),
@@ -119,7 +124,7 @@ mod tests {
             let table = text.parse().expect("a table");
             make(kind, table).map(|_| ()).expect_err("it is refused").to_string()
         };
-        assert!(problem("clock", "").contains("\"clock\" is not one of calculator"));
+        assert!(problem("clock", "").contains("\"clock\" is not one of browser, calculator"));
         assert!(problem("calculator", "digts = [1, 2]").contains("digts"));
         assert!(problem("calculator", "digits = [4, 2]").contains("digits"));
     }

@@ -47,6 +47,8 @@ pub struct Look {
 pub enum Did {
     /// It was done.
     Done,
+    /// It was done, and this came of it that the screen does not show.
+    Told(String),
     /// It was not, and this is why.
     Refused(String),
 }

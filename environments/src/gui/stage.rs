@@ -111,6 +111,7 @@ impl Stage {
                     point = act.point().or(point);
                     match display.act(&act)? {
                         Did::Done => Ok(told(&act, &self.screen)),
+                        Did::Told(more) => Ok(format!("{}; {more}", told(&act, &self.screen))),
                         Did::Refused(why) => Err(Fault::call(why)),
                     }
                 }
