@@ -320,11 +320,11 @@ fn tasks_are_made_of_a_package_and_each_is_one() {
         held_out: false,
         test_time: Duration::from_secs(120),
     };
-    let made = make(&order, &Bubblewrap::default()).unwrap();
+    let made = make(&order, &Bubblewrap::default(), &mut |_| {}).unwrap();
     assert_eq!((made.train, made.held_out, made.tests), (4, 1, 15), "{made:?}");
     let first = std::fs::read_to_string(out.path().join("train.jsonl")).unwrap();
     assert!(first.contains("of swe_package fail") && !first.contains("/tmp/"), "{first}");
-    assert_eq!(make(&order, &Bubblewrap::default()).unwrap(), made);
+    assert_eq!(make(&order, &Bubblewrap::default(), &mut |_| {}).unwrap(), made);
     assert_eq!(
         std::fs::read_to_string(out.path().join("train.jsonl")).unwrap(),
         first,
@@ -354,7 +354,10 @@ fn rows_of_real_packages_are_tasks() {
             held_out: false,
             test_time: Duration::from_secs(300),
         };
-        eprintln!("{package}: {:?}", make(&order, &Bubblewrap::default()).unwrap());
+        eprintln!(
+            "{package}: {:?}",
+            make(&order, &Bubblewrap::default(), &mut |tried| eprintln!("{tried:?}")).unwrap()
+        );
     }
     let (rows, held_out) = (out.path().join("train.jsonl"), out.path().join("held_out.jsonl"));
     let settings =

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use openclaw_environments::swe::make::{Made, Order, make};
+use openclaw_environments::swe::make::{Made, Order, Tried, make};
 use openclaw_sandbox::Bubblewrap;
 
 /// Examples for `--help`.
@@ -62,7 +62,11 @@ pub fn run(tasks: &Tasks) -> anyhow::Result<()> {
         held_out: args.held_out,
         test_time: Duration::from_secs(args.test_secs),
     };
-    let made = make(&order, &Bubblewrap::default())?;
+    let mut watch = |tried: &Tried<'_>| {
+        let Tried { mutation, path, rejected } = tried;
+        eprintln!("{path}:{}: {}: {}", mutation.line + 1, mutation.kind, rejected.unwrap_or("a task"));
+    };
+    let made = make(&order, &Bubblewrap::default(), &mut watch)?;
     writeln!(io::stdout(), "{}: {}", args.out.display(), told(&made))?;
     let wanted = order.count;
     if made.train + made.held_out < wanted {

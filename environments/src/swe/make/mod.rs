@@ -52,6 +52,17 @@ pub struct Made {
     pub tests: usize,
 }
 
+/// A change that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried<'a> {
+    /// What was changed, and how.
+    pub mutation: &'a Mutation,
+    /// Where.
+    pub path: &'a str,
+    /// Why it makes no row; none where it does.
+    pub rejected: Option<&'static str>,
+}
+
 /// Why nothing is made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
@@ -82,8 +93,12 @@ pub enum MakeError {
 /// One in so many rows is of a kind that training does not show.
 const HELD_OUT_IN: usize = 5;
 
-/// Makes rows, and says how many; fewer than were asked for where the package has no more to give.
-pub fn make(order: &Order, backend: &dyn Backend) -> Result<Made, MakeError> {
+/// Makes rows, and says how many; fewer than were asked for where the package has no more to give. `watch` is told of each change.
+pub fn make(
+    order: &Order,
+    backend: &dyn Backend,
+    watch: &mut dyn FnMut(&Tried<'_>),
+) -> Result<Made, MakeError> {
     let archive = archive(&order.package, &order.out)?;
     let package = name_of(&archive);
     let mut workshop = Workshop::open(&package, &archive, order.test_time, backend)?;
@@ -102,7 +117,13 @@ pub fn make(order: &Order, backend: &dyn Backend) -> Result<Made, MakeError> {
         let mut queues = in_turn(&candidates, kinds);
         while lines.len() < wanted.min(order.count) {
             let Some((path, mutation)) = queues.next() else { break };
-            match workshop.attempt(path, mutation)? {
+            let outcome = workshop.attempt(path, mutation)?;
+            let rejected = match &outcome {
+                Outcome::Row(_) => None,
+                Outcome::Rejected(why) => Some(*why),
+            };
+            watch(&Tried { mutation, path, rejected });
+            match outcome {
                 Outcome::Row(row) => {
                     let measures = order.held_out || HELD_OUT.contains(&mutation.kind);
                     *if measures { &mut made.held_out } else { &mut made.train } += 1;

@@ -26,7 +26,7 @@ def install(last=(), first=()):
     sys.path[:] = own + [path for path in sys.path if path not in own] + last
     find_spec = PathFinder.find_spec
 
-    def own_first(name, path=None, target=None):
+    def own_first(_, name, path=None, target=None):
         if path is None:
             spec = find_spec(name, last, target) if name in tasks else None
             if spec is not None and spec.loader is not None:
@@ -45,5 +45,6 @@ def install(last=(), first=()):
         found = [path for path in (context.path if context else sys.path) if not of_the_agent(path)]
         return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=found))
 
-    PathFinder.find_spec = staticmethod(own_first)
+    # Pytest keeps it in a class of its own, where a plain function would become a method of that.
+    PathFinder.find_spec = classmethod(own_first)
     PathFinder.find_distributions = staticmethod(own_distributions)
