@@ -8,14 +8,18 @@ pub mod calculator;
 pub mod dice;
 pub mod draw;
 pub mod gui;
+mod io_thread;
+pub mod openenv;
 pub mod persona;
 pub mod registry;
+pub mod remote;
 mod sandboxed;
 mod shown;
 mod stop;
 pub mod swe;
 pub mod terminal;
 pub mod tool_call;
+pub mod wire;
 pub mod world;
 
 pub use self::sandboxed::Sandbox;

@@ -7,7 +7,7 @@ pub use toml::Table;
 use toml::Value;
 
 use crate::{
-    browser, calculator, persona, swe, terminal, tool_call,
+    browser, calculator, openenv, persona, remote, swe, terminal, tool_call,
     world::{Environment, WorldError},
 };
 
@@ -23,7 +23,7 @@ pub struct Kind {
 
 /// All of them.
 pub const KINDS: &[Kind] =
-    &[browser::KIND, calculator::KIND, persona::KIND, swe::KIND, terminal::KIND, tool_call::KIND];
+    &[browser::KIND, calculator::KIND, openenv::KIND, persona::KIND, remote::KIND, swe::KIND, terminal::KIND, tool_call::KIND];
 
 /// The environment of a kind with these settings.
 pub fn make(kind: &str, settings: Table) -> Result<Arc<dyn Environment>, WorldError> {
@@ -112,6 +112,10 @@ mod tests {
             ("tool_call", "digits = [1]", "digits: "),
             ("tool_call", "mcp = [{ name = 'a', url = 1 }]", "mcp[0].url: "),
             ("persona", "personas = 'all'", "personas: "),
+            ("remote", "url = 3", "url: "),
+            ("remote", "url = 'http://a'\nwait_secs = 'long'", "wait_secs: "),
+            ("openenv", "url = 'ws://a'\nreward = 'mean'", "reward: "),
+            ("openenv", "url = 'ws://a'\ntasks = [1]", "tasks: "),
         ] {
             let said = problem(kind, text);
             assert!(said.starts_with(key), "{kind}, {text}: {said}");
