@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use openclaw_actors::stop;
+use openclaw_env_server::ServeError;
 use openclaw_lab::{
     evaluate::{self, EvaluateArgs},
     experiment::{self, Experiment},
@@ -61,6 +62,10 @@ Examples:
   openclaw-rl launch configs/personal-agent.toml --set actors.gateway.listen=127.0.0.1:0
   openclaw-rl launch configs/quickstart.toml --set 'method={ kind = \"opd\" }' --set run.dir=runs/opd";
 
+const ENV_SERVER_EXAMPLES: &str = "\
+Examples:
+  OPENCLAW_ENV_TOKEN=$(openssl rand -hex 32) openclaw-rl env-server configs/env-server.toml";
+
 const PRETRAIN_EXAMPLES: &str = "\
 Examples:
   openclaw-rl pretrain configs/pretrain-nano.toml --force   # in place of the model that ships
@@ -93,6 +98,16 @@ enum Command {
     /// Starts a node of a topology and runs it until it is stopped.
     #[command(after_help = LAUNCH_EXAMPLES)]
     Launch(LaunchArgs),
+    /// Serves environments to workers on other machines until it is stopped.
+    #[command(after_help = ENV_SERVER_EXAMPLES)]
+    EnvServer {
+        /// Where it listens and what it serves, such as configs/env-server.toml.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// How log lines look.
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "OPENCLAW_LOG_FORMAT")]
+        log_format: LogFormat,
+    },
     #[command(flatten)]
     Operate(operate::Verb),
     /// Looks at the machine, and at what a topology will need of it.
@@ -233,6 +248,7 @@ pub fn main() -> ExitCode {
         let is_usage = error.is::<TopologyError>()
             || error.is::<UnknownNode>()
             || error.is::<CannotFit>()
+            || matches!(error.downcast_ref(), Some(ServeError::Config(_)))
             || error.is::<shell::UnknownVerb>();
         let of_its_module = || {
             operate::exit_code(&error)
@@ -286,6 +302,16 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Man { verb } => {
             shell::man(Cli::command(), &verb)?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::EnvServer { file, log_format } => {
+            let _logging = telemetry::init_logging(log_format);
+            tokio_runtime()?
+                .block_on(async {
+                    let (handle, mut signal) = stop::stop_flag();
+                    exit::stop_on_signals(handle)?;
+                    Ok(openclaw_env_server::serve(&file, async { signal.wait().await }).await?)
+                })
+                .map(|()| ExitCode::SUCCESS)
         }
         Command::Operate(verb) => tokio_runtime()?.block_on(operate::run(verb)),
         Command::Chat(args) => tokio_runtime()?.block_on(chat::run(args)),

@@ -99,6 +99,19 @@ pub const METRICS: &[Metric] = &[
     gauge("openclaw_engine_sequences", "Generations under way."),
     histogram("openclaw_engine_step_seconds", SECONDS, "Time of one forward pass of the batch."),
     counter(
+        "openclaw_env_server_denied_total",
+        "Requests of an environment server that were not taken, by reason.",
+    ),
+    counter("openclaw_env_server_faults_total", "Requests that a served world did not do, by reason."),
+    counter(
+        "openclaw_env_server_images_dropped_total",
+        "Images of served worlds that nobody can fetch any more, though their lease lives.",
+    ),
+    gauge("openclaw_env_server_leases", "Leases of an environment server, by state."),
+    counter("openclaw_env_server_leases_total", "Leases of an environment server that ended, by how."),
+    counter("openclaw_env_server_repeated_total", "Requests that came again, and were not done again."),
+    counter("openclaw_env_server_steps_total", "Steps of served worlds, by environment."),
+    counter(
         "openclaw_episodes_resumed_total",
         "Episodes that were played up to where their worker had ended, and went on.",
     ),
@@ -363,7 +376,9 @@ mod tests {
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
         let mut found = Vec::new();
-        for source in ["actors/src", "environments/src", "model/src", "kernels/src", "runtime/src"] {
+        for source in
+            ["actors/src", "environments/src", "env-server/src", "model/src", "kernels/src", "runtime/src"]
+        {
             walk(&root.join(source), &mut found);
         }
         found

@@ -25,10 +25,12 @@ fn shipped() -> Vec<PathBuf> {
     found
 }
 
-/// `pretrain-*.toml` belong to `openclaw-rl pretrain`, and have a test of their own.
+/// `pretrain-*.toml` belong to `openclaw-rl pretrain`, `env-server.toml` to `openclaw-rl env-server`, and have tests of
+/// their own.
 fn topologies() -> Vec<PathBuf> {
+    let of_another_verb = |name: &str| name.starts_with("pretrain") || name == "env-server.toml";
     let is_topology =
-        |path: &PathBuf| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pretrain"));
+        |path: &PathBuf| !path.file_name().is_some_and(|name| of_another_verb(&name.to_string_lossy()));
     shipped().into_iter().filter(is_topology).collect()
 }
 
