@@ -344,6 +344,7 @@ impl Server {
                 kind: served.kind.clone(),
                 steps: environment.spec().steps,
                 patience_secs: environment.spec().patience.as_secs_f64(),
+                agent: environment.agent().name().to_owned(),
                 tasks: counts(environment),
                 users: users.collect(),
             }

@@ -47,6 +47,9 @@ pub enum Fit {
 
 /// A way to talk to a model. Messages are in the form of chat completions.
 pub trait Agent: Send {
+    /// As the registry has it: whoever acts in a world on another machine finds it by this name.
+    fn name(&self) -> &'static str;
+
     /// What the model is told first.
     fn start(&mut self, task: &Task, first: &[Part]) -> Vec<Value>;
 
@@ -76,7 +79,16 @@ impl Default for ToolAgent {
 /// What stands for a result that was left out.
 const LEFT_OUT: &str = "[left out]";
 
+impl ToolAgent {
+    /// Its name.
+    pub const NAME: &'static str = "tools";
+}
+
 impl Agent for ToolAgent {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
     fn start(&mut self, task: &Task, first: &[Part]) -> Vec<Value> {
         let mut opening = task.opening.clone();
         match opening.last_mut() {

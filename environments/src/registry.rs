@@ -7,6 +7,7 @@ pub use toml::Table;
 use toml::Value;
 
 use crate::{
+    agent::{Agent, ToolAgent},
     browser, calculator, openenv, persona, remote, swe, terminal, tool_call,
     world::{Environment, WorldError},
 };
@@ -22,8 +23,16 @@ pub struct Kind {
 }
 
 /// All of them.
-pub const KINDS: &[Kind] =
-    &[browser::KIND, calculator::KIND, openenv::KIND, persona::KIND, remote::KIND, swe::KIND, terminal::KIND, tool_call::KIND];
+pub const KINDS: &[Kind] = &[
+    browser::KIND,
+    calculator::KIND,
+    openenv::KIND,
+    persona::KIND,
+    remote::KIND,
+    swe::KIND,
+    terminal::KIND,
+    tool_call::KIND,
+];
 
 /// The environment of a kind with these settings.
 pub fn make(kind: &str, settings: Table) -> Result<Arc<dyn Environment>, WorldError> {
@@ -34,6 +43,15 @@ pub fn make(kind: &str, settings: Table) -> Result<Arc<dyn Environment>, WorldEr
             Err(WorldError::Settings(format!("kind: \"{kind}\" is not one of {}", known.join(", "))))
         }
     }
+}
+
+/// A way to talk to a model, by its name.
+pub fn agent(name: &str) -> Option<Box<dyn Agent>> {
+    if name == ToolAgent::NAME {
+        return Some(Box::new(ToolAgent::default()));
+    }
+    let talk = swe::Talk::ALL.into_iter().find(|talk| talk.name() == name)?;
+    Some(Box::new(swe::BashAgent::new(talk)))
 }
 
 /// Settings of a kind from its table; what is unknown, missing or of another type is named by its key.

@@ -9,9 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
+use crate::agent::ToolAgent;
 use crate::world::{
-    Action, Call, CallResult, ImageRef, Observation, Outcome, Part, Said, Split, StepVerdict, Task, Tool,
-    Verdict, WorldError, text_of,
+    Action, Call, CallResult, ImageRef, Observation, Outcome, Part, Said, Shot, Split, StepVerdict, Task,
+    Tool, Verdict, WorldError, text_of,
 };
 
 /// An environment in the list that `GET /environments` answers with.
@@ -25,11 +26,18 @@ pub struct Listed {
     pub steps: u32,
     /// The most that a step or the evaluation takes.
     pub patience_secs: f64,
+    /// How a model is talked to about its tasks, by the name of the agent.
+    #[serde(default = "tools")]
+    pub agent: String,
     /// How many tasks there are.
     pub tasks: Counts,
     /// Who asks in it, where it is someone in particular.
     #[serde(default)]
     pub users: Vec<ListedUser>,
+}
+
+fn tools() -> String {
+    ToolAgent::NAME.to_owned()
 }
 
 /// Someone whose tasks are told apart from those of others.
@@ -101,6 +109,7 @@ pub fn observation(seen: &Observation) -> Value {
         "results": seen.results.iter().map(result).collect::<Vec<_>>(),
         "parts": parts(&seen.parts),
         "state": seen.state.map(|state| format!("{state:016x}")),
+        "shot": seen.shot.as_ref().map(|shot| json!({"image": part(&Part::Image(shot.image.clone())), "point": shot.point})),
     })
 }
 
@@ -256,8 +265,19 @@ pub fn read_observation(value: Value) -> Result<Observation, String> {
         results: Vec<ResultForm>,
         parts: Vec<PartForm>,
         state: Option<String>,
+        #[serde(default)]
+        shot: Option<ShotForm>,
+    }
+    #[derive(Deserialize)]
+    struct ShotForm {
+        image: PartForm,
+        point: Option<(f32, f32)>,
     }
     let form: Form = read(value)?;
+    let shot = form.shot.map(|ShotForm { image, point }| match of_forms(vec![image]).pop() {
+        Some(Part::Image(image)) => Ok(Shot { image, point }),
+        _ => Err("shot: its image is none".to_owned()),
+    });
     let result = |result: ResultForm| CallResult {
         id: result.id,
         parts: of_forms(result.parts),
@@ -269,6 +289,7 @@ pub fn read_observation(value: Value) -> Result<Observation, String> {
         results: form.results.into_iter().map(result).collect(),
         parts: of_forms(form.parts),
         state: state.transpose()?,
+        shot: shot.transpose()?,
     })
 }
 
@@ -401,13 +422,17 @@ mod tests {
 
     use super::*;
 
+    fn any_image() -> impl Strategy<Value = ImageRef> {
+        ("[0-9a-f]{64}", any::<u32>(), any::<u32>()).prop_map(|(sha256, width, height)| ImageRef {
+            sha256,
+            width,
+            height,
+            media_type: "image/png".into(),
+        })
+    }
+
     fn any_part() -> impl Strategy<Value = Part> {
-        prop_oneof![
-            ".{0,20}".prop_map(Part::Text),
-            ("[0-9a-f]{64}", any::<u32>(), any::<u32>()).prop_map(|(sha256, width, height)| {
-                Part::Image(ImageRef { sha256, width, height, media_type: "image/png".into() })
-            }),
-        ]
+        prop_oneof![".{0,20}".prop_map(Part::Text), any_image().prop_map(Part::Image)]
     }
 
     fn any_parts() -> impl Strategy<Value = Vec<Part>> {
@@ -417,8 +442,11 @@ mod tests {
     fn any_observation() -> impl Strategy<Value = Observation> {
         let result = ("[a-z]{1,5}", any_parts(), any::<bool>())
             .prop_map(|(id, parts, is_error)| CallResult { id, parts, is_error });
-        (prop::collection::vec(result, 0..3), any_parts(), any::<Option<u64>>())
-            .prop_map(|(results, parts, state)| Observation { results, parts, state })
+        let image = any_image();
+        let point = prop::option::of((0.0f32..1.0, 0.0f32..1.0));
+        let shot = prop::option::of((image, point).prop_map(|(image, point)| Shot { image, point }));
+        (prop::collection::vec(result, 0..3), any_parts(), any::<Option<u64>>(), shot)
+            .prop_map(|(results, parts, state, shot)| Observation { results, parts, state, shot })
     }
 
     fn any_action() -> impl Strategy<Value = Action> {

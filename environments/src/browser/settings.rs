@@ -55,6 +55,8 @@ pub struct Settings {
     pub list_lines: usize,
     /// The most characters of a list.
     pub list_chars: usize,
+    /// What came, went and changed is told after each step: for a judge that reads.
+    pub changes: bool,
     /// The most steps of an episode.
     pub steps: u32,
     /// For a step.
@@ -84,6 +86,7 @@ impl Default for Settings {
             height: 360,
             list_lines: options.list_lines,
             list_chars: options.list_chars,
+            changes: options.changes,
             steps: 10,
             step_secs: 30,
         }
@@ -153,6 +156,7 @@ impl Settings {
             show: self.show,
             list_lines: self.list_lines,
             list_chars: self.list_chars,
+            changes: self.changes,
         }
     }
 

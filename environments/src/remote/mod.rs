@@ -16,7 +16,8 @@ use serde::Deserialize;
 
 use self::{line::Line, world::Leased};
 use crate::{
-    registry::{Kind, settings},
+    agent::{Agent, ToolAgent},
+    registry::{self, Kind, settings},
     wire::{self, Listed},
     world::{Environment, Spec, Split, Task, User, World, WorldError},
 };
@@ -235,8 +236,22 @@ impl Environment for Remote {
         self.shared.task(split, number).map(|task| (*task).clone())
     }
 
+    // One that this program does not know is refused by `ready`.
+    fn agent(&self) -> Box<dyn Agent> {
+        let listed = self.shared.listed().ok();
+        let named = listed.and_then(|listed| registry::agent(&listed.agent));
+        named.unwrap_or_else(|| Box::new(ToolAgent::default()))
+    }
+
     fn ready(&self) -> Result<(), WorldError> {
-        self.shared.listed().map(|_| ())
+        let listed = self.shared.listed()?;
+        match registry::agent(&listed.agent) {
+            Some(_) => Ok(()),
+            None => Err(WorldError::Refused(format!(
+                "{} wants agent = \"{}\", which this program does not know",
+                self.shared.settings.url, listed.agent
+            ))),
+        }
     }
 
     fn open(&self) -> Result<Box<dyn World>, WorldError> {

@@ -118,6 +118,7 @@ impl Leased {
                 Part::Image(image) => Some(image.clone()),
                 Part::Text(_) => None,
             })
+            .chain(seen.shot.as_ref().map(|shot| shot.image.clone()))
             .collect();
         for image in shown {
             if !self.seen.insert(image.sha256.clone()) {

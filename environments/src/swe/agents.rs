@@ -36,6 +36,10 @@ impl BashAgent {
 }
 
 impl Agent for BashAgent {
+    fn name(&self) -> &'static str {
+        self.talk.name()
+    }
+
     fn start(&mut self, task: &Task, first: &[Part]) -> Vec<Value> {
         self.tools.start(task, first)
     }

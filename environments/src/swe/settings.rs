@@ -58,6 +58,19 @@ pub enum Talk {
     BashBlock,
 }
 
+impl Talk {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::BashTool, Self::BashBlock];
+
+    /// As settings name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BashTool => "bash-tool",
+            Self::BashBlock => "bash-block",
+        }
+    }
+}
+
 /// What an agent can do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

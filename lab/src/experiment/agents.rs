@@ -22,15 +22,21 @@ enum Place {
     ToolCall,
     /// A shell.
     Terminal,
+    /// Pages in a browser.
+    Browser,
+    /// Modules with one wrong token.
+    Swe,
 }
 
 impl Place {
-    const ALL: [Self; 2] = [Self::ToolCall, Self::Terminal];
+    const ALL: [Self; 4] = [Self::ToolCall, Self::Terminal, Self::Browser, Self::Swe];
 
     fn name(self) -> &'static str {
         match self {
             Self::ToolCall => "tool_call",
             Self::Terminal => "terminal",
+            Self::Browser => "browser",
+            Self::Swe => "swe",
         }
     }
 
@@ -38,6 +44,8 @@ impl Place {
         match self {
             Self::ToolCall => "configs/tool-call.toml",
             Self::Terminal => "configs/terminal.toml",
+            Self::Browser => "configs/browser.toml",
+            Self::Swe => "configs/swe.toml",
         }
     }
 
@@ -50,6 +58,8 @@ impl Place {
             Self::Terminal => {
                 "{ kind = \"terminal\", families = [\"te1\", \"te2\", \"te3\"], files = [3, 6] }"
             }
+            Self::Browser => "{ kind = \"browser\", families = [\"gw1\", \"gw2\", \"gw3\"] }",
+            Self::Swe => "{ kind = \"swe\", families = [\"sw1\"], tools = \"edit\" }",
         }
     }
 }
