@@ -126,6 +126,7 @@ mod tests {
             ("swe", "families = ['sw9']", "families[0]: "),
             ("swe", "tools = 'edit'\nagent = 'bash-block'", "agent: "),
             ("swe", "rows = '/no/such.jsonl'", "rows: "),
+            ("swe", "sandbox = 'docker'", "image: "),
             ("swe", "patch_bytes = 1", "patch_bytes: "),
             ("tool_call", "digits = [1]", "digits: "),
             ("tool_call", "mcp = [{ name = 'a', url = 1 }]", "mcp[0].url: "),

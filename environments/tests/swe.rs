@@ -274,26 +274,53 @@ fn a_script_is_judged_by_the_published_rules() {
     assert!(matches!(world.evaluate(), Err(WorldError::Invalid(why)) if why.contains("nothing was found")));
 }
 
-/// Plays the gold patch and nothing at all on each row.
-fn gold_resolves_and_nothing_does_not(swe: &Swe, split: Split, patches: &[String]) {
-    for (number, patch) in patches.iter().enumerate() {
-        let (task, mut world) = begun(swe, split, number as u64);
-        let outcome = world.step(&applies(patch)).unwrap();
-        assert_eq!(gave(&outcome).1, Some(1), "{}: {outcome:?}", task.id);
-        let verdict = world.evaluate().unwrap();
-        assert!(verdict.success, "{}: {verdict:?}", task.id);
-        world.reset(&task).unwrap();
-        // As it was, but for something that no test sees.
-        world.step(&bash("echo note > note.txt")).unwrap();
-        let verdict = world.evaluate().unwrap();
-        let (success, _, f2p, p2p) = counted(&verdict);
-        assert_eq!(
-            (success, f2p, p2p),
-            (false, Some(0.0), Some(verdict.numbers["p2p_total"])),
-            "{}",
-            task.id
-        );
+#[test]
+fn a_patch_that_fits_only_nearly_is_applied_all_the_same_and_none_leads_into_git() {
+    if !is_able() {
+        return;
     }
+    // What follows the change is not what the file has.
+    let nearly = "--- a/tests/test_words.py\n+++ b/tests/test_words.py\n@@ -6,6 +6,6 @@\n class Plural(unittest.TestCase):\n     def test_one(self):\n\
+                  -        self.assertEqual(plural(\"cat\", 1), \"cat\")\n+        self.assertEqual(plural(\"dog\", 1), \"dog\")\n \n\
+                  \x20    def test_other(self):\n         self.assertEqual(plural(\"cow\", 2), \"cows\")\n";
+    let hook = "--- /dev/null\n+++ b/.git/hooks/pre-commit\n@@ -0,0 +1 @@\n+touch /workspace/ran\n";
+    let script = "PYTHONPATH=src python3 -m pytest -rA -p no:cacheprovider tests/test_words.py; grep -c dog tests/test_words.py";
+    for (test_patch, is_applied) in [(nearly, true), (hook, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, gold) = scripted(folder.path(), script);
+        let rows = settings.rows.clone().unwrap();
+        let mut row: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&rows).unwrap()).unwrap();
+        row["test_patch"] = test_patch.into();
+        row["FAIL_TO_PASS"] = json!(["tests/test_words.py::Plural::test_one"]);
+        row["PASS_TO_PASS"] = json!([]);
+        std::fs::write(&rows, row.to_string()).unwrap();
+        let swe = Swe::new(settings).unwrap();
+        let (_, mut world) = begun(&swe, Split::Train, 0);
+        world.step(&applies(&gold)).unwrap();
+        match world.evaluate() {
+            Ok(verdict) => assert!(is_applied && verdict.success, "{verdict:?}"),
+            Err(WorldError::Invalid(why)) => {
+                assert!(!is_applied && why.contains("test_patch cannot be applied"), "{why}")
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Plays the gold patch of a row, and nothing at all.
+fn gold_resolves_and_nothing_does_not(swe: &Swe, split: Split, number: usize, patch: &str) {
+    let (task, mut world) = begun(swe, split, number as u64);
+    let outcome = world.step(&applies(patch)).unwrap();
+    assert_ne!(gave(&outcome).1, Some(-1), "{}: {outcome:?}", task.id);
+    let verdict = world.evaluate().unwrap();
+    assert!(verdict.success, "{}: {verdict:?}", task.id);
+    world.reset(&task).unwrap();
+    // As it was, but for something that no test sees.
+    world.step(&bash("echo note > note.txt")).unwrap();
+    let verdict = world.evaluate().unwrap();
+    let (success, _, f2p, p2p) = counted(&verdict);
+    assert_eq!((success, f2p, p2p), (false, Some(0.0), Some(verdict.numbers["p2p_total"])), "{}", task.id);
 }
 
 /// Patches of a file of rows.
@@ -335,35 +362,53 @@ fn tasks_are_made_of_a_package_and_each_is_one() {
         Settings { rows: Some(rows.clone()), held_out_rows: Some(held_out.clone()), ..Settings::default() };
     let swe = Swe::new(settings).unwrap();
     assert_eq!((swe.tasks(Split::Train), swe.tasks(Split::HeldOut)), (Some(4), Some(1)));
-    gold_resolves_and_nothing_does_not(&swe, Split::Train, &patches(&rows));
-    gold_resolves_and_nothing_does_not(&swe, Split::HeldOut, &patches(&held_out));
+    for (split, path) in [(Split::Train, &rows), (Split::HeldOut, &held_out)] {
+        for (number, patch) in patches(path).iter().enumerate() {
+            gold_resolves_and_nothing_does_not(&swe, split, number, patch);
+        }
+    }
 }
 
-/// `OPENCLAW_SWE_PACKAGES` names archives, apart by colons: 14 rows are made of each and played.
+/// `OPENCLAW_SWE_PACKAGES` names archives, apart by colons: 14 rows are made of each and played. Rows stay in `OPENCLAW_SWE_OUT`; with
+/// no packages, those that are there are played.
 #[test]
 #[ignore = "it needs archives of packages, and minutes"]
 fn rows_of_real_packages_are_tasks() {
-    let packages = std::env::var("OPENCLAW_SWE_PACKAGES").expect("OPENCLAW_SWE_PACKAGES names archives");
     let out = tempfile::tempdir().unwrap();
-    for package in packages.split(':') {
+    let out = std::env::var_os("OPENCLAW_SWE_OUT").map_or(out.path().to_owned(), Into::into);
+    let packages = std::env::var("OPENCLAW_SWE_PACKAGES").unwrap_or_default();
+    for package in packages.split(':').filter(|package| !package.is_empty()) {
         let order = Order {
             package: package.into(),
-            out: out.path().to_owned(),
+            out: out.clone(),
             count: 14,
             seed: 1,
             held_out: false,
             test_time: Duration::from_secs(300),
         };
-        eprintln!(
-            "{package}: {:?}",
-            make(&order, &Bubblewrap::default(), &mut |tried| eprintln!("{tried:?}")).unwrap()
-        );
+        let made = make(&order, &Bubblewrap::default(), &mut |tried| eprintln!("{tried:?}")).unwrap();
+        eprintln!("{package}: {made:?}");
     }
-    let (rows, held_out) = (out.path().join("train.jsonl"), out.path().join("held_out.jsonl"));
-    let settings =
-        Settings { rows: Some(rows.clone()), held_out_rows: Some(held_out.clone()), ..Settings::default() };
-    let swe = Swe::new(settings).unwrap();
-    gold_resolves_and_nothing_does_not(&swe, Split::Train, &patches(&rows));
-    gold_resolves_and_nothing_does_not(&swe, Split::HeldOut, &patches(&held_out));
-    eprintln!("{} rows", patches(&rows).len() + patches(&held_out).len());
+    for (split, name) in [(Split::Train, "train.jsonl"), (Split::HeldOut, "held_out.jsonl")] {
+        let settings = Settings {
+            rows: Some(out.join("train.jsonl")),
+            held_out_rows: Some(out.join("held_out.jsonl")),
+            step_tests: false,
+            ..Settings::default()
+        };
+        let (swe, patches) = (Swe::new(settings).unwrap(), patches(&out.join(name)));
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        let Some(patch) = patches.get(number) else { break };
+                        gold_resolves_and_nothing_does_not(&swe, split, number, patch);
+                        eprintln!("{split}/{number}: gold resolves it and nothing does not");
+                    }
+                });
+            }
+        });
+    }
 }

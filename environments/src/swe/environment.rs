@@ -72,7 +72,7 @@ impl Swe {
     /// With these settings.
     pub fn new(settings: Settings) -> Result<Self, WorldError> {
         settings.check()?;
-        if settings.sandbox == Sandbox::Bubblewrap || settings.image.is_some() {
+        if settings.sandbox == Sandbox::Bubblewrap || settings.rows.is_none() {
             // What does not fit together is told before any task is.
             backend(settings.sandbox, settings.image.as_deref(), settings.socket.as_deref())?;
         }

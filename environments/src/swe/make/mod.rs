@@ -104,18 +104,16 @@ pub fn make(
     let mut workshop = Workshop::open(&package, &archive, order.test_time, backend)?;
     let mut made = Made { tests: workshop.tests(), ..Made::default() };
     let mut lines: Vec<Line> = Vec::new();
-    let kept_back = if order.held_out { 0 } else { order.count / HELD_OUT_IN };
     let mut candidates = workshop.candidates()?;
     Dice::new(order.seed).shuffle(&mut candidates);
-    for (kinds, wanted) in
-        [(&HELD_OUT[..], kept_back), (&TRAIN[..], order.count), (&HELD_OUT[..], order.count)]
-    {
-        // What training does not show comes last where there is not enough else, if it all measures.
-        if kinds == HELD_OUT && wanted == order.count && !order.held_out {
-            break;
-        }
+    let all: Vec<&'static str> = TRAIN.into_iter().chain(HELD_OUT).collect();
+    let phases: Vec<(&[&'static str], usize)> = match order.held_out {
+        true => vec![(&all, order.count)],
+        false => vec![(&HELD_OUT, order.count / HELD_OUT_IN), (&TRAIN, order.count)],
+    };
+    for (kinds, wanted) in phases {
         let mut queues = in_turn(&candidates, kinds);
-        while lines.len() < wanted.min(order.count) {
+        while lines.len() < wanted {
             let Some((path, mutation)) = queues.next() else { break };
             let outcome = workshop.attempt(path, mutation)?;
             let rejected = match &outcome {
