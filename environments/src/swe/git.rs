@@ -46,9 +46,12 @@ const DIFF: &str = r#"xargs -0 -r git --literal-pathspecs -c core.quotePath=fals
   -c diff.external= -c diff.noprefix=false -c diff.mnemonicPrefix=false \
   diff --cached --binary --no-renames --no-ext-diff --no-textconv --no-color "$1" --"#;
 
-/// From the strictest way of applying to the most lenient; what a failed one has left is taken away.
+/// From the strictest way of applying to the most lenient. What a failed one has left is taken away, and what was there before it stays.
 const APPLY: &str = r#"cd /workspace && patch=$(mktemp) && cat > "$patch" || exit
-again() { safe reset -q --hard && safe clean -fdq; }
+safe add -A && before=$(safe write-tree) && safe reset -q || exit
+again() {
+  safe read-tree --reset "$before" && safe checkout-index -q -f -a && safe clean -fdq && safe reset -q
+}
 for how in "" --3way --reject; do
   safe apply $how "$patch" && exit 0
   again || exit
