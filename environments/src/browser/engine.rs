@@ -41,7 +41,9 @@ const OPTIONS: &[&str] = &[
     "--disable-extensions",
     "--disable-smooth-scrolling",
     "--disable-sync",
-    "--disable-features=Translate,MediaRouter,OptimizationHints,AcceptCHFrame",
+    // The last two would have processes that nobody looks at.
+    "--disable-features=Translate,MediaRouter,OptimizationHints,PreloadTopChromeWebUI,SpareRendererForSitePerProcess",
+    "--no-startup-window",
     "--force-color-profile=srgb",
     "--font-render-hinting=none",
     "--hide-scrollbars",
@@ -51,7 +53,6 @@ const OPTIONS: &[&str] = &[
     "--no-first-run",
     "--password-store=basic",
     "--lang=en-US",
-    "about:blank",
 ];
 
 /// What a browser may use.

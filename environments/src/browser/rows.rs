@@ -150,3 +150,44 @@ impl RowTask {
         Ok(Verdict { reward: (2.0 * share - 1.0) as f32, success: share >= 1.0, numbers })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_in_a_row_is_named_by_its_line() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (file, pages) = (dir.path().join("rows.jsonl"), dir.path().join("pages"));
+        fs::create_dir(&pages).expect("a folder");
+        fs::write(pages.join("a.html"), "").expect("a file");
+        let with = |lines: &[Value], pages: Option<&Path>| {
+            let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+            fs::write(&file, lines.join("\n\n")).expect("it is written");
+            read("rows", &file, pages).map(|rows| rows.len()).map_err(|error| error.to_string())
+        };
+        let row = |id: &str, url: &str, evaluate: Value| json!({"id": id, "url": url, "instruction": "Do.", "evaluate": evaluate});
+        let good = || row("a", "a.html?x=1#y", json!("true"));
+        assert_eq!(
+            with(&[good(), row("b", "data:text/html,x", json!({"text_match": "x"}))], Some(&pages)),
+            Ok(2)
+        );
+        for (lines, why) in [
+            (vec![], "has no rows"),
+            (vec![good(), good()], "line 3: id: a is there already"),
+            (vec![row("", "a.html", json!("1"))], "line 1: id: is empty"),
+            (vec![row("a", "b.html", json!("1"))], "url: there is no file b.html"),
+            (vec![row("a", "../rows.jsonl", json!("1"))], "url: there is no file ../rows.jsonl"),
+            (vec![row("a", "https://example.com/", json!("1"))], "is on a network, which no page has"),
+            (vec![row("a", "file:///etc/passwd", json!("1"))], "is on a network"),
+            (vec![row("a", "a.html", json!(1))], "evaluate: is neither a text nor an object"),
+            (vec![row("a", "a.html", json!({"url": "x"}))], "evaluate: has url, which is not one of"),
+            (vec![row("a", "a.html", json!({}))], "evaluate: has neither"),
+            (vec![json!({"id": "a", "url": "a.html"})], "missing field `instruction`"),
+        ] {
+            let said = with(&lines, Some(&pages)).expect_err("it is refused");
+            assert!(said.starts_with("rows: ") && said.contains(why), "{why}: {said}");
+        }
+        assert!(with(&[good()], None).is_err_and(|said| said.contains("needs pages")));
+    }
+}

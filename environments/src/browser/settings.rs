@@ -178,3 +178,34 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_used_is_named_by_its_key() {
+        let fault = |settings: Settings| settings.check().map_err(|error| error.to_string());
+        assert_eq!(fault(Settings::default()), Ok(()));
+        let own = Settings::default;
+        for (settings, key) in [
+            (Settings { width: 5000, ..own() }, "width: "),
+            (Settings { fields: (3, 1), ..own() }, "fields: [3, 1]"),
+            (Settings { contexts: 0, ..own() }, "contexts: 0"),
+            (Settings { memory_mb: 1, ..own() }, "memory_mb: 1"),
+            (Settings { families: Some(Vec::new()), ..own() }, "families: is empty"),
+            (
+                Settings { tasks: Some(Vec::new()), families: Some(vec![Family::Fields]), ..own() },
+                "families, tasks, rows: ",
+            ),
+            (Settings { tasks: Some(vec!["click-test".into()]), ..own() }, "pages: "),
+            (Settings { pages: Some("/no/such/folder".into()), ..own() }, "pages: /no/such/folder"),
+            (Settings { held_out_rows: Some("x".into()), ..own() }, "held_out_rows: "),
+            (Settings { show: Show::Both, screenshots: false, ..own() }, "show: "),
+            (Settings { show: Show::Screenshot, ..own() }, "show: "),
+        ] {
+            let said = fault(settings).expect_err(key);
+            assert!(said.starts_with(key), "{key}: {said}");
+        }
+    }
+}

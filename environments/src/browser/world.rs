@@ -146,6 +146,7 @@ impl World for Desk {
         }
         let page = episode.page.as_mut().ok_or_else(no_episode)?;
         page.until(Instant::now() + Duration::from_secs(settings.step_secs));
+        page.settle()?;
         let verdict = match &episode.play {
             Play::Family(task) => {
                 let state = page.value(super::families::STATE).map_err(WorldError::from);
