@@ -140,7 +140,7 @@ impl Stage {
         facts.ended = self.ended;
         facts.progress = progress.map(|after| (self.progress, after));
         self.progress = self.progress.max(progress.unwrap_or(0.0));
-        let acts: Vec<(String, String)> = calls.iter().map(|call| wanted(call)).collect();
+        let acts: Vec<(String, String)> = calls.iter().map(wanted).collect();
         facts.again = self.in_vain.as_ref() == Some(&acts);
         self.in_vain = (!facts.changed).then_some(acts);
 
