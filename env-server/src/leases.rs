@@ -133,6 +133,12 @@ struct Lease<W> {
     held: W,
 }
 
+impl<W> Lease<W> {
+    fn is_live(&self, now: Instant) -> bool {
+        !self.ended && now < self.expires
+    }
+}
+
 struct Call {
     fingerprint: u64,
     awaited: Awaited,
@@ -164,10 +170,11 @@ impl<W> Leases<W> {
         if self.stopping {
             return Err(Denied::Stopping.into());
         }
-        self.expire(now);
         if let Some(request_id) = request_id {
             let same = |lease: &&mut Lease<W>| {
-                !lease.ended && lease.task_key == task_key && lease.request_id.as_deref() == Some(request_id)
+                lease.is_live(now)
+                    && lease.task_key == task_key
+                    && lease.request_id.as_deref() == Some(request_id)
             };
             if let Some((id, lease)) = self.leases.iter_mut().find(|(_, lease)| same(lease)) {
                 lease.expires = now + lease.ttl;
@@ -200,7 +207,7 @@ impl<W> Leases<W> {
     }
 
     fn live(&mut self, id: &str, now: Instant) -> Result<&mut Lease<W>, Denied> {
-        let lease = self.leases.get_mut(id).filter(|lease| !lease.ended && now < lease.expires);
+        let lease = self.leases.get_mut(id).filter(|lease| lease.is_live(now));
         lease.ok_or(Denied::Gone)
     }
 

@@ -79,9 +79,6 @@ proptest! {
                     }
                 }
                 Event::Allocate { task, request, ttl } => {
-                    for known in &mut leases {
-                        known.ended |= !known.is_live(now);
-                    }
                     let taken: Vec<&Known> = leases.iter().filter(|known| !known.free).collect();
                     let runs = taken.iter().filter(|known| known.task == task).count();
                     let tasks: BTreeSet<u8> = taken.iter().map(|known| known.task).collect();

@@ -114,7 +114,9 @@ impl Seat {
             },
         }
         session.done = data["done"].as_bool().unwrap_or_default();
-        Ok(Came { text: cut(&words(&data["observation"]), limit), is_error: false })
+        let (text, is_error) =
+            called(&data["observation"]).unwrap_or_else(|| (words(&data["observation"]), false));
+        Ok(Came { text: cut(&text, limit), is_error })
     }
 
     /// What words are, where they are an action.
@@ -145,6 +147,21 @@ fn words(observation: &Value) -> String {
         [Value::String(text)] => text.clone(),
         _ => Value::Object(fields).to_string(),
     }
+}
+
+/// What a tool gave, and whether it failed, where the observation is that of a tool.
+fn called(observation: &Value) -> Option<(String, bool)> {
+    observation.get("tool_name")?;
+    if let Some(error) = observation["error"].as_object() {
+        let message = error.get("message").and_then(Value::as_str);
+        return Some((message.unwrap_or("It failed.").to_owned(), true));
+    }
+    let result = observation["result"].as_object()?;
+    let content = result.get("content")?.as_array()?;
+    let said = |part: &Value| part["text"].as_str().map_or_else(|| part.to_string(), str::to_owned);
+    let text = content.iter().map(said).collect::<Vec<_>>().join("\n");
+    let failed = ["is_error", "isError"].iter().any(|name| result.get(*name) == Some(&Value::Bool(true)));
+    Some((text, failed))
 }
 
 /// What rewards of a step say of it: nothing where none was given, or where they are worth nothing.
@@ -208,7 +225,8 @@ impl World for Seat {
     fn evaluate(&mut self) -> Result<Verdict, WorldError> {
         let settings = self.shared.settings.clone();
         let session = self.session()?;
-        let (sum, last) = (session.rewards.iter().sum::<f64>(), session.rewards.last().copied());
+        let (sum, last) =
+            (session.rewards.iter().fold(0.0, |sum, reward| sum + reward), session.rewards.last().copied());
         let reward = match (last, session.done) {
             (Some(last), _) if settings.reward == Reward::Last => last,
             (Some(_), _) => sum,
@@ -253,6 +271,18 @@ mod tests {
             r#"{"text":"a","n":1,"metadata":{"b":2}}"#
         );
         assert_eq!(words(&json!([1, 2])), "[1,2]");
+    }
+
+    #[test]
+    fn what_a_tool_gave_is_its_words() {
+        let gave = json!({"tool_name": "say", "metadata": {}, "error": null, "result": {
+            "content": [{"type": "text", "text": "hi"}, {"type": "text", "text": "you"}], "is_error": false,
+        }});
+        assert_eq!(called(&gave), Some(("hi\nyou".to_owned(), false)));
+        let error = json!({"error_type": "tool_not_found", "message": "Unknown tool: 'nay'"});
+        let failed = json!({"tool_name": "nay", "result": null, "error": error});
+        assert_eq!(called(&failed), Some(("Unknown tool: 'nay'".to_owned(), true)));
+        assert_eq!(called(&json!({"text": "a"})), None);
     }
 
     #[test]
