@@ -7,17 +7,18 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{MetadataExt, OpenOptionsExt},
+            net::UnixStream,
         },
     },
     path::{Component, Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat},
     io::Errno,
 };
 
@@ -144,6 +145,23 @@ pub(crate) fn place(workspace: &OwnedFd, path: &Path) -> Result<(PathBuf, OsStri
         Ok(_) | Err(Errno::NOENT) => Ok((parent.into(), name.into())),
         Err(errno) => Err(refused(path, errno)),
     }
+}
+
+/// A stream to a socket. No part of `path` may be a link.
+pub(crate) fn connect(folder: &OwnedFd, path: &Path) -> Result<UnixStream, String> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let socket = openat2(folder, path, flags, Mode::empty(), beneath).map_err(|errno| match errno {
+        Errno::NOENT => "does not exist".to_owned(),
+        errno => format!("cannot be opened: {errno}"),
+    })?;
+    let about = fstat(&socket).map_err(|errno| format!("cannot be opened: {errno}"))?;
+    if FileType::from_raw_mode(about.st_mode) != FileType::Socket {
+        return Err("is not a socket".to_owned());
+    }
+    // By the descriptor: what the name means may have changed.
+    let at = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    UnixStream::connect(at).map_err(|error| format!("cannot be connected to: {error}"))
 }
 
 struct Copy {

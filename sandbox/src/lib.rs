@@ -24,7 +24,7 @@ mod shell;
 mod snapshot;
 mod spec;
 
-use std::{path::Path, time::Duration};
+use std::{os::unix::net::UnixStream, path::Path, time::Duration};
 
 pub use self::{
     bubblewrap::Bubblewrap,
@@ -95,6 +95,10 @@ pub trait Session: Send {
 
     /// Ends every process and makes the workspace that of `snapshot` again. Logs and temporary files go.
     fn reset(&mut self, snapshot: &Snapshot) -> Result<(), SandboxError>;
+
+    /// A stream to a socket below [`WORKSPACE`] or [`TMP`] that a program of the shell listens at. What comes over it is
+    /// untrusted, and may never come.
+    fn connect(&self, path: &Path) -> Result<UnixStream, SandboxError>;
 
     /// For another thread.
     fn interrupt_handle(&self) -> Interrupt;

@@ -4,14 +4,18 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{Read, Seek},
-    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use crate::{
-    Copied, Ending, Exec, Interrupt, Listing, Program, Ran, SandboxError, Session, Snapshot, Spec, Workspace,
+    Copied, Ending, Exec, Interrupt, Listing, Program, Ran, SandboxError, Session, Snapshot, Spec, TMP,
+    WORKSPACE, Workspace,
     attend::{Pipes, Sink, Stop, attend, deadline, drain, nonblocking},
     capture::Capture,
     files,
@@ -55,6 +59,9 @@ pub(crate) trait Maker: Send {
 
     /// The folder of the workspace.
     fn workspace(&self) -> &OwnedFd;
+
+    /// The folder of temporary files.
+    fn tmp(&self) -> &OwnedFd;
 
     /// How often the kernel has killed for memory.
     fn kills(&self) -> u64;
@@ -344,6 +351,16 @@ impl<M: Maker> Session for Machine<M> {
         let words = ["sh", "-c", EMPTY, "sh", "workspace", "logs", "home", "tmp", "shm"];
         self.carry("empty the disk", &words, Input::Nothing, None)?;
         self.unpack(snapshot.open()?)
+    }
+
+    fn connect(&self, path: &Path) -> Result<UnixStream, SandboxError> {
+        let maker = self.maker.as_ref().ok_or(SandboxError::Closed)?;
+        let places = [(WORKSPACE, maker.workspace()), (TMP, maker.tmp())];
+        let inside = places.into_iter().find_map(|(at, folder)| Some((folder, path.strip_prefix(at).ok()?)));
+        let Some((folder, inside)) = inside else {
+            return Err(SandboxError::path(path, format!("is below neither {WORKSPACE} nor {TMP}")));
+        };
+        files::connect(folder, inside).map_err(|why| SandboxError::path(path, why))
     }
 
     fn interrupt_handle(&self) -> Interrupt {

@@ -26,10 +26,10 @@ pub struct Spec {
     pub root: Root,
     /// What is in [`WORKSPACE`] at first.
     pub workspace: Workspace,
-    /// Where the workspace is, too: in place of a folder of an image that programs of the image look for.
-    pub workspace_at: Option<PathBuf>,
     /// Folders of the host that are copied in where nobody can write, by their place inside: `/tests` at grading time.
     pub read_only: BTreeMap<PathBuf, PathBuf>,
+    /// More names of [`WORKSPACE`], beside [`APP`], where programs look for their files: `/home/user`, or a folder of an image.
+    pub aliases: Vec<PathBuf>,
     /// Added to `PATH`, `HOME`, `USER`, `LANG`, `TERM` and `TMPDIR`, or in their place. Nothing of the supervisor's own.
     pub env: BTreeMap<OsString, OsString>,
     /// What it may use.
@@ -127,7 +127,7 @@ const TAKEN: [&str; 14] = [
 impl Spec {
     /// What can be said without looking at the host.
     pub(crate) fn check(&self) -> Result<(), SandboxError> {
-        for at in self.read_only.keys().chain(&self.workspace_at) {
+        for at in self.read_only.keys().chain(&self.aliases) {
             let plain = at.is_absolute()
                 && at.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
             let free = !TAKEN.iter().any(|taken| at == Path::new(taken))

@@ -56,15 +56,15 @@ impl Built {
             workspace,
             read_only: [(PathBuf::from(git::OWN), self.own.path().to_owned())].into(),
             limits,
-            workspace_at: workspace_at(row),
+            aliases: aliases(row),
             ..Spec::default()
         }
     }
 }
 
 /// Images look for the repository where they have it.
-fn workspace_at(row: &Row) -> Option<PathBuf> {
-    matches!(row.start, Start::Image(_)).then(|| PathBuf::from(TESTBED))
+fn aliases(row: &Row) -> Vec<PathBuf> {
+    matches!(row.start, Start::Image(_)).then(|| PathBuf::from(TESTBED)).into_iter().collect()
 }
 
 /// Makes it.

@@ -34,6 +34,7 @@ const BASE_WORDS: [&str; 3] = ["sh", "-c", "echo; exec cat"];
 /// Its fields in the order in which they go.
 pub(super) struct BubblewrapMaker {
     workspace: OwnedFd,
+    tmp: OwnedFd,
     base: Sandbox,
     group: Group,
     keeper: Keeper,
@@ -74,8 +75,9 @@ impl BubblewrapMaker {
         .start()?;
         ready(&mut base)?;
         Ok(Self {
-            // Replaced once the folder is there.
+            // Replaced once the folders are there.
             workspace: open_dir(&disk(&base, &places))?,
+            tmp: open_dir(&disk(&base, &places))?,
             base,
             rlimits: rlimits(&spec.limits, group.memory),
             limits: spec.limits.clone(),
@@ -156,11 +158,16 @@ impl Maker for BubblewrapMaker {
     fn furnished(&mut self) -> Result<(), SandboxError> {
         self.furnishing = false;
         self.workspace = open_dir(&disk(&self.base, &self.places).join("workspace"))?;
+        self.tmp = open_dir(&disk(&self.base, &self.places).join("tmp"))?;
         Ok(())
     }
 
     fn workspace(&self) -> &OwnedFd {
         &self.workspace
+    }
+
+    fn tmp(&self) -> &OwnedFd {
+        &self.tmp
     }
 
     fn kills(&self) -> u64 {
@@ -172,8 +179,8 @@ impl Maker for BubblewrapMaker {
     }
 
     fn close(self) -> Result<(), SandboxError> {
-        let Self { workspace, base, mut group, keeper, folder, .. } = self;
-        drop((workspace, base, keeper));
+        let Self { workspace, tmp, base, mut group, keeper, folder, .. } = self;
+        drop((workspace, tmp, base, keeper));
         let removed = group.remove();
         folder.close().map_err(|source| SandboxError::io("remove the folder of a session", source))?;
         removed.map_err(|source| SandboxError::io("remove a control group", source))

@@ -191,8 +191,8 @@ pub(super) fn command(
         options.add([&"--bind", &places.disk.join(from), &to]);
     }
     options.add([&"--symlink", &WORKSPACE, &APP]);
-    if let Some(at) = &spec.workspace_at {
-        options.add([&"--bind", &places.disk.join("workspace"), at]);
+    for alias in &spec.aliases {
+        options.add([&"--bind", &places.disk.join("workspace"), alias]);
     }
     for (number, at) in spec.read_only.keys().enumerate() {
         options.add([&"--ro-bind", &places.store.join(number.to_string()), at]);

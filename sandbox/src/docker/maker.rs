@@ -35,6 +35,7 @@ exec "$@""#;
 /// Its fields in the order in which they go.
 pub(super) struct DockerMaker {
     workspace: OwnedFd,
+    tmp: OwnedFd,
     /// For commands, one after the other, as long as each leaves it as it was.
     cell: Option<Arc<Container>>,
     /// All that may still be there, the base last.
@@ -68,8 +69,9 @@ impl DockerMaker {
         };
         let places = Places { disk: place("/disk")?, store: place("/store")? };
         Ok(Self {
-            // Replaced once the folder is there.
+            // Replaced once the folders are there.
             workspace: open_dir(&base.root().join("disk"))?,
+            tmp: open_dir(&base.root().join("disk"))?,
             cell: None,
             containers: Vec::new(),
             base,
@@ -148,11 +150,16 @@ impl Maker for DockerMaker {
 
     fn furnished(&mut self) -> Result<(), SandboxError> {
         self.workspace = open_dir(&self.base.root().join("disk/workspace"))?;
+        self.tmp = open_dir(&self.base.root().join("disk/tmp"))?;
         Ok(())
     }
 
     fn workspace(&self) -> &OwnedFd {
         &self.workspace
+    }
+
+    fn tmp(&self) -> &OwnedFd {
+        &self.tmp
     }
 
     fn kills(&self) -> u64 {
@@ -164,8 +171,8 @@ impl Maker for DockerMaker {
     }
 
     fn close(self) -> Result<(), SandboxError> {
-        let Self { workspace, cell, containers, base, .. } = self;
-        drop((workspace, cell));
+        let Self { workspace, tmp, cell, containers, base, .. } = self;
+        drop((workspace, tmp, cell));
         let mut result = Ok(());
         for container in containers.iter().chain([&base]) {
             container.kill();

@@ -92,12 +92,14 @@ pub(super) fn cell(owner: &Owner, places: &Places, spec: &Spec) -> Result<Contai
         ("shm", "/dev/shm"),
     ];
     mounts.extend(folders.map(|(from, to)| bind(&format!("{disk}/{from}"), to, false)));
-    if let Some(at) = &spec.workspace_at {
-        let to = at.to_str().ok_or_else(|| SandboxError::path(at, "is not UTF-8, which docker needs"))?;
-        mounts.push(bind(&format!("{disk}/workspace"), to, false));
+    fn utf8(at: &Path) -> Result<&str, SandboxError> {
+        at.to_str().ok_or_else(|| SandboxError::path(at, "is not UTF-8, which docker needs"))
+    }
+    for alias in &spec.aliases {
+        mounts.push(bind(&format!("{disk}/workspace"), utf8(alias)?, false));
     }
     for (number, at) in spec.read_only.keys().enumerate() {
-        let to = at.to_str().ok_or_else(|| SandboxError::path(at, "is not UTF-8, which docker needs"))?;
+        let to = utf8(at)?;
         mounts.push(bind(&format!("{store}/{number}"), to, true));
     }
     let limits = &spec.limits;

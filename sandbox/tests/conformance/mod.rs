@@ -14,6 +14,8 @@ macro_rules! every_promise {
             a_slow_shell_comes_back,
             files_are_written_read_and_listed,
             folders_go_in_and_out,
+            a_socket_inside_is_reached_and_no_other,
+            the_workspace_has_more_names,
             a_snapshot_is_the_workspace_again,
             a_workspace_that_was_shut_is_still_packed,
             an_interrupt_ends_what_runs,
@@ -259,6 +261,52 @@ pub fn folders_go_in_and_out(backend: &dyn Backend) {
     assert!(session.copy_out(Path::new(""), &out).is_err(), "nothing of the host is written over");
     let error = backend.open(&Spec { workspace: Workspace::Folder("/no/such".into()), ..Spec::default() });
     assert_eq!(error.err().map(|error| error.advice()), Some(Advice::Refused));
+}
+
+/// Listens at a socket, and answers each line with itself.
+const LISTENER: &str = r#"perl -MSocket -e '
+    socket(my $s, PF_UNIX, SOCK_STREAM, 0); bind($s, sockaddr_un($ARGV[0])); listen($s, 1);
+    while (accept(my $c, $s)) { print {$c} scalar <$c>; close $c }' "$1" &"#;
+
+pub fn a_socket_inside_is_reached_and_no_other(backend: &dyn Backend) {
+    let mut session = open(backend);
+    for path in ["/workspace/a/socket", "/tmp/socket"] {
+        told(&mut *session, &format!("mkdir -p /workspace/a; set -- {path}; {LISTENER}"));
+        let path = Path::new(path);
+        eventually("it listens", || session.connect(path).is_ok());
+        let mut stream = session.connect(path).unwrap();
+        stream.write_all(b"hello\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "hello\n");
+    }
+    told(
+        &mut *session,
+        "echo > /workspace/file; ln -s /workspace/a/socket /tmp/link; ln -s /run /workspace/run",
+    );
+    for path in [
+        "/workspace/file",
+        "/tmp/link",
+        "/tmp/none",
+        "/workspace/run/x",
+        "/tmp/../tmp/socket",
+        "/run/x",
+        "socket",
+    ] {
+        assert!(matches!(session.connect(Path::new(path)), Err(SandboxError::Path { .. })), "{path}");
+    }
+    session.close().unwrap();
+    assert!(matches!(session.connect(Path::new("/tmp/socket")), Err(SandboxError::Closed)));
+}
+
+pub fn the_workspace_has_more_names(backend: &dyn Backend) {
+    let spec = Spec { aliases: vec!["/home/user".into()], ..Spec::default() };
+    let mut session = backend.open(&spec).unwrap();
+    told(&mut *session, "cd /home/user && echo x > file");
+    assert_eq!(told(&mut *session, "cat /workspace/file; pwd -P"), "x\n/home/user");
+    session.close().unwrap();
+    let spec = Spec { aliases: vec!["/home".into()], ..Spec::default() };
+    assert!(matches!(backend.open(&spec), Err(SandboxError::Path { .. })));
 }
 
 pub fn a_snapshot_is_the_workspace_again(backend: &dyn Backend) {
