@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod browser;
 pub mod calculator;
+pub mod desktop;
 pub mod dice;
 pub mod draw;
 pub mod gui;

@@ -8,7 +8,7 @@ use toml::Value;
 
 use crate::{
     agent::{Agent, ToolAgent},
-    browser, calculator, openenv, persona, remote, swe, terminal, tool_call,
+    browser, calculator, desktop, openenv, persona, remote, swe, terminal, tool_call,
     world::{Environment, WorldError},
 };
 
@@ -26,6 +26,7 @@ pub struct Kind {
 pub const KINDS: &[Kind] = &[
     browser::KIND,
     calculator::KIND,
+    desktop::KIND,
     openenv::KIND,
     persona::KIND,
     remote::KIND,
@@ -120,6 +121,8 @@ mod tests {
             ("browser", "tasks = ['click-test']", "pages: "),
             ("calculator", "digits = \"x\"", "digits: "),
             ("calculator", "operators = ['+', 1]", "operators[1]: "),
+            ("desktop", "show = 'all'", "show: "),
+            ("desktop", "families = ['dt9']", "families[0]: "),
             ("terminal", "step_secs = 'long'", "step_secs: "),
             ("terminal", "families = ['te9']", "families[0]: "),
             ("swe", "agent = 'vim'", "agent: "),

@@ -20,7 +20,7 @@ pub fn browsers(settings: Settings) -> Option<Browsers> {
     if !has_sandbox() || !can("no browser", has_browser, "install chromium") {
         return None;
     }
-    Some(Browsers::new(settings).unwrap())
+    Some(Browsers::new(Settings { changes: true, ..settings }).unwrap())
 }
 
 /// With browsers that no other test has: a path that says the same in other words.
@@ -105,7 +105,7 @@ pub fn numbered(list: &str, what: &str) -> u64 {
 
 pub fn find(list: &str, what: &str) -> Option<u64> {
     let numbers = list.lines().filter_map(|line| {
-        let (number, rest) = line.split_once(' ')?;
+        let (number, rest) = line.strip_prefix('[')?.split_once("] ")?;
         Some((number.parse::<u64>().ok()?, rest))
     });
     let mut fitting = numbers.filter(|(_, rest)| rest.contains(what));
