@@ -229,7 +229,7 @@ fn environments_and_their_tasks_are_listed() {
     };
     let (_, told) = get("/environments");
     let rig = json!({
-        "name": "rig", "kind": "rig", "steps": 6, "patience_secs": 60.0, "tasks": {"train": 5, "held_out": 2}, "users": [],
+        "name": "rig", "kind": "rig", "steps": 6, "patience_secs": 60.0, "agent": "tools", "tasks": {"train": 5, "held_out": 2}, "users": [],
     });
     assert_eq!(told["environments"][0], rig);
     assert_eq!(told["environments"][1]["tasks"], json!({"train": null, "held_out": null}));

@@ -177,9 +177,13 @@ fn any_page_is_used_and_evaluated() {
     let mut hands = Hands::begin(&mut *world, &browsers.task(Split::Train, 0).unwrap());
     assert!(!hands.list.contains("Hidden") && !hands.list.contains("Far"), "{}", hands.list);
     assert!(hands.list.contains("button \"Closed\" disabled"), "{}", hands.list);
-    assert!(hands.list.contains("combobox \"Size\" = \"small\" of \"small\", \"large\""), "{}", hands.list);
+    assert!(
+        hands.list.contains("combobox \"Size\" value=\"small\" of \"small\", \"large\""),
+        "{}",
+        hands.list
+    );
     hands.type_into("textbox \"Name\"", "new");
-    assert!(hands.list.contains("textbox \"Name\" = \"new\""), "{}", hands.list);
+    assert!(hands.list.contains("textbox \"Name\" value=\"new\""), "{}", hands.list);
     hands.type_into("\"Day\"", "2024-05-06");
     hands.type_into("textbox \"Notes\"", "a\nb");
     hands.type_into("combobox \"Size\"", "large");

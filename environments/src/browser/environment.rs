@@ -13,7 +13,7 @@ use super::{
     world::{BEGIN, Desk},
 };
 use crate::{
-    gui::Stage,
+    gui::{Actions, Stage},
     registry::{Kind, settings},
     world::{Environment, Part, Said, Spec, Split, Task, World, WorldError},
 };
@@ -109,10 +109,15 @@ impl Environment for Browsers {
 
     fn task(&self, split: Split, number: u64) -> Result<Task, WorldError> {
         let actions = self.shared.settings.actions;
-        let about = if actions == crate::gui::Actions::Coordinates { ABOUT_PLACES } else { ABOUT };
-        let system = Said { role: "system", parts: vec![Part::Text(about.to_owned())] };
+        let about = match actions {
+            // What it was taught needs no words, and these it was not taught.
+            Actions::Basic => None,
+            Actions::Coordinates => Some(ABOUT_PLACES),
+            Actions::Elements | Actions::Both => Some(ABOUT),
+        };
+        let system = |about: &str| Said { role: "system", parts: vec![Part::Text(about.to_owned())] };
         let play = self.shared.play_of(split, number)?;
-        let mut opening = vec![system];
+        let mut opening: Vec<Said> = about.map(system).into_iter().collect();
         // What a page of MiniWoB++ asks for is known once it is there.
         opening.extend(play.instruction().map(Said::user));
         Ok(Task { id: play.id().into(), split, number, opening, tools: Stage::tools(actions) })

@@ -43,7 +43,7 @@ fn a_window_is_listed_in_reading_order_and_a_field_has_its_label() {
     let expected = [
         "dialog \"Contact\"",
         "text \"Please fill in\"",
-        "textbox \"City\" = \"Lima\"",
+        "textbox \"City\" value=\"Lima\"",
         "button \"Cancel\"",
         "button \"OK\"",
     ];

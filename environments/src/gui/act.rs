@@ -129,24 +129,25 @@ const TYPED_CHARS: usize = 10_000;
 /// What can be called.
 pub(super) fn tools(actions: Actions) -> Vec<Tool> {
     let mut tools = Vec::new();
-    if actions != Actions::Coordinates {
-        let id = || json!({"type": "integer", "description": "number in the list"});
+    if actions.numbers() {
+        let id = || json!({"type": "integer"});
+        tools.extend([
+            tool("click", "Clicks an element", [("id", id())]),
+            // In place of what is in it.
+            tool("type", "Types a text into an element", [("id", id()), ("text", json!({"type": "string"}))]),
+        ]);
+    }
+    if actions.all_of_them() {
         let directions = json!({"type": "string", "enum": ["up", "down", "left", "right"]});
         let none: [(&str, Value); 0] = [];
         tools.extend([
-            tool("click", "Click an element", [("id", id())]),
-            tool(
-                "type",
-                "Put a text into a field, in place of what is in it",
-                [("id", id()), ("text", json!({"type": "string"}))],
-            ),
             tool("scroll", "Scroll the page", [("direction", directions)]),
             tool("wait", "Wait a second", none.clone()),
             tool("done", "Say that the task is done", none.clone()),
             tool("fail", "Say that the task cannot be done", none),
         ]);
     }
-    if actions != Actions::Elements {
+    if actions.places() {
         tools.push(computer::tool());
     }
     tools
@@ -169,13 +170,13 @@ pub(super) fn read(
     now: &Screen,
     size: (u32, u32),
 ) -> Result<Deed, Fault> {
-    let elements = actions != Actions::Coordinates;
+    let elements = actions.all_of_them();
     match call.name.as_str() {
-        "click" if elements => {
+        "click" if actions.numbers() => {
             let (key, at) = element(call, shown, now)?;
             Ok(Deed::Act(Act::Click { at, button: Button::Left, count: 1, key: Some(key) }))
         }
-        "type" if elements => {
+        "type" if actions.numbers() => {
             let into = Some(element(call, shown, now)?);
             Ok(Deed::Act(Act::Type { text: typed(call)?, into }))
         }
@@ -195,7 +196,7 @@ pub(super) fn read(
         "wait" if elements => Ok(Deed::Act(Act::Wait { secs: WAIT_SECS })),
         "done" if elements => Ok(Deed::Done),
         "fail" if elements => Ok(Deed::Fail),
-        computer::NAME if actions != Actions::Elements => computer::read(call, size),
+        computer::NAME if actions.places() => computer::read(call, size),
         other => Err(Fault::call(format!("There is no tool {other}."))),
     }
 }

@@ -60,10 +60,29 @@ pub enum Actions {
     /// Numbers of the list: `click`, `type`, `scroll`, `wait`, `done`, `fail`.
     #[default]
     Elements,
+    /// Numbers of the list, and of these tools `click` and `type` alone, as the embedded model was taught them: it says that it is done.
+    Basic,
     /// One tool `computer_use` with places on the screen, from 0 to 999 in both directions.
     Coordinates,
     /// All of them.
     Both,
+}
+
+impl Actions {
+    /// By numbers of the list.
+    fn numbers(self) -> bool {
+        self != Self::Coordinates
+    }
+
+    /// By all tools that take such numbers.
+    fn all_of_them(self) -> bool {
+        matches!(self, Self::Elements | Self::Both)
+    }
+
+    /// By places on the screen.
+    fn places(self) -> bool {
+        matches!(self, Self::Coordinates | Self::Both)
+    }
 }
 
 /// What an agent is shown of a screen. Screenshots are kept in any case.

@@ -21,7 +21,7 @@ impl Screen {
     /// Of those of `elements` that can be seen, as many as fit.
     pub fn new(elements: Vec<Element>, picture: Option<Picture>, options: &Options) -> Self {
         let size = (options.width, options.height);
-        let places = options.actions != super::Actions::Elements;
+        let places = options.actions.places();
         let mut screen = Self { picture, size, places, ..Self::default() };
         let mut chars = 0;
         for mut element in elements {

@@ -95,6 +95,8 @@ impl Stage {
         let mut facts = Facts::default();
         let mut results = Vec::new();
         let mut point = None;
+        // What a display says of itself.
+        let mut unasked = Vec::new();
         for (at, call) in calls.iter().enumerate() {
             if self.ended.is_some() || self.over || at >= CALLS {
                 let why = if at >= CALLS { "too many calls at once" } else { "the task is over" };
@@ -111,7 +113,11 @@ impl Stage {
                     point = act.point().or(point);
                     match display.act(&act)? {
                         Did::Done => Ok(told(&act, &self.screen)),
-                        Did::Told(more) => Ok(format!("{}; {more}", told(&act, &self.screen))),
+                        Did::Told(more) => {
+                            let whole = format!("{}; {more}", told(&act, &self.screen));
+                            unasked.push(more);
+                            Ok(whole)
+                        }
                         Did::Refused(why) => Err(Fault::call(why)),
                     }
                 }
@@ -152,7 +158,8 @@ impl Stage {
         if !self.options.changes && self.options.show.list() {
             parts.retain(|part| matches!(part, Part::Image(_)));
             if let Some(last) = results.last_mut().filter(|last| !last.is_error) {
-                last.parts = vec![Part::Text(self.screen.list())];
+                unasked.push(self.screen.list());
+                last.parts = vec![Part::Text(unasked.join("\n"))];
             }
         }
         let observation = Observation { results, parts, state: Some(self.screen.state()), shot };

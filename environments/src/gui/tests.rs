@@ -278,3 +278,17 @@ fn what_does_not_go_together_names_its_key() {
     assert!(fault(Options { list_chars: 5, ..Options::default() }).starts_with("list_chars: "));
     assert!(fault(Options { show: Show::Screenshot, ..Options::default() }).starts_with("show: "));
 }
+
+#[test]
+fn basic_actions_are_clicking_and_typing_alone() {
+    let (mut stage, mut panel) = (stage(Actions::Basic), Panel::default());
+    let names: Vec<String> = Stage::tools(Actions::Basic).into_iter().map(|tool| tool.name).collect();
+    assert_eq!(names, ["click", "type"]);
+    stage.begin(&mut panel).unwrap();
+    for name in ["scroll", "done", "fail", "computer_use"] {
+        let outcome = stage.step(&mut panel, &call(name, json!({}))).unwrap();
+        assert_eq!(told(&outcome), format!("There is no tool {name}."));
+    }
+    let outcome = stage.step(&mut panel, &call("click", json!({"id": 1}))).unwrap();
+    assert!(panel.checked && !outcome.done, "{outcome:?}");
+}

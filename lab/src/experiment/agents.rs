@@ -58,7 +58,9 @@ impl Place {
             Self::Terminal => {
                 "{ kind = \"terminal\", families = [\"te1\", \"te2\", \"te3\"], files = [3, 6] }"
             }
-            Self::Browser => "{ kind = \"browser\", families = [\"gw1\", \"gw2\", \"gw3\"] }",
+            Self::Browser => {
+                "{ kind = \"browser\", families = [\"gw1\", \"gw2\", \"gw3\"], actions = \"basic\", contexts = 16 }"
+            }
             Self::Swe => "{ kind = \"swe\", families = [\"sw1\"], tools = \"edit\" }",
         }
     }
