@@ -147,3 +147,10 @@ pub(crate) fn nonblocking(fd: impl Into<OwnedFd>) -> Result<OwnedFd, SandboxErro
     set.map_err(|errno| SandboxError::io("prepare a pipe", errno))?;
     Ok(fd)
 }
+
+/// A descriptor on which its reader or writer waits, whatever it was made as.
+pub(crate) fn blocking(fd: OwnedFd) -> Result<OwnedFd, SandboxError> {
+    let set = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags - OFlags::NONBLOCK));
+    set.map_err(|errno| SandboxError::io("prepare a pipe", errno))?;
+    Ok(fd)
+}

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use crate::running::{Running, is_readable};
+use crate::{
+    SandboxError,
+    attend::blocking,
+    running::{Running, is_readable},
+};
 
 /// A program that runs in a session until it ends or is ended. Dropping it ends it, with all that it has started; its session
 /// does so too.
@@ -28,15 +32,17 @@ pub struct ProgramPipes {
 }
 
 impl Program {
-    pub(crate) fn new(mut running: impl Running + 'static) -> Self {
+    pub(crate) fn new(mut running: impl Running + 'static) -> Result<Self, SandboxError> {
         let streams = running.streams();
-        let pipes = streams.stdin.zip(streams.stdout).zip(streams.stderr);
-        let pipes = pipes.map(|((stdin, stdout), stderr)| ProgramPipes {
-            stdin: stdin.into(),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-        });
-        Self { running: Arc::new(Mutex::new(running)), pipes }
+        let pipes = match (streams.stdin, streams.stdout, streams.stderr) {
+            (Some(stdin), Some(stdout), Some(stderr)) => Some(ProgramPipes {
+                stdin: blocking(stdin)?.into(),
+                stdout: blocking(stdout)?.into(),
+                stderr: blocking(stderr)?.into(),
+            }),
+            _ => None,
+        };
+        Ok(Self { running: Arc::new(Mutex::new(running)), pipes })
     }
 
     /// Its pipes. The first time only.

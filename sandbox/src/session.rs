@@ -276,7 +276,7 @@ impl<M: Maker> Session for Machine<M> {
 
     fn start(&mut self, exec: &Exec) -> Result<Program, SandboxError> {
         let maker = self.maker.as_mut().ok_or(SandboxError::Closed)?;
-        let program = Program::new(maker.command(&self.spec, Some(exec), exec.words())?);
+        let program = Program::new(maker.command(&self.spec, Some(exec), exec.words())?)?;
         self.programs.add(&program);
         Ok(program)
     }

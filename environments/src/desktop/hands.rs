@@ -49,7 +49,8 @@ impl Display for Hands<'_> {
         let mut alike = 1;
         let (elements, pixels) = loop {
             let seen = self.see()?;
-            alike = if before.as_ref() == Some(&seen) { alike + 1 } else { 1 };
+            let rests = before.as_ref() == Some(&seen) && !is_bare(&seen.0);
+            alike = if rests { alike + 1 } else { 1 };
             if alike >= ALIKE || Instant::now() >= end {
                 break seen;
             }
@@ -79,6 +80,7 @@ impl Display for Hands<'_> {
                 if let Some((key, at)) = into {
                     self.click(*at, 1, 1)?;
                     self.focus(*at)?;
+                    self.focused(*key)?;
                     // In a terminal there is nothing that could be replaced.
                     if self.roles.get(key).is_none_or(|role| role != "terminal") {
                         self.desktop.x11.chord(&[keys::CONTROL, u32::from('a')])?;
@@ -112,6 +114,12 @@ impl Display for Hands<'_> {
         self.desktop.x11.sync()?;
         Ok(Did::Done)
     }
+}
+
+/// Whether windows show nothing but their frames and menus: what is in them comes later.
+fn is_bare(elements: &[Element]) -> bool {
+    let frame = |role: &str| matches!(role, "window" | "dialog" | "menu" | "menuitem");
+    !elements.is_empty() && elements.iter().all(|element| frame(&element.role))
 }
 
 impl Hands<'_> {
@@ -185,6 +193,21 @@ impl Hands<'_> {
             let has = self.desktop.x11.has_keyboard(&client)? || Instant::now() > end;
             Ok(has.then_some(()))
         })
+    }
+
+    /// The window manager holds a click back until it has looked, and keys would overtake it: they wait until the program says
+    /// that the element has the keyboard.
+    fn focused(&mut self, key: u64) -> Result<(), WorldError> {
+        let end = Instant::now() + FOCUS;
+        loop {
+            let (elements, _) = self.see()?;
+            let element = elements.iter().find(|element| element.key == key);
+            let has = element.is_none_or(|element| element.states.iter().any(|state| state == "focused"));
+            if has || Instant::now() >= end {
+                return Ok(());
+            }
+            self.desktop.pause(BETWEEN)?;
+        }
     }
 
     fn drag(&mut self, to: Point) -> Result<(), WorldError> {
