@@ -49,6 +49,11 @@ pub(crate) trait Maker: Send {
         stdout: Option<OwnedFd>,
     ) -> Result<Self::Sandbox, SandboxError>;
 
+    /// Whether a program may go on while another command runs, and ends.
+    fn keeps_programs(&self) -> bool {
+        true
+    }
+
     /// Where read-only folders lie for a porter, by number, until [`Maker::furnished`].
     fn store(&self) -> &'static str {
         "/store"
@@ -276,6 +281,12 @@ impl<M: Maker> Session for Machine<M> {
 
     fn start(&mut self, exec: &Exec) -> Result<Program, SandboxError> {
         let maker = self.maker.as_mut().ok_or(SandboxError::Closed)?;
+        if !maker.keeps_programs() {
+            return Err(SandboxError::Carry {
+                doing: "start a program that goes on",
+                why: "in this kind of sandbox it ends with the next command; bubblewrap keeps it".to_owned(),
+            });
+        }
         let program = Program::new(maker.command(&self.spec, Some(exec), exec.words())?)?;
         self.programs.add(&program);
         Ok(program)

@@ -102,6 +102,10 @@ impl DockerMaker {
 impl Maker for DockerMaker {
     type Sandbox = Sandbox;
 
+    fn keeps_programs(&self) -> bool {
+        false
+    }
+
     fn command(
         &mut self,
         spec: &Spec,

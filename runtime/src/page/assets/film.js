@@ -14,8 +14,8 @@ export function player() {
   const play = el('button', { type: 'button', onclick: () => (timer ? stop() : start()) }, 'Play');
   const back = el('button', { type: 'button', onclick: () => turnTo(at - 1) }, 'Back');
   const on = el('button', { type: 'button', onclick: () => turnTo(at + 1) }, 'On');
-  const film = el('figure', { class: 'film', hidden: true },
-    el('div', { class: 'screen' }, picture, mark), told, el('div', { class: 'buttons' }, back, play, on, range));
+  const film = el('figure', { class: 'film', hidden: true });
+  const parts = [el('div', { class: 'screen' }, picture, mark), told, el('div', { class: 'buttons' }, back, play, on, range)];
   let frames = [];
   let at = 0;
   let timer = null;
@@ -70,6 +70,8 @@ export function player() {
       const follows = at === frames.length - 1;
       frames = now;
       film.hidden = frames.length === 0;
+      // An episode without a screen has no picture at all.
+      if (frames.length && !film.firstChild) film.append(...parts);
       range.max = Math.max(0, frames.length - 1);
       // Of an episode that goes on, the newest is shown to whoever looks at the newest.
       if (frames.length) turnTo(isFirst ? 0 : follows && !timer ? frames.length - 1 : at);
