@@ -197,7 +197,7 @@ fn an_agent_that_talks_in_blocks_mends_a_module() {
     let (text, outcome) = act("seq 1 1000");
     assert!(text.contains("characters left out") && outcome.rule.unwrap().score == -1, "{text}");
     assert_eq!(act("exit 3").0, "[exit code 3]");
-    assert_eq!(act("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT; exit 1").1.done, false);
+    assert!(!act("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT; exit 1").1.done);
     let (text, outcome) = act(&format!("git apply - <<'E'\n{}E", made.row.patch));
     assert_eq!((text.as_str(), outcome.rule.unwrap().score), ("[no output]", 1));
     let (_, outcome) = act("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT");

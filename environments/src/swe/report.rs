@@ -27,6 +27,9 @@ pub struct Report {
     pub broken: Vec<String>,
 }
 
+/// Whether a test that ended so, or was not seen, is as it should be.
+type Counts = fn(Option<Status>) -> bool;
+
 impl Report {
     /// By the names of a row.
     pub fn of(statuses: &Statuses, fail_to_pass: &[String], pass_to_pass: &[String], eval: EvalType) -> Self {
@@ -34,7 +37,7 @@ impl Report {
         let split = |names: &[String], good: &dyn Fn(Option<Status>) -> bool| -> (Vec<String>, Vec<String>) {
             names.iter().cloned().partition(|name| good(is(name)))
         };
-        let (mended, kept): (fn(Option<Status>) -> bool, fn(Option<Status>) -> bool) = match eval {
+        let (mended, kept): (Counts, Counts) = match eval {
             EvalType::PassAndFail => (
                 |status| status.is_some_and(Status::passes),
                 // A test that is skipped is no regression, but it is no resolution either.
