@@ -55,6 +55,18 @@ pub fn agent(name: &str) -> Option<Box<dyn Agent>> {
     Some(Box::new(swe::BashAgent::new(talk)))
 }
 
+/// Numbers of settings, each with its key, the least and the most that it may be.
+pub(crate) fn within<'a>(
+    numbers: impl IntoIterator<Item = (&'a str, u64, u64, u64)>,
+) -> Result<(), WorldError> {
+    for (key, number, least, most) in numbers {
+        if !(least..=most).contains(&number) {
+            return Err(WorldError::Settings(format!("{key}: {number} is not from {least} to {most}")));
+        }
+    }
+    Ok(())
+}
+
 /// Settings of a kind from its table; what is unknown, missing or of another type is named by its key.
 pub fn settings<T: DeserializeOwned>(table: Table) -> Result<T, WorldError> {
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {

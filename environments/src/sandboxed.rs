@@ -50,6 +50,12 @@ impl From<SandboxError> for WorldError {
     }
 }
 
+/// Nothing is run where it cannot be isolated; what is missing is named.
+pub(crate) fn isolates(backend: &dyn Backend) -> Result<(), WorldError> {
+    let missing = backend.missing();
+    if missing.is_empty() { Ok(()) } else { Err(SandboxError::Missing { missing }.into()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

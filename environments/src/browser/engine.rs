@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openclaw_sandbox::{Backend, Bubblewrap, Exec, Limits, Program, SandboxError, Session, Spec};
+use openclaw_sandbox::{Backend, Bubblewrap, Exec, Limits, Program, Session, Spec};
 use serde_json::json;
 
 use super::devtools::{CallError, Client, Line};
-use crate::{stop::Stop, world::WorldError};
+use crate::{sandboxed::isolates, stop::Stop, world::WorldError};
 
 /// Where Debian and its like have the browser itself; the program in the path is a script around it.
 const PLACES: [&str; 2] = ["/usr/lib/chromium/chromium", "/usr/bin/chromium"];
@@ -102,10 +102,7 @@ impl Engine {
 
     /// Nothing is run where it cannot be isolated, or is not there.
     pub(super) fn isolates(&self) -> Result<(), WorldError> {
-        let missing = self.backend.missing();
-        if !missing.is_empty() {
-            return Err(SandboxError::Missing { missing }.into());
-        }
+        isolates(&self.backend)?;
         self.program().map(drop)
     }
 

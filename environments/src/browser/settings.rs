@@ -10,6 +10,7 @@ use super::{
 use crate::{
     draw::Kinds,
     gui::{Actions, Options, Show},
+    registry::within,
     world::WorldError,
 };
 
@@ -116,11 +117,7 @@ impl Settings {
             ("steps", self.steps.into(), 1, 1000),
             ("step_secs", self.step_secs, 1, 3600),
         ];
-        for (key, value, least, most) in numbers {
-            if !(least..=most).contains(&value) {
-                return refuse(format!("{key}: {value} is not from {least} to {most}"));
-            }
-        }
+        within(numbers)?;
         let sources = [self.families.is_some(), self.tasks.is_some(), self.rows.is_some()];
         if sources.iter().filter(|given| **given).count() > 1 {
             return refuse("families, tasks, rows: only one of them can be".to_owned());

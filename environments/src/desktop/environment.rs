@@ -1,7 +1,7 @@
 //! The environment: where its tasks come from, and what its worlds share.
 use std::sync::{Arc, OnceLock};
 
-use openclaw_sandbox::{Backend, Bubblewrap, SandboxError};
+use openclaw_sandbox::{Backend, Bubblewrap};
 
 use super::{
     families::{self, Family},
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     gui::Stage,
     registry::{Kind, settings},
+    sandboxed::isolates,
     world::{Environment, Part, Said, Spec, Split, Task, World, WorldError},
 };
 
@@ -112,10 +113,7 @@ impl Shared {
         if self.able.get().is_some() {
             return Ok(());
         }
-        let missing = self.backend.missing();
-        if !missing.is_empty() {
-            return Err(SandboxError::Missing { missing }.into());
-        }
+        isolates(&*self.backend)?;
         let mut lacking = machine::lacking();
         if let Source::Families(families) = &self.source {
             let programs = families.iter().flat_map(|family| family.programs());

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::families::Family;
 use crate::{
     gui::{Actions, Options, Show},
+    registry::within,
     world::WorldError,
 };
 
@@ -83,11 +84,7 @@ impl Settings {
             ("memory_mb", self.memory_mb, 256, 1 << 20),
             ("disk_mb", self.disk_mb, 16, 1 << 20),
         ];
-        for (key, number, least, most) in numbers {
-            if !(least..=most).contains(&number) {
-                return refuse(format!("{key}: {number} is not from {least} to {most}"));
-            }
-        }
+        within(numbers)?;
         if self.held_out == 1 {
             return refuse("held_out: 1 leaves nothing to train on".to_owned());
         }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use openclaw_sandbox::{Backend, SandboxError};
+use openclaw_sandbox::Backend;
 
 use super::{
     agents::BashAgent,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     agent::Agent,
     registry::{Kind, settings},
-    sandboxed::{Sandbox, backend},
+    sandboxed::{Sandbox, backend, isolates},
     terminal::Control,
     world::{Environment, Part, Said, Spec, Split, Task, World, WorldError},
 };
@@ -206,10 +206,7 @@ impl Shared {
             (Sandbox::Docker, Some(row)) => self.backend(row)?,
             _ => backend(settings.sandbox, settings.image.as_deref(), settings.socket.as_deref())?,
         };
-        let missing = backend.missing();
-        if !missing.is_empty() {
-            return Err(SandboxError::Missing { missing }.into());
-        }
+        isolates(&*backend)?;
         self.able.get_or_init(|| ());
         Ok(())
     }

@@ -5,7 +5,7 @@ use openclaw_sandbox::Limits;
 use serde::Deserialize;
 
 use super::families::Family;
-use crate::{draw::Kinds, sandboxed::Sandbox, world::WorldError};
+use crate::{draw::Kinds, registry::within, sandboxed::Sandbox, world::WorldError};
 
 /// `[environments.NAME]` of this kind.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -120,11 +120,7 @@ impl Settings {
             ("memory_mb", self.memory_mb, 64, 1 << 20),
             ("disk_mb", self.disk_mb, 16, 1 << 20),
         ];
-        for (key, number, least, most) in numbers {
-            if !(least..=most).contains(&number) {
-                return refuse(format!("{key}: {number} is not from {least} to {most}"));
-            }
-        }
+        within(numbers)?;
         if self.agent == Talk::BashBlock && self.tools == Tools::Edit {
             return refuse("agent: \"bash-block\" needs tools = \"bash\"".to_owned());
         }

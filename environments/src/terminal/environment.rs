@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use openclaw_sandbox::{Backend, SandboxError};
+use openclaw_sandbox::Backend;
 
 use super::{
     build::{Built, build},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     registry::{Kind, settings},
-    sandboxed::backend,
+    sandboxed::{backend, isolates},
     world::{Environment, Said, Spec, Split, Task, World, WorldError},
 };
 
@@ -139,10 +139,7 @@ impl Shared {
         if self.able.get().is_some() {
             return Ok(());
         }
-        let missing = self.backend.missing();
-        if !missing.is_empty() {
-            return Err(SandboxError::Missing { missing }.into());
-        }
+        isolates(&*self.backend)?;
         self.able.get_or_init(|| ());
         Ok(())
     }

@@ -1,4 +1,4 @@
-use openclaw_sandbox::{Check, Session};
+use openclaw_sandbox::{Check, SandboxError, Session};
 
 use super::*;
 use crate::registry::make;

@@ -5,7 +5,7 @@ use openclaw_sandbox::Limits;
 use serde::Deserialize;
 
 use super::families::{Family, Knobs};
-use crate::{draw::Kinds, sandboxed::Sandbox, world::WorldError};
+use crate::{draw::Kinds, registry::within, sandboxed::Sandbox, world::WorldError};
 
 /// `[environments.NAME]` of this kind.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -105,11 +105,7 @@ impl Settings {
             ("memory_mb", self.memory_mb, 16, 1 << 20),
             ("disk_mb", self.disk_mb, 1, 1 << 20),
         ];
-        for (key, number, least, most) in numbers {
-            if !(least..=most).contains(&number) {
-                return refuse(format!("{key}: {number} is not from {least} to {most}"));
-            }
-        }
+        within(numbers)?;
         if self.held_out == 1 {
             return refuse("held_out: 1 leaves nothing to train on".to_owned());
         }
