@@ -36,6 +36,8 @@ pub enum Phase {
     /// The start is under way.
     Starting {
         given_up: bool,
+        /// Killed, maybe too late to cut the start short: then what it started is killed.
+        killed: bool,
     },
     Up {
         stuck: bool,
@@ -134,8 +136,23 @@ impl Child {
     pub fn start(&mut self) -> Action {
         self.generation += 1;
         self.goal = Goal::Up;
-        self.phase = Phase::Starting { given_up: false };
+        self.phase = Phase::Starting { given_up: false, killed: false };
         Action::Start { generation: self.generation }
+    }
+
+    /// The start is over, and an incarnation is there.
+    pub fn started(&mut self) -> Option<Action> {
+        let killed = matches!(self.phase, Phase::Starting { killed: true, .. });
+        self.phase = Phase::Up { stuck: false };
+        killed.then_some(Action::Kill)
+    }
+
+    /// What is alive is to end as a crash would end it.
+    pub fn kill(&mut self) -> Option<Action> {
+        if let Phase::Starting { killed, .. } = &mut self.phase {
+            *killed = true;
+        }
+        self.is_alive().then_some(Action::Kill)
     }
 
     /// It is to go down, for now or for good.
@@ -146,8 +163,8 @@ impl Child {
                 self.phase = Phase::Ending { draining: drain };
                 Some(Action::Stop { drain })
             }
-            Phase::Starting { given_up: false } => {
-                self.phase = Phase::Starting { given_up: true };
+            Phase::Starting { given_up: false, killed } => {
+                self.phase = Phase::Starting { given_up: true, killed };
                 Some(Action::GiveUpStart)
             }
             // A stop cuts a drain short.
@@ -159,13 +176,13 @@ impl Child {
                 self.phase = Phase::Down;
                 None
             }
-            Phase::Starting { given_up: true } | Phase::Ending { .. } | Phase::Backoff | Phase::Down => None,
+            Phase::Starting { .. } | Phase::Ending { .. } | Phase::Backoff | Phase::Down => None,
         }
     }
 
     /// The incarnation, or its start, is no more. `told`: it was to go down anyway.
     pub fn ended(&mut self, exit: Exit, told: bool) -> Option<Action> {
-        let ending = matches!(self.phase, Phase::Ending { .. } | Phase::Starting { given_up: true });
+        let ending = matches!(self.phase, Phase::Ending { .. } | Phase::Starting { given_up: true, .. });
         let expected = told || ending;
         self.phase = Phase::Down;
         if exit.abnormal || !expected && self.spec.restart == Restart::Permanent {

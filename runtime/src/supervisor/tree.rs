@@ -100,8 +100,7 @@ impl Tree {
         let Some(child) = self.children.iter_mut().find(|child| child.id == id) else { return Vec::new() };
         let up = matches!(child.phase, Phase::Up { .. });
         match order {
-            Order::Kill if child.is_alive() => return vec![(id, Action::Kill)],
-            Order::Kill => {}
+            Order::Kill => return child.kill().map(|action| (id, action)).into_iter().collect(),
             Order::Remove => child.goal = Goal::Removed,
             // What is to be forgotten does not come back.
             _ if child.goal == Goal::Removed => {}
@@ -124,10 +123,7 @@ impl Tree {
         let told = self.children[i].goal != Goal::Up || !self.allowed(i);
         let child = &mut self.children[i];
         let action = match news {
-            News::Started(Ok(())) => {
-                child.phase = Phase::Up { stuck: false };
-                None
-            }
+            News::Started(Ok(())) => child.started(),
             News::Started(Err(reason)) => child.ended(Exit { abnormal: true, reason }, told),
             News::Ended(exit) => child.ended(exit, told),
             News::Woken => {

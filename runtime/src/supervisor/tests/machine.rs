@@ -15,6 +15,8 @@ use super::super::{
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Real {
     Starting,
+    /// Started, of which nobody knows yet.
+    Started,
     Up,
     /// Killed, of which nobody knows yet.
     Killed,
@@ -27,6 +29,8 @@ struct World {
     rng: ChaCha8Rng,
     tree: Tree,
     real: HashMap<ChildId, (u64, Real)>,
+    /// What was killed when its start was over and nobody knew.
+    killed: HashMap<ChildId, u64>,
     sleeping: Vec<(ChildId, u64)>,
     starts: usize,
 }
@@ -56,7 +60,8 @@ impl World {
             tree.add(spec(name.to_owned(), name, group, restart));
         }
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut world = Self { rng, tree, real: HashMap::new(), sleeping: Vec::new(), starts: 0 };
+        let mut world =
+            Self { rng, tree, real: HashMap::new(), killed: HashMap::new(), sleeping: Vec::new(), starts: 0 };
         for id in world.ids() {
             world.order(id, Order::Start);
         }
@@ -119,14 +124,17 @@ impl World {
                     let (_, after) = self.neighbours(id);
                     assert!(after.iter().all(|other| !self.real.contains_key(other)), "stopped under others");
                     let real = self.real.get_mut(&id).expect("only what is there can be stopped");
-                    assert_ne!(real.1, Real::Starting);
+                    assert!(!matches!(real.1, Real::Starting | Real::Started));
                     real.1 = Real::Ending;
                 }
-                Action::GiveUpStart => assert_eq!(self.real[&id].1, Real::Starting),
+                Action::GiveUpStart => assert!(matches!(self.real[&id].1, Real::Starting | Real::Started)),
                 Action::Kill => {
                     let real = self.real.get_mut(&id).expect("only what is there can be killed");
-                    if real.1 == Real::Up {
-                        real.1 = Real::Killed;
+                    match real.1 {
+                        Real::Up => real.1 = Real::Killed,
+                        // Its start cannot be cut short any more.
+                        Real::Started => drop(self.killed.insert(id, real.0)),
+                        Real::Starting | Real::Killed | Real::Ending => {}
                     }
                 }
                 Action::WakeAfter { generation, .. } => self.sleeping.push((id, generation)),
@@ -164,8 +172,14 @@ impl World {
                 self.news(id, generation, News::Started(Err("no".to_owned())));
             }
             Real::Starting => {
+                self.real.insert(id, (generation, Real::Started));
+            }
+            Real::Started => {
                 self.real.insert(id, (generation, Real::Up));
                 self.news(id, generation, News::Started(Ok(())));
+                if self.killed.remove(&id).is_some_and(|killed| killed == generation) {
+                    assert_ne!(self.real.get(&id), Some(&(generation, Real::Up)), "a kill was forgotten");
+                }
             }
             Real::Up if fault => {
                 let abnormal = self.rng.random_bool(0.7);
