@@ -1,5 +1,7 @@
 //! What an agent is shown of the tree: what can be used or read, window by window from the uppermost, in reading order.
 
+use std::collections::BTreeMap;
+
 use crate::gui::{Bounds, Element};
 
 use super::bus::{Node, state};
@@ -90,15 +92,19 @@ fn window_elements(nodes: &[Node], window: usize, frames: &[Box4]) -> Vec<Elemen
         .collect();
     let mut labels: Vec<(Box4, &str)> = Vec::new();
     let mut found: Vec<(Box4, &Node, &'static str)> = Vec::new();
+    let menus = open_menus(nodes);
     for (node, _) in nodes.iter().zip(&inside).filter(|(_, inside)| **inside) {
         let (Some(role), Some(place)) = (role_of(node), node.extents) else { continue };
         let place =
             if node.depth == 2 { (place.0, place.1, place.2, place.3.min(TITLE_PIXELS)) } else { place };
-        let hidden = !node.is(state::SHOWING) || !node.is(state::VISIBLE) || place.2 <= 0 || place.3 <= 0;
+        let on_menu = is_on_menu(nodes, node);
+        // With GTK 2 what is on a menu never says that it shows, and has a place while it does.
+        let shows = (node.is(state::SHOWING) || on_menu) && node.is(state::VISIBLE);
+        let hidden = !shows || place.2 <= 0 || place.3 <= 0;
         let (x, y) = (place.0 + place.2 / 2, place.1 + place.3 / 2);
-        let covered = above
-            .iter()
-            .any(|over| (over.0..over.0 + over.2).contains(&x) && (over.1..over.1 + over.3).contains(&y));
+        let mut over = above.iter().chain(menus.iter().filter(|_| !on_menu));
+        let covered =
+            over.any(|over| (over.0..over.0 + over.2).contains(&x) && (over.1..over.1 + over.3).contains(&y));
         if hidden || covered || NAMED.contains(&role) && node.name.trim().is_empty() {
             continue;
         }
@@ -125,6 +131,24 @@ fn window_elements(nodes: &[Node], window: usize, frames: &[Box4]) -> Vec<Elemen
         elements.extend(lines(node, place));
     }
     in_rows(elements)
+}
+
+fn is_on_menu(nodes: &[Node], node: &Node) -> bool {
+    node.parent.is_some_and(|parent| nodes[parent].role == "menu")
+}
+
+/// Where menus are open: around what is on each.
+fn open_menus(nodes: &[Node]) -> Vec<Box4> {
+    let mut menus: BTreeMap<usize, Box4> = BTreeMap::new();
+    for node in nodes.iter().filter(|node| is_on_menu(nodes, node) && node.is(state::VISIBLE)) {
+        let (Some(parent), Some(place)) = (node.parent, node.extents) else { continue };
+        let menu = menus.entry(parent).or_insert(place);
+        let right = (menu.0 + menu.2).max(place.0 + place.2);
+        let bottom = (menu.1 + menu.3).max(place.1 + place.3);
+        let (left, top) = (menu.0.min(place.0), menu.1.min(place.1));
+        *menu = (left, top, right - left, bottom - top);
+    }
+    menus.into_values().collect()
 }
 
 /// From the top to the bottom, each row from the left to the right.

@@ -78,6 +78,33 @@ fn the_uppermost_window_comes_first_and_a_menu_that_is_open_before_it() {
 }
 
 #[test]
+fn a_menu_of_gtk_2_is_listed_while_it_has_a_place_and_covers_what_is_below() {
+    let mut nodes = form();
+    nodes.push(node(3, 4, "menu", "Edit", (110, 105, 40, 15)));
+    let menu = nodes.len() - 1;
+    let item = Node {
+        states: 1 << state::VISIBLE | 1 << state::SENSITIVE,
+        ..node(menu, 5, "menu item", "", (0, 0, 0, 0))
+    };
+    let named = |name: &str, extents| Node { name: name.into(), extents, ..item.clone() };
+    nodes.push(named("Rename", Some((170, 160, 120, 20))));
+    nodes.push(named("Delete", Some((170, 185, 120, 20))));
+    let frames = [(100, 100, 200, 200)];
+    let open = lines(&nodes, &frames);
+    assert!(
+        open.contains(&"menuitem \"Rename\"".into()) && open.contains(&"menuitem \"Delete\"".into()),
+        "{open:?}"
+    );
+    assert!(!open.iter().any(|line| line.starts_with("textbox")), "{open:?}");
+    for node in &mut nodes[menu + 1..] {
+        node.extents = None;
+    }
+    let closed = lines(&nodes, &frames);
+    assert!(!closed.iter().any(|line| line.starts_with("menuitem")), "{closed:?}");
+    assert!(closed.iter().any(|line| line.starts_with("textbox")), "{closed:?}");
+}
+
+#[test]
 fn states_are_told_and_a_text_of_many_lines_is_told_line_by_line() {
     let mut nodes = form();
     nodes[4].role = "check box".to_owned();

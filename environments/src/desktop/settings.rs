@@ -19,7 +19,7 @@ pub struct Settings {
     pub tasks: Option<PathBuf>,
     /// About one of these tasks in so many is held out, 2 or more; 0 is none.
     pub held_out: u64,
-    /// Families of tasks made from their numbers, in turn. All four if there are no `tasks` either.
+    /// Families of tasks made from their numbers, in turn. All six if there are no `tasks` either.
     pub families: Option<Vec<Family>>,
     /// Of the screen, in pixels.
     pub width: u32,

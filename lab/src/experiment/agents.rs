@@ -24,18 +24,21 @@ enum Place {
     Terminal,
     /// Pages in a browser.
     Browser,
+    /// A desktop with its programs.
+    Desktop,
     /// Modules with one wrong token.
     Swe,
 }
 
 impl Place {
-    const ALL: [Self; 4] = [Self::ToolCall, Self::Terminal, Self::Browser, Self::Swe];
+    const ALL: [Self; 5] = [Self::ToolCall, Self::Terminal, Self::Browser, Self::Desktop, Self::Swe];
 
     fn name(self) -> &'static str {
         match self {
             Self::ToolCall => "tool_call",
             Self::Terminal => "terminal",
             Self::Browser => "browser",
+            Self::Desktop => "desktop",
             Self::Swe => "swe",
         }
     }
@@ -45,6 +48,7 @@ impl Place {
             Self::ToolCall => "configs/tool-call.toml",
             Self::Terminal => "configs/terminal.toml",
             Self::Browser => "configs/browser.toml",
+            Self::Desktop => "configs/desktop.toml",
             Self::Swe => "configs/swe.toml",
         }
     }
@@ -61,6 +65,7 @@ impl Place {
             Self::Browser => {
                 "{ kind = \"browser\", families = [\"gw1\", \"gw2\", \"gw3\"], actions = \"basic\", contexts = 16 }"
             }
+            Self::Desktop => "{ kind = \"desktop\", actions = \"basic\" }",
             Self::Swe => "{ kind = \"swe\", families = [\"sw1\"], tools = \"edit\" }",
         }
     }

@@ -2,6 +2,8 @@
 //! by what the list of the screen says.
 mod calculator;
 mod chooser;
+mod editor;
+mod files;
 mod form;
 mod terminal;
 
@@ -26,11 +28,18 @@ pub enum Family {
     /// DT-4: a row of a list is chosen.
     #[serde(rename = "dt4")]
     Chooser,
+    /// DT-5: files in the file manager.
+    #[serde(rename = "dt5")]
+    Files,
+    /// DT-6: a text in the editor.
+    #[serde(rename = "dt6")]
+    Editor,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Form, Self::Calculator, Self::Terminal, Self::Chooser];
+    pub const ALL: [Self; 6] =
+        [Self::Form, Self::Calculator, Self::Terminal, Self::Chooser, Self::Files, Self::Editor];
 
     /// The name in ids, settings and tables.
     pub fn name(self) -> &'static str {
@@ -39,6 +48,8 @@ impl Family {
             Self::Calculator => "dt2",
             Self::Terminal => "dt3",
             Self::Chooser => "dt4",
+            Self::Files => "dt5",
+            Self::Editor => "dt6",
         }
     }
 
@@ -48,6 +59,8 @@ impl Family {
             Self::Form | Self::Chooser => &["zenity"],
             Self::Calculator => &["galculator", "zenity"],
             Self::Terminal => &["lxterminal"],
+            Self::Files => &["pcmanfm"],
+            Self::Editor => &["mousepad"],
         }
     }
 
@@ -101,6 +114,8 @@ pub fn task(family: Family, split: Split, seed: u64) -> FamilyTask {
         Family::Calculator => calculator::make(making),
         Family::Terminal => terminal::make(making),
         Family::Chooser => chooser::make(making),
+        Family::Files => files::make(making),
+        Family::Editor => editor::make(making),
     }
 }
 
