@@ -1,7 +1,12 @@
 //! `experiment agents`: what outcomes alone, integrated step rewards and hints from failures teach an agent, on tasks whose
 //! kinds, wordings and names are held out.
 
-use std::{fmt::Write, path::Path, path::PathBuf, time::Duration};
+mod report;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -143,12 +148,11 @@ pub(super) async fn command(args: AgentsArgs, read: &Reader, mut stop: StopSigna
                     "run ended"
                 );
                 runs.push(run);
-                std::fs::write(args.out.join("runs.json"), serde_json::to_string_pretty(&runs)? + "\n")?;
-                std::fs::write(args.out.join("table.md"), table(&runs))?;
+                report::write(&args.out, &runs)?;
             }
         }
     }
-    Ok(table(&runs))
+    Ok(report::table(&runs))
 }
 
 async fn one(args: &AgentsArgs, read: &Reader, place: Place, method: &str, seed: u64) -> anyhow::Result<Run> {
@@ -232,38 +236,6 @@ fn round_of(episode: &str) -> Option<usize> {
     measured.split('-').next()?.parse().ok()
 }
 
-/// A line per split and method, over the seeds.
-fn table(runs: &[Run]) -> String {
-    let mut text = String::from(
-        "| split | method | held out before | after, each seed | after | in training, first eighth | last eighth | steps |\n|---|---|---|---|---|---|---|---|\n",
-    );
-    for place in Place::ALL {
-        for method in METHODS {
-            let of: Vec<&Run> =
-                runs.iter().filter(|run| run.place == place.name() && run.method == method).collect();
-            if of.is_empty() {
-                continue;
-            }
-            let mean =
-                |value: fn(&Run) -> f64| of.iter().map(|run| value(run)).sum::<f64>() / of.len() as f64;
-            let each: Vec<String> = of.iter().map(|run| format!("{:.2}", run.after)).collect();
-            writeln!(
-                text,
-                "| {} | {method} | {:.2} | {} | {:.2} | {:.2} | {:.2} | {:.0} |",
-                place.name(),
-                mean(|run| run.before),
-                each.join(" "),
-                mean(|run| run.after),
-                mean(|run| run.first),
-                mean(|run| run.last),
-                mean(|run| run.steps as f64),
-            )
-            .expect("a string takes everything");
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,22 +244,5 @@ mod tests {
     fn episodes_that_measure_are_told_by_their_names() {
         assert_eq!(round_of("hard-17-held-out-1-93"), Some(1));
         assert_eq!(round_of("hard-17-train-3-2"), None);
-    }
-
-    #[test]
-    fn a_table_has_a_line_for_each_split_and_method() {
-        let run = |method: &str, after| Run {
-            place: "terminal",
-            method: method.to_owned(),
-            seed: 17,
-            before: 0.1,
-            after,
-            first: 0.2,
-            last: 0.4,
-            steps: 9,
-        };
-        let table = table(&[run("grpo", 0.25), run("grpo", 0.75), run("combine", 0.5)]);
-        assert!(table.contains("| terminal | grpo | 0.10 | 0.25 0.75 | 0.50 | 0.20 | 0.40 | 9 |"), "{table}");
-        assert_eq!(table.lines().count(), 4);
     }
 }
