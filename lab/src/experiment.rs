@@ -1,6 +1,7 @@
 //! Experiments: what the tables of the README are made of, each by one command.
 
 mod agents;
+mod chart;
 mod launched;
 mod load;
 pub mod node;

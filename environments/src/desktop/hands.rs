@@ -157,17 +157,18 @@ impl Hands<'_> {
     /// The window that a point is in, the uppermost of them.
     pub(super) fn client_at(&self, at: Point) -> Result<Option<Client>, WorldError> {
         let (x, y) = (at.x as i32, at.y as i32);
-        let is_in = |client: &Client| {
-            let (left, top, width, height) = client.frame;
-            (left..left + width).contains(&x) && (top..top + height).contains(&y)
-        };
-        Ok(self.desktop.x11.clients()?.into_iter().rev().find(is_in))
+        Ok(self.desktop.x11.clients()?.into_iter().rev().find(|client| look::holds(client.frame, x, y)))
     }
 
-    fn see(&mut self) -> Result<(Vec<Element>, Vec<u8>), WorldError> {
+    /// What programs say there is, and the screen.
+    fn see(&self) -> Result<(Vec<Element>, Vec<u8>), WorldError> {
+        Ok((self.elements()?, self.desktop.x11.grab()?))
+    }
+
+    fn elements(&self) -> Result<Vec<Element>, WorldError> {
         let nodes = self.desktop.bus.tree()?;
         let frames: Vec<_> = self.desktop.x11.clients()?.into_iter().map(|client| client.frame).collect();
-        Ok((look::elements(&nodes, &frames), self.desktop.x11.grab()?))
+        Ok(look::elements(&nodes, &frames))
     }
 
     /// The pointer goes there.
@@ -200,7 +201,7 @@ impl Hands<'_> {
     fn focused(&mut self, key: u64) -> Result<(), WorldError> {
         let end = Instant::now() + FOCUS;
         loop {
-            let (elements, _) = self.see()?;
+            let elements = self.elements()?;
             let element = elements.iter().find(|element| element.key == key);
             let has = element.is_none_or(|element| element.states.iter().any(|state| state == "focused"));
             if has || Instant::now() >= end {

@@ -59,9 +59,10 @@ pub(super) fn elements(nodes: &[Node], frames: &[Box4]) -> Vec<Element> {
         }
     }
     windows.sort_unstable();
+    let menus = open_menus(nodes);
     let mut elements = Vec::new();
     for (_, window) in windows {
-        elements.extend(window_elements(nodes, window, frames));
+        elements.extend(window_elements(nodes, window, frames, &menus));
     }
     elements
 }
@@ -80,7 +81,7 @@ fn frame_of(window: &Node, frames: &[Box4]) -> Option<usize> {
     frames.iter().rposition(is)
 }
 
-fn window_elements(nodes: &[Node], window: usize, frames: &[Box4]) -> Vec<Element> {
+fn window_elements(nodes: &[Node], window: usize, frames: &[Box4], menus: &[Box4]) -> Vec<Element> {
     let above = frame_of(&nodes[window], frames).map_or(&[][..], |at| &frames[at + 1..]);
     let inside: Vec<bool> = nodes
         .iter()
@@ -92,7 +93,6 @@ fn window_elements(nodes: &[Node], window: usize, frames: &[Box4]) -> Vec<Elemen
         .collect();
     let mut labels: Vec<(Box4, &str)> = Vec::new();
     let mut found: Vec<(Box4, &Node, &'static str)> = Vec::new();
-    let menus = open_menus(nodes);
     for (node, _) in nodes.iter().zip(&inside).filter(|(_, inside)| **inside) {
         let (Some(role), Some(place)) = (role_of(node), node.extents) else { continue };
         let place =
@@ -103,8 +103,7 @@ fn window_elements(nodes: &[Node], window: usize, frames: &[Box4]) -> Vec<Elemen
         let hidden = !shows || place.2 <= 0 || place.3 <= 0;
         let (x, y) = (place.0 + place.2 / 2, place.1 + place.3 / 2);
         let mut over = above.iter().chain(menus.iter().filter(|_| !on_menu));
-        let covered =
-            over.any(|over| (over.0..over.0 + over.2).contains(&x) && (over.1..over.1 + over.3).contains(&y));
+        let covered = over.any(|over| holds(*over, x, y));
         if hidden || covered || NAMED.contains(&role) && node.name.trim().is_empty() {
             continue;
         }
@@ -131,6 +130,11 @@ fn window_elements(nodes: &[Node], window: usize, frames: &[Box4]) -> Vec<Elemen
         elements.extend(lines(node, place));
     }
     in_rows(elements)
+}
+
+/// Whether a place is in a box.
+pub(super) fn holds((left, top, width, height): Box4, x: i32, y: i32) -> bool {
+    (left..left + width).contains(&x) && (top..top + height).contains(&y)
 }
 
 fn is_on_menu(nodes: &[Node], node: &Node) -> bool {

@@ -111,11 +111,12 @@ impl Desktop {
         stop.session(Some(session.interrupt_handle()));
         checked(stop)?;
         let size = format!("{}x{}x24", settings.width, settings.height);
-        // What they say is theirs, and not part of what a command says later.
+        let bus = format!("dbus-daemon --config-file={HOME}/.config/desktop/bus.conf --nofork --nopidfile");
+        let x = format!("Xvfb :1 -screen 0 {size} -nolisten tcp -ac -noreset -extension GLX");
         let begin = format!(
-            "cd {HOME} && mkdir -m 700 -p /tmp/desktop /tmp/run /tmp/fontconfig && mkdir -m 1777 -p /tmp/.X11-unix
-dbus-daemon --config-file={HOME}/.config/desktop/bus.conf --nofork --nopidfile </dev/null >/tmp/desktop/bus.log 2>&1 &
-Xvfb :1 -screen 0 {size} -nolisten tcp -ac -noreset -extension GLX </dev/null >/tmp/desktop/x.log 2>&1 &"
+            "cd {HOME} && mkdir -m 700 -p /tmp/desktop /tmp/run /tmp/fontconfig && mkdir -m 1777 -p /tmp/.X11-unix\n{}\n{}",
+            daemon(&bus, "bus"),
+            daemon(&x, "x")
         );
         line(session.as_mut(), stop, &begin, deadline)?;
         let stream = waited(stop, deadline, "the x server", || connected(session.as_ref(), X_SOCKET))?;
@@ -123,9 +124,11 @@ Xvfb :1 -screen 0 {size} -nolisten tcp -ac -noreset -extension GLX </dev/null >/
         let stream = waited(stop, deadline, "the bus", || connected(session.as_ref(), BUS_SOCKET))?;
         let bus = Bus::connect(stream, stop.clone(), deadline)?;
         let registry = path_of("at-spi2-registryd").unwrap_or_else(|| "at-spi2-registryd".into());
+        let manager = format!("openbox --startup 'touch {HOME}/{MANAGED}'");
         let more = format!(
-            "{} </dev/null >/tmp/desktop/registry.log 2>&1 &\nopenbox --startup 'touch {HOME}/{MANAGED}' </dev/null >/tmp/desktop/openbox.log 2>&1 &",
-            registry.display()
+            "{}\n{}",
+            daemon(&registry.display().to_string(), "registry"),
+            daemon(&manager, "openbox")
         );
         line(session.as_mut(), stop, &more, deadline)?;
         // It is there before it has taken the keys that it knows.
@@ -256,6 +259,11 @@ fn at_home(path: &str) -> Option<PathBuf> {
         Ok(inside) => Some(inside.to_owned()),
         Err(_) => path.is_relative().then(|| path.to_owned()),
     }
+}
+
+/// The line for a program that runs as long as its desktop. What it says is its own, and not part of what a command says later.
+fn daemon(command: &str, log: &str) -> String {
+    format!("{command} </dev/null >/tmp/desktop/{log}.log 2>&1 &")
 }
 
 /// A home folder as every desktop has it at first.

@@ -1,20 +1,17 @@
 //! What is left of `experiment agents`: every run as JSON, a table, and a plot.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{fmt::Write, path::Path};
 
-use anyhow::Context;
-
-use super::{METHODS, Place, Run};
+use super::{
+    super::chart::{Chart, put},
+    METHODS, Place, Run,
+};
 
 /// Writes `runs.json`, `table.md` and `success.svg` into `dir`.
 pub(super) fn write(dir: &Path, runs: &[Run]) -> anyhow::Result<()> {
-    let put = |name: &str, text: String| {
-        let path = dir.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    put("runs.json", serde_json::to_string_pretty(runs)? + "\n")?;
-    put("table.md", table(runs))?;
-    put("success.svg", plot(runs))
+    put(dir, "runs.json", serde_json::to_string_pretty(runs)? + "\n")?;
+    put(dir, "table.md", table(runs))?;
+    put(dir, "success.svg", plot(runs))
 }
 
 /// Splits and methods that were run, each with its runs.
@@ -55,63 +52,25 @@ pub(super) fn table(runs: &[Run]) -> String {
 
 /// Held-out success: for each seed a line from before (hollow) to after (full), and a bar at the mean of each.
 fn plot(runs: &[Run]) -> String {
-    const ROW: f64 = 48.0;
-    let (left, top, width) = (150.0, 40.0, 530.0);
+    const COLOUR: &str = "#2166ac";
     let rows = compared(runs);
-    let bottom = top + ROW * rows.len() as f64;
-    let height = bottom + 50.0;
-    let x = |share: f64| left + width * share;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"720\" height=\"{height}\" fill=\"white\"/>\n"
-    );
-    let mut line = |text: String| {
-        svg.push_str(&text);
-        svg.push('\n');
-    };
-    for tenth in 0..=10 {
-        let at = x(f64::from(tenth) / 10.0);
-        line(format!("<line x1=\"{at}\" y1=\"{top}\" x2=\"{at}\" y2=\"{bottom}\" stroke=\"#ddd\"/>"));
-        line(format!(
-            "<text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{:.1}</text>",
-            bottom + 16.0,
-            f64::from(tenth) / 10.0
-        ));
-    }
-    line(format!(
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">share of held-out tasks done: hollow before, full after, a bar at the mean</text>",
-        left + width / 2.0,
-        bottom + 36.0
-    ));
+    let mut chart = Chart::new(rows.len(), 48.0, 150.0, 1.0);
+    chart.axis("share of held-out tasks done: hollow before, full after, a bar at the mean", 10, 1);
     for (row, (place, method, of)) in rows.iter().enumerate() {
-        let middle = top + ROW * (row as f64 + 0.5);
-        line(format!(
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{place}, {method}</text>",
-            left - 12.0,
-            middle + 4.0
-        ));
-        for (at, colour) in [(mean(of, |run| run.before), "#999"), (mean(of, |run| run.after), "black")] {
-            let at = x(at);
-            line(format!(
-                "<line x1=\"{at:.1}\" y1=\"{}\" x2=\"{at:.1}\" y2=\"{}\" stroke=\"{colour}\" stroke-width=\"2\"/>",
-                middle - 18.0,
-                middle + 18.0
-            ));
-        }
+        let middle = chart.row(row, &format!("{place}, {method}"));
+        chart.bar(mean(of, |run| run.before), middle, 18.0, "#999");
+        chart.bar(mean(of, |run| run.after), middle, 18.0, "black");
         for (seed, run) in of.iter().enumerate() {
             let y = middle + 10.0 * (seed as f64 - (of.len() - 1) as f64 / 2.0);
-            let (before, after) = (x(run.before), x(run.after));
-            line(format!(
-                "<line x1=\"{before:.1}\" y1=\"{y:.1}\" x2=\"{after:.1}\" y2=\"{y:.1}\" stroke=\"#2166ac\"/>"
+            let (before, after) = (chart.x(run.before), chart.x(run.after));
+            chart.line(format!(
+                "<line x1=\"{before:.1}\" y1=\"{y:.1}\" x2=\"{after:.1}\" y2=\"{y:.1}\" stroke=\"{COLOUR}\"/>"
             ));
-            for (at, fill) in [(before, "white"), (after, "#2166ac")] {
-                line(format!(
-                    "<circle cx=\"{at:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{fill}\" stroke=\"#2166ac\"/>"
-                ));
-            }
+            chart.dot(run.before, y, COLOUR, false);
+            chart.dot(run.after, y, COLOUR, true);
         }
     }
-    svg.push_str("</svg>\n");
-    svg
+    chart.finish()
 }
 
 #[cfg(test)]

@@ -1,20 +1,17 @@
 //! The experiment's results as files: every run as JSON, a table, and a plot.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
+use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-use anyhow::Context;
-
-use super::{Run, UserResult};
+use super::{
+    super::chart::{Chart, put},
+    Run, UserResult,
+};
 
 /// Writes `runs.json`, `table.md` and `sessions.svg` into `dir`.
 pub fn write(dir: &Path, runs: &[Run]) -> anyhow::Result<()> {
-    let put = |name: &str, text: String| {
-        let path = dir.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    put("runs.json", serde_json::to_string_pretty(runs)? + "\n")?;
-    put("table.md", table(runs))?;
-    put("sessions.svg", plot(runs))
+    put(dir, "runs.json", serde_json::to_string_pretty(runs)? + "\n")?;
+    put(dir, "table.md", table(runs))?;
+    put(dir, "sessions.svg", plot(runs))
 }
 
 /// Methods in the order they were run, each with its runs.
@@ -90,66 +87,33 @@ fn range(values: &[f64]) -> (f64, f64) {
 
 /// Sessions needed, a dot per seed and user, a bar per method's mean.
 fn plot(runs: &[Run]) -> String {
+    const LEFT: f64 = 120.0;
     const COLOURS: [&str; 3] = ["#2166ac", "#b2182b", "#4d9221"];
     let groups = by_method(runs);
     let most = runs.iter().map(|run| run.max_sessions).max().unwrap_or(72).max(1) as f64;
-    let (left, top, width, row) = (120.0, 40.0, 560.0, 44.0);
-    let height = top + row * groups.len() as f64 + 50.0;
-    let x = |sessions: f64| left + width * sessions / most;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"720\" height=\"{height}\" fill=\"white\"/>\n"
-    );
-    let mut line = |text: String| {
-        svg.push_str(&text);
-        svg.push('\n');
-    };
-    let bottom = top + row * groups.len() as f64;
-    for step in 0..=6 {
-        let sessions = most * f64::from(step) / 6.0;
-        let at = x(sessions);
-        line(format!("<line x1=\"{at}\" y1=\"{top}\" x2=\"{at}\" y2=\"{bottom}\" stroke=\"#ddd\"/>"));
-        line(format!("<text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{sessions:.0}</text>", bottom + 16.0));
-    }
-    line(format!(
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">sessions until three satisfied first replies in a row</text>",
-        left + width / 2.0,
-        bottom + 36.0
-    ));
+    let mut chart = Chart::new(groups.len(), 44.0, LEFT, most);
+    chart.axis("sessions until three satisfied first replies in a row", 6, 0);
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     for (i, result) in runs.first().map_or(&[][..], |run| &run.users[..]).iter().enumerate() {
         names.insert(&result.user, i);
-        let at = left + 130.0 * i as f64;
+        let at = LEFT + 130.0 * i as f64;
         let colour = COLOURS[i % COLOURS.len()];
-        line(format!("<circle cx=\"{at}\" cy=\"18\" r=\"5\" fill=\"{colour}\"/>"));
-        line(format!("<text x=\"{}\" y=\"22\">{}</text>", at + 10.0, result.user));
+        chart.line(format!("<circle cx=\"{at}\" cy=\"18\" r=\"5\" fill=\"{colour}\"/>"));
+        chart.line(format!("<text x=\"{}\" y=\"22\">{}</text>", at + 10.0, result.user));
     }
     for (i, (method, group)) in groups.iter().enumerate() {
-        let middle = top + row * (i as f64 + 0.5);
-        line(format!(
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{method}</text>",
-            left - 12.0,
-            middle + 4.0
-        ));
-        let at = x(mean(&group.iter().map(|run| run_mean(run)).collect::<Vec<_>>()));
-        line(format!(
-            "<line x1=\"{at}\" y1=\"{}\" x2=\"{at}\" y2=\"{}\" stroke=\"black\" stroke-width=\"2\"/>",
-            middle - 16.0,
-            middle + 16.0
-        ));
+        let middle = chart.row(i, method);
+        let sessions = mean(&group.iter().map(|run| run_mean(run)).collect::<Vec<_>>());
+        chart.bar(sessions, middle, 16.0, "black");
         for run in group {
             for result in &run.users {
                 let user = names[result.user.as_str()];
-                let (cx, cy) = (x(needed(run, result)), middle + 9.0 * (user as f64 - 1.0));
-                let colour = COLOURS[user % COLOURS.len()];
-                let fill = if result.sessions.is_some() { colour } else { "white" };
-                line(format!(
-                    "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\" fill=\"{fill}\" stroke=\"{colour}\"/>"
-                ));
+                let y = middle + 9.0 * (user as f64 - 1.0);
+                chart.dot(needed(run, result), y, COLOURS[user % COLOURS.len()], result.sessions.is_some());
             }
         }
     }
-    svg.push_str("</svg>\n");
-    svg
+    chart.finish()
 }
 
 #[cfg(test)]
